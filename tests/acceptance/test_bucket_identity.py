@@ -15,7 +15,7 @@ from tests.support.scenes import GOLDEN, model_event, state_event
 NEW_BUCKET = ("--new-bucket",)
 
 
-def test_events_wait_while_the_volume_of_the_bucket_is_not_mounted_and_are_published_when_it_is(
+def test_events_wait_for_the_volume_of_the_bucket_and_are_published_once_it_is_mounted(
     tmp_path: Path,
 ) -> None:
     bucket, journal, away = tmp_path / "bucket", tmp_path / "journal.db", tmp_path / "away"
@@ -76,7 +76,7 @@ def test_another_bucket_with_the_same_scope_is_not_published_to_under_a_running_
     assert outcomes(journal, ["nine"])["nine"].keys() == {str(GOLDEN)}
 
 
-def test_an_operator_moves_on_to_a_new_bucket(tmp_path: Path) -> None:
+def test_an_operator_switches_to_a_new_bucket(tmp_path: Path) -> None:
     journal = tmp_path / "journal.db"
     for folder, also, words in (
         ("one", (), "publishes to this bucket from now on"),

@@ -102,7 +102,7 @@ def state(number: int, models: int) -> dict[str, Any]:
     return event(f"state-{number}", "bundle_state.created", data)
 
 
-def test_a_story_from_events_to_rollback_and_back(
+def test_a_scenario_from_events_to_a_rollback_and_back(
     daemon: str, rebundle: Command, tmp_path: Path
 ) -> None:
     send = ("send", "-", "--to", daemon, "--wait")
@@ -146,7 +146,7 @@ def test_a_story_from_events_to_rollback_and_back(
     assert rebundle("healthcheck", "--listen", daemon.removeprefix("http://")).code == 0
 
 
-def test_what_does_not_fit_its_scope_becomes_a_dead_letter_that_can_be_replayed(
+def test_an_event_that_does_not_fit_its_scope_becomes_a_dead_letter_that_can_be_replayed(
     daemon: str, rebundle: Command
 ) -> None:
     send = ("send", "-", "--to", daemon, "--wait", "-o", "json")
@@ -171,7 +171,7 @@ def test_what_does_not_fit_its_scope_becomes_a_dead_letter_that_can_be_replayed(
     ][-1] == "state-1"
 
 
-def test_a_daemon_that_is_not_there_is_exit_6(rebundle: Command) -> None:
+def test_an_unreachable_daemon_is_exit_code_6(rebundle: Command) -> None:
     result = rebundle("send", "-", "--to", "http://127.0.0.1:9", stdin=json.dumps(state(1, 1)))
 
     assert result.code == 6

@@ -78,7 +78,7 @@ class Site:
 
 
 @pytest.mark.slow
-def test_a_scope_is_published_with_what_was_there_at_the_start_and_anew_only_on_command(
+def test_a_scope_keeps_the_templates_of_its_start_until_it_is_republished(
     tmp_path: Path,
 ) -> None:
     site = Site(tmp_path)

@@ -44,7 +44,7 @@ class Asked:
         figures.livez.append(self._seconds)
 
 
-def test_the_flooded_daemon_and_the_spared_one_are_asked_in_turn() -> None:
+def test_the_flooded_and_the_idle_daemon_are_measured_in_turn() -> None:
     log: list[str] = []
     flooded, spared = in_turn(Asked(log, "flooded", 0.3), Asked(log, "spared", 0.1), probes=4)
 

@@ -73,7 +73,7 @@ def test_a_kill_at_any_write_loses_nothing_tears_nothing_and_ends_the_same(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("boundary", [1, 20, 60, 100, 130])
-def test_the_whole_daemon_killed_in_a_publication_goes_on_at_its_next_start(
+def test_a_daemon_killed_in_a_publication_completes_it_at_its_next_start(
     tmp_path: Path, boundary: int
 ) -> None:
     """The same over HTTP, process by process: a few boundaries, for each takes seconds."""

@@ -290,7 +290,7 @@ def names_of_the_folders_to_the_root(operation: Operation | Mark) -> bool:
     ],
     ids=lambda value: getattr(value, "__name__", value),
 )
-def test_a_kind_of_sync_that_is_left_out_is_missed(
+def test_leaving_out_a_kind_of_sync_is_detected(
     story: str, left_out: Callable[[Operation | Mark], bool]
 ) -> None:
     made = recorded(named(story))
@@ -309,7 +309,7 @@ def test_a_kind_of_sync_that_is_left_out_is_missed(
         ("the_first_publication_of_a_scope", "nginx.conf"),
     ],
 )
-def test_the_sync_of_one_file_that_is_left_out_is_missed(story: str, file: str) -> None:
+def test_leaving_out_the_sync_of_one_file_is_detected(story: str, file: str) -> None:
     """Of names, and of tags, no single one can be missed here: the next write syncs the folder again, or the next pass
     repairs the file. The store's own test misses each of them."""
     made = recorded(named(story))

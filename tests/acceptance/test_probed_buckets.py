@@ -30,7 +30,7 @@ def ready(port: int) -> dict[str, dict[str, object]]:
     return {check["name"]: check for check in answer["checks"]}
 
 
-def test_a_bucket_that_ignores_conditions_ends_the_daemon_with_words_and_is_not_written_to(
+def test_a_bucket_that_ignores_conditions_stops_the_daemon_with_a_message_and_no_write(
     tmp_path: Path,
 ) -> None:
     with odd_s3(Oddity.IGNORES_CONDITIONS) as server:
@@ -45,7 +45,7 @@ def test_a_bucket_that_ignores_conditions_ends_the_daemon_with_words_and_is_not_
         assert server.objects == {}
 
 
-def test_events_are_taken_while_the_bucket_is_away_and_published_once_it_has_been_probed(
+def test_events_are_accepted_while_the_bucket_is_unreachable_and_published_once_it_is_probed(
     tmp_path: Path,
 ) -> None:
     """The server that comes back compares ETags without quotes, so that every swap of the pointer shows it, too."""

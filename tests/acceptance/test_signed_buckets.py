@@ -72,7 +72,7 @@ def publish(daemon: DaemonProcess, place: Place, number: int) -> None:
     until_settled(daemon, place.journal)
 
 
-def test_what_a_daemon_signs_is_taken_by_readers_who_demand_it_fresh(place: Place) -> None:
+def test_readers_that_require_freshness_accept_what_a_daemon_signs(place: Place) -> None:
     with place.daemon("--config", "writer.toml") as daemon:
         publish(daemon, place, 1)
         assert daemon.stop() == 0

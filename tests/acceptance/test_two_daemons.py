@@ -50,7 +50,7 @@ def events_of(daemon: int) -> list[Event]:
 
 
 @pytest.mark.slow
-def test_two_daemons_on_one_bucket_leave_one_history_without_gaps_and_settle_all(
+def test_two_daemons_on_one_bucket_leave_one_history_without_gaps_and_settle_every_event(
     tmp_path: Path,
 ) -> None:
     bucket, journals = tmp_path / "bucket", [tmp_path / "a.db", tmp_path / "b.db"]

@@ -88,7 +88,7 @@ def play(request, tmp_path):
     return run
 
 
-def test_deliveries_come_in_order_with_all_that_was_appended(play):
+def test_deliveries_come_in_order_and_complete(play):
     async def story(bench):
         positions = [
             await bench.append("1"),
@@ -110,7 +110,7 @@ def test_deliveries_come_in_order_with_all_that_was_appended(play):
     play(story)
 
 
-def test_one_delivery_is_given_once_and_the_next_is_waited_for(play):
+def test_a_delivery_comes_once_and_the_next_call_waits(play):
     async def story(bench):
         await bench.append("1")
         assert (await bench.source.next()).event.id == "1"
@@ -121,7 +121,7 @@ def test_one_delivery_is_given_once_and_the_next_is_waited_for(play):
     play(story)
 
 
-def test_what_has_not_settled_everywhere_is_delivered_again_after_a_restart(play):
+def test_an_unacknowledged_event_is_delivered_again_after_a_restart(play):
     async def story(bench):
         half, done, untouched = [await bench.append(number, (ONE, TWO)) for number in "123"]
         await bench.source.settle(ONE, {half: GOOD, done: GOOD})
@@ -145,7 +145,7 @@ def test_what_has_not_settled_everywhere_is_delivered_again_after_a_restart(play
     play(story)
 
 
-def test_what_waits_in_a_scope_comes_in_order_up_to_a_position(play):
+def test_the_waiting_events_of_a_scope_come_in_order_up_to_a_position(play):
     async def story(bench):
         one, elsewhere, two, three = [
             await bench.append(number, scopes)
@@ -161,7 +161,7 @@ def test_what_waits_in_a_scope_comes_in_order_up_to_a_position(play):
     play(story)
 
 
-def test_where_an_event_goes_is_remembered_and_the_first_word_stays(play):
+def test_the_scopes_of_an_event_are_remembered_and_the_first_assignment_stays(play):
     async def story(bench):
         position = await bench.append("1", None)
         await bench.source.assign(position, [TWO, ONE])
@@ -175,7 +175,7 @@ def test_where_an_event_goes_is_remembered_and_the_first_word_stays(play):
     play(story)
 
 
-def test_an_event_that_goes_nowhere_is_not_delivered_again(play):
+def test_an_event_without_a_scope_is_not_delivered_again(play):
     async def story(bench):
         await bench.source.assign(await bench.append("1", None), [])
         later = await bench.append("2")
@@ -202,7 +202,7 @@ def test_a_recorded_outcome_is_known_after_a_restart_and_the_event_still_waits(p
     play(story)
 
 
-def test_outcomes_of_a_withdrawn_commit_are_forgotten_and_settled_ones_stay(play):
+def test_outcomes_of_a_withdrawn_commit_are_removed_and_settled_ones_stay(play):
     async def story(bench):
         lost, settled = await bench.append("1", (ONE, TWO)), await bench.append("2")
         await bench.source.record(ONE, "lost", {lost: GOOD, settled: GOOD})
@@ -239,7 +239,7 @@ def test_a_failure_leaves_an_event_waiting(play):
     play(story)
 
 
-def test_a_reinstated_source_delivers_what_waits_under_a_new_instance(play):
+def test_a_reinstated_source_delivers_waiting_events_under_a_new_instance(play):
     async def story(bench):
         done, waiting = await bench.append("1"), await bench.append("2")
         await bench.source.settle(ONE, {done: GOOD})

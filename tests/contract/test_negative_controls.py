@@ -148,7 +148,7 @@ def running(
 
 
 @pytest.mark.slow
-def test_raw_races_are_red_every_time(running: tuple[Broken, Opened]) -> None:
+def test_unguarded_races_fail_every_time(running: tuple[Broken, Opened]) -> None:
     broken, opened = running
 
     for race in broken.races:
@@ -157,7 +157,7 @@ def test_raw_races_are_red_every_time(running: tuple[Broken, Opened]) -> None:
 
 
 @pytest.mark.slow
-def test_the_contract_is_red_every_time(running: tuple[Broken, Opened]) -> None:
+def test_the_contract_fails_every_time(running: tuple[Broken, Opened]) -> None:
     broken, opened = running
 
     for _ in range(TURNS):
@@ -165,7 +165,7 @@ def test_the_contract_is_red_every_time(running: tuple[Broken, Opened]) -> None:
 
 
 @pytest.mark.slow
-def test_the_probe_refuses_what_ignores_conditions_and_cannot_see_lost_races(
+def test_the_probe_refuses_stores_that_ignore_conditions_and_cannot_see_lost_races(
     running: tuple[Broken, Opened],
 ) -> None:
     broken, opened = running
@@ -180,7 +180,7 @@ def test_the_probe_refuses_what_ignores_conditions_and_cannot_see_lost_races(
 
 
 @pytest.mark.slow
-def test_one_request_before_the_first_write_sees_what_the_probe_sees(
+def test_one_request_before_the_first_write_detects_what_the_probe_detects(
     running: tuple[Broken, Opened],
 ) -> None:
     broken, opened = running

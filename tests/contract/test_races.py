@@ -121,7 +121,7 @@ def _round(*told: int, stored: bytes = b"0") -> Round:
         (_round(*[412] * 12), "0 of 12"),
     ],
 )
-def test_a_round_is_judged(ended: Round, fault: str | None) -> None:
+def test_the_result_of_a_round_is_checked(ended: Round, fault: str | None) -> None:
     found = ended.fault(frozenset({412}))
 
     assert found == fault if fault is None else re.search(fault, str(found))

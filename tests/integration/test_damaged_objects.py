@@ -59,7 +59,7 @@ def rebundle(folder: Path, address: str, *words: str) -> subprocess.CompletedPro
     )
 
 
-def test_what_rots_is_a_failed_check_that_hides_no_other_and_recover_goes_on_without_it(
+def test_a_rotten_object_is_one_failed_check_and_recover_continues_without_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if os.environ.get("REBUNDLE_VERSITYGW"):

@@ -68,14 +68,14 @@ def test_the_daemon_starts_only_when_its_tokens_are_made_and_cannot_change_them(
     assert named == {"/etc/rebundle/tokens/http-token", "/etc/rebundle/tokens/http-rollback-token"}
 
 
-def test_the_daemon_may_drain_before_it_is_killed(project: dict) -> None:
+def test_the_daemon_has_time_to_drain_before_it_is_killed(project: dict) -> None:
     assert (
         float(project["rebundle"]["stop_grace_period"].removesuffix("s"))
         > settings_of({}).drain_seconds
     )
 
 
-def test_the_daemon_takes_what_the_project_and_the_image_set(
+def test_the_daemon_uses_the_settings_of_the_project_and_of_the_image(
     project: dict, image: list[tuple[str, str]], tmp_path: Path
 ) -> None:
     given = environment_of(image) | project["rebundle"]["environment"]
@@ -110,7 +110,7 @@ def test_tokens_are_made_once_and_only_their_owner_reads_them(
     assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {0o600}
 
 
-def test_a_token_that_an_operator_gave_is_kept(shell: tuple[str, ...], tmp_path: Path) -> None:
+def test_a_token_that_an_operator_set_is_kept(shell: tuple[str, ...], tmp_path: Path) -> None:
     (tmp_path / "http-token").write_text("given-by-an-operator")
 
     assert run(*shell, DEPLOY / "make-tokens", tmp_path).returncode == 0
@@ -126,7 +126,7 @@ def test_a_folder_that_cannot_be_written_stops_the_start(
 
 
 @pytest.mark.parametrize("mode", [0o770, 0o707, 0o1777])
-def test_tokens_are_not_made_where_others_could_replace_them(
+def test_tokens_are_not_made_where_other_users_could_replace_them(
     shell: tuple[str, ...], tmp_path: Path, mode: int
 ) -> None:
     folder = tmp_path / "my tokens"
@@ -201,7 +201,9 @@ def test_the_image_does_not_start_without_a_token(image: list[tuple[str, str]]) 
         settings_of(environment_of(image))
 
 
-def test_what_the_image_copies_is_there_and_not_ignored(image: list[tuple[str, str]]) -> None:
+def test_files_that_the_image_copies_exist_and_are_not_ignored(
+    image: list[tuple[str, str]],
+) -> None:
     copied = [
         argument.split()[:-1]
         for word, argument in image
@@ -284,7 +286,7 @@ def test_systemd_understands_every_line_of_the_unit(systemd_analyze: Path, unit:
     assert (done.returncode, complaints) == (0, [])
 
 
-def test_the_unit_is_as_closed_as_it_can_be(systemd_analyze: Path, unit: Path) -> None:
+def test_the_unit_is_sandboxed_as_tightly_as_possible(systemd_analyze: Path, unit: Path) -> None:
     done = run(systemd_analyze, "security", "--offline=true", "--no-pager", unit)
 
     exposure = re.search(r"Overall exposure level for rebundle.service: ([0-9.]+)", done.stdout)

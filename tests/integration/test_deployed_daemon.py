@@ -76,7 +76,7 @@ def told(manager: socket.socket, wanted: str) -> str:
     return message
 
 
-def test_the_daemon_tells_the_manager_that_it_is_ready_lives_and_stops(
+def test_the_daemon_notifies_the_manager_when_it_is_ready_alive_and_stopping(
     host: dict[str, str], manager: socket.socket
 ) -> None:
     host |= {"NOTIFY_SOCKET": manager.getsockname(), "WATCHDOG_USEC": "1000000"}
@@ -91,7 +91,7 @@ def test_the_daemon_tells_the_manager_that_it_is_ready_lives_and_stops(
     assert healthy
 
 
-def test_a_daemon_that_is_not_there_is_not_healthy(host: dict[str, str]) -> None:
+def test_an_unreachable_daemon_is_not_healthy(host: dict[str, str]) -> None:
     assert not is_healthy(host)
 
 

@@ -36,7 +36,7 @@ def event(number: int, **data: object) -> dict[str, object]:
     return made
 
 
-def test_a_bucket_that_hangs_takes_every_thread_and_no_event_is_refused(tmp_path: Path) -> None:
+def test_a_hanging_bucket_blocks_every_thread_and_no_event_is_refused(tmp_path: Path) -> None:
     filesystem = Hanging()
 
     async def scenario() -> None:

@@ -64,7 +64,7 @@ def labelled() -> RenderDefaults:
     return GOLDEN_DEFAULTS.model_copy(update={"labels": labels})
 
 
-def test_compose_takes_every_id_image_and_device_for_what_it_is(
+def test_compose_reads_every_id_image_and_device_unchanged(
     compose: Compose, tmp_path: Path
 ) -> None:
     bundle = DeployedBundle.install(crowd(), tmp_path)
@@ -84,7 +84,7 @@ def test_compose_takes_every_id_image_and_device_for_what_it_is(
         assert devices == list(wanted or ())
 
 
-def test_compose_takes_every_label_for_what_it_is(compose: Compose, tmp_path: Path) -> None:
+def test_compose_reads_every_label_unchanged(compose: Compose, tmp_path: Path) -> None:
     defaults = labelled()
     bundle = DeployedBundle.install(make_composition(1), tmp_path, defaults)
 
@@ -96,7 +96,7 @@ def test_compose_takes_every_label_for_what_it_is(compose: Compose, tmp_path: Pa
         assert shown == {key: value.replace("$", "$$") for key, value in defaults.labels.items()}
 
 
-def test_nginx_takes_every_id_for_a_key_of_its_map(nginx: Nginx, tmp_path: Path) -> None:
+def test_nginx_reads_every_id_as_a_key_of_its_map(nginx: Nginx, tmp_path: Path) -> None:
     bundle = DeployedBundle.install(crowd(), tmp_path)
 
     assert nginx.check(lay_out(bundle, free_port(), free_port(), 53)) == ""

@@ -37,7 +37,7 @@ def ranges(*tables: str) -> list[Requirement]:
         ("build.lock", ["build"]),
     ],
 )
-def test_a_lock_has_what_the_project_asks_for_within_its_range(
+def test_a_lock_has_every_requirement_of_the_project_within_its_range(
     lock: str, tables: list[str]
 ) -> None:
     pinned = pins(lock)

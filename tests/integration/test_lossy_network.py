@@ -366,7 +366,7 @@ def test_every_kind_of_write_may_go_wrong(server: Server, tmp_path: Path, fault:
 
 @ONE_OF_EACH_KIND
 @pytest.mark.parametrize("told", [Told.RESET, Told.UNAVAILABLE])
-def test_what_an_sdk_has_given_up_is_not_taken_for_stored(
+def test_a_write_that_an_sdk_gave_up_is_not_assumed_stored(
     server: Server, tmp_path: Path, told: Told
 ) -> None:
     """As often as an SDK sends a new object by itself, it is lost."""
@@ -387,7 +387,7 @@ def test_what_an_sdk_has_given_up_is_not_taken_for_stored(
 
 
 @ONE_OF_EACH_KIND
-def test_a_file_that_a_late_write_makes_again_is_removed_again(
+def test_a_file_that_a_late_write_recreates_is_removed_again(
     server: Server, tmp_path: Path
 ) -> None:
     """No condition guards against it: the file is absent when the write arrives, as it was when it was sent."""
@@ -522,7 +522,7 @@ LOST_ANSWERS = [Told.RESET, Told.UNAVAILABLE, Told.FAILED, Told.CONFLICT, Told.R
 
 @ONE_OF_EACH_KIND
 @pytest.mark.parametrize("told", LOST_ANSWERS)
-def test_who_has_won_and_was_built_upon_finds_itself_in_the_lineage(
+def test_a_writer_that_won_and_was_built_upon_finds_its_write_in_the_lineage(
     server: Server, tmp_path: Path, told: Told
 ) -> None:
     async def script(played: Play) -> None:
@@ -542,7 +542,7 @@ def test_who_has_won_and_was_built_upon_finds_itself_in_the_lineage(
 
 @ONE_OF_EACH_KIND
 @pytest.mark.parametrize("told", [*LOST_ANSWERS, Told.TRUTH])
-def test_who_has_lost_publishes_once_on_what_has_won(
+def test_a_writer_that_lost_publishes_once_on_top_of_the_winner(
     server: Server, tmp_path: Path, told: Told
 ) -> None:
     """Some servers tell losers 409 or 500 (object-store protocol 1.1)."""
@@ -564,7 +564,7 @@ def test_who_has_lost_publishes_once_on_what_has_won(
 
 @ONE_OF_EACH_KIND
 @pytest.mark.parametrize("applied", [Applied.NEVER, Applied.WHEN_RELEASED])
-def test_a_write_that_was_given_up_is_met_by_the_next_try(
+def test_the_next_try_meets_a_write_that_was_given_up(
     server: Server, tmp_path: Path, applied: Applied
 ) -> None:
     """Sent as often as a publisher sends it, never answered; it arrives, if at all, in front of what follows."""
@@ -587,7 +587,7 @@ def test_a_write_that_was_given_up_is_met_by_the_next_try(
 
 
 @ONE_OF_EACH_KIND
-def test_the_sdk_ends_a_silence_by_itself_and_the_write_is_found(
+def test_the_sdk_times_out_and_the_write_is_found(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its own limit, made short, comes before the one of a call."""

@@ -186,7 +186,7 @@ class Everything(AwsPolicies):
 @pytest.mark.parametrize(
     "resource", [*GUARDED, f"{ARN}/{PREFIX}/{HISTORY}", f"{ARN}/{PREFIX}/{layout.BUCKET}"]
 )
-def test_nobody_overwrites_or_deletes_a_state_or_history_or_the_id_of_the_bucket(resource):
+def test_no_role_overwrites_or_deletes_a_state_history_or_the_id_of_the_bucket(resource):
     for role in (PUBLISHER, Everything()):
         assert role.allows(Asked("s3:PutObject", resource, {"s3:if-none-match": "*"}))
         assert not role.allows(Asked("s3:PutObject", resource))
@@ -196,7 +196,7 @@ def test_nobody_overwrites_or_deletes_a_state_or_history_or_the_id_of_the_bucket
 
 
 @pytest.mark.parametrize("resource", POINTERS)
-def test_nobody_writes_a_pointer_blindly_or_deletes_it(resource):
+def test_no_role_writes_a_pointer_without_a_condition_or_deletes_it(resource):
     for role in (PUBLISHER, Everything()):
         assert role.allows(Asked("s3:PutObject", resource, {"s3:if-none-match": "*"}))
         assert role.allows(Asked("s3:PutObject", resource, {"s3:if-match": "etag"}))
@@ -207,7 +207,7 @@ def test_nobody_writes_a_pointer_blindly_or_deletes_it(resource):
 @pytest.mark.parametrize(
     "scope", ["states/edge", "b/states", "history/edge", "b/history", "states/states"]
 )
-def test_the_pointer_of_a_scope_with_a_name_of_ours_can_be_swapped(scope):
+def test_the_pointer_of_a_scope_named_like_a_rebundle_folder_can_be_swapped(scope):
     for name in (
         "pointer.json",
         "docker-compose-gen/.rebundle.json",
@@ -217,7 +217,7 @@ def test_the_pointer_of_a_scope_with_a_name_of_ours_can_be_swapped(scope):
         assert PUBLISHER.allows(Asked("s3:PutObject", resource, {"s3:if-match": "etag"}))
 
 
-def test_a_publisher_may_delete_what_left_the_bundle():
+def test_a_publisher_may_delete_files_that_left_the_bundle():
     left = f"{ARN}/{PREFIX}/{SCOPE}/docker-compose-gen/base/bundle/batching_101.txt"
 
     assert PUBLISHER.allows(Asked("s3:DeleteObject", left, {"s3:if-match": "etag"}))
@@ -234,7 +234,7 @@ def test_copies_of_replaced_files_are_deleted_by_the_collector_alone():
         assert not role.allows(Asked("s3:DeleteObject", copy, {"s3:if-match": "etag"}))
 
 
-def test_operators_files_are_theirs():
+def test_only_operators_may_write_files_of_operators():
     example = f"{ARN}/{PREFIX}/{SCOPE}/docker-compose-gen/example/.env"
 
     assert EDITOR.allows(Asked("s3:PutObject", example))
@@ -254,7 +254,7 @@ def test_readers_write_nothing(recorded):
         assert READER.allows(asked(request)) == (request.method in {"GET", "HEAD"})
 
 
-def test_cloud_storage_allows_what_is_done_and_no_role_replaces_a_state():
+def test_cloud_storage_allows_every_request_and_no_role_replaces_a_state():
     done: list[tuple[str, str]] = []
     prefix = f"{PREFIX}/"
 
@@ -310,7 +310,7 @@ def test_cloud_storage_allows_what_is_done_and_no_role_replaces_a_state():
     assert not publisher.allows("replace", f"other/{SCOPE}/pointer.json")
 
 
-def test_every_template_is_what_its_tool_reads():
+def test_every_template_is_valid_for_its_tool():
     for path in POLICIES.iterdir():
         found = (
             json.loads(filled(path.name))

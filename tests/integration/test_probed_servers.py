@@ -119,7 +119,9 @@ def test_a_server_shows_what_it_honours(server, tmp_path):
 
 
 @pytest.mark.parametrize("server", FIT, ids=lambda server: server.name)
-def test_a_server_that_nobody_probed_gets_its_first_write_after_one_it_refuses(server, tmp_path):
+def test_a_server_that_was_not_probed_gets_its_first_write_after_one_that_it_refuses(
+    server, tmp_path
+):
     async def play(store: ObjectStore) -> None:
         version = await store.create("scope/pointer.json", Content(b"1"))
         await store.replace("scope/pointer.json", Content(b"2"), version)
@@ -132,7 +134,7 @@ def test_a_server_that_nobody_probed_gets_its_first_write_after_one_it_refuses(s
 
 
 @pytest.mark.parametrize("server", FIT, ids=lambda server: server.name)
-def test_an_absent_object_is_missing_and_an_absent_bucket_an_operators_business(server, tmp_path):
+def test_an_absent_object_is_missing_and_an_absent_bucket_needs_an_operator(server, tmp_path):
     async def play(store: ObjectStore, nowhere: ObjectStore) -> None:
         for absent in (
             store.get("absent"),
@@ -153,7 +155,7 @@ def test_an_absent_object_is_missing_and_an_absent_bucket_an_operators_business(
 
 
 @pytest.mark.parametrize("server", FIT, ids=lambda server: server.name)
-def test_the_list_of_tested_stores_tells_the_same(server):
+def test_the_list_of_tested_stores_agrees_with_the_servers(server):
     page = (Path(__file__).parents[2] / "docs" / "stores.md").read_text()
     (row,) = [
         line

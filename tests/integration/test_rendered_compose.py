@@ -345,7 +345,7 @@ def check_project(
 
 
 @pytest.mark.parametrize("composition", COMPOSITIONS.values(), ids=COMPOSITIONS)
-def test_compose_sees_what_the_composition_says(
+def test_compose_reads_the_values_of_the_composition(
     compose: Compose, composition: Composition, tmp_path: Path
 ) -> None:
     bundle = DeployedBundle.install(composition, tmp_path)
@@ -353,7 +353,7 @@ def test_compose_sees_what_the_composition_says(
     check_project(compose.config(bundle.directory), composition, bundle)
 
 
-def test_compose_sees_what_the_defaults_of_a_scope_say(compose: Compose, tmp_path: Path) -> None:
+def test_compose_reads_the_defaults_of_a_scope(compose: Compose, tmp_path: Path) -> None:
     composition = mixed(20)
     bundle = DeployedBundle.install(composition, tmp_path, OWN_DEFAULTS)
 
@@ -391,7 +391,7 @@ def test_every_file_that_is_mounted_into_a_model_exists(compose: Compose, tmp_pa
     assert {path for path in mounted if not path.exists() and path.parent != models} == set()
 
 
-def test_targets_side_by_side_see_only_their_own_files(compose: Compose, tmp_path: Path) -> None:
+def test_targets_on_one_host_mount_only_their_own_files(compose: Compose, tmp_path: Path) -> None:
     targets = ("core-versions", "edge", "null")
     bundles = {
         target: DeployedBundle.install(
@@ -428,7 +428,7 @@ def test_only_the_proxy_has_ports_on_the_host_and_the_deployment_directory_moves
     }
 
 
-def test_an_empty_rel_dir_is_refused_with_what_to_do(compose: Compose, tmp_path: Path) -> None:
+def test_an_empty_rel_dir_is_refused_with_a_remedy(compose: Compose, tmp_path: Path) -> None:
     bundle = DeployedBundle.install(golden_composition(), tmp_path)
     bundle.set(".env", "REL_DIR", "")
 
@@ -436,7 +436,7 @@ def test_an_empty_rel_dir_is_refused_with_what_to_do(compose: Compose, tmp_path:
         compose.config(bundle.directory)
 
 
-def test_a_model_that_joins_is_limited_though_the_deployment_directory_knows_nothing_of_it(
+def test_an_added_model_has_limits_although_the_deployment_directory_does_not_mention_it(
     compose: Compose, tmp_path: Path
 ) -> None:
     before = golden_composition()
@@ -475,7 +475,7 @@ services:
 
 
 @pytest.mark.parametrize(("written", "effective"), [("", "2"), ("0.25", "0.25"), ("0", "0")])
-def test_a_limit_is_the_bundles_own_until_the_operator_writes_one(
+def test_a_limit_is_that_of_the_bundle_until_the_operator_sets_one(
     compose: Compose, tmp_path: Path, written: str, effective: str
 ) -> None:
     model = make_model("with-dash", serving={"resources": {"limits": {"cpus": 2}}})

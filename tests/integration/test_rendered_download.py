@@ -188,7 +188,7 @@ def test_fetching_again_changes_nothing(host: Host) -> None:
     assert {path: (host.models / path).stat().st_mtime_ns for path in host.files} == before
 
 
-def test_a_source_that_is_gone_fails_and_keeps_the_files(host: Host) -> None:
+def test_a_missing_source_fails_and_keeps_the_files(host: Host) -> None:
     tensorflow, triton = (
         model("101", "3", host.bucket),
         model("103", "2", host.bucket, platform="triton"),
@@ -206,7 +206,7 @@ def test_a_source_that_is_gone_fails_and_keeps_the_files(host: Host) -> None:
     assert host.files == before
 
 
-def test_a_model_that_fails_does_not_keep_the_others_away(host: Host) -> None:
+def test_a_model_that_fails_does_not_prevent_the_others(host: Host) -> None:
     there, missing = model("101", "3", host.bucket), model("102", "1", host.bucket)
     host.upload(there)
 
@@ -217,7 +217,7 @@ def test_a_model_that_fails_does_not_keep_the_others_away(host: Host) -> None:
     assert set(host.files) == {"101/3/saved_model.pb", "101/3/variables/data"}
 
 
-def test_a_new_version_takes_the_place_of_the_old_one_and_a_rollback_brings_it_back(
+def test_a_new_version_replaces_the_old_one_and_a_rollback_restores_it(
     host: Host,
 ) -> None:
     old, new = model("101", "3", host.bucket), model("101", "4", host.bucket)
@@ -234,7 +234,7 @@ def test_a_new_version_takes_the_place_of_the_old_one_and_a_rollback_brings_it_b
         )
 
 
-def test_a_version_is_not_seen_before_it_is_whole(host: Host, tmp_path: Path) -> None:
+def test_a_version_is_not_visible_before_it_is_complete(host: Host, tmp_path: Path) -> None:
     old, new = model("101", "3", host.bucket), model("101", "4", host.bucket)
     host.upload(old, new)
     host.download(composition(old))
@@ -253,7 +253,7 @@ def test_a_version_is_not_seen_before_it_is_whole(host: Host, tmp_path: Path) ->
     assert {path.name for path in (host.models / "101").iterdir()} == {"4"}
 
 
-def test_what_a_killed_download_left_is_not_taken_for_a_version(host: Host) -> None:
+def test_the_remains_of_a_killed_download_are_not_a_version(host: Host) -> None:
     wanted = model("101", "3", host.bucket)
     host.upload(wanted)
     half = host.models / ".incoming/101/3"
@@ -292,7 +292,7 @@ def test_missing_s3_credentials_are_named_with_the_file_to_put_them_in(host: Hos
     assert "creds/bundle/.env" in log
 
 
-def test_the_placeholder_service_account_is_not_taken_for_one(host: Host) -> None:
+def test_the_placeholder_is_not_used_as_a_service_account(host: Host) -> None:
     code, log = host.download(composition(model("101", "3", "example-bucket", scheme="gs")))
 
     assert (code, host.files) == (1, {})
@@ -333,7 +333,7 @@ def test_a_bundle_on_both_storages_is_fetched_with_the_service_account_and_the_k
     }
 
 
-def test_a_service_account_that_is_not_let_in_keeps_only_the_models_on_gcs_away(
+def test_a_rejected_service_account_affects_only_the_models_on_gcs(
     host: Host, token_endpoint: TokenEndpoint
 ) -> None:
     on_gcs, on_s3 = model("101", "3", host.bucket, scheme="gs"), model("102", "1", host.bucket)
@@ -350,7 +350,7 @@ def test_a_service_account_that_is_not_let_in_keeps_only_the_models_on_gcs_away(
     assert set(host.files) == {"102/1/saved_model.pb", "102/1/variables/data"}
 
 
-def test_a_source_on_gcs_that_is_gone_fails_and_keeps_the_files(
+def test_a_missing_source_on_gcs_fails_and_keeps_the_files(
     host: Host, token_endpoint: TokenEndpoint
 ) -> None:
     there = model("103", "2", host.bucket, "triton", "gs")
@@ -371,7 +371,9 @@ def test_a_source_on_gcs_that_is_gone_fails_and_keeps_the_files(
 
 
 @pytest.mark.parametrize("spelling", ["Minio", "minio", "MinIO"])
-def test_a_provider_as_people_spell_it_is_one_that_rclone_knows(host: Host, spelling: str) -> None:
+def test_a_common_spelling_of_a_provider_is_one_that_rclone_knows(
+    host: Host, spelling: str
+) -> None:
     wanted = model("101", "3", host.bucket)
     host.upload(wanted)
 

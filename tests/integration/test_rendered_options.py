@@ -186,7 +186,7 @@ def test_each_kind_of_service_has_the_options_of_the_bundles_readme(
     }
 
 
-def test_each_option_alone_in_its_group_and_with_all_others_says_what_its_lines_say(
+def test_each_option_alone_and_with_all_others_has_the_effect_of_its_lines(
     compose: Compose, bundle: DeployedBundle, generated: str
 ) -> None:
     before = compose.config(bundle.directory)["services"]
@@ -307,7 +307,7 @@ def with_options(
     return compose.config(bundle.directory)["services"]
 
 
-def test_a_number_in_the_place_of_a_placeholder_is_what_the_engine_gets(
+def test_a_number_that_replaces_a_placeholder_reaches_the_engine(
     compose: Compose, bundle: DeployedBundle, generated: str
 ) -> None:
     bundle.compose_file.write_text(
@@ -319,7 +319,7 @@ def test_a_number_in_the_place_of_a_placeholder_is_what_the_engine_gets(
     assert "--grpc_max_threads=16" in words(services["stensorflow-cpus"])
 
 
-def test_lines_that_are_only_a_part_are_refused_alone(
+def test_incomplete_lines_are_refused_alone(
     compose: Compose, bundle: DeployedBundle, generated: str
 ) -> None:
     parts = [option for option in option_lines(generated) if option.group in INSEPARABLE]
@@ -376,7 +376,7 @@ def test_the_readme_shows_every_group_of_options_in_green(bundle: DeployedBundle
     assert shown == set(GROUPS)
 
 
-def test_what_the_readme_shows_in_green_has_the_effect_that_it_shows(
+def test_lines_that_the_readme_shows_in_green_have_the_effect_shown(
     compose: Compose, bundle: DeployedBundle, generated: str
 ) -> None:
     for listing in readme_examples((bundle.folder / "README.md").read_text()):

@@ -109,7 +109,9 @@ def batching_is_on(composition: Composition, model_id: str) -> bool:
 
 
 @given(composition=strategies.compositions(max_models=8))
-def test_batching_files_give_the_engine_what_the_composition_says(composition: Composition) -> None:
+def test_batching_files_give_the_engine_the_values_of_the_composition(
+    composition: Composition,
+) -> None:
     found = files(composition)
 
     for model in composition.models:
@@ -141,7 +143,7 @@ LARGEST = 2**31 - 1
     ],
     ids=str,
 )
-def test_batching_at_the_edges_of_each_field_parses_to_itself(parameters: dict[str, Any]) -> None:
+def test_batching_at_the_limits_of_each_field_round_trips(parameters: dict[str, Any]) -> None:
     composition = make_composition(1).with_model(
         make_model("b", serving={"batching": {"parameters": parameters}})
     )
@@ -152,7 +154,7 @@ def test_batching_at_the_edges_of_each_field_parses_to_itself(parameters: dict[s
 
 
 @given(model_id=st.one_of(st.just("a" * 61), strategies.slugs))
-def test_the_operators_file_parses_before_anyone_edits_it(model_id: str) -> None:
+def test_the_operators_file_parses_unedited(model_id: str) -> None:
     composition = make_composition(1).with_model(make_model(model_id))
 
     found = parsed("BatchingParameters", files(composition)[PLACEHOLDER_PATH.format(model_id)])
@@ -186,6 +188,6 @@ def test_the_monitoring_file_switches_metrics_on_at_the_path_that_the_readme_nam
         "pad_variable_length_inputs: yes",
     ],
 )
-def test_the_parser_here_refuses_what_the_engine_would(text: str) -> None:
+def test_the_test_parser_refuses_what_the_engine_refuses(text: str) -> None:
     with pytest.raises(text_format.ParseError):
         parsed("BatchingParameters", text)

@@ -213,7 +213,7 @@ def test_a_call_reaches_the_engine_of_its_model_with_its_metadata(
         ),
     ],
 )
-def test_what_cannot_be_routed_is_a_grpc_status_of_its_own(
+def test_an_unroutable_call_gets_its_specific_grpc_status(
     routed: Router, model_id: str | None, more: list[tuple[str, str]], status: str
 ) -> None:
     assert routed.status(model_id, b"x", "Predict", *more) == status
@@ -251,7 +251,7 @@ def test_streams_of_every_kind_arrive_whole(routed: Router) -> None:
     assert (counted, repeated, conversed) == (b"2000000", [b"again"] * 5, parts)
 
 
-def test_a_conversation_is_not_held_back_until_it_ends(routed: Router) -> None:
+def test_a_bidirectional_stream_is_not_buffered(routed: Router) -> None:
     answered = Event()
 
     def questions() -> Iterator[bytes]:
@@ -294,9 +294,7 @@ def eventually(condition: Callable[[], bool]) -> bool:
     return any(condition() or pause.wait(_LIMIT_SECONDS / tries) for _ in range(tries))
 
 
-def test_an_engine_that_comes_back_at_another_address_is_found(
-    nginx: Nginx, tmp_path: Path
-) -> None:
+def test_an_engine_that_returns_at_another_address_is_found(nginx: Nginx, tmp_path: Path) -> None:
     with running(nginx, tmp_path, GOLDEN) as router:
         with router.backend("101", 1, name="before"):
             assert router.backend_of("101") == "before"
@@ -306,9 +304,7 @@ def test_an_engine_that_comes_back_at_another_address_is_found(
             assert router.backend_of("101") == "moved"
 
 
-def test_a_reload_under_load_takes_a_new_model_and_loses_no_call(
-    nginx: Nginx, tmp_path: Path
-) -> None:
+def test_a_reload_under_load_adds_a_model_and_loses_no_call(nginx: Nginx, tmp_path: Path) -> None:
     with (
         running(nginx, tmp_path, GOLDEN) as router,
         router.backend("101", 1),

@@ -186,7 +186,7 @@ def use_debians_pip(project: Path, interpreter: Path) -> None:
     ("version", "pip"),
     [("3.11", "23.0.1"), ("3.11", BUNDLED), ("3.12", BUNDLED), ("3.13", BUNDLED)],
 )
-def test_set_up_installs_the_lock_although_newer_releases_are_there(
+def test_set_up_installs_the_lock_although_newer_releases_exist(
     project: Path, index: tuple[str, Path], version: str, pip: str
 ) -> None:
     interpreter = available(lambda: python(version))
@@ -207,7 +207,7 @@ def interpreter() -> Path:
 
 
 @pytest.mark.slow
-def test_a_lock_that_lacks_a_requirement_fails_the_set_up_with_what_to_do(
+def test_a_lock_that_lacks_a_requirement_fails_the_set_up_with_a_remedy(
     project: Path, index: tuple[str, Path], interpreter: Path
 ) -> None:
     (project / "requirements/dev.lock").write_text(make_lock(index[1], ["probe-plugin"]))

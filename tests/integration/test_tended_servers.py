@@ -119,7 +119,7 @@ async def tended(store: ObjectStore, runtime: Runtime, folder: Path) -> Tended:
     return scope
 
 
-def test_what_is_collected_is_gone_and_the_rest_stays_as_it_was(
+def test_collected_publications_are_gone_and_the_rest_is_unchanged(
     opens: Opens, tmp_path: Path
 ) -> None:
     async def scenario(scope: Tended) -> None:
@@ -144,7 +144,7 @@ def test_what_is_collected_is_gone_and_the_rest_stays_as_it_was(
     play(scenario, opens, tmp_path)
 
 
-def test_a_pointer_that_is_gone_is_made_anew_above_all_that_was_seen(
+def test_a_missing_pointer_is_rebuilt_above_every_sequence_that_was_seen(
     opens: Opens, tmp_path: Path
 ) -> None:
     async def scenario(scope: Tended) -> None:
@@ -171,7 +171,7 @@ def test_a_pointer_that_is_gone_is_made_anew_above_all_that_was_seen(
     play(scenario, opens, tmp_path)
 
 
-def test_a_pointer_of_a_backup_is_refused_and_made_good_without_the_states_that_are_gone(
+def test_a_pointer_from_a_backup_is_refused_and_recovered_without_the_missing_states(
     opens: Opens, tmp_path: Path
 ) -> None:
     async def scenario(scope: Tended) -> None:

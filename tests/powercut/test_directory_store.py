@@ -206,7 +206,7 @@ def test_no_power_cut_breaks_a_promise(scenario: Scenario) -> None:
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_each_sync_that_is_left_out_is_missed(scenario: Scenario, harmless: list[Path]) -> None:
+def test_leaving_out_any_sync_is_detected(scenario: Scenario, harmless: list[Path]) -> None:
     async def unmissed() -> list[Operation | Mark]:
         at = await history_of(scenario)
         return [

@@ -64,7 +64,7 @@ async def finish(store: DirectoryStore) -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"after": True}, {"torn": True}], ids=json.dumps)
-def test_a_kill_at_any_boundary_leaves_whole_objects_and_a_store_that_goes_on(
+def test_a_kill_at_any_boundary_leaves_whole_objects_and_a_usable_store(
     tmp_path: Path, options: dict[str, bool]
 ) -> None:
     command = [sys.executable, "-c", WRITERS, str(tmp_path), json.dumps(options)]

@@ -90,7 +90,7 @@ def test_it_imports_nothing_but_the_standard_library():
         ),
     ],
 )
-def test_an_event_that_changes_nothing_has_the_outcome_that_the_protocol_says(asked, expected):
+def test_an_event_that_changes_nothing_has_the_outcome_of_the_protocol(asked, expected):
     assert model.alone(_scope(), _event(5, asked), lambda _: False, Limits()) == expected
 
 
@@ -121,7 +121,7 @@ def test_a_hold_keeps_live_and_a_quarantine_withholds():
     assert withheld.outcomes[("journal:0", 1)].kind == "withheld"
 
 
-def test_what_there_is_no_more_room_for_leaves_but_live_and_desired():
+def test_a_full_pointer_drops_the_oldest_but_neither_live_nor_desired():
     limits = Limits(retained=2)
     scope = _scope(held=True)
     for revision in (2, 3):
@@ -147,7 +147,7 @@ def test_a_batch_beyond_its_limits_is_a_violation():
         ({"live": None, "desired": None}, True, False),
     ],
 )
-def test_a_rebuilt_pointer_is_held_unless_that_was_not_asked_and_live_is_desired_or_withheld(
+def test_a_rebuilt_pointer_is_on_hold_unless_declined_and_live_is_desired_or_withheld(
     changes, asked, expected
 ):
     assert model.must_be_held(_scope(**changes), asked=asked) is expected

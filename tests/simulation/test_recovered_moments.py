@@ -89,7 +89,7 @@ def committed(pointer: Pointer) -> set[tuple[str, int, str]]:
 
 
 @pytest.mark.parametrize("part", range(PARTS))
-def test_a_healthy_scope_is_left_alone_and_a_lost_pointer_gives_no_id_or_number_two_compositions(
+def test_a_healthy_scope_is_unchanged_and_no_id_or_number_gets_two_compositions(
     part: int,
 ) -> None:
     seen = 0

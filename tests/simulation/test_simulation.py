@@ -47,7 +47,7 @@ def test_the_invariants_hold_in_fresh_worlds(part):
 
 
 @pytest.mark.parametrize("seed", FAILED_BEFORE)
-def test_the_invariants_hold_in_every_world_where_they_once_did_not(seed):
+def test_the_invariants_hold_in_every_world_that_once_broke_them(seed):
     _hold(seed)
 
 
@@ -108,7 +108,7 @@ def _crash_scenario(*, by_content, crash=None):
 
 @pytest.mark.parametrize("by_content", [False, True], ids=["generations", "etags"])
 @pytest.mark.parametrize("process", ["daemon-0.1", "rollback-0", "gc-0"])
-def test_a_crash_at_every_single_call_is_made_good_by_the_others(process, by_content):
+def test_a_crash_at_every_single_call_is_repaired_by_the_others(process, by_content):
     """Invariant 11. The request that is under way arrives, or does not."""
     undisturbed = play(_crash_scenario(by_content=by_content, crash=Crash(process, 0)))
     assert undisturbed.broken is None
@@ -131,7 +131,7 @@ def test_a_planted_bug_is_found(name):
 
 
 @pytest.mark.parametrize("name", BUGS)
-def test_the_text_that_a_bug_changes_is_there_and_is_put_back(name):
+def test_the_text_that_a_bug_changes_exists_and_is_restored(name):
     bug = BUGS[name]
     right = inspect.getattr_static(bug.owner, bug.name)
     with planted(name):

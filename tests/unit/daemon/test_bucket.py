@@ -79,7 +79,7 @@ async def read_older_as_another(
         ("gs://b?endpoint=http://x:4443", "gs://b", "STORAGE_EMULATOR_HOST", "http://x:4443"),
     ],
 )
-def test_what_was_seen_by_one_name_of_a_bucket_counts_by_another(
+def test_sequences_seen_under_one_name_of_a_bucket_count_under_another(
     tmp_path: Path, one: str, other: str, name: str, value: str
 ) -> None:
     with pytest.raises(SequenceWentBack):
@@ -100,13 +100,13 @@ def test_what_was_seen_by_one_name_of_a_bucket_counts_by_another(
         ("gs://b", "gs://b", "STORAGE_EMULATOR_HOST", "http://x:4443"),
     ],
 )
-def test_what_was_seen_in_another_bucket_says_nothing(
+def test_sequences_seen_in_another_bucket_do_not_count(
     tmp_path: Path, one: str, other: str, name: str, value: str
 ) -> None:
     asyncio.run(read_older_as_another(tmp_path / "accepted.json", one, other, name, value))
 
 
-def test_of_two_variables_the_one_for_s3_alone_counts(
+def test_the_variable_specific_to_s3_takes_precedence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://y")
@@ -116,7 +116,7 @@ def test_of_two_variables_the_one_for_s3_alone_counts(
 
 
 @pytest.mark.parametrize("with_policy", [True, False])
-def test_a_policy_takes_the_markers_word_for_nothing(tmp_path: Path, *, with_policy: bool) -> None:
+def test_with_a_policy_the_marker_is_not_trusted(tmp_path: Path, *, with_policy: bool) -> None:
     private, public = generate()
     signer = KeySigner(serialization.load_pem_private_key(private.encode(), None))
     trusted = TrustedKey(keyid=public.keyid, public=public.pem, roles=("publish", "pointer"))
@@ -149,7 +149,7 @@ def test_a_policy_takes_the_markers_word_for_nothing(tmp_path: Path, *, with_pol
     assert asyncio.run(play()) == (("base/docker-compose.yml",) if with_policy else ())
 
 
-def test_credentials_in_a_folder_are_their_owners_alone(tmp_path: Path) -> None:
+def test_credentials_in_a_folder_are_readable_only_by_their_owner(tmp_path: Path) -> None:
     store = open_bucket(str(tmp_path / "bucket"), InlineRuntime()).store
     keys = [
         layout.live_tree(SCOPE, path) for path in ("example/creds/bundle/.env", "example/conf/.env")
@@ -171,7 +171,7 @@ SOMEBODY = 12345
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root works with another user's files")
-def test_root_may_use_the_memory_of_a_daemons_user_and_nobody_elses(tmp_path: Path) -> None:
+def test_root_may_use_the_state_file_of_the_daemon_user_and_of_no_other(tmp_path: Path) -> None:
     """A verb that root runs; docs/operations.md names it."""
     policy, folder = tmp_path / "policy.json", tmp_path / "state"
     policy.write_bytes(TrustPolicy().written())
@@ -190,7 +190,7 @@ def test_root_may_use_the_memory_of_a_daemons_user_and_nobody_elses(tmp_path: Pa
         bucket.keys_of(settings)
 
 
-def test_a_memory_that_is_not_there_yet_is_made_later(tmp_path: Path) -> None:
+def test_a_missing_state_file_is_created_later(tmp_path: Path) -> None:
     policy = tmp_path / "policy.json"
     policy.write_bytes(TrustPolicy().written())
     policy.chmod(0o644)

@@ -14,7 +14,7 @@ class Failed(Exception):
     """Of one piece of work."""
 
 
-def test_results_come_in_the_order_of_the_items_whoever_ends_first() -> None:
+def test_results_come_in_the_order_of_the_items() -> None:
     async def slower_first(number: int) -> int:
         for _ in range(10 - number):
             await asyncio.sleep(0)
@@ -27,7 +27,7 @@ def test_results_come_in_the_order_of_the_items_whoever_ends_first() -> None:
 
 
 @pytest.mark.parametrize("at_once", [1, 3, 20])
-def test_no_more_are_worked_on_than_may_be(at_once: int) -> None:
+def test_the_number_of_concurrent_items_is_limited(at_once: int) -> None:
     busy, most = 0, 0
 
     async def counted(_: int) -> None:
@@ -42,7 +42,7 @@ def test_no_more_are_worked_on_than_may_be(at_once: int) -> None:
     assert most == min(at_once, 12)
 
 
-def test_the_first_failure_is_raised_itself_once_the_rest_has_ended() -> None:
+def test_the_first_failure_is_raised_once_the_rest_has_ended() -> None:
     begun, ended = [], []
 
     async def work(number: int) -> None:
@@ -61,7 +61,7 @@ def test_the_first_failure_is_raised_itself_once_the_rest_has_ended() -> None:
     assert 4 not in begun  # the last one still waited for a place
 
 
-def test_of_two_different_ones_both_are_under_way_and_each_has_its_result() -> None:
+def test_two_different_calls_run_concurrently_and_return_their_results() -> None:
     async def met(mine: asyncio.Event, others: asyncio.Event, told: T) -> T:
         mine.set()
         await others.wait()
@@ -75,7 +75,7 @@ def test_of_two_different_ones_both_are_under_way_and_each_has_its_result() -> N
     assert asyncio.run(two()) == ("one", 2)
 
 
-def test_of_two_different_ones_the_failure_of_one_ends_the_other() -> None:
+def test_the_failure_of_one_of_two_calls_ends_the_other() -> None:
     ended = []
 
     async def failing() -> None:
@@ -92,7 +92,7 @@ def test_of_two_different_ones_the_failure_of_one_ends_the_other() -> None:
     assert ended
 
 
-def test_a_lock_is_shared_by_many_or_held_by_one_who_goes_first() -> None:
+def test_a_lock_is_shared_or_exclusive_and_a_waiting_writer_goes_first() -> None:
     async def play() -> list[str]:
         lock, told, go_on = ReadersWriterLock(), [], asyncio.Event()
 
@@ -127,7 +127,7 @@ def test_a_lock_is_shared_by_many_or_held_by_one_who_goes_first() -> None:
     assert asyncio.run(play()) == ["a out", "b out", "alone in", "alone out", "c in", "c out"]
 
 
-def test_a_lock_is_free_again_after_a_failure_and_after_a_wait_that_was_given_up() -> None:
+def test_a_lock_is_free_after_a_failure_and_after_a_cancelled_wait() -> None:
     async def play() -> None:
         lock = ReadersWriterLock()
         for turn in (lock.shared, lock.exclusive):

@@ -106,7 +106,7 @@ def test_copies_that_accept_in_turn_lose_nothing_and_soon_have_two_instances(
     two(tmp_path, play)
 
 
-def test_what_was_recorded_for_a_commit_that_a_copy_has_overtaken_is_folded_again(
+def test_events_of_a_commit_that_a_copy_has_overtaken_are_folded_again(
     tmp_path: Path,
 ) -> None:
     """The answer to that commit was lost, so it was not withdrawn; the lineage shows that it was never made."""
@@ -127,7 +127,7 @@ def test_what_was_recorded_for_a_commit_that_a_copy_has_overtaken_is_folded_agai
 
 
 @pytest.mark.parametrize("owns", [True, False])
-def test_a_position_that_nobody_can_explain_is_superseded_only_in_a_log_that_several_read(
+def test_an_unexplained_position_is_superseded_only_in_a_shared_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owns: bool
 ) -> None:
     monkeypatch.setattr(Journal, "owns_instance", owns)
@@ -146,7 +146,7 @@ def test_a_position_that_nobody_can_explain_is_superseded_only_in_a_log_that_sev
     two(tmp_path, play)
 
 
-def test_what_can_be_explained_settles_before_the_rest_gets_a_new_instance(tmp_path: Path) -> None:
+def test_explained_events_settle_before_the_rest_gets_a_new_instance(tmp_path: Path) -> None:
     async def play(one: Scene, two: Scene) -> None:
         event = state_event(2)
         # The same event reaches both, and another one only the copy.

@@ -26,7 +26,7 @@ from events.errors import JournalFull, SourceUnavailable
         ConnectionResetError("reset"),
     ],
 )
-def test_what_passes_by_itself(error):
+def test_errors_that_are_transient(error):
     assert isinstance(classify(error), Transient)
 
 
@@ -39,16 +39,16 @@ def test_what_passes_by_itself(error):
         KeyError("a fault of ours"),
     ],
 )
-def test_what_waits_for_an_operator(error):
+def test_errors_that_need_an_operator(error):
     assert isinstance(classify(error), NeedsOperator)
 
 
-def test_the_reason_names_kind_and_words():
+def test_the_reason_has_kind_and_message():
     assert classify(StoreUnavailable("away")).reason == "StoreUnavailable: away"
     assert classify(TimeoutError()).reason == "TimeoutError"
 
 
-def test_of_a_group_the_gravest_counts():
+def test_the_most_severe_error_of_a_group_counts():
     group = ExceptionGroup(
         "both", [StoreUnavailable("away"), ExceptionGroup("inner", [StoreRefused("denied")])]
     )

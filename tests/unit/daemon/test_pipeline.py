@@ -169,7 +169,7 @@ def test_the_same_event_twice_changes_nothing(journal_path, store):
     scenario(journal_path, store, play)
 
 
-def test_an_event_through_another_journal_is_known_by_the_pointer(tmp_path, store):
+def test_an_event_from_another_journal_is_recognised_by_the_pointer(tmp_path, store):
     async def play():
         async with open_scene(tmp_path / "one.db", store) as one:
             await one.send(state_event(42), model_event("m", "101", "9"))
@@ -182,9 +182,7 @@ def test_an_event_through_another_journal_is_known_by_the_pointer(tmp_path, stor
     run(play())
 
 
-def test_an_event_that_is_known_settles_although_the_manifest_that_lists_it_is_damaged(
-    tmp_path, store
-):
+def test_a_known_event_settles_although_the_manifest_that_lists_it_is_damaged(tmp_path, store):
     async def play():
         async with open_scene(tmp_path / "one.db", store) as one:
             await one.send(state_event(42), model_event("m", "101", "9"))
@@ -234,7 +232,7 @@ def test_burst_with_a_state_that_fails_the_gate_publishes_the_others(journal_pat
     scenario(journal_path, store, play, judge=_refusing(has_version_2))
 
 
-def test_state_with_a_text_that_no_file_can_hold_is_a_dead_letter(journal_path, store):
+def test_a_state_with_unrenderable_text_is_a_dead_letter(journal_path, store):
     class Strict(Renderer):
         def render(self, composition, defaults, stamp, templates=None):
             if composition.model("101").version == "2":
@@ -250,7 +248,7 @@ def test_state_with_a_text_that_no_file_can_hold_is_a_dead_letter(journal_path, 
     scenario(journal_path, store, play, renderer=Strict())
 
 
-def test_derived_state_of_several_events_that_fails_the_gate_blames_the_one_that_does(
+def test_a_derived_state_that_fails_the_gate_dead_letters_only_the_faulty_event(
     journal_path, store
 ):
     def has_bad_model(composition):
@@ -275,7 +273,7 @@ def test_derived_state_of_several_events_that_fails_the_gate_blames_the_one_that
     scenario(journal_path, store, play, judge=_refusing(has_bad_model))
 
 
-def test_an_event_for_several_scopes_settles_in_each_though_one_fails(journal_path, store):
+def test_an_event_for_several_scopes_settles_in_each_although_one_fails(journal_path, store):
     async def play(scene: Scene):
         await scene.send(state_event(42), state_event(7, scope=OTHER))
         broken = f"{OTHER}/pointer.json"
@@ -390,7 +388,7 @@ def test_a_kill_between_commit_and_settling_publishes_once(journal_path, store):
     run(play())
 
 
-def test_a_lost_journal_starts_anew_and_is_never_compared_with_the_old_one(journal_path, store):
+def test_a_lost_journal_restarts_and_is_never_compared_with_the_old_one(journal_path, store):
     async def play():
         async with open_scene(journal_path, store) as scene:
             await scene.send(*(state_event(number) for number in (1, 2, 3)))
@@ -408,7 +406,7 @@ def test_a_lost_journal_starts_anew_and_is_never_compared_with_the_old_one(journ
     run(play())
 
 
-def test_a_restored_journal_goes_on_under_a_new_id_and_loses_nothing(journal_path, store):
+def test_a_restored_journal_continues_under_a_new_id_and_loses_nothing(journal_path, store):
     backup = journal_path.parent / "backup"
     backup.mkdir()
 
@@ -433,7 +431,7 @@ def test_a_restored_journal_goes_on_under_a_new_id_and_loses_nothing(journal_pat
     run(play())
 
 
-def test_a_copied_journal_takes_a_new_id(journal_path, store):
+def test_a_copied_journal_gets_a_new_id(journal_path, store):
     async def play():
         async with open_scene(journal_path, store) as scene:
             await scene.send(state_event(1))
@@ -447,7 +445,7 @@ def test_a_copied_journal_takes_a_new_id(journal_path, store):
     run(play())
 
 
-def test_two_journals_on_one_bucket_publish_side_by_side(tmp_path, store):
+def test_two_journals_publish_concurrently_to_one_bucket(tmp_path, store):
     async def play():
         async with (
             open_scene(tmp_path / "one.db", store) as one,
@@ -505,7 +503,7 @@ TOGETHER = pytest.mark.parametrize(
 
 
 @TOGETHER
-def test_id_number_and_composition_belong_together(journal_path, store, again, outcome):
+def test_id_revision_and_composition_belong_together(journal_path, store, again, outcome):
     async def play(scene: Scene):
         await scene.send(state_event(42), state_event(50))
         assert kinds(await scene.send(state_event(event_id="again", **again))) == [outcome]
@@ -514,7 +512,9 @@ def test_id_number_and_composition_belong_together(journal_path, store, again, o
 
 
 @TOGETHER
-def test_they_do_so_when_a_collection_has_deleted_the_state(journal_path, store, again, outcome):
+def test_id_and_composition_belong_together_after_a_collection_deleted_the_state(
+    journal_path, store, again, outcome
+):
     async def play(scene: Scene):
         await scene.send(state_event(42), state_event(50))
         gone = (await scene.pointer()).retained_of("state-42")[0]
@@ -530,7 +530,7 @@ def test_they_do_so_when_a_collection_has_deleted_the_state(journal_path, store,
 
 
 @pytest.mark.parametrize("damaged", [b"{", None], ids=["damaged", "gone"])
-def test_a_late_state_passes_a_released_one_whose_manifest_is_no_more_what_it_was(
+def test_a_late_state_is_published_although_a_released_manifest_is_damaged(
     journal_path, store, damaged
 ):
     """The history tells number and composition of what was released: its manifest is nobody's business any more."""
@@ -562,7 +562,7 @@ def test_a_late_state_passes_a_released_one_whose_manifest_is_no_more_what_it_wa
     scenario(journal_path, store, play)
 
 
-def test_an_id_that_only_history_names_is_used_up_as_well(journal_path, store):
+def test_an_id_in_history_alone_is_used(journal_path, store):
     async def play(scene: Scene):
         for start in range(1, 121, 20):
             await scene.send(*(state_event(number) for number in range(start, start + 20)))
@@ -578,7 +578,7 @@ def test_an_id_that_only_history_names_is_used_up_as_well(journal_path, store):
     scenario(journal_path, store, play)
 
 
-def test_hold_keeps_live_while_desired_goes_on_and_resume_catches_up(journal_path, store):
+def test_hold_keeps_live_while_desired_advances_and_resume_catches_up(journal_path, store):
     async def play(scene: Scene):
         await scene.send(state_event(1), state_event(2, version="8"))
         await scene.operations.carry_out(
@@ -640,7 +640,7 @@ def test_a_rollback_request_ends_the_batch_before_it_and_holds(journal_path, sto
     scenario(journal_path, store, play)
 
 
-def test_a_rollback_request_to_what_is_live_and_held_touches_nothing(journal_path, store):
+def test_a_rollback_request_to_the_live_and_held_state_writes_nothing(journal_path, store):
     async def play(scene: Scene):
         await scene.send(
             state_event(1), state_event(2, version="8"), rollback_event("r", "state-1")
@@ -654,7 +654,7 @@ def test_a_rollback_request_to_what_is_live_and_held_touches_nothing(journal_pat
     scenario(journal_path, store, play)
 
 
-def test_a_state_lists_the_model_events_it_replaced_as_skipped_and_they_stay_superseded(
+def test_a_state_lists_the_replaced_model_events_as_skipped_and_they_stay_superseded(
     journal_path, store
 ):
     async def play(scene: Scene):
@@ -707,7 +707,7 @@ def give_up_once(publisher, store):
     publisher.swap = send_once
 
 
-def test_outcomes_of_a_lost_try_are_withdrawn(journal_path, store):
+def test_outcomes_of_a_lost_write_are_withdrawn(journal_path, store):
     async def come_between(operation, key):
         if (operation, key) == ("replace", f"{GOLDEN}/pointer.json") and armed:
             armed.clear()
@@ -731,7 +731,7 @@ def test_outcomes_of_a_lost_try_are_withdrawn(journal_path, store):
     scenario(journal_path, FaultyStore(store, before=come_between), play)
 
 
-def test_what_is_told_is_the_outcome_of_the_write_that_landed_not_of_the_one_tried_after_it(
+def test_the_reported_outcome_is_that_of_the_write_that_landed(
     journal_path,
 ):
     """A write given up as unknown wins, while another one of more events is tried (found by the simulation)."""
@@ -772,7 +772,7 @@ async def bury(scene: Scene):
 
 @pytest.mark.parametrize("in_chunks", [False, True])
 @pytest.mark.parametrize("newest_is_made", [True, False])
-def test_of_two_writes_that_a_crash_left_under_way_the_lineage_tells_which_was_made(
+def test_of_two_writes_interrupted_by_a_crash_the_lineage_shows_which_landed(
     journal_path, newest_is_made, in_chunks
 ):
     store = LateStore()
@@ -805,7 +805,7 @@ def test_of_two_writes_that_a_crash_left_under_way_the_lineage_tells_which_was_m
     scenario(journal_path, store, play)
 
 
-def test_where_the_lineage_was_cut_off_a_dead_letter_is_not_dropped(journal_path):
+def test_a_cut_off_lineage_does_not_drop_a_dead_letter(journal_path):
     store = LateStore()
     unmade = [
         Outcome(OutcomeKind.DEAD_LETTERED, "does not fit"),
@@ -852,7 +852,7 @@ def refuse_to_read(store, key):
 
 @pytest.mark.parametrize("fault", ["damaged", "unreadable"])
 @pytest.mark.parametrize("damaged", ["state-1", "state-2"])
-def test_an_event_that_only_a_damaged_manifest_may_list_is_not_called_superseded(
+def test_an_event_that_only_a_damaged_manifest_may_list_is_not_superseded(
     journal_path, damaged, fault
 ):
     store = LateStore()
@@ -917,9 +917,7 @@ async def only_named_by_history(scene: Scene, state: str) -> PublicationId:
         ),
     ],
 )
-def test_an_old_manifest_that_may_not_be_read_stops_no_state_that_does_not_depend_on_it(
-    journal_path, store, late, outcome
-):
+def test_an_unreadable_old_manifest_stops_no_independent_state(journal_path, store, late, outcome):
     async def play(scene: Scene):
         for number in (10, 20, 30):
             await scene.batch(state_event(number, version=str(number)))
@@ -985,7 +983,7 @@ def test_a_dead_letter_stays_when_the_write_that_passed_it_lands_late(journal_pa
         ),
     ],
 )
-def test_a_rollback_request_that_does_not_fit_changes_nothing(
+def test_a_rollback_request_with_a_failed_condition_changes_nothing(
     journal_path, store, request_event, outcome
 ):
     async def play(scene: Scene):
@@ -1002,7 +1000,7 @@ def test_a_rollback_request_that_does_not_fit_changes_nothing(
     ("key_of", "says"),
     [(layout.manifest, "is not the one"), (layout.archive, "does not match its digest")],
 )
-def test_a_rollback_request_to_what_readers_would_refuse_changes_nothing(
+def test_a_rollback_request_to_a_state_that_readers_refuse_changes_nothing(
     journal_path, store, key_of, says
 ):
     async def play(scene: Scene):
@@ -1020,7 +1018,7 @@ def test_a_rollback_request_to_what_readers_would_refuse_changes_nothing(
     scenario(journal_path, store, play)
 
 
-def test_events_that_change_nothing_do_not_touch_the_pointer(journal_path, store):
+def test_events_that_change_nothing_do_not_write_the_pointer(journal_path, store):
     async def play(scene: Scene):
         await scene.send(state_event(1))
         before = await scene.pointer()
@@ -1063,7 +1061,7 @@ def test_any_suffix_delivered_again_in_order_changes_nothing(journal_path, store
     scenario(journal_path, store, play)
 
 
-def test_more_models_than_a_network_may_hold_are_published_with_a_warning(journal_path, store):
+def test_more_models_than_a_network_supports_are_published_with_a_warning(journal_path, store):
     async def play(scene: Scene):
         document = composition_document(901, bundle=OTHER.bundle, target=OTHER.target)
         event = state_event(1, scope=OTHER, models=document["models"])
@@ -1075,9 +1073,7 @@ def test_more_models_than_a_network_may_hold_are_published_with_a_warning(journa
     scenario(journal_path, store, play)
 
 
-def test_what_was_published_is_folded_onto_without_being_read_again(
-    journal_path, store, monkeypatch
-):
+def test_the_next_fold_does_not_read_the_own_publication_again(journal_path, store, monkeypatch):
     parsed, real = [], Manifest.composition_value
     monkeypatch.setattr(
         Manifest,
@@ -1153,7 +1149,7 @@ def test_an_event_that_changes_nothing_writes_nothing(journal_path, store, event
     scenario(journal_path, recording, play)
 
 
-def test_a_model_that_makes_a_bundle_too_big_is_a_dead_letter_and_changes_nothing(
+def test_a_model_that_makes_a_bundle_too_large_is_a_dead_letter_and_changes_nothing(
     journal_path, store
 ):
     async def play(scene: Scene):
@@ -1169,7 +1165,7 @@ def test_a_model_that_makes_a_bundle_too_big_is_a_dead_letter_and_changes_nothin
     scenario(journal_path, store, play, limits=BundleLimits(models=3))
 
 
-def test_history_beyond_its_limit_goes_into_chunks_and_stays_readable(journal_path, store):
+def test_history_above_its_limit_moves_to_chunks_and_stays_readable(journal_path, store):
     async def play(scene: Scene):
         for number in range(1, 141):
             await scene.send(state_event(number))
@@ -1217,7 +1213,7 @@ def test_an_event_that_follows_another_one_is_committed_with_three_writes_and_no
     scenario(journal_path, recording, play)
 
 
-def test_an_event_is_not_ignored_on_the_word_of_an_old_pointer(tmp_path, store):
+def test_an_event_is_not_ignored_because_of_an_outdated_pointer(tmp_path, store):
     async def play():
         async with (
             open_scene(tmp_path / "one.db", store) as one,
@@ -1257,7 +1253,7 @@ def test_a_lost_swap_costs_no_second_upload_of_the_same_state(tmp_path, store):
     run(play())
 
 
-def test_a_collection_in_between_means_a_new_upload(tmp_path, store):
+def test_a_collection_in_between_requires_a_new_upload(tmp_path, store):
     recording = FaultyStore(store)
 
     def collected(pointer, writing):
@@ -1282,7 +1278,7 @@ def test_a_collection_in_between_means_a_new_upload(tmp_path, store):
     run(play())
 
 
-def test_nothing_is_published_on_a_pointer_that_was_put_back(tmp_path, store):
+def test_nothing_is_published_on_a_restored_older_pointer(tmp_path, store):
     async def play():
         async with (
             open_scene(tmp_path / "one.db", store) as one,
@@ -1313,7 +1309,7 @@ def test_images_by_tag_are_a_dead_letter_where_digests_are_required(journal_path
     scenario(journal_path, store, play, pinning="require")
 
 
-def test_images_by_tag_are_told_of_where_that_is_asked_for(journal_path, store):
+def test_images_by_tag_are_reported_where_the_setting_requires_it(journal_path, store):
     async def play(scene: Scene):
         (published,) = await scene.batch(state_event(42))
 

@@ -146,7 +146,7 @@ def test_only_the_journal_makes_the_daemon_unready(
     assert daemon.not_ready == []
 
 
-def test_a_journal_that_nobody_has_looked_at_for_long_is_not_ready() -> None:
+def test_a_journal_that_was_not_checked_for_long_is_not_ready() -> None:
     daemon = Daemon()
     assert daemon.not_ready == ["journal"]
     daemon.observe()
@@ -156,7 +156,7 @@ def test_a_journal_that_nobody_has_looked_at_for_long_is_not_ready() -> None:
     assert daemon.not_ready == ["journal"]
 
 
-def test_looking_updates_the_gauges() -> None:
+def test_a_check_updates_the_gauges() -> None:
     daemon = Daemon()
     daemon.clock.began = (daemon.clock.seconds - 7,)
     daemon.observe()
@@ -194,7 +194,7 @@ def test_every_thread_must_hang_for_twice_the_limit_of_a_call() -> None:
         assert (daemon.vitals.fault() is not None) is restart, began
 
 
-def test_a_daemon_that_stops_is_live() -> None:
+def test_a_stopping_daemon_is_live() -> None:
     daemon = Daemon()
     daemon.worker.dispatcher_ended = True
     daemon.clock.began = (0.0, 0.0)
@@ -245,7 +245,7 @@ def _thread(daemon: Daemon) -> None:
         (_thread, "threads", ""),
     ],
 )
-def test_what_needs_an_operator_is_degraded_at_once_and_reported_after_a_minute(
+def test_a_fault_for_an_operator_is_degraded_at_once_and_reported_after_a_minute(
     happens, kind, subject
 ) -> None:
     daemon = Daemon()
@@ -262,7 +262,7 @@ def test_what_needs_an_operator_is_degraded_at_once_and_reported_after_a_minute(
     assert f'rebundle_attention_conditions{{kind="{kind}"}} 1.0'.encode() in daemon.metrics.render()
 
 
-def test_a_live_tree_that_follows_again_is_no_condition() -> None:
+def test_a_live_tree_that_follows_again_ends_its_condition() -> None:
     daemon = Daemon()
     daemon.observe()
     daemon.reporter.reconciled(SCOPE, Synced(3))
@@ -274,7 +274,7 @@ def test_a_live_tree_that_follows_again_is_no_condition() -> None:
     assert (daemon.lasting, daemon.degraded) == ([], [])
 
 
-def test_an_event_or_two_that_cannot_be_rendered_are_no_fault_of_the_renderer() -> None:
+def test_one_or_two_unrenderable_events_are_not_a_fault_of_the_renderer() -> None:
     daemon = Daemon()
     daemon.reporter.refused_in_a_row = 2
     daemon.observe()
@@ -286,7 +286,7 @@ def backlog(oldest: str | None, *, undispatched: int = 0) -> Backlog:
     return replace(EMPTY, lanes=lanes, undispatched=undispatched)
 
 
-def test_a_lane_whose_oldest_event_never_settles_is_reported_although_nothing_fails() -> None:
+def test_a_lane_whose_oldest_event_never_settles_is_reported_without_a_failure() -> None:
     daemon = Daemon()
     daemon.log.answer = backlog("2026-01-01T00:00:00.000000Z")
     daemon.observe(for_seconds=65)
@@ -303,7 +303,7 @@ def test_a_lane_that_works_through_a_long_queue_is_not_reported() -> None:
     assert (daemon.lasting, daemon.degraded) == ([], [])
 
 
-def test_events_that_nobody_hands_out_are_reported_although_nothing_fails() -> None:
+def test_events_that_are_not_dispatched_are_reported_without_a_failure() -> None:
     daemon = Daemon()
     daemon.log.answer = backlog(None, undispatched=2)
     daemon.observe(for_seconds=65)
@@ -313,7 +313,7 @@ def test_events_that_nobody_hands_out_are_reported_although_nothing_fails() -> N
     assert daemon.degraded == []
 
 
-def test_connections_that_are_refused_again_and_again_are_reported() -> None:
+def test_repeatedly_refused_connections_are_reported() -> None:
     daemon = Daemon()
     daemon.observe()
     for _ in range(14):
@@ -327,7 +327,7 @@ def test_connections_that_are_refused_again_and_again_are_reported() -> None:
     assert daemon.degraded == []
 
 
-def test_what_is_tried_again_and_again_is_reported_by_name() -> None:
+def test_a_repeatedly_failing_job_is_reported_by_name() -> None:
     tried = {
         "token": Trying({"/run/token": "is open to others"}),
         "freshness": Trying({"": "the bucket cannot be listed"}),
@@ -355,7 +355,7 @@ def test_what_is_tried_again_and_again_is_reported_by_name() -> None:
 
 
 @pytest.mark.parametrize("name", [str(SCOPE), ""])
-def test_what_cannot_be_read_is_one_condition_whatever_else_fails_for_it(name: str) -> None:
+def test_an_unreadable_scope_is_one_condition_despite_consequential_failures(name: str) -> None:
     failing = Trying({name: "damaged", "another/scope": "no permission"})
     daemon = Daemon(tried={"freshness": failing, "collection": failing})
     daemon.observe()
@@ -372,16 +372,14 @@ def test_what_cannot_be_read_is_one_condition_whatever_else_fails_for_it(name: s
     assert remedy.startswith(f"rebundle verify {name or '--all'} --bucket ")
 
 
-def test_a_journal_that_cannot_be_written_is_not_reported_again_because_it_cannot_be_pruned() -> (
-    None
-):
+def test_an_unwritable_journal_is_not_reported_again_for_failed_pruning() -> None:
     daemon = Daemon(tried={"pruning": Trying({"": "no space is left"})})
     daemon.log.answer = JournalFull("no space is left")
     daemon.observe(for_seconds=60)
     assert daemon.lasting == [("journal", "")]
 
 
-def test_a_bucket_that_is_not_probed_yet_takes_no_intake_away() -> None:
+def test_a_bucket_that_is_not_probed_yet_does_not_close_the_intake() -> None:
     runtime = InlineRuntime()
     admission = Admission(MemoryStore(runtime), runtime, first=1, longest=1)
     daemon = Daemon(gates={"doctor": admission})
@@ -393,7 +391,7 @@ def test_a_bucket_that_is_not_probed_yet_takes_no_intake_away() -> None:
     assert daemon.degraded == []
 
 
-def test_a_check_names_one_of_many_and_says_how_many_there_are() -> None:
+def test_a_check_names_one_of_many_and_their_number() -> None:
     daemon = Daemon()
     daemon.worker.unreadable = {"one": "Permission denied", "another": "damaged"}
     (check,) = [check for check in daemon.vitals.checks() if check.name == "unreadable"]
@@ -411,7 +409,7 @@ def test_a_reason_is_short_one_line_and_without_secrets() -> None:
     assert len(condition.detail) < 600
 
 
-def test_the_log_says_once_when_a_condition_begins_to_last_and_when_it_is_over() -> None:
+def test_the_log_reports_the_start_and_end_of_a_condition_once() -> None:
     daemon = Daemon()
     daemon.observe()
     with capture_logs() as logs:
@@ -425,7 +423,7 @@ def test_the_log_says_once_when_a_condition_begins_to_last_and_when_it_is_over()
     ]
 
 
-def test_another_bucket_is_shown_by_the_verb_that_knows_the_journal() -> None:
+def test_another_bucket_is_shown_by_the_command_that_reads_the_journal() -> None:
     identity = SimpleNamespace(pending="this bucket has no .rebundle/bucket.json")
     daemon = Daemon(gates={"status": identity})
     daemon.observe()

@@ -10,7 +10,7 @@ from daemon.stores import locations
 @pytest.mark.parametrize(
     ("open_files", "connections"), [(65536, 1000), (1200, 1000), (1024, 824), (64, 16)]
 )
-def test_connections_leave_descriptors_for_the_bucket(
+def test_the_connection_limit_reserves_descriptors_for_the_bucket(
     monkeypatch: pytest.MonkeyPatch, open_files: int, connections: int
 ) -> None:
     monkeypatch.setattr(service.resource, "getrlimit", lambda _: (open_files, 65536))

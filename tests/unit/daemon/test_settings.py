@@ -114,7 +114,7 @@ templates = "of-c"
 """
 
 
-def test_what_a_scope_says_is_merged_over_what_holds_for_all(tmp_path: Path) -> None:
+def test_settings_of_a_scope_are_merged_over_those_of_all_scopes(tmp_path: Path) -> None:
     settings = load({}, {}, written(tmp_path, SCOPED)).settings
 
     own = settings.render_for(Scope("a", "b"))
@@ -127,14 +127,16 @@ def test_what_a_scope_says_is_merged_over_what_holds_for_all(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("scope", [Scope("a", "c"), Scope("b", "a")])
-def test_a_scope_that_says_nothing_has_the_defaults_of_all(tmp_path: Path, scope: Scope) -> None:
+def test_a_scope_without_settings_has_the_defaults_of_all_scopes(
+    tmp_path: Path, scope: Scope
+) -> None:
     settings = load({}, {"REBUNDLE_RENDER__RESTART": "no"}, written(tmp_path, SCOPED)).settings
 
     assert settings.render_for(scope) == settings.render
     assert settings.render_for(scope).restart == "no"
 
 
-def test_a_default_that_a_scope_spells_out_wins_over_what_holds_for_all(tmp_path: Path) -> None:
+def test_a_default_set_in_a_scope_overrides_that_of_all_scopes(tmp_path: Path) -> None:
     file = written(
         tmp_path, '[render]\nrestart = "no"\n[scopes."a/b".render]\nrestart = "unless-stopped"\n'
     )
@@ -142,7 +144,7 @@ def test_a_default_that_a_scope_spells_out_wins_over_what_holds_for_all(tmp_path
     assert load({}, {}, file).settings.render_for(Scope("a", "b")).restart == "unless-stopped"
 
 
-def test_the_settings_of_a_scope_are_shown_with_their_lines_and_nothing_it_does_not_say(
+def test_only_the_settings_given_in_a_scope_are_shown_with_their_lines(
     tmp_path: Path,
 ) -> None:
     file = written(tmp_path, SCOPED)
@@ -198,7 +200,7 @@ def test_the_settings_of_a_scope_are_shown_with_their_lines_and_nothing_it_does_
         ("templates = 3\n", "templates", 1, "path"),
     ],
 )
-def test_a_faulty_setting_of_a_scope_is_told_with_its_line(
+def test_a_faulty_setting_of_a_scope_is_reported_with_its_line(
     tmp_path: Path, text: str, setting: str, line: int, words: str
 ) -> None:
     file = written(tmp_path, text)
@@ -208,7 +210,7 @@ def test_a_faulty_setting_of_a_scope_is_told_with_its_line(
 
 
 @pytest.mark.parametrize("name", ["REBUNDLE_SCOPES__A_B__RENDER__RESTART", "REBUNDLE_SCOPES"])
-def test_a_variable_that_wants_to_name_a_scope_is_told_where_scopes_are_named(name: str) -> None:
+def test_a_variable_that_names_a_scope_is_refused_with_where_scopes_are_set(name: str) -> None:
     (problem,) = problems({}, {name: "always"})
     assert problem.source == f"environment {name}"
     assert '[scopes."BUNDLE/TARGET"]' in problem.message
@@ -224,7 +226,7 @@ def test_an_empty_variable_counts_as_not_set() -> None:
     assert load({}, {"REBUNDLE_BUCKET": ""}, None).origin("bucket") == "default"
 
 
-def test_all_problems_come_at_once_with_their_sources(tmp_path: Path) -> None:
+def test_all_problems_are_reported_at_once_with_their_sources(tmp_path: Path) -> None:
     file = written(
         tmp_path,
         'bucket = "ftp://x/y"\n\n[http]\nlistn = "0.0.0.0:1"\nmax_body_bytes = true\n\n[render.resources.limit]\ncpus = 3\n',
@@ -252,7 +254,7 @@ def test_all_problems_come_at_once_with_their_sources(tmp_path: Path) -> None:
     assert '(found "loud")' in said["log.level"]
 
 
-def test_variables_that_kubernetes_or_a_test_sets_are_nobodys_settings() -> None:
+def test_variables_that_kubernetes_or_a_test_sets_are_ignored() -> None:
     environ = {
         "REBUNDLE_PORT": "tcp://10.0.0.1:8420",
         "REBUNDLE_SERVICE_HOST": "10.0.0.1",
@@ -287,16 +289,14 @@ def test_variables_that_kubernetes_or_a_test_sets_are_nobodys_settings() -> None
         ("http", "x", "is a section"),
     ],
 )
-def test_a_value_that_cannot_be_is_refused_in_plain_words(
-    name: str, value: str, words: str
-) -> None:
+def test_an_invalid_value_is_refused_in_plain_words(name: str, value: str, words: str) -> None:
     (problem,) = problems({name: value}, {})
     assert problem.setting == name
     assert words in problem.message
     assert "secret" not in problem.message
 
 
-def test_limits_that_contradict_each_other_name_what_set_them() -> None:
+def test_contradicting_limits_are_reported_with_their_sources() -> None:
     (problem,) = problems({}, {"REBUNDLE_PUBLISH__RETRY_FIRST_SECONDS": "90"})
     assert problem.source == "environment REBUNDLE_PUBLISH__RETRY_FIRST_SECONDS"
     assert "retry_max_seconds" in problem.message
@@ -312,7 +312,7 @@ def test_sizes_are_written_with_units_or_without() -> None:
 @pytest.mark.parametrize(
     ("listen", "address"), [("[::1]:1", ("::1", 1)), ("localhost:0", ("localhost", 0))]
 )
-def test_the_address_is_without_brackets(listen: str, address: tuple[str, int]) -> None:
+def test_the_address_has_no_brackets(listen: str, address: tuple[str, int]) -> None:
     assert load({"http.listen": listen}, {}, None).settings.http.address == address
 
 
@@ -324,7 +324,7 @@ def test_the_address_is_without_brackets(listen: str, address: tuple[str, int]) 
         (b"a = 1\na = 2", "is not TOML"),
     ],
 )
-def test_a_file_that_is_no_toml_is_named(tmp_path: Path, body: bytes, words: str) -> None:
+def test_a_file_that_is_not_toml_is_named(tmp_path: Path, body: bytes, words: str) -> None:
     path = tmp_path / "broken.toml"
     path.write_bytes(body)
     (problem,) = problems({}, {}, path)
@@ -332,7 +332,7 @@ def test_a_file_that_is_no_toml_is_named(tmp_path: Path, body: bytes, words: str
     assert words in problem.message
 
 
-def test_a_file_that_is_not_there_does_not_hide_other_problems(tmp_path: Path) -> None:
+def test_a_missing_file_does_not_hide_other_problems(tmp_path: Path) -> None:
     found = problems({"http.listen": "x"}, {}, tmp_path / "absent.toml")
     assert [each.setting for each in found] == ["", "http.listen"]
     assert "cannot be read" in found[0].message
@@ -408,7 +408,7 @@ def test_a_secret_is_never_shown(tmp_path: Path) -> None:
     "secret",
     ["short", "with white space in it", "mit-ümläuten-und-mehr", "control\x07-character-in-it"],
 )
-def test_a_secret_that_is_no_token_is_refused_without_showing_it(secret: str) -> None:
+def test_an_invalid_token_secret_is_refused_without_showing_it(secret: str) -> None:
     (problem,) = problems({}, {"REBUNDLE_HTTP__TOKEN": secret})
     assert problem.setting == "http.token"
     assert "openssl rand" in problem.message
@@ -427,7 +427,7 @@ def test_a_secret_in_a_flag_or_the_file_is_refused_without_showing_it(tmp_path: 
 
 
 @pytest.mark.parametrize("kind", ["absent", "empty", "directory", "binary", "huge"])
-def test_a_secrets_file_that_cannot_be_used_is_named(tmp_path: Path, kind: str) -> None:
+def test_an_unusable_secrets_file_is_named(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "token"
     match kind:
         case "directory":
@@ -450,7 +450,7 @@ def test_an_address_that_others_reach_needs_a_token() -> None:
     ).settings.http.token
 
 
-def test_a_command_that_needs_no_secret_does_not_fail_for_want_of_one(tmp_path: Path) -> None:
+def test_a_command_that_needs_no_secret_does_not_require_one(tmp_path: Path) -> None:
     flags = {"http.token_file": tmp_path / "unreadable", "http.listen": "0.0.0.0:8420"}
     assert len(problems(flags, {})) == 2
     loaded = load(flags, {"REBUNDLE_HTTP__TOKEN": SECRET}, None, secrets=False)
@@ -494,7 +494,7 @@ def test_importing_settings_loads_no_sdk_and_no_web_framework() -> None:
     assert out.stdout == "[]\n"
 
 
-def test_limits_come_from_every_source_and_are_told_like_any_setting(tmp_path: Path) -> None:
+def test_limits_come_from_every_source_and_are_shown_like_any_setting(tmp_path: Path) -> None:
     loaded = load(
         {}, {"REBUNDLE_LIMITS__MODELS": "50"}, written(tmp_path, "[limits]\nsignature_depth = 3\n")
     )
@@ -511,7 +511,7 @@ def test_limits_come_from_every_source_and_are_told_like_any_setting(tmp_path: P
 
 
 @pytest.mark.parametrize("text", ['templates = ""\n', '[scopes."a/b"]\ntemplates = ""\n'])
-def test_an_empty_path_of_templates_is_no_directory(tmp_path, text):
+def test_an_empty_path_of_templates_is_not_a_directory(tmp_path, text):
     file = tmp_path / "rebundle.toml"
     file.write_text(text)
 

@@ -132,7 +132,7 @@ def test_nothing_is_published_to_another_bucket_that_has_the_scope(
     asyncio.run(with_other_bucket(tmp_path, store, play, states=states))
 
 
-def test_a_listing_of_another_bucket_is_not_believed_although_the_right_one_is_back_when_it_ends(
+def test_a_listing_of_another_bucket_is_not_trusted_although_the_right_one_returns(
     tmp_path: Path,
 ) -> None:
     """The other bucket has no scope, so an event without bundles would be settled in none."""
@@ -191,7 +191,7 @@ def test_a_first_pointer_is_not_sent_again_into_another_bucket(tmp_path: Path) -
     asyncio.run(play())
 
 
-def test_the_id_is_not_read_for_publications_that_follow_from_what_was_seen(tmp_path: Path) -> None:
+def test_the_id_is_not_read_again_for_publications_on_a_known_pointer(tmp_path: Path) -> None:
     """Neither for a pointer of our own, nor for one that another daemon built on ours."""
     inner, asked = empty_store(), 0
 
@@ -219,7 +219,7 @@ def test_the_id_is_not_read_for_publications_that_follow_from_what_was_seen(tmp_
 
 
 @pytest.mark.parametrize("swapped_in_first", [True, False])
-def test_what_was_read_while_the_bucket_changed_is_not_used(swapped_in_first: bool) -> None:
+def test_data_read_while_the_bucket_changed_is_not_used(swapped_in_first: bool) -> None:
     store, runtime = Volumes(), InlineRuntime()
 
     class Memory:

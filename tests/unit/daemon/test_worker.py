@@ -68,7 +68,7 @@ def worker_of(
     )
 
 
-def test_a_scope_whose_bucket_is_away_holds_no_other_back_and_goes_on_when_it_is_there(tmp_path):
+def test_an_unavailable_scope_delays_no_other_and_resumes(tmp_path):
     store = Switch(MemoryStore(InlineRuntime()), OTHER)
 
     async def play(scene: Scene):
@@ -106,7 +106,7 @@ def test_events_that_arrive_while_a_batch_is_published_are_all_folded_in_order(t
     scenario(tmp_path, play)
 
 
-def test_a_drain_finishes_the_batch_under_way_and_begins_no_other(tmp_path):
+def test_a_drain_finishes_the_batch_in_progress_and_starts_no_other(tmp_path):
     async def play(scene: Scene):
         stop, begun, go_on = Stop(), asyncio.Event(), asyncio.Event()
         process = scene.pipeline.process
@@ -155,7 +155,7 @@ def test_a_drain_does_not_wait_for_a_lane_between_two_tries(tmp_path):
     scenario(tmp_path, play, store)
 
 
-def test_a_live_tree_that_somebody_changed_is_repaired_on_the_timer(tmp_path):
+def test_an_edited_live_tree_is_repaired_on_the_timer(tmp_path):
     store = MemoryStore(InlineRuntime())
     key = f"{GOLDEN}/docker-compose-gen/base/bundle/docker-compose.yaml"
 
@@ -181,7 +181,7 @@ def test_a_live_tree_that_somebody_changed_is_repaired_on_the_timer(tmp_path):
     scenario(tmp_path, play, store)
 
 
-def test_a_live_tree_that_is_ahead_of_its_pointer_is_told_at_each_pass(tmp_path):
+def test_a_live_tree_ahead_of_its_pointer_is_reported_at_each_pass(tmp_path):
     store = MemoryStore(InlineRuntime())
     key = f"{GOLDEN}/docker-compose-gen/.rebundle.json"
 
@@ -203,7 +203,7 @@ def test_a_live_tree_that_is_ahead_of_its_pointer_is_told_at_each_pass(tmp_path)
     scenario(tmp_path, play, store)
 
 
-def test_a_live_tree_that_a_crash_left_behind_is_brought_on_at_the_start(tmp_path):
+def test_a_live_tree_that_a_crash_left_behind_is_synced_at_the_start(tmp_path):
     store = MemoryStore(InlineRuntime())
 
     async def play(scene: Scene):
@@ -222,7 +222,7 @@ def test_a_live_tree_that_a_crash_left_behind_is_brought_on_at_the_start(tmp_pat
     scenario(tmp_path, play, store)
 
 
-def test_a_fault_of_ours_in_a_lane_is_tried_again_and_loses_nothing(tmp_path):
+def test_a_programming_error_in_a_lane_is_tried_again_and_loses_nothing(tmp_path):
     async def play(scene: Scene):
         process, faults = scene.pipeline.process, iter([KeyError("ours"), RuntimeError("ours too")])
 
@@ -241,7 +241,7 @@ def test_a_fault_of_ours_in_a_lane_is_tried_again_and_loses_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("count", [25])
-def test_scopes_are_worked_on_side_by_side(tmp_path, count):
+def test_scopes_are_processed_concurrently(tmp_path, count):
     async def play(scene: Scene):
         scopes = [Scope("texture", f"t{number}") for number in range(count)]
         together, process = asyncio.Barrier(5), scene.pipeline.process
@@ -259,7 +259,7 @@ def test_scopes_are_worked_on_side_by_side(tmp_path, count):
     scenario(tmp_path, play)
 
 
-def test_a_scope_that_an_earlier_event_creates_while_the_bucket_is_listed_gets_the_events_behind_it(
+def test_a_scope_created_during_a_listing_gets_the_later_events(
     tmp_path,
 ):
     async def play(scene: Scene):
@@ -307,7 +307,7 @@ def test_a_lane_whose_events_are_all_taken_out_is_no_longer_stuck(tmp_path):
     scenario(tmp_path, play, store)
 
 
-def test_a_dispatcher_that_cannot_list_the_bucket_says_so_and_events_that_name_their_scope_go_on(
+def test_a_failed_listing_is_reported_and_events_that_name_their_scope_are_processed(
     tmp_path,
 ):
     async def play(scene: Scene):
@@ -338,7 +338,7 @@ def test_a_dispatcher_that_cannot_list_the_bucket_says_so_and_events_that_name_t
     scenario(tmp_path, play)
 
 
-def test_a_stuck_scope_with_a_long_queue_keeps_no_other_waiting(tmp_path):
+def test_a_stuck_scope_with_a_long_queue_delays_no_other(tmp_path):
     store = Switch(MemoryStore(InlineRuntime()), OTHER)
 
     async def play(scene: Scene):
@@ -378,7 +378,7 @@ def run_until_settled(scene: Scene, events: int, check):
 MISSPELT = [Scope(f"typo-{number}", "core-versions") for number in range(20)]
 
 
-def test_scopes_that_do_not_exist_get_no_later_event_and_their_lanes_go(tmp_path):
+def test_scopes_that_do_not_exist_get_no_later_event_and_their_lanes_are_removed(tmp_path):
     async def play(scene: Scene):
         await scene.send(state_event(1))
         await scene.accept(model_event("m1", "101", "9", scopes=MISSPELT))
@@ -401,7 +401,7 @@ def test_scopes_that_do_not_exist_get_no_later_event_and_their_lanes_go(tmp_path
     scenario(tmp_path, play)
 
 
-def test_lanes_go_without_another_event_when_the_timer_lists_the_bucket(tmp_path):
+def test_lanes_are_removed_when_the_timer_lists_the_bucket(tmp_path):
     async def play(scene: Scene):
         await scene.accept(model_event("m", "101", "9", scopes=MISSPELT))
         worker, stop = worker_of(scene, live_tree_seconds=0.01), Stop()
@@ -466,7 +466,7 @@ def test_an_event_without_bundles_reaches_known_scopes_of_a_folder_that_cannot_b
     scenario(tmp_path, play)
 
 
-def test_a_scope_that_cannot_be_read_is_named_and_the_others_are_passed_over(tmp_path):
+def test_an_unreadable_scope_is_named_and_the_others_are_synced(tmp_path):
     store = MemoryStore(InlineRuntime())
 
     async def play(scene: Scene):
@@ -510,7 +510,7 @@ class Hanging:
 
 
 @pytest.mark.parametrize("hanging", [1, 12], ids=["one", "more-than-there-are-places"])
-def test_passes_over_scopes_that_hang_end_at_their_limit_and_delay_no_other(tmp_path, hanging):
+def test_passes_over_hanging_scopes_end_at_their_limit_and_delay_no_other(tmp_path, hanging):
     scopes = [Scope("texture", f"t{number}") for number in range(hanging)]
     store = Hanging(MemoryStore(InlineRuntime()), scopes)
     key = f"{GOLDEN}/docker-compose-gen/README.md"
@@ -568,7 +568,7 @@ def test_a_live_tree_that_cannot_follow_makes_no_readable_scope_unreadable(tmp_p
     scenario(tmp_path, play, store)
 
 
-def test_nothing_is_reported_of_a_scope_that_the_bucket_no_longer_has(tmp_path):
+def test_nothing_is_reported_about_a_removed_scope(tmp_path):
     """Also where no event came for it since the start, so that it has no lane."""
     store = MemoryStore(InlineRuntime())
 
@@ -643,7 +643,7 @@ class Mount:
 
 
 @pytest.mark.parametrize("restarted", [False, True])
-def test_nothing_is_published_or_settled_while_the_volume_of_the_bucket_is_away(
+def test_nothing_is_published_or_settled_while_the_volume_of_the_bucket_is_missing(
     tmp_path, restarted
 ):
     """Neither a new state, nor an event for every scope, of which the empty folder has none, nor one for a scope that
@@ -684,7 +684,7 @@ def test_nothing_is_published_or_settled_while_the_volume_of_the_bucket_is_away(
     asyncio.run(body())
 
 
-def test_a_dispatcher_that_ended_without_a_stop_is_told(tmp_path):
+def test_a_dispatcher_that_ended_without_a_stop_is_reported(tmp_path):
     """A cancellation from below ends a task of a group without a word."""
 
     async def play(scene: Scene):

@@ -23,7 +23,7 @@ LAYERED = {each["containers"][0]: each["layers"] for each in CONTRACTS if "conta
 
 
 @pytest.mark.parametrize("package", LAYERED)
-def test_the_layers_of_a_package_are_drawn_from_the_top_as_they_are_enforced(package):
+def test_the_drawn_layers_of_a_package_equal_the_enforced_ones(package):
     # Two columns: the modules, then what they are for. A line that begins with a bar continues the one above.
     columns = [re.split(r"\s{2,}", line.strip())[0] for line in picture(package).splitlines()]
     drawn = " \n ".join(columns).replace("\n |", "|").split("\n")
@@ -34,5 +34,5 @@ def test_the_layers_of_a_package_are_drawn_from_the_top_as_they_are_enforced(pac
 
 
 @pytest.mark.parametrize("path", re.findall(r"`((?:events|renderers|daemon|tests)/[\w/.]*)`", PAGE))
-def test_every_file_that_the_page_names_is_there(path):
+def test_every_file_that_the_page_names_exists(path):
     assert (ROOT / path).exists()

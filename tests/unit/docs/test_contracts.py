@@ -91,7 +91,7 @@ def test_an_import_against_the_rules_breaks_a_contract(report, path):
 
 
 @pytest.mark.parametrize("path", UNPLACED)
-def test_a_module_without_a_place_breaks_a_contract(report, path):
+def test_a_module_without_a_layer_breaks_a_contract(report, path):
     module = path.removesuffix(".py").replace("/", ".")
 
     assert re.search(rf"^- {re.escape(module)}$", report, re.MULTILINE)

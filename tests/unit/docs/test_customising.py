@@ -40,7 +40,7 @@ def transcript(text: str, folder: Path) -> str:
     return STEP.sub(lambda step: step[1] + said(step[1], folder), text)
 
 
-def test_the_transcripts_of_the_page_are_what_comes_out(tmp_path):
+def test_the_transcripts_of_the_page_equal_the_real_output(tmp_path):
     shutil.copy(ROOT / "docs/demo/state.json", tmp_path)
 
     assert blocks("console")
@@ -49,7 +49,7 @@ def test_the_transcripts_of_the_page_are_what_comes_out(tmp_path):
 
 
 @pytest.mark.parametrize("block", blocks("toml"))
-def test_the_settings_of_the_page_are_settings(block, tmp_path):
+def test_the_settings_of_the_page_are_valid(block, tmp_path):
     (tmp_path / "rebundle.toml").write_text(block)
 
     assert load({}, {}, tmp_path / "rebundle.toml").origins

@@ -39,7 +39,7 @@ def digests_in(document: str, composition: Composition) -> dict[str, str]:
 
 @given(compositions(), render_defaults())
 @settings(max_examples=60)
-def test_blocks_put_together_are_what_ruamel_writes_for_the_whole_document(composition, defaults):
+def test_joined_blocks_equal_what_ruamel_writes_for_the_whole_document(composition, defaults):
     document = rendered(composition, defaults)
 
     assert document == whole_compose_file(composition, defaults, digests_in(document, composition))
@@ -72,7 +72,7 @@ def test_a_change_after_a_change_is_what_ruamel_writes_for_the_whole_document():
         )
 
 
-def test_the_golden_composition_gives_the_golden_services_but_for_what_design_decided_otherwise():
+def test_the_golden_composition_gives_the_golden_services_except_intended_changes():
     ours, golden = (
         pyyaml.safe_load(rendered(golden_composition())),
         pyyaml.safe_load(GOLDEN.read_text()),
@@ -98,7 +98,7 @@ def test_the_golden_composition_gives_the_golden_options_at_their_places():
     assert options(rendered(golden_composition())) == options(GOLDEN.read_text())
 
 
-def test_a_digest_of_files_is_shown_by_its_first_16_digits():
+def test_a_digest_of_files_is_shortened_to_16_digits():
     composition = make_composition(3)
 
     assert [len(digest) for digest in digests_in(rendered(composition), composition).values()] == [
@@ -117,7 +117,7 @@ def test_no_line_ends_in_a_blank_or_holds_a_tab():
     assert all(line == line.rstrip() for line in document.splitlines())
 
 
-def test_batching_that_is_on_mounts_the_bundles_own_file_in_one_line():
+def test_enabled_batching_mounts_the_file_of_the_bundle_in_one_line():
     model = make_model("101", serving={"batching": {"parameters": {"max_batch_size": 8}}})
     composition = Composition.model_validate(
         make_composition(1).model_dump() | {"models": [model.model_dump()]}
@@ -150,7 +150,7 @@ def test_batching_that_is_on_mounts_the_bundles_own_file_in_one_line():
         ),
     ],
 )
-def test_gpus_stand_as_the_composition_says(gpu, runtime, lines):
+def test_gpus_are_those_of_the_composition(gpu, runtime, lines):
     composition = make_composition(1).with_model(
         make_model("101", serving={"gpu": gpu} if gpu else {})
     )
@@ -161,7 +161,7 @@ def test_gpus_stand_as_the_composition_says(gpu, runtime, lines):
     assert ("runtime: nvidia" in document) is runtime
 
 
-def test_a_models_own_resources_go_before_the_defaults():
+def test_resources_of_a_model_take_precedence_over_the_defaults():
     defaults = Resources.model_validate(
         {"limits": {"cpus": 1, "memory": "1g"}, "reservations": {"memory": "256m"}}
     )
@@ -177,13 +177,13 @@ def test_a_models_own_resources_go_before_the_defaults():
     assert ResourceDefaults.of(more, defaults) == ResourceDefaults("2", "1g", "0.5", "1m")
 
 
-def test_ids_stand_in_variables_with_underscores():
+def test_ids_in_variables_have_underscores():
     composition = make_composition(1).with_model(make_model("a-b"))
 
     assert "${SERVING_a_b_CPU_LIMIT:-0}" in rendered(composition)
 
 
-def test_labels_of_the_defaults_stand_on_every_service_and_nothing_in_them_is_interpolated():
+def test_labels_of_the_defaults_are_on_every_service_and_not_interpolated():
     defaults = RenderDefaults.model_validate({"labels": {"on": "${HOME} $$ <image>"}})
     services = pyyaml.safe_load(rendered(golden_composition(), defaults))["services"]
 
@@ -214,7 +214,7 @@ def test_the_models_label_stays_when_only_its_name_changes():
     ("target", "option"),
     [("core-versions", "#- core-versions"), ("on", '#- "on"'), ("1", '#- "1"')],
 )
-def test_the_target_in_an_option_is_a_text_once_uncommented(target, option):
+def test_the_target_in_an_option_is_text_once_uncommented(target, option):
     lines = [line.strip() for line in rendered(make_composition(1, target=target)).splitlines()]
 
     assert lines[lines.index("#- --target-bundle") + 1] == option

@@ -124,7 +124,7 @@ def test_the_corpus_is_large_and_without_repetition():
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_what_is_refused_is_refused_at_its_place_in_words(place):
+def test_hostile_text_is_refused_with_its_place_and_a_message(place):
     path, put = PLACES[place]
     refusals = {}
     for payload in payloads():
@@ -146,7 +146,7 @@ def test_what_is_refused_is_refused_at_its_place_in_words(place):
 @pytest.mark.parametrize(
     "place", ["version", "bucket", "key", "serving image", "image tag", "device", "cpus", "name"]
 )
-def test_accepted_text_about_a_model_is_read_back_as_it_was(place):
+def test_accepted_text_about_a_model_round_trips(place):
     models = []
     for number, (_, composition, _) in enumerate(accepted(place)):
         (changed,) = [m for m in composition.models if m not in hostile._COMPOSITION.models]
@@ -159,7 +159,7 @@ def test_accepted_text_about_a_model_is_read_back_as_it_was(place):
     )
 
 
-def test_accepted_model_ids_are_read_back_as_they_were():
+def test_accepted_model_ids_round_trip():
     models = {}
     for _, composition, _ in accepted("model id"):
         for model in composition.models:
@@ -186,7 +186,7 @@ def test_accepted_model_ids_are_read_back_as_they_were():
         "restart",
     ],
 )
-def test_accepted_text_about_a_bundle_is_read_back_as_it_was(place):
+def test_accepted_text_about_a_bundle_round_trips(place):
     taken = accepted(place)
     assert taken
 
@@ -195,7 +195,7 @@ def test_accepted_text_about_a_bundle_is_read_back_as_it_was(place):
 
 
 @pytest.mark.parametrize("place", ["label key", "label value"])
-def test_accepted_labels_are_read_back_as_they_were(place):
+def test_accepted_labels_round_trip(place):
     labels: dict[str, str] = {}
     for number, (payload, _, _) in enumerate(accepted(place)):
         labels |= {payload: "x"} if place == "label key" else {f"x{number}": payload}
@@ -205,7 +205,7 @@ def test_accepted_labels_are_read_back_as_they_were(place):
 
 
 @pytest.mark.parametrize("place", ["signature text", "signature key"])
-def test_accepted_signatures_are_read_back_as_they_were(place):
+def test_accepted_signatures_round_trip(place):
     taken = accepted(place)
     assert len(taken) == len(payloads()), "a signature is the proxy's; any text may stand in it"
     document = {"all": [composition.proxy.signature.document for _, composition, _ in taken]}
@@ -220,5 +220,5 @@ def test_accepted_signatures_are_read_back_as_they_were(place):
 @given(compositions(), render_defaults())
 # Not shrunk: a failing example is small, and reading bundles back is slow.
 @settings(max_examples=60, phases=(Phase.explicit, Phase.reuse, Phase.generate))
-def test_whatever_is_rendered_is_read_back_as_it_was(composition, defaults):
+def test_all_rendered_text_round_trips(composition, defaults):
     says_what_it_was_given(Renderer().render(composition, defaults, STAMP), composition, defaults)

@@ -31,14 +31,14 @@ def composition(
     )
 
 
-def test_what_digests_hold_is_not_movable():
+def test_references_by_digest_are_not_mutable():
     pinned = composition(f"r.example.com/serving{DIGEST}", f"r.example.com/serving:2{DIGEST}")
 
     assert movable(pinned, PINNED) == ()
     require(pinned, PINNED)
 
 
-def test_each_image_by_tag_is_told_once_with_everything_that_uses_it():
+def test_every_image_by_tag_is_reported_once_with_its_users():
     by_tag = composition(
         "r.example.com/serving:2", "r.example.com/serving", "r.example.com/serving:2", proxy="p:1"
     )
@@ -77,7 +77,7 @@ def test_images_come_before_artifacts_each_by_name():
         (("a", "b", "c"), "p:1 (a and 2 more)"),
     ],
 )
-def test_what_uses_an_image_is_counted(used_by, text):
+def test_the_users_of_an_image_are_counted(used_by, text):
     assert str(Movable("image", "p:1", used_by)) == f"image {text}"
 
 

@@ -22,7 +22,7 @@ def test_any_defaults_pass_with_the_built_in_templates(defaults):
     self_test.rehearse(Customisation(defaults))
 
 
-def test_every_platform_takes_part():
+def test_the_self_test_covers_every_platform():
     rehearsed = {model.serving.platform for model in self_test._every_kind().models}
 
     assert rehearsed == set(PLATFORMS)
@@ -55,7 +55,7 @@ def test_a_template_that_adds_passes(name):
         ("header.yaml", "services:\n", "name: other\nservices:\n"),
     ],
 )
-def test_a_template_that_leaves_out_or_changes_what_the_composition_says_is_refused(name, old, new):
+def test_a_template_that_omits_or_changes_the_composition_is_refused(name, old, new):
     text = BUILT_IN.text(name)
     assert old in text
     own = Customisation(
@@ -136,7 +136,7 @@ TRITON = BUILT_IN.text("triton.yaml")
         ("triton.yaml", "services:\n  a: {}\n  b: {}\n", "one service"),
     ],
 )
-def test_nonsense_in_a_template_is_told_as_its_fault(name, text, said):
+def test_an_error_in_a_template_is_reported_as_its_fault(name, text, said):
     with pytest.raises(TemplateFault, match=said):
         self_test.rehearse(Customisation(templates=BUILT_IN.overridden_by({name: text})))
 
@@ -152,7 +152,7 @@ def test_nonsense_in_a_template_is_told_as_its_fault(name, text, said):
         "build: .",
     ],
 )
-def test_a_template_that_undoes_a_service_is_refused(added):
+def test_a_template_that_removes_a_service_is_refused(added):
     own = BUILT_IN.overridden_by(
         {"triton.yaml": TRITON.replace("    shm_size", f"    {added}\n    shm_size")}
     )

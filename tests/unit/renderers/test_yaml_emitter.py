@@ -40,7 +40,7 @@ def read_both(text: str) -> tuple[object, object]:
         "k" * 200: "v" * 500,
     }
 )
-def test_a_document_reads_as_what_it_was_in_both_versions_of_yaml(document):
+def test_a_document_round_trips_in_both_versions_of_yaml(document):
     text = as_yaml(document, "# heading\n")
 
     assert text.startswith("# heading\n")
@@ -118,5 +118,5 @@ _keys = _edges | st.integers(119, 126).map("k".__mul__)
 )
 @example({})
 @settings(max_examples=200)
-def test_a_document_is_what_ruamel_would_have_written(document):
+def test_a_document_equals_what_ruamel_writes(document):
     assert as_yaml(document, "") == _written_by_ruamel(document)

@@ -26,7 +26,7 @@ def told(bucket, verb, live_tree, *, dry_run=False):
     return printer.stdout.getvalue()
 
 
-def test_before_and_after_are_told_with_what_the_pass_did(bucket):
+def test_before_and_after_are_reported_with_the_result_of_the_pass(bucket):
     tree = Synced(
         4,
         (
@@ -50,11 +50,11 @@ def test_before_and_after_are_told_with_what_the_pass_did(bucket):
     ]
 
 
-def test_a_live_tree_that_others_kept_changing_is_told(bucket):
+def test_a_live_tree_that_others_kept_changing_is_reported(bucket):
     assert "not in sync: busy" in told(bucket, protocol.hold, Unfinished(4, "busy"))
 
 
-def test_a_blocked_path_is_named_with_what_to_do_beside_what_was_done(bucket):
+def test_a_blocked_path_is_named_with_its_remedy_beside_the_result(bucket):
     tree = Synced(
         4,
         (Put("base/a", None), Blocked("base/b", "a \033link: move it away"), Override("example/c")),
@@ -69,7 +69,7 @@ def test_a_blocked_path_is_named_with_what_to_do_beside_what_was_done(bucket):
     )
 
 
-def test_a_dry_run_says_would_and_nothing_of_the_live_tree(bucket):
+def test_a_dry_run_prints_would_and_omits_the_live_tree(bucket):
     text = told(bucket, operator_commands.quarantine("state-2"), None, dry_run=True)
 
     assert "would be sequence 3 → 4" in text
@@ -89,7 +89,7 @@ def test_a_dry_run_says_would_and_nothing_of_the_live_tree(bucket):
     ],
     ids=lambda verb: verb[0],
 )
-def test_a_dry_run_tells_what_would_be_and_changes_nothing(bucket, rebundle, verb):
+def test_a_dry_run_reports_the_result_and_changes_nothing(bucket, rebundle, verb):
     if verb[0] == "resume":
         rebundle("hold", SCOPE, "--reason", "r")
     before = {path: path.read_bytes() for path in bucket.rglob("*") if path.is_file()}

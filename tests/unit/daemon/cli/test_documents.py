@@ -87,12 +87,12 @@ def prepared(bucket, journal, rebundle, tmp_path):
     return lambda arguments: [keyid if each == "KEYID" else each for each in arguments]
 
 
-def test_the_table_has_every_verb():
+def test_the_table_has_every_command():
     assert sorted(verbs_with_documents()) == sorted(SOUND)
 
 
 @pytest.mark.parametrize("verb", SOUND, ids=" ".join)
-def test_every_verb_prints_one_document(prepared, rebundle, verb):
+def test_every_command_prints_one_document(prepared, rebundle, verb):
     result = rebundle(*verb, *prepared(SOUND[verb]), "-o", "json")
 
     if verb == ("send",):
@@ -103,7 +103,7 @@ def test_every_verb_prints_one_document(prepared, rebundle, verb):
 
 
 @pytest.mark.parametrize("verb", SOUND, ids=" ".join)
-def test_where_nothing_is_there_every_verb_prints_one_document(
+def test_in_an_empty_bucket_every_command_prints_one_document(
     rebundle, verb, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
@@ -163,7 +163,7 @@ def test_an_unexpected_error_is_a_document_too(bucket, rebundle, monkeypatch):
     }
 
 
-def test_a_folder_of_render_is_no_format(rebundle, tmp_path, monkeypatch):
+def test_the_folder_option_of_render_is_not_a_format(rebundle, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert (rebundle("render", "absent.json", "-o", "json").out, (tmp_path / "json").exists()) == (
         "",
@@ -171,7 +171,7 @@ def test_a_folder_of_render_is_no_format(rebundle, tmp_path, monkeypatch):
     )
 
 
-def test_a_no_at_the_question_is_a_document(bucket, rebundle, monkeypatch):
+def test_a_declined_confirmation_is_a_document(bucket, rebundle, monkeypatch):
     class Terminal:
         def isatty(self):
             return True
@@ -200,7 +200,7 @@ def test_a_no_at_the_question_is_a_document(bucket, rebundle, monkeypatch):
         ("config", "check"),
     ],
 )
-def test_a_check_is_silent_where_all_is_well(bucket, rebundle, arguments):
+def test_a_quiet_check_without_problems_prints_nothing(bucket, rebundle, arguments):
     result = rebundle(*arguments, "--quiet")
 
     assert (result.code, result.out, result.err) == (0, "", "")
@@ -208,7 +208,7 @@ def test_a_check_is_silent_where_all_is_well(bucket, rebundle, arguments):
     assert len(json.loads(rebundle(*arguments, "-q", "-o", "json").out)) > 1
 
 
-def test_a_quiet_check_prints_what_is_wrong_and_nothing_else(bucket, rebundle):
+def test_a_quiet_check_prints_only_the_problems(bucket, rebundle):
     live_file(bucket, "base/notes.txt").write_text("mine\n")
     live_file(bucket, "base/bundle/docker-compose.yaml").write_text("mine\n")
 

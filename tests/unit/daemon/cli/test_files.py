@@ -12,7 +12,7 @@ from renderers.model import RenderedFile
 FILES = (RenderedFile("base/a", b"1"), RenderedFile("base/b/run.sh", b"2", executable=True))
 
 
-def test_a_tree_is_written_whole_with_its_modes(tmp_path):
+def test_a_tree_is_written_completely_with_its_modes(tmp_path):
     write_tree(tmp_path / "deep" / "out", FILES)
 
     assert (tmp_path / "deep/out/base/a").read_bytes() == b"1"
@@ -37,7 +37,7 @@ def test_a_failure_leaves_nothing_behind(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_fills_meanwhile_is_not_written_over(tmp_path):
+def test_a_folder_that_gets_files_meanwhile_is_not_overwritten(tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out/mine").touch()
 
@@ -68,7 +68,7 @@ def test_input_comes_from_a_file_or_from_standard_input(tmp_path, monkeypatch):
         read_input(str(tmp_path / "absent"))
 
 
-def test_a_link_that_takes_the_place_of_the_staged_folder_is_not_followed(tmp_path, monkeypatch):
+def test_a_link_that_replaces_the_staged_folder_is_not_followed(tmp_path, monkeypatch):
     """Whoever may write the folder around the tree must not make root write somewhere else."""
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()

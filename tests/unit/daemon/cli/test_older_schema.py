@@ -30,7 +30,7 @@ def bucket(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("words", VERBS, ids=lambda words: " ".join(map(str, words)))
-def test_a_verb_refuses_a_bucket_of_schema_1(bucket, rebundle, words):
+def test_a_command_refuses_a_bucket_of_schema_1(bucket, rebundle, words):
     result = rebundle(*words)
 
     said = result.out + result.err

@@ -33,7 +33,7 @@ def writes(server: OddS3) -> list[str]:
 
 
 @pytest.mark.parametrize("verb", ["hold", "republish"])
-def test_a_verb_changes_nothing_on_a_server_that_ignores_conditions(bucket, rebundle, verb):
+def test_a_command_changes_nothing_on_a_server_that_ignores_conditions(bucket, rebundle, verb):
     with odd_s3(Oddity.IGNORES_CONDITIONS) as server:
         publish(server)
         before = dict(server.objects)
@@ -44,7 +44,7 @@ def test_a_verb_changes_nothing_on_a_server_that_ignores_conditions(bucket, rebu
         assert server.objects == before
 
 
-def test_a_verb_pays_one_request_for_it_and_a_reader_none(bucket, rebundle):
+def test_the_check_costs_a_writing_command_one_request_and_a_reading_one_none(bucket, rebundle):
     with odd_s3(Oddity.NONE) as server:
         publish(server)
         server.requests.clear()
@@ -74,7 +74,7 @@ def test_a_verb_pays_one_request_for_it_and_a_reader_none(bucket, rebundle):
     ],
     ids=lambda verb: verb[0],
 )
-def test_a_bucket_that_is_not_there_is_an_error_that_names_its_path_and_source(
+def test_a_missing_bucket_is_an_error_that_names_its_path_and_source(
     rebundle, tmp_path, monkeypatch, verb
 ):
     monkeypatch.chdir(tmp_path)
@@ -94,7 +94,7 @@ def test_a_bucket_that_is_not_there_is_an_error_that_names_its_path_and_source(
     assert [each.name for each in tmp_path.iterdir()] == ["rebundle.toml"], "nothing is made"
 
 
-def test_doctor_makes_a_bucket_that_is_asked_for(rebundle, tmp_path):
+def test_doctor_creates_a_bucket_on_request(rebundle, tmp_path):
     [command] = re.findall(
         r"`rebundle (doctor .* --create)`", rebundle("doctor", tmp_path / "a new one").err
     )
@@ -103,7 +103,7 @@ def test_doctor_makes_a_bucket_that_is_asked_for(rebundle, tmp_path):
     assert rebundle("scopes", "--bucket", tmp_path / "a new one").code == 0
 
 
-def test_a_folder_is_not_asked_what_our_own_code_does(bucket, rebundle):
+def test_a_directory_bucket_is_not_checked_for_conditional_writes(bucket, rebundle):
     assert rebundle("hold", SCOPE, "--reason", "a look").code == 0
 
     assert not (bucket / ".rebundle" / "probe").exists()

@@ -89,7 +89,7 @@ def test_messages_suggest_commands():
 
 
 @pytest.mark.parametrize("command", suggestions())
-def test_a_suggested_command_is_taken(command):
+def test_a_suggested_command_can_be_parsed(command):
     words = [SAMPLES.get(word, word) for word in shlex.split(command)][1:]
     assert command not in BARE
     assert not [word for word in words if re.fullmatch(r"[A-Z]{2,}", word)], (
@@ -107,7 +107,7 @@ def test_a_suggested_command_is_taken(command):
         )
 
 
-def test_no_message_suggests_a_part_of_a_command():
+def test_no_message_suggests_an_incomplete_command():
     verbs = [name for _, name, _, _ in app._VERBS]
     parts = [
         (path.name, text)

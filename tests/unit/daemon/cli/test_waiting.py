@@ -53,7 +53,7 @@ def prepared(bucket, name):
 
 
 @pytest.mark.parametrize("name", VERBS)
-def test_a_verb_whose_live_tree_does_not_follow_exits_1_and_says_what_hosts_copy(
+def test_a_command_whose_live_tree_does_not_follow_exits_1_and_names_what_hosts_copy(
     bucket, rebundle, name, request
 ):
     prepared(bucket, name)
@@ -70,7 +70,7 @@ def test_a_verb_whose_live_tree_does_not_follow_exits_1_and_says_what_hosts_copy
 
 
 @pytest.mark.parametrize("name", VERBS)
-def test_without_waiting_one_pass_is_made_and_the_exit_code_is_that_of_the_pointer(
+def test_without_waiting_one_pass_runs_and_the_exit_code_is_that_of_the_pointer(
     bucket, rebundle, name, request
 ):
     prepared(bucket, name)
@@ -82,7 +82,7 @@ def test_without_waiting_one_pass_is_made_and_the_exit_code_is_that_of_the_point
 
 
 @pytest.mark.parametrize("name", VERBS)
-def test_a_verb_whose_live_tree_follows_exits_0(bucket, rebundle, name):
+def test_a_command_whose_live_tree_follows_exits_0(bucket, rebundle, name):
     prepared(bucket, name)
 
     result = rebundle(*VERBS[name], "-o", "json")
@@ -94,7 +94,7 @@ def test_a_verb_whose_live_tree_follows_exits_0(bucket, rebundle, name):
     ), result.err
 
 
-def test_the_same_verb_again_waits_again(bucket, rebundle, blocked):
+def test_the_same_command_again_waits_again(bucket, rebundle, blocked):
     rebundle(*VERBS["rollback"], "--wait", "0")
     (blocked / "mine.txt").unlink()
     blocked.rmdir()
@@ -171,7 +171,7 @@ def test_passes_are_repeated_until_one_follows_or_the_time_is_up(failing, second
     assert waited <= seconds
 
 
-def test_nothing_is_waited_for_that_follows_already_or_that_nobody_waits_for():
+def test_no_wait_for_a_tree_that_follows_already_or_without_the_option():
     async def run():
         runtime = InlineRuntime()
         passes = _Passes(None, 0)
@@ -182,7 +182,7 @@ def test_nothing_is_waited_for_that_follows_already_or_that_nobody_waits_for():
     assert asyncio.run(run()) == (Synced(3), Unfinished(3, "busy"), 0)
 
 
-def test_a_bucket_that_does_not_answer_ends_the_wait_with_what_the_last_pass_said():
+def test_an_unreachable_bucket_ends_the_wait_with_the_result_of_the_last_pass():
     class Hanging:
         async def follow(self, scope, sequence):
             await asyncio.Event().wait()
@@ -211,7 +211,7 @@ def lag_in(stamp):
     return asyncio.run(run())
 
 
-def test_what_hosts_would_copy_is_what_base_says_it_is():
+def test_hosts_copy_the_state_that_the_stamp_of_base_names():
     lag = lag_in(b'{"state": "state-2"}')
     assert (lag.live, lag.copied) == ("state-1", "state-2")
     assert set(lag.pending) >= {"README.md", "base/docker-compose.yml"}
@@ -224,17 +224,17 @@ def test_what_hosts_would_copy_is_what_base_says_it_is():
 
 
 @pytest.mark.parametrize("stamp", [None, b"{]", b"[]", b'{"state": 7}'])
-def test_a_base_that_does_not_say_what_it_is_is_some_other_state(stamp):
+def test_a_base_without_a_stamp_is_an_unknown_state(stamp):
     lag = lag_in(stamp)
     assert lag.copied is None
     assert "files of another state" in lag.words
 
 
-def test_a_base_that_is_half_written_is_a_mixture():
+def test_a_half_written_base_is_a_mixture():
     assert "a mixture of state-1 and another state" in lag_in(b'{"state": "state-1"}').words
 
 
-def test_a_tree_that_cannot_be_compared_still_says_why():
+def test_a_tree_that_cannot_be_compared_still_reports_why():
     async def run():
         runtime = InlineRuntime()
         bucket, pointer = await _rolled_back(runtime)

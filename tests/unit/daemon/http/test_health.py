@@ -68,7 +68,7 @@ def asked(
     return asyncio.run(ask())
 
 
-def test_livez_is_503_only_for_what_a_restart_helps_against() -> None:
+def test_livez_is_503_only_for_faults_that_a_restart_repairs() -> None:
     ill = Wellbeing(told=[BAD], lasts=[Lasting(WAITS, 61.0)])
     assert asked("/livez", ill, stop=True).status_code == 200
     response = asked("/livez", Wellbeing(fatal="the task that hands out events has ended"))
@@ -98,7 +98,7 @@ def test_readyz_names_the_dependency_that_is_not_ready() -> None:
     assert response.json()["checks"][0]["detail"] == "no space left on device"
 
 
-def test_readyz_says_no_while_the_daemon_stops() -> None:
+def test_readyz_is_503_while_the_daemon_stops() -> None:
     response = asked("/readyz", Wellbeing(), stop=True)
     assert response.status_code == 503
     assert response.json()["checks"][-1] == {
@@ -145,11 +145,11 @@ def test_the_probes_only_read(path: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/", "/livez/", "/LIVEZ", "//livez", "/v1/events"])
-def test_every_other_path_is_the_frameworks(path: str) -> None:
+def test_every_other_path_is_served_by_the_framework(path: str) -> None:
     assert asked(path, Wellbeing()).text == "beyond"
 
 
-def test_metrics_are_what_prometheus_reads() -> None:
+def test_metrics_are_in_the_format_of_prometheus() -> None:
     metrics = Metrics.create("1", "1")
     metrics.pointer_sequence.labels("a/b").set(7)
     response = asked("/metrics", Wellbeing(), metrics=metrics)
@@ -179,7 +179,7 @@ def test_the_metrics_text_is_made_once_a_second() -> None:
     asyncio.run(scenario())
 
 
-def test_too_many_at_a_time_are_told_to_come_again_and_livez_is_not_among_them() -> None:
+def test_excess_requests_are_503_with_retry_after_and_livez_is_exempt() -> None:
     """The metrics' text is held up in its thread; everybody who asks meanwhile waits for that one."""
     metrics, runtime = Metrics.create("1", "1"), SystemRuntime(1)
     go_on = threading.Event()

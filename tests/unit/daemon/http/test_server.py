@@ -19,7 +19,7 @@ from events.model import Position
 from tests.unit.daemon.http.service import TOKEN, Service, run, running, state_event
 
 
-def test_an_address_in_use_is_named_with_a_way_out() -> None:
+def test_an_address_in_use_is_named_with_a_remedy() -> None:
     with bind("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(
@@ -29,7 +29,7 @@ def test_an_address_in_use_is_named_with_a_way_out() -> None:
 
 
 @pytest.mark.parametrize("host", ["203.0.113.1", "no such host", "x" * 300, "a..b"])
-def test_an_address_that_is_not_ours_is_refused(host: str) -> None:
+def test_an_address_of_another_machine_is_refused(host: str) -> None:
     with pytest.raises(ListenFailed, match="cannot listen on"):
         bind(host, 0)
 
@@ -69,7 +69,7 @@ def test_a_cancelled_server_leaves_no_listener_behind(tmp_path: Path) -> None:
     run(scenario())
 
 
-def test_an_answer_does_not_say_what_the_server_is_made_of(tmp_path: Path) -> None:
+def test_an_answer_does_not_name_the_server_software(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with running(tmp_path) as service:
             answer = await service.raw(
@@ -112,7 +112,7 @@ def test_malformed_http_is_refused_and_its_connection_closed(
 @pytest.mark.parametrize(
     "spoilt", [b"ZZ\r\n\r\n", b"5\r\nhelloZZ"], ids=["a bad length", "no end of a chunk"]
 )
-def test_a_body_that_turns_out_to_be_no_http_is_answered_once(
+def test_a_body_that_is_not_http_is_answered_once(
     tmp_path: Path, spoilt: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def scenario() -> None:
@@ -144,9 +144,7 @@ SLOW = {
 
 
 @pytest.mark.parametrize("request_bytes", SLOW.values(), ids=SLOW)
-def test_a_client_that_holds_a_connection_for_nothing_loses_it(
-    tmp_path: Path, request_bytes: bytes
-) -> None:
+def test_an_idle_client_loses_its_connection(tmp_path: Path, request_bytes: bytes) -> None:
     async def scenario() -> None:
         async with running(tmp_path, idle_seconds=0.1) as service:
             answer = await service.raw(request_bytes)
@@ -179,7 +177,7 @@ async def closed(reader: asyncio.StreamReader) -> bool:
         return True
 
 
-def test_an_idle_connection_makes_room_for_a_new_one_of_its_peer_and_the_others_stay(
+def test_an_idle_connection_is_closed_for_a_new_one_of_its_peer_and_others_stay(
     tmp_path: Path,
 ) -> None:
     async def scenario() -> None:
@@ -368,7 +366,7 @@ def test_a_request_whose_body_comes_later_than_its_head_keeps_its_connection(
     run(scenario())
 
 
-def test_a_client_that_goes_on_sending_a_refused_body_loses_its_connection(tmp_path: Path) -> None:
+def test_a_client_that_keeps_sending_a_refused_body_loses_its_connection(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with running(tmp_path, idle_seconds=0.2) as service:
             reader, writer = await asyncio.open_connection("127.0.0.1", service.port)

@@ -71,7 +71,7 @@ def test_a_journal_without_a_bucket_gives_a_new_one_an_id_and_keeps_to_it() -> N
     asyncio.run(identity(store, memory).check())
 
 
-def test_a_journal_without_a_bucket_takes_the_id_that_is_there() -> None:
+def test_a_journal_without_a_bucket_adopts_the_existing_id() -> None:
     memory = Memory()
     asyncio.run(identity(store_with(document(TWO)), memory).check())
     assert memory.remembered == TWO
@@ -84,7 +84,7 @@ def test_an_id_whose_creation_was_not_answered_is_read_back(fault: Fault) -> Non
     assert memory.remembered == asyncio.run(bucket_id(store))
 
 
-def test_of_two_journals_that_create_an_id_at_once_the_loser_takes_the_winners() -> None:
+def test_of_two_journals_that_create_an_id_at_once_the_loser_adopts_the_other_id() -> None:
     inner, first, second = store_with(None), Memory(), Memory()
 
     async def overtake(operation: str, _key: str) -> None:
@@ -127,16 +127,14 @@ def test_a_bucket_that_is_not_the_remembered_one_is_refused_and_left_alone(
 
 
 @pytest.mark.parametrize(("body", "found"), [(None, None), (document(TWO), TWO)])
-def test_an_operator_may_say_that_this_is_the_bucket_from_now_on(
-    body: str | None, found: str | None
-) -> None:
+def test_an_operator_may_accept_another_bucket(body: str | None, found: str | None) -> None:
     store, memory = store_with(body), Memory(ONE)
     asyncio.run(identity(store, memory, new_bucket=True).check())
     assert memory.remembered == (found or asyncio.run(bucket_id(store))) != ONE
     asyncio.run(identity(store, memory).check())
 
 
-def test_the_word_of_an_operator_holds_for_one_bucket_and_not_for_the_next() -> None:
+def test_the_acceptance_by_an_operator_is_valid_for_one_bucket_only() -> None:
     memory = Memory(ONE)
     store = store_with(document(TWO))
     asked = identity(store, memory, new_bucket=True)
@@ -147,7 +145,7 @@ def test_the_word_of_an_operator_holds_for_one_bucket_and_not_for_the_next() -> 
         asyncio.run(asked.check())
 
 
-def test_what_nobody_may_find_out_is_said_once_and_asked_again_each_time() -> None:
+def test_an_unreadable_id_is_reported_once_and_checked_again_each_time() -> None:
     forbidden = True
     asked: list[str] = []
 
@@ -176,7 +174,7 @@ def test_what_nobody_may_find_out_is_said_once_and_asked_again_each_time() -> No
     asyncio.run(play())
 
 
-def test_who_may_read_and_not_create_publishes_without_an_id() -> None:
+def test_without_create_permission_the_daemon_publishes_without_an_id() -> None:
     async def forbid(operation: str, _key: str) -> None:
         if operation == "create":
             raise StoreForbidden("403")
@@ -188,7 +186,7 @@ def test_who_may_read_and_not_create_publishes_without_an_id() -> None:
     assert memory.remembered is None
 
 
-def test_what_is_confirmed_is_not_asked_again_until_something_is_wrong() -> None:
+def test_a_confirmed_id_is_not_read_again_until_an_error() -> None:
     asked: list[str] = []
     gone = False
 
@@ -218,7 +216,7 @@ def test_what_is_confirmed_is_not_asked_again_until_something_is_wrong() -> None
     asyncio.run(play())
 
 
-def test_the_right_bucket_is_waited_for_at_growing_distances_and_timers_wait_with_it() -> None:
+def test_the_daemon_waits_for_the_right_bucket_with_growing_delays_and_so_do_timers() -> None:
     runtime = InlineRuntime()
     asked: list[float] = []
     order: list[str] = []
@@ -252,7 +250,7 @@ def test_the_right_bucket_is_waited_for_at_growing_distances_and_timers_wait_wit
     assert sorted(order) == ["granted", "timer"]
 
 
-def test_a_journal_that_cannot_remember_is_asked_again() -> None:
+def test_a_journal_that_cannot_be_written_is_tried_again() -> None:
     memory = Memory()
     memory.away = True
     one = identity(store_with(None), memory)

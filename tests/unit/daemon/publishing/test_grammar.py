@@ -85,7 +85,7 @@ STORED_DOCUMENTS = [
 
 
 @pytest.mark.parametrize(("path", "read"), STORED_DOCUMENTS)
-def test_what_was_stored_is_read_and_kept(path: Path, read: Read) -> None:
+def test_stored_documents_are_read_and_round_trip(path: Path, read: Read) -> None:
     document = json.loads(path.read_bytes())
     again = json.loads(read(path.read_bytes()))
     check_kept(document.get("signed", document), again.get("signed", again))
@@ -105,7 +105,7 @@ def check_kept(before: Any, after: Any) -> None:
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda each: each.name)
-def test_a_stored_archive_is_the_one_of_its_manifest(folder: Path) -> None:
+def test_a_stored_archive_matches_its_manifest(folder: Path) -> None:
     described = manifest.decode((folder / "manifest.json").read_bytes())
     files = verified_files(described, (folder / "bundle.tar.gz").read_bytes())
     assert archive.content_digest(archive.digest_files(files)) == described.content_digest
@@ -276,7 +276,7 @@ FIELDS: dict[str, list[Any]] = {
 @pytest.mark.parametrize(
     ("path", "value"), [(path, value) for path, values in FIELDS.items() for value in values]
 )
-def test_a_field_of_a_pointer_that_breaks_its_rule_is_damage_that_says_which(
+def test_an_invalid_field_of_a_pointer_is_damage_that_names_the_rule(
     path: str, value: object
 ) -> None:
     with pytest.raises(VerificationFailed) as error:
@@ -287,7 +287,7 @@ def test_a_field_of_a_pointer_that_breaks_its_rule_is_damage_that_says_which(
 
 
 @pytest.mark.parametrize("name", ["live", "desired"])
-def test_a_publication_that_is_served_and_not_retained_is_damage(name: str) -> None:
+def test_a_live_publication_that_is_not_retained_is_damage(name: str) -> None:
     document = copy.deepcopy(POINTER)
     named = document["signed"][name]
     document["signed"]["retained"] = [
@@ -319,13 +319,15 @@ NAMES = "must be letters, digits and . _ - (128 at most), the first no mark"
         ("signed", [], "the document: must be "),
     ],
 )
-def test_damage_is_told_with_its_place_and_the_rule(path: str, value: object, words: str) -> None:
+def test_damage_is_reported_with_its_place_and_the_rule(
+    path: str, value: object, words: str
+) -> None:
     with pytest.raises(VerificationFailed) as error:
         pointer.decode(changed(POINTER, path, value), SCOPE)
     assert f"({words}" in str(error.value)
 
 
-def test_a_path_that_leaves_its_folder_is_told_with_the_rule_of_paths() -> None:
+def test_a_path_that_leaves_its_folder_is_reported_with_the_rule_of_paths() -> None:
     with pytest.raises(
         VerificationFailed,
         match=r"files\.0\.path: must be a relative path without empty, '\.' or '\.\.' parts, of at most 256 bytes$",
@@ -376,7 +378,7 @@ MANIFEST_FIELDS: dict[str, list[Any]] = {
     ("path", "value"),
     [(path, value) for path, values in MANIFEST_FIELDS.items() for value in values],
 )
-def test_a_field_of_a_manifest_that_breaks_its_rule_is_damage(path: str, value: object) -> None:
+def test_an_invalid_field_of_a_manifest_is_damage(path: str, value: object) -> None:
     with pytest.raises(VerificationFailed, match="the manifest cannot be read"):
         manifest.decode(changed(MANIFEST, path, value))
 
@@ -389,7 +391,7 @@ def files_of(number: int, size: int) -> bytes:
     return json.dumps(MANIFEST | {"files": files}).encode()
 
 
-def test_files_that_no_archive_may_have_are_damage_before_one_is_read() -> None:
+def test_files_that_no_archive_may_have_are_damage_before_the_archive_is_read() -> None:
     assert manifest.decode(files_of(16_384, 0))
     with pytest.raises(VerificationFailed, match="files: must be at most 16,384 files"):
         manifest.decode(files_of(16_385, 0))
@@ -404,7 +406,7 @@ def test_files_that_no_archive_may_have_are_damage_before_one_is_read() -> None:
     "text",
     ["2026-01-31T12:00:00.000Z", "1970-01-12T13:46:40+00:00", "2999-12-31T23:59:59.999999-23:59"],
 )
-def test_a_time_that_is_read_can_be_compared_and_moved_by_years(text: str) -> None:
+def test_an_accepted_time_can_be_compared_and_moved_by_years(text: str) -> None:
     then = time_of(text)
     assert then.tzinfo is not None
     assert then - timedelta(days=36_500) < then + timedelta(days=365_000)
@@ -510,7 +512,7 @@ def test_a_mutated_envelope_is_opened_or_refused(case: tuple[str, bytes]) -> Non
     assert attestation.enveloped(payload, signatures) == case[1]
 
 
-def test_a_key_of_another_scope_or_of_no_chunk_is_no_history() -> None:
+def test_a_key_of_another_scope_or_of_no_chunk_is_not_a_history() -> None:
     good = layout.history(SCOPE, 1, 64, "a" * 32)
     assert layout.is_history(SCOPE, good)
     for key in (
@@ -536,6 +538,6 @@ def test_a_chunk_leads_on_in_its_own_scope_only() -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"{", b'{"schema": 2, "entries": [1]}', b"\xff"])
-def test_bytes_that_are_no_chunk_are_damage(body: bytes) -> None:
+def test_bytes_that_are_not_a_chunk_are_damage(body: bytes) -> None:
     with pytest.raises(VerificationFailed, match="history chunk the key is damaged"):
         pointer.decode_chunk(body, "the key", SCOPE)

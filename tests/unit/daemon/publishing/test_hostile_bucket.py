@@ -185,7 +185,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 BIG = b'{"signed":' + b" " * 30_000 + b"}"
 
 
-def test_an_object_beyond_its_limit_is_damaged_and_says_what_goes_on(small: None) -> None:
+def test_an_object_above_its_limit_is_damaged_and_explained(small: None) -> None:
     async def scenario() -> None:
         store = memory()
         bucket = await grown(store)
@@ -215,7 +215,7 @@ def test_an_object_beyond_its_limit_is_damaged_and_says_what_goes_on(small: None
     asyncio.run(scenario())
 
 
-def test_an_archive_is_read_up_to_the_size_that_its_manifest_says() -> None:
+def test_an_archive_is_read_up_to_the_size_in_its_manifest() -> None:
     async def scenario() -> None:
         store = memory()
         live = (await grown(store)).reader
@@ -289,7 +289,7 @@ def test_a_file_of_the_live_tree_that_is_too_big_is_not_read_by_a_recovery(
     asyncio.run(scenario())
 
 
-def test_a_file_of_the_live_tree_that_nobody_may_read_stops_no_recovery() -> None:
+def test_an_unreadable_file_of_the_live_tree_stops_no_recovery() -> None:
     async def scenario() -> None:
         memory_store = memory()
         await (await grown(memory_store)).live_tree.reconcile(SCOPE)
@@ -311,7 +311,7 @@ def test_a_file_of_the_live_tree_that_nobody_may_read_stops_no_recovery() -> Non
 
 
 @pytest.mark.parametrize("digits", ["9" * 250, "9" * 16, "\N{ARABIC-INDIC DIGIT FIVE}"])
-def test_a_number_in_a_name_or_tag_that_no_sequence_reaches_counts_for_nothing(digits: str) -> None:
+def test_an_impossible_sequence_in_a_name_or_tag_is_ignored(digits: str) -> None:
     async def scenario() -> None:
         store = memory()
         await grown(store)
@@ -328,7 +328,7 @@ def test_a_number_in_a_name_or_tag_that_no_sequence_reaches_counts_for_nothing(d
     asyncio.run(scenario())
 
 
-def test_no_pointer_is_written_that_no_reader_would_take(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_pointer_is_written_that_readers_would_refuse(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
         store = memory()
         bucket = await grown(store)
@@ -342,7 +342,7 @@ def test_no_pointer_is_written_that_no_reader_would_take(monkeypatch: pytest.Mon
     asyncio.run(scenario())
 
 
-def test_a_sequence_at_the_end_of_the_numbers_is_refused_with_what_to_do() -> None:
+def test_the_largest_sequence_is_refused_with_a_remedy() -> None:
     async def scenario() -> None:
         store = memory()
         bucket = await grown(store)
@@ -365,7 +365,7 @@ def test_a_sequence_at_the_end_of_the_numbers_is_refused_with_what_to_do() -> No
         ("MANIFEST", "bytes in its manifest"),
     ],
 )
-def test_no_publication_is_stored_that_no_reader_would_take(
+def test_no_publication_is_stored_that_readers_would_refuse(
     monkeypatch: pytest.MonkeyPatch, limit: str, words: str
 ) -> None:
     async def scenario() -> None:
@@ -383,7 +383,7 @@ def test_no_publication_is_stored_that_no_reader_would_take(
 # ---- the event loop
 
 
-def test_what_is_large_is_decoded_and_verified_outside_of_the_event_loop() -> None:
+def test_large_documents_are_decoded_and_verified_outside_the_event_loop() -> None:
     async def scenario() -> None:
         store = memory()
         writer = await grown(store)
@@ -415,7 +415,7 @@ def test_what_is_large_is_decoded_and_verified_outside_of_the_event_loop() -> No
     asyncio.run(scenario())
 
 
-def test_a_large_chunk_is_decoded_outside_of_the_event_loop(
+def test_a_large_chunk_is_decoded_outside_the_event_loop(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("daemon.publishing.protocol.MOST_HISTORY", 2)
@@ -439,7 +439,7 @@ def test_a_large_chunk_is_decoded_outside_of_the_event_loop(
     asyncio.run(scenario())
 
 
-def test_another_scope_reads_as_before() -> None:
+def test_another_scope_stays_readable() -> None:
     async def scenario() -> None:
         store = memory()
         await grown(store)

@@ -52,7 +52,7 @@ DECODERS: Mapping[str, Callable[[bytes], object]] = {
 
 
 @pytest.mark.parametrize("name", DECODERS)
-def test_a_document_of_schema_1_says_what_to_do(name: str) -> None:
+def test_a_document_of_schema_1_is_refused_with_a_remedy(name: str) -> None:
     with pytest.raises(OlderSchema, match=REMEDY) as refused:
         DECODERS[name](stored(name))
     assert not isinstance(refused.value, VerificationFailed)
@@ -74,13 +74,13 @@ def test_the_schema_is_checked_before_the_fields() -> None:
         manifest.decode(b'{"schema": 1, "state": 7}')
 
 
-def test_a_value_that_is_no_schema_is_damage() -> None:
+def test_an_invalid_schema_number_is_damage() -> None:
     for schema in (b"true", b"1.0", b'"1"', b"null", b"0"):
         with pytest.raises(VerificationFailed, match="schema"):
             pointer.decode(b'{"signed": {"schema": %b}}' % schema, SCOPE)
 
 
-def test_an_operator_has_to_act_and_the_event_stays_in_its_lane() -> None:
+def test_the_event_stays_in_its_lane_and_the_operator_must_act() -> None:
     assert isinstance(classify(OlderSchema("x")), NeedsOperator)
 
 

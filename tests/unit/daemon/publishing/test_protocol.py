@@ -84,13 +84,13 @@ def test_a_late_publication_moves_nothing_and_is_kept_for_rollback() -> None:
     assert live(protocol.rollback(pointer, writing(4), kept)) == "state-0"
 
 
-def test_a_hold_keeps_live_while_desired_goes_on() -> None:
+def test_a_hold_keeps_live_while_desired_advances() -> None:
     held = protocol.hold(published(ONE), writing(2))
     pointer = published(TWO, THREE, start=held)
     assert (live(pointer), desired(pointer), pointer.hold) == ("state-1", "state-3", held.hold)
 
 
-def test_a_quarantined_composition_is_published_and_does_not_go_live_whatever_its_id() -> None:
+def test_a_quarantined_composition_is_published_but_goes_live_under_no_id() -> None:
     again = make_publication("state-3", 3, composition=TWO.composition_digest)
     pointer = published(again, start=quarantined(published(TWO, ONE), TWO))
     assert (live(pointer), desired(pointer)) == ("state-1", "state-3")
@@ -111,7 +111,7 @@ def test_publishing_without_progress_leaves_every_counter() -> None:
     assert again.live.attempt == "again"
 
 
-def test_inputs_of_each_instance_only_rise_and_unknown_ones_are_new() -> None:
+def test_positions_of_each_instance_only_rise_and_unknown_instances_are_added() -> None:
     before = protocol.publish(
         published(), writing(1), [ONE], progress(1, 0, {"journal:1": 5, "journal:2": 9})
     )
@@ -124,7 +124,7 @@ def test_inputs_of_each_instance_only_rise_and_unknown_ones_are_new() -> None:
     assert after.positions == {"journal:1": 5, "journal:2": 10, "kafka:c/t/0": 0}
 
 
-def test_the_producers_number_never_goes_down() -> None:
+def test_the_revision_of_the_producer_never_decreases() -> None:
     assert protocol.publish(
         published(ONE, TWO), writing(3), [], progress(1)
     ).highest_revision == Revision(2)
@@ -203,7 +203,7 @@ def test_live_desired_and_pinned_publications_are_retained_whatever_their_age() 
     assert pointer.retained_of("state-2") == ()
 
 
-def test_what_is_dropped_stands_beside_what_an_operator_changed() -> None:
+def test_dropped_publications_are_recorded_beside_the_change_of_an_operator() -> None:
     pointer = published(
         ONE, TWO, *[make_publication(f"late-{number}", 1, late=True) for number in range(98)]
     )
@@ -215,7 +215,7 @@ def test_what_is_dropped_stands_beside_what_an_operator_changed() -> None:
     assert change["hold"]["by"] == "ann"
 
 
-def test_a_collection_releases_what_it_is_told_to_and_raises_the_epoch() -> None:
+def test_a_collection_releases_the_given_publications_and_raises_the_epoch() -> None:
     before = published(ONE, TWO, THREE)
     pointer = protocol.collect(before, writing(4), {ONE.id})
     assert [each.state for each in pointer.retained] == ["state-2", "state-3"]
@@ -228,9 +228,7 @@ def test_a_collection_releases_what_it_is_told_to_and_raises_the_epoch() -> None
     assert protocol.collect(pointer, writing(5), ()).gc_epoch == 2
 
 
-def test_a_derived_state_that_leaves_uses_nothing_up_and_what_is_no_such_record_is_passed_over() -> (
-    None
-):
+def test_a_released_derived_state_uses_no_id_and_malformed_records_are_skipped() -> None:
     before = published(make_publication("derived", 1, derived=1, kind="derived"), TWO)
     pointer = protocol.collect(before, writing(4), {before.retained[0].id})
     assert pointer.history[-1].change == {"released": [str(before.retained[0].id)]}
@@ -248,7 +246,7 @@ def test_a_collection_never_releases_what_is_live_desired_or_pinned() -> None:
     assert pointer.history[-1].change == {"released": []}
 
 
-def test_no_more_is_pinned_than_a_pointer_of_a_hundred_publications_has_room_for() -> None:
+def test_pins_are_limited_to_the_capacity_of_a_pointer() -> None:
     pointer = published()
     for number in range(1, MOST_PINNED + 2):
         pointer = published(make_publication(f"state-{number}", number), start=pointer)
@@ -267,7 +265,7 @@ def test_no_more_is_pinned_than_a_pointer_of_a_hundred_publications_has_room_for
 # -- operators' verbs
 
 
-def test_a_rollback_sets_live_and_a_hold_and_leaves_desired_and_inputs() -> None:
+def test_a_rollback_sets_live_and_a_hold_and_keeps_desired_and_positions() -> None:
     before = published(ONE, TWO)
     pointer = protocol.rollback(
         before, writing(3, by="bob", reason="slow"), before.retained_of("state-1")[0]
@@ -292,7 +290,7 @@ def test_a_rollback_sets_live_and_a_hold_and_leaves_desired_and_inputs() -> None
     assert live(published(THREE, start=pointer)) == "state-1"
 
 
-def test_a_rollback_that_discards_newer_moves_desired_too_without_a_hold_and_no_number_goes_down() -> (
+def test_a_rollback_that_discards_newer_moves_desired_without_a_hold_and_lowers_no_revision() -> (
     None
 ):
     before = protocol.hold(
@@ -314,7 +312,7 @@ def test_a_rollback_that_discards_newer_moves_desired_too_without_a_hold_and_no_
     assert live(published(THREE, start=pointer)) == "state-3"
 
 
-def test_a_rollback_asked_for_by_an_event_passes_its_position_and_remembers_it() -> None:
+def test_a_rollback_requested_by_an_event_passes_its_position_and_records_it() -> None:
     before = published(ONE, TWO)
     folded = FoldedEvent(identity="1" * 16, event="2" * 16)
     pointer = protocol.rollback(
@@ -331,7 +329,7 @@ def test_a_rollback_to_a_quarantined_composition_is_refused() -> None:
         protocol.rollback(pointer, writing(3), pointer.retained_of("state-1")[0])
 
 
-def test_hold_keeps_everything_where_it_is() -> None:
+def test_hold_moves_nothing() -> None:
     before = published(ONE)
     pointer = protocol.hold(before, writing(2))
     assert (live(pointer), desired(pointer), pointer.positions) == (
@@ -375,17 +373,17 @@ def test_resume_works_without_a_hold_after_a_quarantine_was_lifted() -> None:
     assert live(done(protocol.resume(lifted, writing(6)))) == "state-3"
 
 
-def test_resume_of_what_follows_desired_already_changes_nothing() -> None:
+def test_resume_where_live_is_desired_changes_nothing() -> None:
     assert protocol.resume(published(ONE), writing(2)) is None
     assert protocol.resume(protocol.absent(SCOPE), writing(1)) is None
 
 
-def test_a_quarantine_of_what_is_live_needs_a_state_to_go_back_to() -> None:
+def test_a_quarantine_of_live_needs_a_state_to_roll_back_to() -> None:
     with pytest.raises(OperationRefused, match="--rollback-to"):
         protocol.quarantine(published(ONE, TWO), writing(3), TWO)
 
 
-def test_a_quarantine_with_a_rollback_is_one_change_that_holds() -> None:
+def test_a_quarantine_with_a_rollback_is_one_change_with_a_hold() -> None:
     pointer = quarantined(published(ONE, TWO), TWO, ONE)
     assert (live(pointer), desired(pointer), pointer.sequence, pointer.kind) == (
         "state-1",
@@ -397,7 +395,7 @@ def test_a_quarantine_with_a_rollback_is_one_change_that_holds() -> None:
     assert set(pointer.history[-1].change) == {"quarantine", "hold"}
 
 
-def test_a_quarantine_goes_back_to_no_state_with_the_same_or_a_quarantined_composition() -> None:
+def test_a_quarantine_never_rolls_back_to_the_same_or_a_quarantined_composition() -> None:
     twin = make_publication("twin", 3, composition=TWO.composition_digest)
     with pytest.raises(OperationRefused, match="twin has the same composition"):
         protocol.quarantine(published(twin, TWO), writing(3), TWO, rollback_to=twin)
@@ -405,13 +403,13 @@ def test_a_quarantine_goes_back_to_no_state_with_the_same_or_a_quarantined_compo
         protocol.quarantine(quarantined(published(ONE, TWO), ONE), writing(4), TWO, rollback_to=ONE)
 
 
-def test_a_quarantine_of_what_is_not_live_moves_nothing_and_is_not_repeated() -> None:
+def test_a_quarantine_of_a_state_that_is_not_live_moves_nothing_and_is_not_repeated() -> None:
     pointer = quarantined(published(ONE, TWO), ONE)
     assert (live(pointer), pointer.hold) == ("state-2", None)
     assert protocol.quarantine(pointer, writing(5), ONE) is None
 
 
-def test_a_quarantine_of_a_live_composition_that_is_rejected_already_still_goes_back() -> None:
+def test_quarantining_a_live_and_already_quarantined_composition_still_rolls_back() -> None:
     # Not reachable by these rules; a restored or a newer release's pointer may stand so.
     odd = quarantined(published(TWO, ONE), TWO).model_copy(update={"live": TWO})
     with pytest.raises(OperationRefused, match="--rollback-to"):
@@ -421,7 +419,7 @@ def test_a_quarantine_of_a_live_composition_that_is_rejected_already_still_goes_
     assert [each.composition_digest for each in back.quarantined] == [TWO.composition_digest]
 
 
-def test_lifting_a_quarantine_that_is_not_there_changes_nothing() -> None:
+def test_lifting_a_missing_quarantine_changes_nothing() -> None:
     assert protocol.lift_quarantine(published(ONE), writing(2), ONE.composition_digest) is None
 
 
@@ -431,7 +429,7 @@ def test_lifting_one_quarantine_leaves_the_others() -> None:
     assert [each.composition_digest for each in lifted.quarantined] == [TWO.composition_digest]
 
 
-def test_a_pin_shows_in_retained_and_in_live_and_twice_changes_nothing() -> None:
+def test_a_pin_appears_in_retained_and_live_and_a_second_one_changes_nothing() -> None:
     pointer = published(ONE, TWO)
     pinned = done(protocol.pin(pointer, writing(3), pointer.retained_of("state-2")[0], pinned=True))
     assert [each.pinned for each in pinned.retained] == [False, True]
@@ -441,7 +439,7 @@ def test_a_pin_shows_in_retained_and_in_live_and_twice_changes_nothing() -> None
     assert protocol.pin(pinned, writing(4), pinned.retained_of("state-2")[0], pinned=True) is None
 
 
-def test_a_retired_scope_serves_and_desires_nothing_and_keeps_what_was_published() -> None:
+def test_a_retired_scope_has_no_live_or_desired_state_and_keeps_its_publications() -> None:
     before = protocol.hold(published(ONE, TWO), writing(3))
     retired = done(protocol.retire(before, writing(4)))
     assert (retired.live, retired.desired, retired.hold, retired.sequence) == (None, None, None, 4)
@@ -463,7 +461,7 @@ def test_a_retired_scope_returns_with_its_next_sequence() -> None:
     )
 
 
-def test_a_rollback_of_a_retired_scope_brings_it_back_whole() -> None:
+def test_a_rollback_reactivates_a_retired_scope_completely() -> None:
     retired = done(protocol.retire(published(ONE, TWO), writing(3)))
     back = protocol.rollback(retired, writing(4), ONE)
     assert (live(back), back.desired and back.desired.state) == ("state-1", "state-1")
@@ -472,7 +470,7 @@ def test_a_rollback_of_a_retired_scope_brings_it_back_whole() -> None:
 # -- history
 
 
-def test_every_change_has_its_entry_with_what_was_live_and_desired_by_whom_and_why() -> None:
+def test_every_change_has_an_entry_with_live_desired_author_and_reason() -> None:
     pointer = protocol.rollback(published(ONE, TWO), writing(3, by="bob", reason="slow"), ONE)
     entry = pointer.history[-1]
     assert (entry.sequence, entry.write_id, entry.kind, entry.by, entry.reason) == (
@@ -493,7 +491,7 @@ def held(times: int) -> Pointer:
     return pointer
 
 
-def test_a_history_of_128_is_left_alone_and_a_longer_one_gives_its_oldest_64_to_a_chunk() -> None:
+def test_a_history_longer_than_128_moves_its_oldest_64_entries_to_a_chunk() -> None:
     assert protocol.split_history(held(MOST_HISTORY)) is None
     pointer = held(MOST_HISTORY + 1)
     split = protocol.split_history(pointer)
@@ -728,7 +726,7 @@ def raised(pointer: Pointer, days: int, **inputs: int) -> Pointer:
     )
 
 
-def test_journals_that_have_been_idle_for_90_days_leave_the_inputs_by_a_collection_alone() -> None:
+def test_only_a_collection_removes_positions_of_journals_idle_for_90_days() -> None:
     pointer = raised(published(), 0, journal_idle=3, journal_busy=1, kafka_topic=5)
     pointer = raised(pointer, 50, journal_busy=2)
     pointer = raised(pointer, 200, journal_other=1)
@@ -748,7 +746,7 @@ def test_journals_that_have_been_idle_for_90_days_leave_the_inputs_by_a_collecti
     )
 
 
-def test_a_collection_goes_by_the_clock_of_the_store() -> None:
+def test_a_collection_uses_the_clock_of_the_store() -> None:
     pointer = raised(published(), 0, journal_one=3)
     assert protocol.collect(pointer, days_later(200), (), as_of=days_later(10).at).positions == {
         "journal:one": 3
@@ -756,7 +754,7 @@ def test_a_collection_goes_by_the_clock_of_the_store() -> None:
     assert protocol.collect(pointer, days_later(10), (), as_of=days_later(200).at).positions == {}
 
 
-def test_a_position_that_an_older_release_raised_has_its_90_days_from_the_next_collection() -> None:
+def test_a_position_without_a_time_gets_90_days_from_the_next_collection() -> None:
     pointer = raised(published(), 0, journal_old=3)
     unnoted = pointer.model_copy(update={"positions_changed": {}})
     elsewhere = pointer.model_copy(update={"positions": {"journal:old": 9}})
@@ -767,12 +765,12 @@ def test_a_position_that_an_older_release_raised_has_its_90_days_from_the_next_c
         assert protocol.collect(begun, days_later(391), ()).positions == {}
 
 
-def test_a_repeated_position_is_no_change() -> None:
+def test_a_repeated_position_changes_nothing() -> None:
     pointer = raised(raised(published(), 0, journal_one=3), 100, journal_one=3)
     assert protocol.idle_journals(pointer, datetime(2026, 4, 5, tzinfo=UTC)) == {"journal:one"}
 
 
-def test_at_most_256_compositions_are_quarantined_and_the_refusal_says_how_to_go_on() -> None:
+def test_at_most_256_compositions_are_quarantined_and_the_refusal_names_the_remedy() -> None:
     full = Quarantine(composition_digest="0" * 64, by="ann", reason="r", at=AT)
     rejected = tuple(
         full.model_copy(update={"composition_digest": f"{number:064x}"}) for number in range(256)

@@ -29,25 +29,25 @@ def waited(writes: Writes, waits: int) -> tuple[str, float]:
     return asyncio.run(patiently(runtime, writes, waits)), runtime.seconds - began
 
 
-def test_what_is_taken_at_once_waits_for_nothing() -> None:
+def test_an_immediate_success_does_not_wait() -> None:
     assert waited(Writes(), 3) == ("written", 0)
 
 
-def test_a_busy_store_is_asked_again_after_waits_that_double_up_to_a_limit() -> None:
+def test_a_busy_store_is_retried_with_delays_that_double_up_to_a_limit() -> None:
     writes = Writes(*[StoreBusy("429")] * 6)
     written, seconds = waited(writes, 6)
     assert (written, writes.tries) == ("written", 7)
     assert seconds == pytest.approx(0.4 + 0.8 + 1.6 + 3.2 + 5 + 5)
 
 
-def test_a_store_that_stays_busy_is_told_of() -> None:
+def test_a_store_that_stays_busy_is_reported() -> None:
     writes = Writes(*[StoreBusy("429")] * 100)
     with pytest.raises(StoreBusy):
         waited(writes, 2)
     assert writes.tries == 3
 
 
-def test_any_other_failure_is_told_at_once() -> None:
+def test_any_other_failure_is_raised_at_once() -> None:
     writes = Writes(StoreBusy("429"), StoreUnavailable("away"))
     with pytest.raises(StoreUnavailable, match="away"):
         waited(writes, 5)

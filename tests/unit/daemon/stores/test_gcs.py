@@ -177,7 +177,7 @@ def refusal(call: Call, address: str | None) -> StoreError:
         (deletes, refuses(403), StoreForbidden),
     ],
 )
-def test_what_does_not_pass_by_itself_and_every_change_is_sent_once(
+def test_permanent_errors_and_every_change_are_sent_once(
     call: Call, answer: Answer, error: type[StoreError]
 ) -> None:
     with server(answer) as (address, seen):
@@ -205,7 +205,7 @@ def test_what_does_not_pass_by_itself_and_every_change_is_sent_once(
     ],
 )
 @pytest.mark.usefixtures("impatient")
-def test_what_may_pass_and_does_not_in_time(
+def test_a_transient_error_that_lasts_is_unavailable(
     call: Call, answer: Answer, error: type[StoreError]
 ) -> None:
     with server(answer) as (address, _):
@@ -218,7 +218,7 @@ def test_what_may_pass_and_does_not_in_time(
 @pytest.mark.parametrize(
     ("call", "answer"), [(scans, tells(items=[])), (folders, tells(items=[])), (creates, STORED)]
 )
-def test_what_passes_is_tried_again(call: Call, answer: Answer, passing: Answer) -> None:
+def test_a_transient_error_is_tried_again(call: Call, answer: Answer, passing: Answer) -> None:
     with server(in_turn(passing, passing, answer)) as (address, seen):
         result(call, address)
 
@@ -288,13 +288,13 @@ def test_messages_name_the_object_the_reason_and_the_next_step() -> None:
     ],
 )
 @pytest.mark.usefixtures("impatient")
-def test_nothing_listens(call: Call, error: type[StoreError]) -> None:
+def test_a_refused_connection_is_unavailable(call: Call, error: type[StoreError]) -> None:
     found = refusal(call, f"http://127.0.0.1:{free_port()}")
     assert type(found) is error
     assert str(found).startswith(("key: ", f"gs://{BUCKET}: "))
 
 
-def test_a_body_that_does_not_fit_its_checksum_is_asked_for_again_and_not_taken() -> None:
+def test_a_body_with_a_wrong_checksum_is_requested_again_and_refused() -> None:
     damaged = holds(
         b"as it came", VERSION, X_Goog_Hash="crc32c=" + base64.b64encode(b"1234").decode()
     )
@@ -336,7 +336,7 @@ def test_an_object_that_changes_while_it_is_read_is_read_again() -> None:
     assert (stored.body, stored.version) == (b"2", "2")
 
 
-def test_an_object_that_never_rests_is_not_read() -> None:
+def test_an_object_that_changes_constantly_is_not_read() -> None:
     with server(holds(b"1", "1", described="2")) as (address, _):
         assert "repeatedly" in str(refusal(gets, address))
 
@@ -367,7 +367,7 @@ def _away(message: str) -> RefreshError:
         (RefreshError("the account was deleted"), StoreRefused),
     ],
 )
-def test_a_token_that_cannot_be_had_now_is_no_refusal(
+def test_a_temporarily_unavailable_token_is_not_a_refusal(
     failure: Exception, error: type[StoreError]
 ) -> None:
     class Bucketless:
@@ -431,7 +431,7 @@ def _about(sent: bytes) -> dict[str, Any]:
     return json.loads(sent.split(b"\r\n\r\n")[1].split(b"\r\n")[0])
 
 
-def test_a_new_object_is_sent_with_everything_about_it() -> None:
+def test_a_new_object_is_sent_with_all_its_metadata() -> None:
     with server(STORED) as (address, seen):
         assert result(creates, address, "team/a") == VERSION
 
@@ -457,7 +457,7 @@ def test_a_change_names_the_version() -> None:
 
 
 @pytest.mark.parametrize("version", ["", "0", "00", "-1", "²", "1a"])
-def test_a_version_that_no_server_gave_is_not_sent(version: str) -> None:
+def test_a_version_in_a_foreign_form_is_not_sent(version: str) -> None:
     with server(STORED) as (address, seen):
         for call in (
             lambda store: store.replace("key", CONTENT, Version(version)),
@@ -468,7 +468,7 @@ def test_a_version_that_no_server_gave_is_not_sent(version: str) -> None:
     assert seen == []
 
 
-def test_what_other_tools_keep_with_an_object_is_no_tag() -> None:
+def test_metadata_of_other_tools_is_not_a_tag() -> None:
     with server(holds(b"body", VERSION)) as (address, seen):
         stored = result(gets, address, "team")
 
@@ -476,7 +476,7 @@ def test_what_other_tools_keep_with_an_object_is_no_tag() -> None:
     assert all(unquote(urlsplit(path).path).endswith("/o/team/key") for _, path, _, _ in seen)
 
 
-def test_a_listing_goes_on_to_the_last_page() -> None:
+def test_a_listing_continues_to_the_last_page() -> None:
     def page(*names: str, **following: str) -> Answer:
         about = {"generation": VERSION, "size": "4", "timeCreated": "2026-11-23T05:00:00.000Z"}
         return tells(items=[{"name": name} | about for name in names], **following)
@@ -496,7 +496,7 @@ def test_a_listing_goes_on_to_the_last_page() -> None:
     assert (second["pageToken"], second["prefix"]) == (["to+ken"], ["team/"])
 
 
-def test_a_closed_store_opens_anew() -> None:
+def test_a_closed_store_reopens() -> None:
     with server(STORED) as (address, seen), opened(address) as store:
         asyncio.run(_replace(store))
         store.close()
@@ -517,20 +517,20 @@ def media_is(answer: Answer) -> Answer:
     return lambda handler: (answer if "alt=media" in handler.path else about)(handler)
 
 
-def test_a_body_that_says_it_is_too_big_is_not_read() -> None:
+def test_a_body_with_a_declared_length_above_the_limit_is_not_read() -> None:
     with server(media_is(breaks_off(bytes(10), X_Goog_Generation=VERSION))) as (address, seen):
         assert isinstance(refusal(gets_little, address), ObjectTooBig)
     assert len([path for _, path, *_ in seen if "alt=media" in path]) == 1
 
 
-def test_a_body_that_does_not_say_its_length_is_read_up_to_the_limit() -> None:
+def test_a_body_without_a_declared_length_is_read_up_to_the_limit() -> None:
     written: list[int] = []
     with server(media_is(streams(written, X_Goog_Generation=VERSION))) as (address, _seen):
         assert isinstance(refusal(gets_little, address), ObjectTooBig)
     assert written[0] < 256 << 20
 
 
-def test_a_body_of_just_the_limit_is_read_and_checked(impatient: None) -> None:
+def test_a_body_of_exactly_the_limit_is_read_and_checked(impatient: None) -> None:
     with server(media_is(says(200, b"0123456789", X_Goog_Generation=VERSION))) as (address, _seen):
         assert result(gets_little, address).body == b"0123456789"
     with server(media_is(breaks_off(b"012345678", X_Goog_Generation=VERSION))) as (address, _seen):

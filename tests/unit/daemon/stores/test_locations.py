@@ -59,7 +59,7 @@ def test_a_url_names_a_place(text: str, location: Location) -> None:
         ("s3://bucket?endpoint=https://key:secret@storage.example.com", "https://storage"),
     ],
 )
-def test_what_names_nothing_is_refused_in_plain_words(text: str, words: str) -> None:
+def test_an_invalid_url_is_refused_in_plain_words(text: str, words: str) -> None:
     with pytest.raises(ValueError, match=words) as refusal:
         parse(text)
     assert "secret" not in str(refusal.value)
@@ -84,5 +84,7 @@ def test_what_names_nothing_is_refused_in_plain_words(text: str, words: str) -> 
         ("", ""),
     ],
 )
-def test_one_endpoint_has_one_spelling_and_what_is_none_stays(endpoint: str, same: str) -> None:
+def test_an_endpoint_is_normalised_and_invalid_text_stays_unchanged(
+    endpoint: str, same: str
+) -> None:
     assert spelled(endpoint) == same

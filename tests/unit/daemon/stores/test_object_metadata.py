@@ -20,7 +20,7 @@ def test_every_tag_comes_back_from_what_a_header_can_hold(tag: dict[str, str]) -
     )
 
 
-def test_what_other_tools_keep_with_an_object_is_no_tag() -> None:
+def test_metadata_of_other_tools_is_not_a_tag() -> None:
     sent = encoded({"sha256": "0f"})
 
     assert decoded(sent | {"mtime": "1700000000.5", "sha256": "forged"}) == {"sha256": "0f"}

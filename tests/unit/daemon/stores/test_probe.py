@@ -134,7 +134,7 @@ class OtherVersionsListed(Passing):
 
 
 @pytest.mark.parametrize("by_content", [False, True])
-def test_a_good_store_passes_every_clause_and_is_left_as_it_was(by_content):
+def test_a_conforming_store_passes_every_clause_and_stays_unchanged(by_content):
     store = memory(by_content=by_content)
 
     result = probed(store)
@@ -185,7 +185,7 @@ class DeletesAnything(Passing):
         await self.inner.delete(key, (await self.inner.get(key)).version)
 
 
-def test_a_deletion_without_condition_is_told_and_no_reason_to_refuse():
+def test_a_deletion_without_condition_is_reported_and_not_refused():
     store = DeletesAnything()
 
     result = probed(store)
@@ -200,7 +200,7 @@ class MayNotDelete(Passing):
         raise StoreRefused("AccessDenied")
 
 
-def test_without_permission_to_delete_what_is_left_never_grows():
+def test_without_delete_permission_the_leftovers_never_grow():
     store = MayNotDelete()
 
     results = [probed(store, str(turn)) for turn in range(600)]
@@ -211,7 +211,7 @@ def test_without_permission_to_delete_what_is_left_never_grows():
     assert 200 < len(keys(store.inner)) <= 256
 
 
-def test_what_a_crash_left_is_taken_over_and_removed():
+def test_the_leftovers_of_a_crash_are_reused_and_removed():
     store = memory()
     left = f"{PREFIX}{InlineRuntime('').random_id()[:2]}"
     asyncio.run(store.create(left, Content(b"left by a crash")))
@@ -229,7 +229,7 @@ def test_what_a_crash_left_is_taken_over_and_removed():
         (2, Fault.LOST_AFTER),
     ],
 )
-def test_a_write_without_an_answer_shows_nothing_and_refuses_nothing(fault, turn):
+def test_a_write_without_an_answer_is_inconclusive(fault, turn):
     store = FaultyStore(memory(), faults={"": [*[Fault.NONE] * turn, fault]})
 
     result = probed(store)
@@ -239,7 +239,7 @@ def test_a_write_without_an_answer_shows_nothing_and_refuses_nothing(fault, turn
 
 
 @pytest.mark.parametrize("turn", [1, 3])
-def test_a_refusal_of_ones_own_write_that_was_applied_is_not_taken_for_a_fault_of_the_store(turn):
+def test_a_refusal_of_an_applied_write_is_not_a_fault_of_the_store(turn):
     """`create` and `replace`, each sent twice by somebody on the way."""
     store = FaultyStore(memory(), faults={"": [*[Fault.NONE] * (turn - 1), Fault.OWN_SUCCESS]})
 
@@ -304,7 +304,7 @@ def test_another_probe_at_the_same_key_refuses_nothing(
 
 
 @pytest.mark.parametrize("by_content", [False, True])
-def test_a_key_that_another_probe_removed_is_created_once_more_to_see(by_content: bool) -> None:
+def test_a_key_that_another_probe_removed_is_created_once_more(by_content: bool) -> None:
     assert verdicts(
         probed(between("create", 2, cleans_up, by_content=by_content))
     ) == dict.fromkeys(EVERY_CLAUSE, "ok")
@@ -327,7 +327,7 @@ class Away(Passing):
         raise StoreUnavailable("connection refused")
 
 
-def test_a_store_that_is_away_is_neither_usable_nor_refused():
+def test_an_unavailable_store_is_neither_usable_nor_refused():
     result = probed(Away())
 
     assert (result.refusal, verdicts(result)) == (None, {"create": "failed"})
@@ -354,7 +354,7 @@ class Shows(Passing):
 
 @pytest.mark.parametrize(("digests", "checksum"), [(True, "ok"), (False, "note")])
 @pytest.mark.parametrize(("versions", "deletion"), [(True, "ok"), (False, "unsupported")])
-def test_what_a_server_does_without_the_adapters_precautions_is_told(
+def test_the_behaviour_of_a_server_without_adapter_precautions_is_reported(
     digests, checksum, versions, deletion
 ):
     store = Shows(compares_digests=digests, compares_versions=versions)
@@ -367,7 +367,7 @@ def test_what_a_server_does_without_the_adapters_precautions_is_told(
     assert keys(store.inner) == []
 
 
-def test_a_damaged_object_that_nobody_could_delete_is_no_reason_to_refuse():
+def test_a_damaged_leftover_that_cannot_be_deleted_is_not_a_reason_to_refuse():
     store = Shows(compares_digests=False)
     asyncio.run(
         store.create(f"{PREFIX}{InlineRuntime('').random_id()[:2]}-damaged", Content(b"damaged"))
@@ -395,7 +395,7 @@ class OtherClock(Passing):
 @pytest.mark.parametrize(
     ("ahead", "told"), [(59, None), (90, "90 s ahead of"), (-3600, "3600 s behind")]
 )
-def test_clocks_that_differ_are_told(ahead, told):
+def test_a_clock_difference_is_reported(ahead, told):
     result = probed(OtherClock(ahead=ahead))
 
     listing = next(each for each in result.findings if each.clause == "list")

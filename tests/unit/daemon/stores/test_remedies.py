@@ -23,7 +23,7 @@ def run(command: str, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_is_in_the_way_leaves_the_live_tree_by_the_command_of_the_message(
+def test_the_suggested_command_moves_an_obstacle_out_of_the_live_tree(
     tmp_path: Path, name: str
 ) -> None:
     root = tmp_path / "bucket of 'all' things"
@@ -45,7 +45,7 @@ def test_what_is_in_the_way_leaves_the_live_tree_by_the_command_of_the_message(
     assert not (tmp_path / "hit").exists()
 
 
-def test_what_no_scope_has_is_renamed_where_it_is(tmp_path: Path) -> None:
+def test_an_obstacle_outside_of_every_scope_is_renamed_in_place(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path.parent, tmp_path / ".rebundle", tmp_path / ".rebundle/store/a"):
         assert move_file(tmp_path, path) == f"mv {path} {path}.aside"
 

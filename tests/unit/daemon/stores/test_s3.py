@@ -202,7 +202,7 @@ def refusal(call: Call, address: str) -> StoreError:
         (replaces, refuses(501, "NotImplemented"), StoreRefused, 1),
     ],
 )
-def test_an_answer_that_is_not_yes_becomes_what_the_caller_should_do(
+def test_an_error_response_becomes_the_error_that_the_caller_handles(
     call: Call, answer: Callable[[Any], None], error: type[StoreError], requests: int
 ) -> None:
     with server(answer) as (address, seen):
@@ -277,7 +277,7 @@ def test_messages_name_the_object_the_reason_and_the_next_step() -> None:
         (replaces, StoreUnavailable),
     ],
 )
-def test_nothing_listens(call: Call, error: type[StoreError]) -> None:
+def test_a_refused_connection_is_unavailable(call: Call, error: type[StoreError]) -> None:
     found = refusal(call, f"http://127.0.0.1:{free_port()}")
     assert type(found) is error
     assert str(found).startswith(("key: ", "s3://bucket: "))
@@ -306,7 +306,7 @@ def test_a_body_that_breaks_off_is_not_read() -> None:
         assert type(refusal(gets, address)) is StoreUnavailable
 
 
-def test_a_body_that_does_not_fit_its_checksum_is_asked_for_again_and_not_taken() -> None:
+def test_a_body_with_a_wrong_checksum_is_requested_again_and_refused() -> None:
     digest = base64.b64encode(hashlib.sha256(b"as it was stored").digest()).decode()
     with server(says(200, b"as it came", ETag=f'"{VERSION}"', x_amz_checksum_sha256=digest)) as (
         address,
@@ -386,7 +386,7 @@ def test_an_untrusted_certificate_names_the_setting_that_trusts_it(
 # ---- what is sent
 
 
-def test_a_new_object_is_sent_with_everything_about_it() -> None:
+def test_a_new_object_is_sent_with_all_its_metadata() -> None:
     with server(STORED) as (address, seen):
         assert result(creates, address, "team/a") == VERSION
 
@@ -412,7 +412,7 @@ def test_a_replacement_names_the_version_in_the_form_that_the_server_compares() 
 
 
 @pytest.mark.parametrize("version", ["", "ü", "a\nb"])
-def test_a_version_that_no_server_gave_is_not_sent(version: str) -> None:
+def test_a_version_in_a_foreign_form_is_not_sent(version: str) -> None:
     with server(STORED) as (address, seen):
         found = refusal(lambda store: store.replace("key", CONTENT, Version(version)), address)
 
@@ -430,7 +430,7 @@ def _page(keys: list[str], following: str = "") -> Callable[[Any], None]:
     return says(200, f"<ListBucketResult>{contents}{more}</ListBucketResult>".encode())
 
 
-def test_a_listing_goes_on_to_the_last_page() -> None:
+def test_a_listing_continues_to_the_last_page() -> None:
     answers = in_turn(_page(["team/a", "team/b"], "to+ken"), _page(["team/team/c", "team/folder/"]))
     with server(answers) as (address, seen):
         listing = result(scans, address, "team")
@@ -444,7 +444,7 @@ def test_a_listing_goes_on_to_the_last_page() -> None:
     assert (second["continuation-token"], second["prefix"]) == (["to+ken"], ["team/"])
 
 
-def test_what_other_tools_keep_with_an_object_is_no_tag() -> None:
+def test_metadata_of_other_tools_is_not_a_tag() -> None:
     headers = {
         "ETag": f'"{VERSION}"',
         "x-amz-meta-mtime": "1",
@@ -456,7 +456,7 @@ def test_what_other_tools_keep_with_an_object_is_no_tag() -> None:
     assert (stored.body, stored.version, dict(stored.tag)) == (b"body", VERSION, {"name": "a ü"})
 
 
-def test_a_closed_store_opens_anew() -> None:
+def test_a_closed_store_reopens() -> None:
     with server(STORED) as (address, seen), opened(address) as store:
         asyncio.run(_create(store))
         store.close()
@@ -476,14 +476,14 @@ def gets_little(store: S3Store) -> Awaitable[Any]:
     return store.get("key", most_bytes=10)
 
 
-def test_a_body_that_says_it_is_too_big_is_not_read() -> None:
+def test_a_body_with_a_declared_length_above_the_limit_is_not_read() -> None:
     answer = breaks_off(bytes(10), ETag=f'"{VERSION}"')
     with server(answer) as (address, seen):
         assert isinstance(refusal(gets_little, address), ObjectTooBig)
     assert len(seen) == 1
 
 
-def test_a_body_that_does_not_say_its_length_is_read_up_to_the_limit() -> None:
+def test_a_body_without_a_declared_length_is_read_up_to_the_limit() -> None:
     written: list[int] = []
     answer = streams(written, ETag=f'"{VERSION}"')
     with server(answer) as (address, _seen):
@@ -491,7 +491,7 @@ def test_a_body_that_does_not_say_its_length_is_read_up_to_the_limit() -> None:
     assert written[0] < 256 << 20
 
 
-def test_a_body_of_just_the_limit_is_read_and_checked() -> None:
+def test_a_body_of_exactly_the_limit_is_read_and_checked() -> None:
     with server(says(200, b"0123456789", ETag=f'"{VERSION}"')) as (address, _seen):
         assert result(gets_little, address).body == b"0123456789"
     with server(breaks_off(b"012345678", ETag=f'"{VERSION}"')) as (address, _seen):

@@ -14,7 +14,7 @@ from tests.support.faulty_store import Fault, FaultyStore
 KEY = ".rebundle/probe/clock-token"
 
 
-def test_it_is_the_stores_time_and_nothing_is_left() -> None:
+def test_the_time_is_that_of_the_store_and_no_object_remains() -> None:
     runtime = InlineRuntime()
     store = MemoryStore(runtime)
     runtime.seconds += 7 * 86_400
@@ -24,7 +24,7 @@ def test_it_is_the_stores_time_and_nothing_is_left() -> None:
 
 
 @pytest.mark.parametrize("fault", [Fault.LOST_AFTER, Fault.OWN_SUCCESS])
-def test_a_write_that_was_applied_counts_whatever_its_answer(fault: Fault) -> None:
+def test_an_applied_write_counts_with_any_answer(fault: Fault) -> None:
     runtime = InlineRuntime()
     store = FaultyStore(MemoryStore(runtime), faults={"token": [fault]})
 
@@ -32,14 +32,14 @@ def test_a_write_that_was_applied_counts_whatever_its_answer(fault: Fault) -> No
 
 
 @pytest.mark.parametrize("fault", [Fault.LOST_BEFORE, Fault.LATE, Fault.AWAY])
-def test_a_write_that_was_not_applied_tells_no_time(fault: Fault) -> None:
+def test_a_write_that_was_not_applied_gives_no_time(fault: Fault) -> None:
     store = FaultyStore(MemoryStore(InlineRuntime()), faults={"token": [fault]})
 
     with pytest.raises(StoreUnavailable):
         asyncio.run(store_time(store, "token"))
 
 
-def test_an_object_whose_key_only_begins_alike_is_another() -> None:
+def test_an_object_whose_key_only_shares_the_prefix_is_ignored() -> None:
     async def scenario() -> None:
         runtime = InlineRuntime()
         store = FaultyStore(MemoryStore(runtime))

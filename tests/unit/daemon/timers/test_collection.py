@@ -104,7 +104,7 @@ def test_every_round_waits_first_and_collects_each_scope() -> None:
     asyncio.run(scenario())
 
 
-def test_a_round_that_finds_nothing_says_and_writes_nothing() -> None:
+def test_a_round_without_anything_to_collect_logs_and_writes_nothing() -> None:
     async def scenario() -> None:
         runtime = Rounds(3)
         store = MemoryStore(runtime)
@@ -139,7 +139,7 @@ class MayNotDelete(FaultyStore):
         await super().delete(key, version)
 
 
-def test_who_may_not_delete_says_so_once_a_round_and_goes_on_to_release() -> None:
+def test_a_missing_delete_permission_is_logged_once_per_round_and_releases_continue() -> None:
     async def scenario() -> None:
         async def publish() -> None:
             await Bucket(memory, runtime).publish(make_state(2 + len(runtime.waits)))
@@ -162,9 +162,7 @@ def test_who_may_not_delete_says_so_once_a_round_and_goes_on_to_release() -> Non
     asyncio.run(scenario())
 
 
-def test_a_refusal_that_passes_is_made_good_in_the_next_round_without_touching_the_pointer() -> (
-    None
-):
+def test_a_temporary_refusal_is_repaired_in_the_next_round_without_a_pointer_write() -> None:
     async def scenario() -> None:
         runtime = Rounds(3)
         memory = MemoryStore(runtime)
@@ -188,7 +186,7 @@ def test_a_refusal_that_passes_is_made_good_in_the_next_round_without_touching_t
     asyncio.run(scenario())
 
 
-def test_a_scope_that_cannot_be_read_holds_no_other_up() -> None:
+def test_an_unreadable_scope_delays_no_other() -> None:
     async def scenario() -> None:
         runtime = Rounds(1)
         store = MemoryStore(runtime)
@@ -207,7 +205,7 @@ def test_a_scope_that_cannot_be_read_holds_no_other_up() -> None:
     asyncio.run(scenario())
 
 
-def test_a_bucket_that_is_away_is_asked_again_in_the_next_round() -> None:
+def test_an_unavailable_bucket_is_tried_again_in_the_next_round() -> None:
     async def scenario() -> None:
         runtime = Rounds(2)
         memory = MemoryStore(runtime)
@@ -226,7 +224,7 @@ def test_a_bucket_that_is_away_is_asked_again_in_the_next_round() -> None:
     asyncio.run(scenario())
 
 
-def test_keys_of_no_publication_are_told() -> None:
+def test_keys_of_no_publication_are_reported() -> None:
     async def scenario() -> None:
         runtime = Rounds(1)
         store = MemoryStore(runtime)

@@ -68,7 +68,7 @@ async def vouched(store: MemoryStore) -> int:
     return json.loads((await store.get(layout.freshness(SCOPE))).body)["signed"]["sequence"]
 
 
-def test_a_daemon_vouches_only_where_its_own_policy_would_believe_it() -> None:
+def test_a_daemon_signs_freshness_only_if_its_own_policy_accepts_it() -> None:
     """Or it would put what nobody believes over what another daemon said."""
     elsewhere = TrustedKey(
         keyid=PUBLIC.keyid, public=PUBLIC.pem, roles=("publish", "pointer"), scopes=("elsewhere/*",)
@@ -88,7 +88,7 @@ def test_a_daemon_vouches_only_where_its_own_policy_would_believe_it() -> None:
     run(scenario)
 
 
-def test_one_that_is_too_large_is_replaced() -> None:
+def test_a_too_large_freshness_is_replaced() -> None:
     async def scenario(store: MemoryStore) -> None:
         daemon = Daemon(store, trust=POLICY)
         await daemon.bucket.publish(make_state(1))
@@ -99,7 +99,7 @@ def test_one_that_is_too_large_is_replaced() -> None:
     run(scenario)
 
 
-def test_it_is_written_when_the_pointer_moved_or_half_its_time_is_over() -> None:
+def test_freshness_is_written_when_the_pointer_changed_or_half_its_lifetime_is_over() -> None:
     async def scenario(store: MemoryStore) -> None:
         daemon = Daemon(store)
         assert not await daemon.timer.renew(SCOPE), "nothing is published"
@@ -117,7 +117,7 @@ def test_it_is_written_when_the_pointer_moved_or_half_its_time_is_over() -> None
     run(scenario)
 
 
-def test_two_daemons_write_it_once() -> None:
+def test_two_daemons_write_one_freshness() -> None:
     async def scenario(store: MemoryStore) -> None:
         one, two = Daemon(store), Daemon(store, "two")
         await one.bucket.publish(make_state(1))
@@ -127,7 +127,7 @@ def test_two_daemons_write_it_once() -> None:
     run(scenario)
 
 
-def test_nobody_vouches_for_a_pointer_that_was_put_back() -> None:
+def test_no_freshness_is_signed_for_a_restored_older_pointer() -> None:
     async def scenario(store: MemoryStore) -> None:
         daemon = Daemon(store)
         await daemon.bucket.publish(make_state(1))
@@ -144,7 +144,7 @@ def test_nobody_vouches_for_a_pointer_that_was_put_back() -> None:
     run(scenario)
 
 
-def test_nobody_begins_with_a_pointer_older_than_the_one_vouched_for() -> None:
+def test_a_new_daemon_signs_no_pointer_older_than_the_existing_freshness() -> None:
     async def scenario(store: MemoryStore) -> None:
         daemon = Daemon(store)
         await daemon.bucket.publish(make_state(1))
@@ -162,7 +162,7 @@ def test_nobody_begins_with_a_pointer_older_than_the_one_vouched_for() -> None:
     run(scenario)
 
 
-def test_by_a_policy_one_that_readers_refuse_is_written_anew() -> None:
+def test_with_a_policy_a_freshness_that_readers_refuse_is_written_again() -> None:
     async def scenario(store: MemoryStore) -> None:
         ours = Daemon(store, trust=POLICY)
         await ours.bucket.publish(make_state(1))
@@ -175,7 +175,7 @@ def test_by_a_policy_one_that_readers_refuse_is_written_anew() -> None:
     run(scenario)
 
 
-def test_nobody_vouches_for_a_pointer_that_was_not_verified() -> None:
+def test_no_freshness_is_signed_for_an_unverified_pointer() -> None:
     async def scenario(store: MemoryStore) -> None:
         await Daemon(store).bucket.publish(make_state(1))
         sound = await store.get(layout.pointer(SCOPE))
@@ -201,7 +201,7 @@ def test_nobody_vouches_for_a_pointer_that_was_not_verified() -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b'{"signed": 1}', b"[" * 100_000])
-def test_one_that_cannot_be_read_is_written_anew(body: bytes) -> None:
+def test_an_unreadable_freshness_is_written_again(body: bytes) -> None:
     async def scenario(store: MemoryStore) -> None:
         daemon = Daemon(store)
         await daemon.bucket.publish(make_state(1))
@@ -238,7 +238,7 @@ class SteppedRuntime(InlineRuntime):
         await self.go_on.acquire()
 
 
-def test_rounds_begin_at_once_and_go_on_over_scopes_that_cannot_be_vouched_for() -> None:
+def test_rounds_start_at_once_and_continue_past_failing_scopes() -> None:
     async def scenario(store: MemoryStore) -> None:
         runtime = SteppedRuntime()
         daemon = Daemon(store, minutes=600, runtime=runtime)
@@ -264,7 +264,7 @@ def test_rounds_begin_at_once_and_go_on_over_scopes_that_cannot_be_vouched_for()
     run(scenario)
 
 
-def test_a_bucket_that_cannot_be_listed_fails_for_all_and_the_next_round_goes_on() -> None:
+def test_an_unlistable_bucket_fails_for_all_scopes_and_the_next_round_continues() -> None:
     async def scenario(store: MemoryStore) -> None:
         runtime = SteppedRuntime()
         daemon = Daemon(store, runtime=runtime)

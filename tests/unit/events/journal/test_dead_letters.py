@@ -11,7 +11,7 @@ BAD = Outcome(OutcomeKind.DEAD_LETTERED, "model m is new to the scope and needs 
 GOOD = Outcome(OutcomeKind.PUBLISHED, "folded", "state-1")
 
 
-def test_a_dead_letter_is_seen_only_once_its_commit_is_through(bench, play, scope):
+def test_a_dead_letter_is_visible_only_after_its_commit(bench, play, scope):
     async def story():
         async with bench.journal() as journal:
             [accepted] = await journal.append([bench.arrival("1")])
@@ -32,7 +32,7 @@ def test_a_dead_letter_is_seen_only_once_its_commit_is_through(bench, play, scop
     play(story())
 
 
-def test_settling_twice_makes_one_dead_letter(bench, play, scope):
+def test_settling_twice_creates_one_dead_letter(bench, play, scope):
     async def story():
         async with bench.journal() as journal:
             [accepted] = await journal.append([bench.arrival("1")])
@@ -43,7 +43,7 @@ def test_settling_twice_makes_one_dead_letter(bench, play, scope):
     play(story())
 
 
-def test_a_replay_stands_at_a_new_position_for_its_scope_alone_and_passes_the_identity_check(
+def test_a_replay_gets_a_new_position_for_its_scope_alone_and_passes_the_identity_check(
     bench, play, scope
 ):
     async def story():
@@ -93,7 +93,7 @@ def test_a_dead_letter_is_settled_when_its_replay_is(bench, play, scope):
     play(story())
 
 
-def test_a_replay_that_fails_again_is_a_dead_letter_of_its_own(bench, play, scope):
+def test_a_replay_that_fails_again_is_a_new_dead_letter(bench, play, scope):
     async def story():
         async with bench.journal() as journal:
             [accepted] = await journal.append([bench.arrival("1")])
@@ -114,7 +114,7 @@ def test_a_replay_that_fails_again_is_a_dead_letter_of_its_own(bench, play, scop
     play(story())
 
 
-def test_a_dropped_one_is_closed_with_its_reason(bench, play, scope):
+def test_a_dropped_dead_letter_is_closed_with_its_reason(bench, play, scope):
     async def story():
         async with bench.journal() as journal:
             [accepted] = await journal.append([bench.arrival("1")])
@@ -133,7 +133,7 @@ def test_a_dropped_one_is_closed_with_its_reason(bench, play, scope):
     play(story())
 
 
-def test_a_number_nobody_gave_is_not_found(bench, play):
+def test_an_unknown_number_is_not_found(bench, play):
     async def story():
         async with bench.journal() as journal:
             for call in (
@@ -147,7 +147,7 @@ def test_a_number_nobody_gave_is_not_found(bench, play):
     play(story())
 
 
-def test_a_stuck_event_is_taken_out_of_one_lane_and_waits_on_in_the_others(bench, play, scope):
+def test_a_stuck_event_is_taken_out_of_one_lane_and_stays_in_the_others(bench, play, scope):
     async def story():
         async with bench.journal() as journal:
             [accepted] = await journal.append([bench.arrival("1", scopes=(scope, "other/edge"))])
@@ -171,7 +171,7 @@ def test_a_stuck_event_is_taken_out_of_one_lane_and_waits_on_in_the_others(bench
     play(story())
 
 
-def test_an_event_nobody_has_dispatched_is_taken_out_only_of_a_named_scope(bench, play, scope):
+def test_an_undispatched_event_is_taken_out_only_of_a_named_scope(bench, play, scope):
     async def story():
         async with bench.journal() as journal:
             [accepted] = await journal.append([bench.arrival("1", scopes=None)])
@@ -220,7 +220,7 @@ def test_a_commit_that_wins_over_an_operator_closes_the_dead_letter(bench, play,
     play(story())
 
 
-def test_an_event_taken_out_beside_the_daemon_is_seen_by_it(bench, play, scope):
+def test_the_daemon_notices_an_event_taken_out_by_a_command(bench, play, scope):
     async def story():
         async with bench.journal() as daemon, bench.journal(run=False) as operator:
             [accepted] = await daemon.append([bench.arrival("1")])

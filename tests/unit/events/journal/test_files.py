@@ -61,7 +61,7 @@ def replace(path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", ["", "-wal", "-shm"])
 @pytest.mark.parametrize("displace", [remove, replace])
-def test_nothing_is_acknowledged_once_a_file_is_gone_and_what_was_kept_goes_on(
+def test_nothing_is_accepted_once_a_file_is_missing_and_stored_events_are_delivered(
     bench, play, scope, suffix, displace
 ):
     async def story():
@@ -83,7 +83,7 @@ def test_nothing_is_acknowledged_once_a_file_is_gone_and_what_was_kept_goes_on(
     play(story())
 
 
-def test_a_journal_that_is_put_back_acknowledges_again(bench, play, tmp_path):
+def test_a_restored_journal_file_accepts_again(bench, play, tmp_path):
     async def story():
         async with bench.journal() as journal:
             names = [Path(f"{bench.path}{suffix}") for suffix in ("", "-wal", "-shm")]
@@ -101,7 +101,7 @@ def test_a_journal_that_is_put_back_acknowledges_again(bench, play, tmp_path):
 
 
 @pytest.mark.parametrize("verb", ["replay", "drop", "take_out"])
-def test_no_verb_is_confirmed_in_a_file_that_is_gone(bench, play, scope, verb):
+def test_no_command_is_confirmed_in_a_missing_file(bench, play, scope, verb):
     async def story():
         async with bench.journal() as journal:
             failed, waiting = await journal.append([bench.arrival("1"), bench.arrival("2")])
@@ -158,7 +158,9 @@ def test_a_refused_run_leaves_the_locks_of_the_first(bench, play):
 
 @pytest.mark.parametrize("name", ["journal.db", "journal.db.lock"])
 @pytest.mark.parametrize("kind", ["fifo", "folder"])
-def test_what_is_no_file_in_the_place_of_one_is_refused_at_once(bench, play, tmp_path, name, kind):
+def test_a_special_file_in_place_of_a_journal_file_is_refused_at_once(
+    bench, play, tmp_path, name, kind
+):
     (os.mkfifo if kind == "fifo" else os.mkdir)(tmp_path / name)
 
     async def story():
@@ -169,9 +171,7 @@ def test_what_is_no_file_in_the_place_of_one_is_refused_at_once(bench, play, tmp
     play(story())
 
 
-def test_a_file_with_a_second_name_in_the_place_of_the_lock_file_is_not_written(
-    bench, play, tmp_path
-):
+def test_a_hard_link_in_place_of_the_lock_file_is_not_written(bench, play, tmp_path):
     (tmp_path / "precious").write_text("kept")
     Path(f"{bench.path}.lock").hardlink_to(tmp_path / "precious")
 
@@ -184,7 +184,7 @@ def test_a_file_with_a_second_name_in_the_place_of_the_lock_file_is_not_written(
     assert (tmp_path / "precious").read_text() == "kept"
 
 
-def test_a_link_in_the_place_of_the_lock_file_is_not_followed(bench, play, tmp_path):
+def test_a_link_in_place_of_the_lock_file_is_not_followed(bench, play, tmp_path):
     Path(f"{bench.path}.lock").symlink_to(tmp_path / "elsewhere")
 
     async def story():
@@ -237,7 +237,7 @@ def test_a_journal_on_another_machine_is_a_copy(bench, play, tmp_path, first, se
     play(story())
 
 
-def test_a_journal_of_schema_2_goes_on_under_its_instance(bench, play):
+def test_a_journal_of_schema_2_continues_under_its_instance(bench, play):
     async def story():
         async with bench.journal() as journal:
             original = journal.instance
@@ -318,7 +318,7 @@ def test_the_user_of_a_service_can_open_a_journal_that_root_started(bench, play,
 
 @ROOT
 @pytest.mark.parametrize("name", ["journal.db", "journal.db.lock"])
-def test_root_gives_away_no_file_that_was_there_before_and_the_service_says_what_helps(home, name):
+def test_root_changes_the_owner_of_no_existing_file_and_the_service_reports_the_remedy(home, name):
     path = home / "journal.db"
     (home / name).touch(0o600)
     run_once(path)
@@ -333,7 +333,7 @@ def test_root_gives_away_no_file_that_was_there_before_and_the_service_says_what
 
 
 @ROOT
-def test_nothing_of_root_is_left_where_it_cannot_be_given_away(home, monkeypatch):
+def test_no_file_of_root_remains_where_its_owner_cannot_be_changed(home, monkeypatch):
     def refuse(*_arguments):
         raise PermissionError(errno.EPERM, "Operation not permitted")
 
@@ -343,7 +343,7 @@ def test_nothing_of_root_is_left_where_it_cannot_be_given_away(home, monkeypatch
     assert list(home.iterdir()) == []
 
 
-def test_a_journal_that_may_not_be_opened_says_so(tmp_path):
+def test_a_journal_without_open_permission_is_reported(tmp_path):
     """The owner of file and folder is the same: a change of the owner would not help."""
     path = tmp_path / "journal.db"
     path.touch(0o000)
@@ -353,7 +353,7 @@ def test_a_journal_that_may_not_be_opened_says_so(tmp_path):
 
 
 @ROOT
-def test_a_folder_that_may_not_be_searched_says_so(home):
+def test_a_folder_without_search_permission_is_reported(home):
     (home / "closed").mkdir(0o700)
     with pytest.raises(SourceUnavailable, match=r"cannot be opened: Permission denied$"):
         with_permissions_of(SOMEBODY, lambda: run_once(home / "closed/journal.db"))

@@ -56,7 +56,7 @@ def test_a_damaged_event_is_reported_in_its_lane_and_the_others_are_delivered(
     play(story())
 
 
-def test_a_batch_is_as_large_as_before_behind_damaged_events(bench, play, scope):
+def test_damaged_events_do_not_shrink_a_batch(bench, play, scope):
     async def story():
         async with bench.journal() as journal:
             await journal.append([bench.arrival(str(number)) for number in range(6)])

@@ -55,7 +55,7 @@ def body_of(bundle: RenderedBundle, path: str) -> bytes:
 
 @given(compositions(), render_defaults())
 @settings(max_examples=60)
-def test_whatever_the_renderer_makes_passes(composition, defaults):
+def test_all_output_of_the_renderer_passes(composition, defaults):
     gate.check(composition, defaults, render(composition, defaults))
 
 
@@ -390,7 +390,7 @@ def test_a_missing_file_fails(path):
         gate.check(MIXED, DEFAULTS, without)
 
 
-def test_a_file_too_many_fails():
+def test_an_extra_file_fails():
     bundle = render()
 
     with pytest.raises(GateFailure) as failure:
@@ -399,14 +399,14 @@ def test_a_file_too_many_fails():
     assert failure.value.file == "base/x"
 
 
-def test_a_file_twice_fails():
+def test_a_duplicate_file_fails():
     bundle = render()
 
     with pytest.raises(GateFailure, match="each path once"):
         gate.check(MIXED, DEFAULTS, RenderedBundle((*bundle.files, bundle.files[0])))
 
 
-def test_a_script_that_may_not_run_fails():
+def test_a_script_that_is_not_executable_fails():
     bundle = render()
     files = tuple(RenderedFile(file.path, file.body) for file in bundle.files)
 
@@ -414,7 +414,7 @@ def test_a_script_that_may_not_run_fails():
         gate.check(MIXED, DEFAULTS, RenderedBundle(files))
 
 
-def test_bytes_that_are_no_text_fail_with_their_line():
+def test_bytes_that_are_not_text_fail_with_their_line():
     bundle = render()
     body = body_of(bundle, MAP).replace(b"102 s102s", b"102 \xff")
 
@@ -434,7 +434,7 @@ def test_a_bundle_under_other_defaults_fails():
         gate.check(MIXED, GOLDEN_DEFAULTS, render())
 
 
-def test_a_verdict_is_not_carried_to_another_model_with_the_same_text():
+def test_a_verdict_is_not_reused_for_another_model_with_the_same_text():
     """The text that is right for one composition is judged anew for another."""
     document = golden_document()
     bundle = render(Composition.model_validate(document), GOLDEN_DEFAULTS)
@@ -445,7 +445,7 @@ def test_a_verdict_is_not_carried_to_another_model_with_the_same_text():
         gate.check(Composition.model_validate(document), GOLDEN_DEFAULTS, bundle)
 
 
-def test_the_order_of_a_documents_models_is_no_matter():
+def test_the_order_of_models_in_a_document_is_irrelevant():
     document = composition_document(4)
     document["models"].reverse()
     composition = Composition.model_validate(document)
@@ -522,7 +522,7 @@ ADDITIONS = {
 
 
 @pytest.mark.parametrize(("name", "old", "new"), ADDITIONS.values(), ids=ADDITIONS)
-def test_a_template_of_the_bundles_own_may_say_more(name, old, new):
+def test_a_custom_template_may_add_content(name, old, new):
     bundle, overridden = with_change(name, old, new)
 
     gate.check(MIXED, DEFAULTS, bundle, overridden)
@@ -604,7 +604,7 @@ CONTRADICTIONS = {
 
 
 @pytest.mark.parametrize(("name", "change"), CONTRADICTIONS.items(), ids=CONTRADICTIONS)
-def test_a_template_of_the_bundles_own_contradicts_nothing(name, change):
+def test_a_custom_template_may_not_contradict_the_composition(name, change):
     bundle, overridden = with_change(*change)
 
     with pytest.raises(GateFailure) as failure:

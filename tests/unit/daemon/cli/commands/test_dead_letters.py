@@ -15,7 +15,7 @@ def test_open_dead_letters_are_listed_with_their_reason_escaped(journal, rebundl
     assert "is used\\x1b already" in table
 
 
-def test_what_was_rejected_is_listed_with_its_problems(journal, rebundle):
+def test_rejected_events_are_listed_with_their_problems(journal, rebundle):
     (rejected,) = rebundle("dead-letters", "list", "--rejected", "-o", "json").json["rejected"]
 
     assert rejected["problems"] == [{"path": "$.id", "expected": "is required", "found": "\033"}]
@@ -50,7 +50,7 @@ def test_add_takes_a_stuck_event_out_of_its_lane(journal, rebundle):
     assert event["scopes"][0]["outcome"] == "dead-lettered"
 
 
-def test_an_id_of_digits_is_an_id_and_a_position_has_its_at(journal, rebundle):
+def test_an_id_of_digits_is_an_id_and_a_position_has_an_at_sign(journal, rebundle):
     by_id = rebundle(
         "dead-letters", "add", "42", "--scope", "other/target", "--reason", "stuck", "-o", "json"
     )
@@ -66,7 +66,7 @@ def test_add_of_an_event_that_does_not_wait_is_refused(journal, rebundle):
     assert rebundle("dead-letters", "add", "e1", "--reason", "x").code == 4
 
 
-def test_replay_puts_the_event_behind_everything_that_waits(journal, rebundle):
+def test_replay_queues_the_event_behind_all_waiting_events(journal, rebundle):
     result = rebundle("dead-letters", "replay", 1, "-o", "json")
 
     assert (result.code, result.json["scope"]) == (0, SCOPE)
@@ -118,7 +118,7 @@ def test_the_journal_is_read_beside_a_daemon_that_holds_it(journal, rebundle):
         ("UPDATE rejected SET intake = x'ff'", ("list", "--rejected")),
     ],
 )
-def test_what_no_release_writes_is_a_damaged_journal(journal, rebundle, change, arguments):
+def test_content_that_no_release_writes_is_a_damaged_journal(journal, rebundle, change, arguments):
     with closing(sqlite3.connect(journal)) as db:
         db.execute(change)
         db.commit()

@@ -36,7 +36,7 @@ def test_the_configured_bucket_is_probed_and_left_as_it_was(bucket, rebundle):
     assert files() == before
 
 
-def test_the_table_tells_every_step_and_the_clock(bucket, rebundle):
+def test_the_table_shows_every_step_and_the_clock(bucket, rebundle):
     told = rebundle("doctor", bucket).out
 
     assert "equal to this machine's" in told
@@ -68,7 +68,7 @@ def test_a_server_that_ignores_conditions_is_refused(bucket, rebundle):
 @pytest.mark.parametrize(
     ("oddity", "form"), [(Oddity.NONE, "quoted"), (Oddity.COMPARES_WITHOUT_QUOTES, "unquoted")]
 )
-def test_the_form_of_etags_that_the_server_compares_is_found_out(bucket, rebundle, oddity, form):
+def test_the_form_of_etags_that_the_server_compares_is_detected(bucket, rebundle, oddity, form):
     with odd_s3(oddity) as server:
         result = rebundle("doctor", server.url("p"), "-o", "json")
 
@@ -76,7 +76,7 @@ def test_the_form_of_etags_that_the_server_compares_is_found_out(bucket, rebundl
     assert verdicts(result)["replace stale"] == "ok"
 
 
-def test_keys_that_may_not_delete_are_told_and_suffice(bucket, rebundle):
+def test_credentials_without_delete_permission_are_reported_and_suffice(bucket, rebundle):
     with odd_s3(Oddity.FORBIDS_DELETION) as server:
         result = rebundle("doctor", server.url("p"), "-o", "json")
 
@@ -84,7 +84,7 @@ def test_keys_that_may_not_delete_are_told_and_suffice(bucket, rebundle):
     assert {key.rpartition("/")[0] for key in server.objects} == {"p/.rebundle/probe"}
 
 
-def test_a_server_that_is_away_is_not_judged(bucket, rebundle):
+def test_an_unreachable_server_gets_no_verdict(bucket, rebundle):
     with odd_s3(Oddity.NONE) as server:
         pass
 
@@ -94,7 +94,7 @@ def test_a_server_that_is_away_is_not_judged(bucket, rebundle):
     assert "it is unknown" in rebundle("doctor", server.url()).out
 
 
-def test_what_the_server_lacks_by_itself_is_told(bucket, rebundle):
+def test_guarantees_that_the_server_lacks_are_reported(bucket, rebundle):
     """It compares no digests."""
     with odd_s3(Oddity.NONE) as server:
         result = rebundle("doctor", server.url("p"), "-o", "json")

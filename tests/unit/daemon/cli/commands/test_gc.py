@@ -26,7 +26,7 @@ def states(bucket):
     )
 
 
-def test_gc_releases_and_deletes_and_tells_what_and_why(aged, rebundle):
+def test_gc_releases_and_deletes_and_reports_what_and_why(aged, rebundle):
     result = rebundle("gc", SCOPE, "--by", "cron", "--reason", "room", "-o", "json")
 
     [told] = result.json["scopes"]
@@ -48,7 +48,7 @@ def test_gc_releases_and_deletes_and_tells_what_and_why(aged, rebundle):
     assert "nothing needs attention" in rebundle("status", SCOPE).out
 
 
-def test_a_dry_run_tells_the_same_and_changes_nothing(aged, rebundle):
+def test_a_dry_run_reports_the_same_and_changes_nothing(aged, rebundle):
     before = pointer(aged)
 
     result = rebundle("gc", "--all", "--dry-run")
@@ -59,7 +59,7 @@ def test_a_dry_run_tells_the_same_and_changes_nothing(aged, rebundle):
     assert (pointer(aged), states(aged)) == (before, ["state-1", "state-2", "state-3"])
 
 
-def test_a_dry_run_of_one_part_tells_what_that_part_would_do(aged, rebundle):
+def test_a_dry_run_of_one_part_reports_what_that_part_would_do(aged, rebundle):
     first = rebundle("gc", SCOPE, "--dry-run", "--only", "delete", "-o", "json").json["scopes"][0]
     assert (first["deleted"], len(first["left"]), first["released"]) == ([], 2, [])
     releasing = rebundle("gc", SCOPE, "--dry-run", "--only", "release", "-o", "json").json[
@@ -75,7 +75,7 @@ def test_a_dry_run_of_one_part_tells_what_that_part_would_do(aged, rebundle):
 
 
 @pytest.mark.parametrize("daemon_deletes", [True, False])
-def test_a_dry_run_says_where_the_daemon_would_only_release(
+def test_a_dry_run_reports_where_the_daemon_would_only_release(
     aged, rebundle, monkeypatch, daemon_deletes
 ):
     monkeypatch.setenv("REBUNDLE_RETENTION__DELETE", str(daemon_deletes).lower())
@@ -84,7 +84,7 @@ def test_a_dry_run_says_where_the_daemon_would_only_release(
     assert ["the daemon only releases" in each for each in told] == [not daemon_deletes, False]
 
 
-def test_what_is_collected_and_not_followed_by_the_live_tree_is_told_as_collected(aged, rebundle):
+def test_a_collection_that_the_live_tree_does_not_follow_is_reported_as_done(aged, rebundle):
     (aged / layout.live_tree(SCOPE, layout.MARKER)).unlink(missing_ok=True)
     (aged / layout.live_tree(SCOPE, layout.MARKER)).mkdir()
 
@@ -94,7 +94,7 @@ def test_what_is_collected_and_not_followed_by_the_live_tree_is_told_as_collecte
     assert f"committed as sequence {pointer(aged).sequence}" in result.err
 
 
-def test_old_copies_of_replaced_files_go_and_are_counted(bucket, rebundle, monkeypatch):
+def test_old_copies_of_replaced_files_are_deleted_and_counted(bucket, rebundle, monkeypatch):
     monkeypatch.setenv("REBUNDLE_RETENTION__DAYS", "30")
     for digest in ("1" * 64, "2" * 64):
         copy = bucket / layout.replaced(SCOPE, "base/bundle/docker-compose.yaml", digest)
@@ -113,7 +113,7 @@ def test_old_copies_of_replaced_files_go_and_are_counted(bucket, rebundle, monke
     assert [each.name for each in copy.parent.iterdir()] == ["2" * 64]
 
 
-def test_nothing_to_collect_is_said_and_nothing_written(bucket, rebundle):
+def test_an_empty_collection_is_reported_and_writes_nothing(bucket, rebundle):
     before = pointer(bucket)
 
     result = rebundle("gc", SCOPE)
@@ -171,9 +171,9 @@ def test_keys_of_no_publication_are_named(bucket, rebundle):
     "arguments",
     [(), (SCOPE, "--all"), (SCOPE, "--only", "both"), (SCOPE, "--dry-run", "--only", "both")],
 )
-def test_what_cannot_be_meant_is_refused(bucket, rebundle, arguments):
+def test_contradicting_options_are_refused(bucket, rebundle, arguments):
     assert rebundle("gc", *arguments).code == 2
 
 
-def test_a_scope_that_is_not_there_is_not_found(bucket, rebundle):
+def test_a_scope_that_does_not_exist_is_not_found(bucket, rebundle):
     assert rebundle("gc", "no/such").code == 3

@@ -1,7 +1,7 @@
 from tests.support.buckets import SCOPE
 
 
-def test_history_tells_who_when_and_why_newest_first(bucket, rebundle):
+def test_history_shows_who_when_and_why_newest_first(bucket, rebundle):
     rebundle("hold", SCOPE, "--reason", "release freeze", "--by", "alice@laptop")
 
     newest, *_ = changes = rebundle("history", SCOPE, "-o", "json").json["history"]
@@ -28,7 +28,7 @@ def test_a_reason_with_control_characters_cannot_steer_the_terminal(bucket, rebu
     assert "\033" not in table
 
 
-def test_history_says_what_a_pin_and_a_quarantine_did_and_undid(bucket, rebundle):
+def test_history_shows_pins_and_quarantines_and_their_ends(bucket, rebundle):
     for verb in (
         ("pin", SCOPE, "state-1"),
         ("pin", SCOPE, "state-1", "--lift"),
@@ -42,5 +42,5 @@ def test_history_says_what_a_pin_and_a_quarantine_did_and_undid(bucket, rebundle
         assert told in table
 
 
-def test_a_limit_below_one_is_a_mistake(bucket, rebundle):
+def test_a_limit_below_one_is_a_usage_error(bucket, rebundle):
     assert rebundle("history", SCOPE, "--limit", 0).code == 2

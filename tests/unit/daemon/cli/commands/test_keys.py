@@ -34,7 +34,7 @@ def keyids(policy: Path) -> list[str]:
     return [each["keyid"] for each in json.loads(policy.read_text())["keys"]]
 
 
-def test_a_new_key_is_for_its_owner_alone_and_is_never_overwritten(rebundle, tmp_path):
+def test_a_new_key_is_private_to_its_owner_and_never_overwritten(rebundle, tmp_path):
     made = rebundle("keys", "generate", tmp_path / "k", "-o", "json")
     again = rebundle("keys", "generate", tmp_path / "k")
 
@@ -44,7 +44,7 @@ def test_a_new_key_is_for_its_owner_alone_and_is_never_overwritten(rebundle, tmp
     assert (again.code, "never overwritten" in again.err) == (2, True)
 
 
-def test_what_is_signed_passes_and_what_is_older_than_the_key_does_not(trusting, rebundle):
+def test_signed_documents_pass_and_those_older_than_the_key_do_not(trusting, rebundle):
     result = rebundle("verify", SCOPE, "-o", "json")
 
     assert result.code == 5
@@ -62,7 +62,7 @@ def test_what_is_signed_passes_and_what_is_older_than_the_key_does_not(trusting,
     assert "freshness" in result.json["not_checked"][0]
 
 
-def test_every_verb_refuses_a_bucket_that_nobody_trusted_has_signed(policy, rebundle, monkeypatch):
+def test_every_command_refuses_a_bucket_without_a_trusted_signature(policy, rebundle, monkeypatch):
     monkeypatch.setenv("REBUNDLE_TRUST__POLICY", str(policy))
     for verb in (["show", SCOPE], ["states", SCOPE], ["hold", SCOPE, "--reason", "r"]):
         result = rebundle(*verb)
@@ -73,7 +73,7 @@ def test_every_verb_refuses_a_bucket_that_nobody_trusted_has_signed(policy, rebu
         assert f"`rebundle recover {SCOPE} --reason '…'` with a key that is trusted" in result.err
 
 
-def test_a_policy_without_a_place_for_what_was_accepted_is_refused(trusting, rebundle, monkeypatch):
+def test_a_policy_without_a_state_file_is_refused(trusting, rebundle, monkeypatch):
     for variable in ("STATE_DIRECTORY", "XDG_STATE_HOME", "HOME"):
         monkeypatch.delenv(variable, raising=False)
     result = rebundle("verify", SCOPE)
@@ -81,7 +81,7 @@ def test_a_policy_without_a_place_for_what_was_accepted_is_refused(trusting, reb
     assert (result.code, "set trust.state_file" in result.err) == (5, True)
 
 
-def test_who_has_no_key_changes_no_signed_pointer(trusting, bucket, rebundle, monkeypatch):
+def test_without_a_key_no_signed_pointer_is_changed(trusting, bucket, rebundle, monkeypatch):
     monkeypatch.delenv("REBUNDLE_SIGNING__KEY_FILE")
     before = (bucket / str(SCOPE) / "pointer.json").read_bytes()
     result = rebundle("hold", SCOPE, "--reason", "r")
@@ -90,7 +90,7 @@ def test_who_has_no_key_changes_no_signed_pointer(trusting, bucket, rebundle, mo
     assert (bucket / str(SCOPE) / "pointer.json").read_bytes() == before
 
 
-def test_a_pointer_that_was_put_back_is_refused_by_the_next_command_too(trusting, bucket, rebundle):
+def test_a_restored_older_pointer_is_refused_by_the_next_command_too(trusting, bucket, rebundle):
     pointer = bucket / str(SCOPE) / "pointer.json"
     old = pointer.read_bytes()
     assert rebundle("hold", SCOPE, "--reason", "r").code == 0
@@ -103,7 +103,7 @@ def test_a_pointer_that_was_put_back_is_refused_by_the_next_command_too(trusting
     assert "has sequence 4, and 5 was seen here before" in result.err
 
 
-def test_what_was_seen_counts_for_one_bucket_however_it_is_named(
+def test_a_seen_sequence_counts_for_one_bucket_under_any_name(
     trusting, bucket, rebundle, monkeypatch
 ):
     younger = shutil.copytree(bucket, bucket.parent / "elsewhere" / bucket.name)
@@ -142,7 +142,7 @@ def test_a_policy_in_a_folder_that_others_may_write_trusts_nothing(trusting, reb
     assert (result.code, f"chmod go-w {trusting.parent}" in result.err) == (5, True)
 
 
-def test_what_was_accepted_is_private_and_is_refused_where_others_may_write_it(
+def test_the_state_file_is_private_and_refused_where_others_may_write_it(
     trusting, rebundle, tmp_path
 ):
     rebundle("status")
@@ -162,14 +162,14 @@ def test_a_policy_is_written_so_that_it_can_be_read_whatever_the_umask(rebundle,
     assert written.stat().st_mode & 0o777 == 0o644
 
 
-def test_a_policy_that_is_gone_trusts_nothing(trusting, rebundle):
+def test_a_missing_policy_trusts_nothing(trusting, rebundle):
     trusting.unlink()
     result = rebundle("show", SCOPE)
 
     assert (result.code, "cannot be read" in result.err) == (5, True)
 
 
-def test_a_revocation_says_what_it_blocks_before_and_after(trusting, rebundle):
+def test_a_revocation_reports_what_it_blocks_before_and_after(trusting, rebundle):
     (keyid,) = keyids(trusting)
     asked = rebundle(
         "keys", "revoke", trusting, keyid[:8], "--reason", "lost", "--dry-run", "-o", "json"
@@ -197,7 +197,7 @@ def test_a_revocation_says_what_it_blocks_before_and_after(trusting, rebundle):
     assert rebundle("keys", "trust", trusting, trusting.with_name("one.key.pub")).code == 2
 
 
-def test_a_key_can_be_revoked_whatever_the_bucket_is_like(trusting, bucket, rebundle, monkeypatch):
+def test_a_key_can_be_revoked_in_any_state_of_the_bucket(trusting, bucket, rebundle, monkeypatch):
     """Or who stole it would decide when it is revoked."""
     (keyid,) = keyids(trusting)
     damaged = next((bucket / str(SCOPE) / "states").rglob("manifest.json"))
@@ -212,7 +212,7 @@ def test_a_key_can_be_revoked_whatever_the_bucket_is_like(trusting, bucket, rebu
     assert "pointer" in [each["what"] for each in done.json["blocked"]]
 
 
-def test_a_key_can_be_revoked_while_the_bucket_is_away(trusting, rebundle, monkeypatch):
+def test_a_key_can_be_revoked_while_the_bucket_is_unreachable(trusting, rebundle, monkeypatch):
     (keyid,) = keyids(trusting)
     monkeypatch.setenv("REBUNDLE_BUCKET", "s3://away/x?endpoint=http://127.0.0.1:9")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
@@ -225,7 +225,7 @@ def test_a_key_can_be_revoked_while_the_bucket_is_away(trusting, rebundle, monke
     assert [each["keyid"] for each in json.loads(trusting.read_text())["revoked"]] == [keyid]
 
 
-def test_a_key_is_not_named_by_next_to_nothing(trusting, rebundle):
+def test_a_very_short_prefix_names_no_key(trusting, rebundle):
     before = trusting.read_bytes()
     for start in ("", keyids(trusting)[0][:7]):
         refused = rebundle("keys", "revoke", trusting, start, "--reason", "r")
@@ -233,7 +233,7 @@ def test_a_key_is_not_named_by_next_to_nothing(trusting, rebundle):
     assert trusting.read_bytes() == before
 
 
-def test_a_policy_behind_a_link_stays_one_for_whoever_it_is_open_to(trusting, rebundle, tmp_path):
+def test_a_policy_behind_a_link_stays_a_link_and_keeps_its_readers(trusting, rebundle, tmp_path):
     trusting.chmod(0o600)
     link = tmp_path / "link.json"
     link.symlink_to(trusting)
@@ -269,7 +269,7 @@ def test_root_changes_no_policy_that_another_user_may_replace(rebundle, tmp_path
     assert policy.read_bytes() == before
 
 
-def test_who_signs_with_a_key_that_its_own_policy_does_not_accept_writes_nothing(
+def test_a_signer_whose_policy_rejects_its_own_key_writes_nothing(
     trusting, bucket, rebundle, tmp_path, monkeypatch
 ):
     """Or nobody with the policy could read the scope any more."""
@@ -297,7 +297,9 @@ def test_who_signs_with_a_key_that_its_own_policy_does_not_accept_writes_nothing
     assert rebundle("hold", SCOPE, "--reason", "r").code == 0
 
 
-def test_a_daemon_that_nobody_could_read_does_not_start(trusting, rebundle, tmp_path, monkeypatch):
+def test_a_daemon_whose_policy_rejects_its_key_does_not_start(
+    trusting, rebundle, tmp_path, monkeypatch
+):
     monkeypatch.setenv("REBUNDLE_JOURNAL__PATH", str(tmp_path / "journal.db"))
     # An address of no machine: a daemon that did start would end with 6.
     monkeypatch.setenv("REBUNDLE_HTTP__LISTEN", "192.0.2.1:1")
@@ -317,7 +319,7 @@ def test_a_daemon_that_nobody_could_read_does_not_start(trusting, rebundle, tmp_
     assert (no_key.code, "there is no signing key" in no_key.err) == (2, True)
 
 
-def test_keys_are_exchanged_without_a_moment_in_which_readers_refuse(
+def test_keys_are_rotated_without_a_moment_in_which_readers_refuse(
     trusting, rebundle, tmp_path, monkeypatch
 ):
     old = keyids(trusting)[0]
@@ -347,7 +349,7 @@ def test_a_key_counts_only_for_what_it_is_trusted_for(policy, rebundle, tmp_path
     assert rebundle("show", SCOPE).code == 0
 
 
-def test_freshness_is_demanded_of_readers_and_not_of_who_signs(
+def test_freshness_is_required_by_readers_and_not_by_signers(
     trusting, rebundle, tmp_path, monkeypatch
 ):
     public = tmp_path / "one.key.pub"
@@ -369,7 +371,7 @@ def test_freshness_is_demanded_of_readers_and_not_of_who_signs(
         ["keys", "generate", "absent/folder/key"],
     ],
 )
-def test_what_cannot_be_read_or_written_is_wrong_usage(policy, rebundle, arguments):
+def test_unreadable_and_unwritable_files_are_usage_errors(policy, rebundle, arguments):
     assert rebundle(*arguments).code == 2
 
 
@@ -397,7 +399,9 @@ def test_a_copied_publication_is_verified_without_a_bucket(copied, rebundle, mon
     assert "whether the state is live" in unchecked
 
 
-def test_without_a_policy_an_offline_check_says_that_nobody_vouches(copied, rebundle, monkeypatch):
+def test_without_a_policy_an_offline_check_reports_that_nothing_is_verified(
+    copied, rebundle, monkeypatch
+):
     monkeypatch.delenv("REBUNDLE_TRUST__POLICY")
     result = rebundle("verify", "--offline", copied, "-o", "json")
 
@@ -418,13 +422,13 @@ def test_a_copy_with_a_changed_or_lost_file_fails(copied, rebundle, name):
     assert (changed.code, lost.code) == (5, 5)
 
 
-def test_status_tells_whose_word_it_takes_for_the_live_tree(trusting, rebundle, monkeypatch):
+def test_status_reports_what_it_trusts_about_the_live_tree(trusting, rebundle, monkeypatch):
     assert "marked synced" in rebundle("status").out
     monkeypatch.delenv("REBUNDLE_TRUST__POLICY")
     assert "marked synced" not in rebundle("status").out
 
 
-def test_a_live_tree_that_nobody_signed_is_held_against_what_is_signed(trusting, bucket, rebundle):
+def test_an_unsigned_live_tree_is_compared_with_signed_documents(trusting, bucket, rebundle):
     """A marker that says `updating` excuses nothing: whoever can write the tree can write it, too."""
     tree = bucket / str(SCOPE) / "docker-compose-gen"
     (tree / "base/bundle/docker-compose.yaml").unlink()

@@ -14,7 +14,7 @@ def test_a_pin_keeps_a_state_until_it_is_lifted(bucket, rebundle):
     assert pinned(bucket) == []
 
 
-def test_pinning_again_changes_nothing_and_says_so(bucket, rebundle):
+def test_pinning_again_changes_nothing_and_reports_that(bucket, rebundle):
     rebundle("pin", SCOPE, "state-1")
 
     result = rebundle("pin", SCOPE, "state-1", "-o", "json")

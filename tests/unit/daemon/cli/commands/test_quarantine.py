@@ -15,7 +15,7 @@ def test_a_quarantined_composition_does_not_become_live_under_another_id(bucket,
     assert pointer(bucket).quarantined[0].by == "alice"
 
 
-def test_the_live_composition_needs_a_state_to_go_back_to(bucket, rebundle):
+def test_quarantining_the_live_composition_needs_a_state_to_roll_back_to(bucket, rebundle):
     refused = rebundle("quarantine", SCOPE, "state-3", "--reason", "bad")
     assert refused.code == 4
     assert "--rollback-to" in refused.err
@@ -73,7 +73,7 @@ def test_lift_and_rollback_to_do_not_go_together(bucket, rebundle):
     )
 
 
-def test_a_quarantine_whose_states_are_gone_is_lifted_by_the_digest_of_the_composition(
+def test_a_quarantine_without_any_state_left_is_lifted_by_the_digest_of_the_composition(
     bucket, rebundle, monkeypatch
 ):
     rebundle("quarantine", SCOPE, "state-2", "--reason", "bad")

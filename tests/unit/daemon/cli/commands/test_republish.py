@@ -10,7 +10,7 @@ from renderers.template_set import Templates
 from tests.support.buckets import SCOPE, composition_with, in_bucket, pointer
 
 
-def test_desired_is_rendered_anew_under_its_id_with_the_configured_defaults(
+def test_desired_is_re_rendered_under_its_id_with_the_configured_defaults(
     bucket, rebundle, monkeypatch
 ):
     monkeypatch.setenv("REBUNDLE_RENDER__ROUTER_IMAGE", "registry.example.com/nginx:9.9")
@@ -60,7 +60,7 @@ def test_a_dry_run_shows_what_would_differ_and_writes_nothing(bucket, rebundle, 
     assert "+    image: docker.io/library/nginx:9.9\n" in changed["diff"]
 
 
-def test_a_dry_run_of_what_is_published_so_already_says_so(bucket, rebundle):
+def test_a_dry_run_reports_that_nothing_would_differ(bucket, rebundle):
     rebundle("republish", SCOPE)
 
     result = rebundle("republish", SCOPE, "--dry-run")
@@ -87,7 +87,7 @@ def test_a_dry_run_under_a_hold_leaves_live_where_it_is(bucket, rebundle):
     [lambda archive: archive.unlink(), lambda archive: archive.write_bytes(b"\0" * 8)],
     ids=["gone", "damaged"],
 )
-def test_a_dry_run_goes_on_where_the_verb_would_mend_what_is_published(bucket, rebundle, harm):
+def test_a_dry_run_continues_where_the_command_would_repair_a_publication(bucket, rebundle, harm):
     live = pointer(bucket).live
     harm(bucket / str(SCOPE) / "states" / live.state / live.attempt / "bundle.tar.gz")
 
@@ -100,7 +100,7 @@ def test_a_dry_run_goes_on_where_the_verb_would_mend_what_is_published(bucket, r
     assert rebundle("republish", SCOPE).code == 0
 
 
-def test_a_dry_run_is_refused_as_the_verb_would_be(bucket, rebundle, monkeypatch):
+def test_a_dry_run_is_refused_like_the_command(bucket, rebundle, monkeypatch):
     monkeypatch.setenv("REBUNDLE_PUBLISH__PINNING", "require")
 
     result = rebundle("republish", SCOPE, "--dry-run")
@@ -109,7 +109,7 @@ def test_a_dry_run_is_refused_as_the_verb_would_be(bucket, rebundle, monkeypatch
 
 
 @pytest.mark.parametrize("verb", ["republish", "hold"])
-def test_a_dry_run_on_the_pointer_of_a_newer_release_is_refused_as_the_verb_would_be(
+def test_a_dry_run_on_the_pointer_of_a_newer_release_is_refused_like_the_command(
     bucket, rebundle, verb
 ):
     path = bucket / str(SCOPE) / "pointer.json"
@@ -124,7 +124,7 @@ def contents(bucket):
     return {path: path.read_bytes() for path in bucket.rglob("*") if path.is_file()}
 
 
-def test_what_may_change_under_its_name_is_refused_where_the_setting_says_so(
+def test_mutable_references_are_refused_where_the_setting_requires_it(
     bucket, rebundle, monkeypatch
 ):
     monkeypatch.setenv("REBUNDLE_PUBLISH__PINNING", "require")
@@ -153,7 +153,7 @@ def test_a_retired_scope_has_nothing_to_republish(bucket, rebundle):
     assert rebundle("republish", SCOPE).code == 3
 
 
-def test_what_a_newer_renderer_made_is_not_overwritten(bucket, rebundle):
+def test_a_publication_of_a_newer_renderer_is_not_overwritten(bucket, rebundle):
     path = bucket / str(SCOPE) / "pointer.json"
     path.write_bytes(path.read_bytes().replace(b'"renderer":"1"', b'"renderer":"999.1"'))
 
@@ -175,7 +175,7 @@ def test_a_rendering_of_what_is_no_longer_desired_is_not_published(bucket):
     assert pointer(bucket).desired.state == "state-4"
 
 
-def test_what_was_stored_before_a_collection_is_not_published_after_it(bucket):
+def test_a_state_stored_before_a_collection_is_not_published_after_it(bucket):
     async def race(published):
         before = await published.pointer()
         rendered = await rendered_again(published, before)
@@ -195,7 +195,9 @@ async def rendered_again(published, before):
     )
 
 
-def test_what_a_scope_has_of_its_own_is_rendered_and_recorded(bucket, rebundle, tmp_path):
+def test_the_templates_and_defaults_of_a_scope_are_rendered_and_recorded(
+    bucket, rebundle, tmp_path
+):
     own = tmp_path / "own"
     own.mkdir()
     (own / "header.yaml").write_text("# Ours.\nservices:\n")
@@ -220,7 +222,7 @@ def test_what_a_scope_has_of_its_own_is_rendered_and_recorded(bucket, rebundle, 
     )
 
 
-def test_a_scopes_own_settings_are_no_other_scopes(bucket, rebundle, tmp_path):
+def test_the_settings_of_a_scope_apply_to_no_other_scope(bucket, rebundle, tmp_path):
     config = tmp_path / "rebundle.toml"
     config.write_text('[scopes."other/target"]\ntemplates = "nowhere"\nrender.restart = "always"\n')
 

@@ -3,7 +3,7 @@ import pytest
 from tests.support.buckets import SCOPE
 
 
-def test_show_tells_models_events_files_and_digests_of_live(bucket, rebundle):
+def test_show_prints_models_events_files_and_digests_of_live(bucket, rebundle):
     view = rebundle("show", SCOPE, "-o", "json").json
 
     assert (view["state"], view["status"]) == ("state-3", "live")
@@ -19,7 +19,7 @@ def test_show_tells_models_events_files_and_digests_of_live(bucket, rebundle):
 
 
 @pytest.mark.parametrize("name", ["state-1", "desired"])
-def test_show_takes_a_state_or_a_role(bucket, rebundle, name):
+def test_show_accepts_a_state_or_a_role(bucket, rebundle, name):
     assert rebundle("show", SCOPE, name).code == 0
 
 
@@ -46,7 +46,7 @@ def test_a_changed_manifest_fails_verification(bucket, rebundle):
     assert rebundle("show", SCOPE).code == 5
 
 
-def test_what_no_digest_holds_is_listed(bucket, rebundle):
+def test_references_without_a_digest_are_listed(bucket, rebundle):
     shown = rebundle("show", SCOPE)
     as_data = rebundle("show", SCOPE, "-o", "json").json["movable"]
     status = rebundle("status", SCOPE)

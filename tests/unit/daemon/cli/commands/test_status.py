@@ -26,7 +26,7 @@ def contents(bucket):
     return {path: path.read_bytes() for path in bucket.rglob("*") if path.is_file()}
 
 
-def test_a_sound_bucket_needs_no_attention_and_is_not_touched(bucket, rebundle):
+def test_a_healthy_bucket_needs_no_attention_and_is_not_modified(bucket, rebundle):
     before = contents(bucket)
 
     result = rebundle("status", "-o", "json")
@@ -36,7 +36,7 @@ def test_a_sound_bucket_needs_no_attention_and_is_not_touched(bucket, rebundle):
     assert contents(bucket) == before
 
 
-def test_overrides_and_what_operators_deleted_are_named(bucket, rebundle):
+def test_overrides_and_deleted_files_are_named(bucket, rebundle):
     live_file(bucket, ENV).write_text("MINE=1\n")
     live_file(bucket, "example/.env").unlink()
 
@@ -58,7 +58,7 @@ def test_a_hold_with_a_waiting_state_needs_attention(bucket, rebundle):
     assert why.endswith(": freeze; state-5 is waiting")
 
 
-def test_a_withheld_desired_needs_attention_until_it_may_live(bucket, rebundle):
+def test_a_withheld_desired_state_needs_attention_until_it_may_go_live(bucket, rebundle):
     rebundle("quarantine", SCOPE, "state-2", "--reason", "bad", "--by", "alice")
     in_bucket(bucket, lambda published: published.publish(composition_with("2"), "state-5", 5))
     assert scope_of(rebundle("status", "-o", "json"))["attention"] == [
@@ -76,7 +76,7 @@ def test_the_status_of_a_scope_names_what_is_quarantined(bucket, rebundle):
     assert "is quarantined by alice: b\\x1bad" in rebundle("status", SCOPE).out
 
 
-def test_a_hold_does_not_hide_that_what_waits_is_quarantined(bucket, rebundle):
+def test_a_hold_does_not_hide_that_the_waiting_state_is_quarantined(bucket, rebundle):
     in_bucket(bucket, lambda published: published.publish(composition_with("5"), "state-5", 5))
     quarantined = rebundle(
         "quarantine", SCOPE, "state-5", "--reason", "bad", "--rollback-to", "state-1", "-y"
@@ -88,7 +88,7 @@ def test_a_hold_does_not_hide_that_what_waits_is_quarantined(bucket, rebundle):
     assert "state-5 is waiting, and is quarantined: lift the quarantine before you resume" in why
 
 
-def test_hand_edits_strays_and_missing_files_of_base_need_attention(bucket, rebundle):
+def test_edited_unknown_and_missing_files_of_base_need_attention(bucket, rebundle):
     live_file(bucket, COMPOSE).write_text("mine\n")
     live_file(bucket, "base/notes.txt").write_text("mine\n")
     live_file(bucket, "base/bundle/nginx/models.map").unlink()
@@ -124,7 +124,7 @@ def test_the_command_of_a_blocked_path_lets_the_tree_follow(bucket, rebundle, pu
     assert not [*path.parent.glob("models.map?*")], "hosts copy what is in base/"
 
 
-def test_a_path_that_cannot_be_written_is_named_with_what_to_do(bucket, rebundle):
+def test_an_unwritable_path_is_named_with_a_remedy(bucket, rebundle):
     link = live_file(bucket, "base/bundle/nginx/models.map")
     link.unlink()
     link.symlink_to("/nowhere")
@@ -159,9 +159,7 @@ def test_a_path_that_cannot_be_written_is_named_with_what_to_do(bucket, rebundle
 
 
 @pytest.mark.parametrize("held", [False, True])
-def test_what_only_a_pass_could_see_is_reported_with_its_time_and_the_command_that_clears_it(
-    bucket, rebundle, held
-):
+def test_faults_that_only_a_pass_sees_are_reported_with_time_and_remedy(bucket, rebundle, held):
     """A folder in the way is in no listing: whether it is still there, only a write shows."""
     if held:
         rebundle("hold", SCOPE, "--reason", "test")
@@ -191,7 +189,7 @@ def test_what_only_a_pass_could_see_is_reported_with_its_time_and_the_command_th
     assert scope_of(rebundle("status", "-o", "json"))["live_tree"]["blocked"] == []
 
 
-def test_a_damaged_manifest_of_an_old_state_stops_no_tree_and_is_named_with_the_command_that_helps(
+def test_a_damaged_manifest_of_an_old_state_stops_no_tree_and_is_named_with_a_remedy(
     bucket, rebundle
 ):
     live_file(bucket, ENV).write_text("MINE=1\n")
@@ -269,9 +267,7 @@ def test_an_error_of_one_scope_is_its_own_row_and_sets_the_exit_code(
     ) == (False, True)
 
 
-def test_a_pointer_with_an_error_that_nobody_foresaw_hides_no_other_scope(
-    bucket, rebundle, monkeypatch
-):
+def test_an_unexpected_error_of_a_pointer_hides_no_other_scope(bucket, rebundle, monkeypatch):
     in_bucket(bucket, lambda it: it.publish(OTHER, "state-1", 1))
     existing = Reader.existing
 
@@ -289,7 +285,7 @@ def test_a_pointer_with_an_error_that_nobody_foresaw_hides_no_other_scope(
         assert errors[str(SCOPE)].startswith("unexpected ValueError: odd (--debug")
 
 
-def test_exit_code_tells_programs_whether_something_needs_attention(bucket, rebundle):
+def test_the_exit_code_shows_whether_something_needs_attention(bucket, rebundle):
     assert rebundle("status", "--exit-code").code == 0
     rebundle("hold", SCOPE, "--reason", "freeze")
 
@@ -360,7 +356,7 @@ def test_an_error_of_the_pointer_is_not_repeated_for_its_lane(journal, bucket, r
     assert rebundle("status").out.count(why) == 1
 
 
-def test_a_scope_that_only_waits_in_the_journal_is_told_of_there(journal, rebundle):
+def test_a_scope_that_only_the_journal_knows_is_reported_from_there(journal, rebundle):
     lanes = rebundle("status", "-o", "json").json["journal"]["lanes"]
 
     assert "other/target" in [each["scope"] for each in lanes]
@@ -390,7 +386,7 @@ def test_a_bucket_that_the_journal_did_not_publish_to_needs_attention(journal, r
     assert "rebundle run --new-bucket" in told
 
 
-def test_an_event_is_told_of_in_each_scope(journal, rebundle):
+def test_an_event_is_reported_for_each_scope(journal, rebundle):
     (dead,) = rebundle("status", "e1", "-o", "json").json["events"]
     (waiting,) = rebundle("status", "42", "-o", "json").json["events"]
 
@@ -406,7 +402,7 @@ def test_an_event_is_told_of_in_each_scope(journal, rebundle):
     assert "\033" not in table
 
 
-def test_what_is_neither_scope_nor_event_is_not_found(journal, rebundle):
+def test_a_name_of_neither_scope_nor_event_is_not_found(journal, rebundle):
     assert rebundle("status", "nobody/nothing").code == 3
 
 

@@ -103,7 +103,7 @@ OBSTACLES = [
 
 @pytest.mark.parametrize("obstacle", OBSTACLES, ids=lambda each: each.__name__)
 @pytest.mark.parametrize("path", [NEW_BASE, NEW_EXAMPLE])
-def test_what_stands_in_the_way_of_a_new_file_holds_up_that_file_alone(
+def test_an_obstacle_at_a_path_blocks_only_that_file(
     tmp_path: Path, path: str, obstacle: Callable[[Path], None]
 ) -> None:
     async def play() -> None:
@@ -145,7 +145,7 @@ def test_once_the_obstacle_is_gone_the_file_is_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", [ENV, "example/own", COMPOSE, "base/notes"])
-def test_a_file_that_only_its_owner_may_read_holds_up_no_other(tmp_path: Path, path: str) -> None:
+def test_a_file_that_only_its_owner_may_read_blocks_no_other(tmp_path: Path, path: str) -> None:
     async def play() -> None:
         scene = Scene(tmp_path / "bucket")
         await scene.begin()
@@ -166,7 +166,7 @@ def test_a_file_that_only_its_owner_may_read_holds_up_no_other(tmp_path: Path, p
     asyncio.run(play())
 
 
-def test_a_default_of_an_earlier_state_that_an_operator_copies_back_is_kept_aside(
+def test_an_earlier_default_that_an_operator_copied_is_kept_aside(
     tmp_path: Path,
 ) -> None:
     async def play() -> None:
@@ -188,5 +188,5 @@ def test_a_default_of_an_earlier_state_that_an_operator_copies_back_is_kept_asid
     asyncio.run(play())
 
 
-def test_a_listing_reads_whatever_a_pass_may_write():
+def test_a_listing_reads_every_file_that_a_pass_may_write():
     assert sizes.FILE <= UNREAD_BYTES

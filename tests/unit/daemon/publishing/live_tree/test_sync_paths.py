@@ -83,7 +83,7 @@ async def two_states(store: ObjectStore, runtime: InlineRuntime, **more: str) ->
 
 @pytest.mark.parametrize("path", [NEW, "base/new"])
 @in_loop
-async def test_a_path_that_cannot_be_created_holds_no_other_back(
+async def test_a_path_that_cannot_be_created_blocks_no_other(
     store: TroubledStore, memory: MemoryStore, runtime: InlineRuntime, path: str
 ) -> None:
     process = await two_states(store, runtime, **{NEW: "new\n", "base/new": "new\n"})
@@ -108,7 +108,7 @@ async def test_a_path_that_cannot_be_created_holds_no_other_back(
 
 
 @in_loop
-async def test_what_operators_delete_stays_deleted_while_another_path_is_blocked(
+async def test_deleted_files_stay_deleted_while_another_path_is_blocked(
     store: TroubledStore, memory: MemoryStore, runtime: InlineRuntime
 ) -> None:
     other = "example/conf/other.env"
@@ -122,7 +122,7 @@ async def test_what_operators_delete_stays_deleted_while_another_path_is_blocked
 
 
 @in_loop
-async def test_a_file_that_cannot_be_deleted_is_blocked_and_stays_ours(
+async def test_a_file_that_cannot_be_deleted_is_blocked_and_stays_recorded(
     store: TroubledStore, memory: MemoryStore, runtime: InlineRuntime
 ) -> None:
     process = Bucket(store, runtime)
@@ -179,7 +179,7 @@ async def test_a_blocked_path_is_tried_again_as_soon_as_the_listing_changes(
 
 
 @in_loop
-async def test_a_store_that_is_away_ends_the_pass_and_blocks_nothing(
+async def test_an_unavailable_store_ends_the_pass_and_blocks_nothing(
     store: TroubledStore, memory: MemoryStore, runtime: InlineRuntime
 ) -> None:
     process = await two_states(store, runtime, **{NEW: "new\n"})
@@ -191,7 +191,7 @@ async def test_a_store_that_is_away_ends_the_pass_and_blocks_nothing(
 
 
 @in_loop
-async def test_bytes_that_cannot_be_kept_aside_stay_where_they_are(
+async def test_bytes_that_cannot_be_kept_aside_are_not_replaced(
     store: TroubledStore, memory: MemoryStore, runtime: InlineRuntime
 ) -> None:
     process = await two_states(store, runtime)
@@ -204,7 +204,7 @@ async def test_bytes_that_cannot_be_kept_aside_stay_where_they_are(
 
 
 @in_loop
-async def test_what_a_disturbed_pass_has_written_is_in_the_marker(
+async def test_the_marker_has_the_files_that_an_interrupted_pass_wrote(
     memory: MemoryStore, runtime: InlineRuntime
 ) -> None:
     """A program that rewrites one file of base/ all the time does not bring deleted defaults back."""
@@ -231,7 +231,7 @@ async def test_what_a_disturbed_pass_has_written_is_in_the_marker(
 
 
 @in_loop
-async def test_what_cannot_be_read_in_example_is_an_override_and_base_follows(
+async def test_an_unreadable_file_in_example_is_an_override_and_base_follows(
     store: TroubledStore, memory: MemoryStore, runtime: InlineRuntime
 ) -> None:
     process = await two_states(store, runtime)
@@ -246,7 +246,7 @@ async def test_what_cannot_be_read_in_example_is_an_override_and_base_follows(
 
 
 @in_loop
-async def test_what_cannot_be_read_in_base_is_blocked_if_live_has_it_and_else_nobodys(
+async def test_an_unreadable_file_in_base_is_blocked_if_live_has_it_and_unknown_otherwise(
     store: TroubledStore, memory: MemoryStore, runtime: InlineRuntime
 ) -> None:
     process = await two_states(store, runtime)
@@ -272,7 +272,7 @@ async def test_what_cannot_be_read_in_base_is_blocked_if_live_has_it_and_else_no
 
 
 @in_loop
-async def test_what_the_listing_calls_unreadable_is_not_opened(
+async def test_a_file_that_is_listed_as_unreadable_is_not_opened(
     store: TroubledStore, runtime: InlineRuntime
 ) -> None:
     process = await two_states(store, runtime)
@@ -309,7 +309,7 @@ async def test_a_folder_that_can_no_longer_be_listed_is_noticed_although_no_file
 
 
 @in_loop
-async def test_a_tree_whose_base_can_no_longer_be_read_is_not_in_step(
+async def test_a_tree_whose_base_can_no_longer_be_read_is_not_in_sync(
     store: TroubledStore, runtime: InlineRuntime
 ) -> None:
     process = await two_states(store, runtime)
@@ -340,7 +340,7 @@ async def test_a_folder_of_example_that_cannot_be_listed_hides_defaults_and_noth
 
 
 @in_loop
-async def test_a_folder_of_base_that_cannot_be_listed_blocks_what_live_has_in_it(
+async def test_an_unlistable_folder_of_base_blocks_its_live_files(
     store: TroubledStore, memory: MemoryStore, runtime: InlineRuntime
 ) -> None:
     process = await two_states(store, runtime)
@@ -373,7 +373,7 @@ async def test_a_link_in_place_of_a_folder_hides_what_is_below_it(
 
 
 @in_loop
-async def test_a_closed_tree_is_blocked_and_credentials_below_a_closed_folder_are_not_even_named(
+async def test_a_closed_tree_is_blocked_and_credentials_in_a_closed_folder_are_not_named(
     store: TroubledStore, runtime: InlineRuntime
 ) -> None:
     process = await two_states(store, runtime)
@@ -387,7 +387,7 @@ async def test_a_closed_tree_is_blocked_and_credentials_below_a_closed_folder_ar
 
 @pytest.mark.parametrize("error", [StoreRefused, ObjectDamaged])
 @in_loop
-async def test_a_read_that_is_refused_says_nothing_of_the_other_paths(
+async def test_a_refused_read_implies_nothing_about_other_paths(
     memory: MemoryStore, runtime: InlineRuntime, error: type[Exception]
 ) -> None:
     process = await two_states(memory, runtime)
@@ -441,7 +441,7 @@ async def test_a_large_file_of_an_operator_is_never_read(
 
 
 @in_loop
-async def test_a_large_file_that_a_retained_state_has_is_ours(
+async def test_a_large_file_of_a_retained_state_is_recognised(
     memory: MemoryStore, runtime: InlineRuntime
 ) -> None:
     text = TOO_LARGE.decode()
@@ -475,7 +475,7 @@ async def test_a_default_is_not_restored_over_a_file_that_is_too_large_to_keep(
 
 
 @in_loop
-async def test_an_earlier_default_that_an_operator_puts_back_is_kept_aside_once(
+async def test_an_earlier_default_that_an_operator_restores_is_kept_aside_once(
     memory: MemoryStore, runtime: InlineRuntime
 ) -> None:
     process = Bucket(memory, runtime)
@@ -509,7 +509,7 @@ async def test_an_earlier_default_without_a_tag_is_kept_aside_when_it_is_replace
 
 
 @in_loop
-async def test_a_newer_default_of_a_pass_that_died_before_its_marker_is_not_kept_aside(
+async def test_a_default_of_a_pass_that_crashed_before_its_marker_is_not_kept_aside(
     memory: MemoryStore, runtime: InlineRuntime
 ) -> None:
     process = await two_states(memory, runtime)
@@ -522,7 +522,7 @@ async def test_a_newer_default_of_a_pass_that_died_before_its_marker_is_not_kept
 
 
 @in_loop
-async def test_a_copy_that_is_needed_again_starts_its_time_again(memory: MemoryStore) -> None:
+async def test_a_copy_that_is_needed_again_restarts_its_retention(memory: MemoryStore) -> None:
     runtime = memory._runtime  # the store's own clock
     assert isinstance(runtime, InlineRuntime)
     process = await two_states(memory, runtime)
@@ -540,7 +540,7 @@ async def test_a_copy_that_is_needed_again_starts_its_time_again(memory: MemoryS
 
 
 @in_loop
-async def test_a_copy_may_be_needed_again_where_it_cannot_be_written_again(
+async def test_a_needed_copy_that_cannot_be_rewritten_is_enough(
     store: TroubledStore, memory: MemoryStore, runtime: InlineRuntime
 ) -> None:
     process = await two_states(store, runtime)
@@ -552,7 +552,7 @@ async def test_a_copy_may_be_needed_again_where_it_cannot_be_written_again(
 
 
 @in_loop
-async def test_a_copy_with_other_bytes_than_its_name_says_is_not_relied_on(
+async def test_a_copy_whose_bytes_differ_from_its_name_is_not_used(
     memory: MemoryStore, runtime: InlineRuntime
 ) -> None:
     process = await two_states(memory, runtime)
@@ -592,7 +592,7 @@ async def test_a_damaged_manifest_of_an_old_state_stops_no_tree_and_is_reported(
 
 
 @in_loop
-async def test_a_manifest_of_an_old_state_that_may_not_be_read_stops_no_tree_and_counts_again_once_it_may(
+async def test_an_unreadable_old_manifest_stops_no_tree_and_counts_again_once_readable(
     store: TroubledStore, runtime: InlineRuntime
 ) -> None:
     process = await two_states(store, runtime)
@@ -616,7 +616,7 @@ async def test_a_manifest_of_an_old_state_that_may_not_be_read_stops_no_tree_and
 
 @pytest.mark.parametrize("status", ["blocked", "of a later release"])
 @in_loop
-async def test_a_marker_with_any_status_still_says_what_was_written(
+async def test_a_marker_with_any_status_has_the_written_files(
     memory: MemoryStore, runtime: InlineRuntime, status: str
 ) -> None:
     process = Bucket(memory, runtime)
@@ -631,7 +631,7 @@ async def test_a_marker_with_any_status_still_says_what_was_written(
 
 
 @in_loop
-async def test_a_look_reports_what_the_last_pass_could_not_write(
+async def test_a_survey_reports_paths_that_the_last_pass_could_not_write(
     store: TroubledStore, runtime: InlineRuntime
 ) -> None:
     process = await two_states(store, runtime, **{NEW: "new\n", "base/new": "new\n"})
@@ -653,7 +653,7 @@ async def test_a_look_reports_what_the_last_pass_could_not_write(
 
 
 @in_loop
-async def test_a_look_at_a_tree_that_has_to_be_written_does_not_follow(
+async def test_a_survey_of_a_tree_that_needs_writes_does_not_follow(
     memory: MemoryStore, runtime: InlineRuntime
 ) -> None:
     process = await two_states(memory, runtime)
@@ -664,7 +664,7 @@ async def test_a_look_at_a_tree_that_has_to_be_written_does_not_follow(
 
 
 @in_loop
-async def test_a_deleted_default_of_a_model_that_left_is_named_before_the_model_returns(
+async def test_a_deleted_default_of_a_removed_model_is_reported_before_the_model_returns(
     memory: MemoryStore, runtime: InlineRuntime
 ) -> None:
     process = Bucket(memory, runtime)
@@ -702,7 +702,7 @@ def files_of(number: int) -> dict[str, bytes]:
     troubles=st.dictionaries(st.sampled_from((*WANTED, *OTHERS)), TROUBLES),
     closed=st.sets(st.sampled_from(FOLDERS), max_size=1),
 )
-def test_whatever_is_in_the_way_no_byte_is_lost_and_all_other_paths_follow(
+def test_with_any_obstacle_no_byte_is_lost_and_all_other_paths_follow(
     by_content: bool, edits: dict[str, str], troubles: dict[str, str], closed: set[str]
 ) -> None:
     asyncio.run(
@@ -807,7 +807,7 @@ def check_marker(marker: Marker, after: dict[str, bytes], then: Marker, result: 
 NOTHING = MarkerFile(sha256="", publication="", commit=(0, 0))
 
 
-def test_only_a_blocked_path_of_base_holds_base_back() -> None:
+def test_only_a_blocked_path_of_base_keeps_base_behind() -> None:
     assert Synced(1, (Blocked("example/a", "why"),)).follows
     assert not Synced(1, (Blocked("README.md", "why"),)).follows
     assert not Synced(1, (Blocked("base/a", "why"),)).follows

@@ -139,7 +139,7 @@ async def test_a_collection_releases_then_deletes_and_leaves_the_rest_whole(
 
 
 @in_loop
-async def test_where_nothing_is_to_go_the_pointer_is_not_touched(
+async def test_without_anything_to_release_the_pointer_is_not_written(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     bucket = await grown(store, runtime)
@@ -153,7 +153,7 @@ async def test_where_nothing_is_to_go_the_pointer_is_not_touched(
 
 
 @in_loop
-async def test_positions_of_idle_journals_go_also_where_nothing_else_does(
+async def test_positions_of_idle_journals_are_removed_even_without_a_release(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     bucket = Bucket(store, runtime)
@@ -174,7 +174,7 @@ async def test_positions_of_idle_journals_go_also_where_nothing_else_does(
 
 
 @in_loop
-async def test_an_orphan_goes_after_the_grace_and_not_before(
+async def test_an_orphan_is_deleted_after_the_grace_and_not_before(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     bucket = Bucket(store, runtime)
@@ -202,7 +202,7 @@ class SlowClock(MemoryStore):
 
 
 @in_loop
-async def test_the_grace_is_counted_by_the_stores_clock_and_not_by_this_machines(
+async def test_the_grace_is_measured_by_the_clock_of_the_store(
     runtime: InlineRuntime,
 ) -> None:
     store = SlowClock(runtime)
@@ -217,7 +217,7 @@ async def test_the_grace_is_counted_by_the_stores_clock_and_not_by_this_machines
 
 
 @in_loop
-async def test_a_preview_tells_what_would_go_and_changes_nothing(
+async def test_a_preview_reports_what_would_be_deleted_and_changes_nothing(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     await grown(store, runtime)
@@ -233,7 +233,7 @@ async def test_a_preview_tells_what_would_go_and_changes_nothing(
 
 
 @in_loop
-async def test_keys_that_are_no_publication_of_ours_are_told_of_and_never_deleted(
+async def test_unknown_keys_are_reported_and_never_deleted(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     await grown(store, runtime)
@@ -250,7 +250,7 @@ async def test_keys_that_are_no_publication_of_ours_are_told_of_and_never_delete
 
 
 @in_loop
-async def test_what_the_pointer_had_no_more_room_for_stays_seven_days_also_when_only_a_chunk_tells(
+async def test_dropped_publications_stay_seven_days_even_if_only_a_chunk_records_them(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     await dropped_long_ago(store, runtime)
@@ -262,7 +262,7 @@ async def test_what_the_pointer_had_no_more_room_for_stays_seven_days_also_when_
 
 
 @in_loop
-async def test_the_manifest_goes_first(store: MemoryStore, runtime: InlineRuntime) -> None:
+async def test_the_manifest_is_deleted_first(store: MemoryStore, runtime: InlineRuntime) -> None:
     await grown(store, runtime)
     watched = FaultyStore(store)
     await collector(watched, runtime).collect(SCOPE, "cron")
@@ -273,7 +273,7 @@ async def test_the_manifest_goes_first(store: MemoryStore, runtime: InlineRuntim
 
 
 @in_loop
-async def test_a_scope_that_is_not_there_is_told(
+async def test_a_scope_that_does_not_exist_is_reported(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     with pytest.raises(NotFound):
@@ -310,7 +310,7 @@ async def copies(store: ObjectStore) -> list[bytes]:
 
 
 @in_loop
-async def test_old_copies_go_behind_a_collection_of_their_own_and_the_newest_of_a_path_never(
+async def test_old_copies_are_deleted_after_their_collection_and_the_newest_of_a_path_never(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     bucket = Bucket(store, runtime)
@@ -334,7 +334,7 @@ async def test_old_copies_go_behind_a_collection_of_their_own_and_the_newest_of_
 
 
 @in_loop
-async def test_who_only_deletes_takes_copies_behind_the_last_release(
+async def test_deleting_alone_removes_copies_from_before_the_last_release(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     await Bucket(store, runtime).publish(make_state(1))
@@ -352,7 +352,7 @@ async def test_who_only_deletes_takes_copies_behind_the_last_release(
 
 
 @in_loop
-async def test_a_copy_that_is_kept_again_while_it_is_to_be_deleted_stays(
+async def test_a_copy_that_is_renewed_before_its_deletion_stays(
     runtime: InlineRuntime,
 ) -> None:
     store = MemoryStore(
@@ -372,7 +372,7 @@ async def test_a_copy_that_is_kept_again_while_it_is_to_be_deleted_stays(
 
 
 @in_loop
-async def test_copies_that_may_not_be_deleted_are_the_operators_to_allow(
+async def test_copies_that_may_not_be_deleted_are_reported_with_the_missing_permission(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     await Bucket(store, runtime).publish(make_state(1))
@@ -385,7 +385,7 @@ async def test_copies_that_may_not_be_deleted_are_the_operators_to_allow(
 
 
 @in_loop
-async def test_an_object_that_cannot_be_deleted_keeps_no_other_from_deletion(
+async def test_an_object_that_cannot_be_deleted_does_not_stop_the_others(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     await grown(store, runtime)
@@ -425,7 +425,7 @@ def crash_at(number: int) -> Callable[[str, str], object]:
 
 
 @in_loop
-async def test_a_crash_at_any_call_leaves_everything_named_whole_and_the_next_collection_finishes(
+async def test_a_crash_at_any_call_keeps_referenced_objects_and_the_next_collection_finishes(
     runtime: InlineRuntime,
 ) -> None:
     for flavour in (False, True):
@@ -452,7 +452,7 @@ async def test_a_crash_at_any_call_leaves_everything_named_whole_and_the_next_co
 )
 @pytest.mark.parametrize("ending", ["pointer.json", "manifest.json", "bundle.tar.gz"])
 @in_loop
-async def test_a_lost_answer_deletes_nothing_that_is_named_and_is_made_good(
+async def test_a_lost_answer_deletes_nothing_referenced_and_is_repaired(
     store: MemoryStore, runtime: InlineRuntime, ending: str, fault: Fault
 ) -> None:
     await grown(store, runtime)
@@ -468,7 +468,7 @@ async def test_a_lost_answer_deletes_nothing_that_is_named_and_is_made_good(
 
 
 @in_loop
-async def test_a_store_that_is_away_is_told_and_the_next_collection_finishes(
+async def test_an_unavailable_store_is_reported_and_the_next_collection_finishes(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     await grown(store, runtime)
@@ -481,9 +481,7 @@ async def test_a_store_that_is_away_is_told_and_the_next_collection_finishes(
 
 
 @in_loop
-async def test_a_store_that_says_slow_down_is_waited_for(
-    store: MemoryStore, runtime: InlineRuntime
-) -> None:
+async def test_a_throttling_store_is_retried(store: MemoryStore, runtime: InlineRuntime) -> None:
     await grown(store, runtime)
     busy = FaultyStore(
         store, faults={"manifest.json": [Fault.BUSY] * 2, "bundle.tar.gz": [Fault.BUSY]}
@@ -495,7 +493,7 @@ async def test_a_store_that_says_slow_down_is_waited_for(
 
 
 @in_loop
-async def test_a_publisher_that_was_faster_is_seen_and_nothing_of_it_goes(
+async def test_publications_of_a_faster_publisher_are_not_deleted(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     bucket = await grown(store, runtime)
@@ -517,7 +515,7 @@ async def test_a_publisher_that_was_faster_is_seen_and_nothing_of_it_goes(
 
 
 @in_loop
-async def test_what_a_publisher_drops_right_after_the_collection_keeps_its_days(
+async def test_a_publication_dropped_right_after_the_collection_keeps_its_days(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     bucket = Bucket(store, runtime)
@@ -547,7 +545,7 @@ async def test_what_a_publisher_drops_right_after_the_collection_keeps_its_days(
 
 
 @in_loop
-async def test_a_publisher_that_stored_before_the_collection_cannot_commit_that_afterwards(
+async def test_a_state_stored_before_the_collection_cannot_be_committed_after_it(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     bucket = await grown(store, runtime)
@@ -563,7 +561,7 @@ async def test_a_publisher_that_stored_before_the_collection_cannot_commit_that_
 
 @pytest.mark.parametrize("rollback_first", [True, False])
 @in_loop
-async def test_of_a_rollback_and_a_collection_of_its_target_one_loses(
+async def test_a_rollback_and_a_collection_of_its_target_exclude_each_other(
     store: MemoryStore, runtime: InlineRuntime, *, rollback_first: bool
 ) -> None:
     bucket = await grown(store, runtime)
@@ -610,7 +608,7 @@ async def test_two_collections_at_once_delete_everything_once_and_nothing_else(
 
 
 @in_loop
-async def test_a_collection_that_finds_another_epoch_stops(
+async def test_a_collection_that_meets_another_epoch_stops(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     await grown(store, runtime)
@@ -650,7 +648,7 @@ class MayNotDelete(FaultyStore):
 
 
 @in_loop
-async def test_who_may_not_delete_says_so_after_it_released(
+async def test_a_missing_delete_permission_is_reported_after_the_release(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     await grown(store, runtime)
@@ -721,7 +719,7 @@ async def test_the_last_collection_is_found_however_long_ago_it_was(
 
 
 @in_loop
-async def test_a_scope_that_others_keep_changing_is_told(
+async def test_a_scope_that_others_keep_changing_is_reported(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     bucket = await grown(store, runtime)
@@ -736,7 +734,7 @@ async def test_a_scope_that_others_keep_changing_is_told(
 
 
 @in_loop
-async def test_a_pointer_that_goes_away_meanwhile_stops_the_deletion(
+async def test_a_pointer_that_disappears_meanwhile_stops_the_deletion(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     await grown(store, runtime)
@@ -756,7 +754,7 @@ async def test_a_pointer_that_goes_away_meanwhile_stops_the_deletion(
 
 
 @in_loop
-async def test_progress_is_told_for_each_publication(
+async def test_progress_is_reported_for_each_publication(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     await grown(store, runtime)
@@ -768,7 +766,7 @@ async def test_progress_is_told_for_each_publication(
 
 
 @in_loop
-async def test_what_somebody_else_deleted_meanwhile_is_gone_all_the_same(
+async def test_objects_that_another_process_deleted_meanwhile_count_as_deleted(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     await grown(store, runtime)
@@ -784,7 +782,7 @@ async def test_what_somebody_else_deleted_meanwhile_is_gone_all_the_same(
 
 
 @in_loop
-async def test_what_was_released_and_could_not_be_deleted_is_deleted_without_touching_the_pointer_again(
+async def test_a_released_publication_is_deleted_later_without_another_pointer_write(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     bucket = await grown(store, runtime)
@@ -800,7 +798,7 @@ async def test_what_was_released_and_could_not_be_deleted_is_deleted_without_tou
 
 @pytest.mark.parametrize("part", ["release", "delete"])
 @in_loop
-async def test_a_preview_of_one_part_tells_what_that_part_does(
+async def test_a_preview_of_one_part_reports_what_that_part_does(
     store: MemoryStore, runtime: InlineRuntime, part: Part
 ) -> None:
     bucket = await grown(store, runtime)
@@ -838,7 +836,7 @@ class OtherClock(InlineRuntime):
 @pytest.mark.parametrize("days", [-400, -3, 3, 400])
 @pytest.mark.parametrize("pause", [1 / 24, 5], ids=["an hour", "longer than the grace"])
 @in_loop
-async def test_what_is_stored_after_a_release_by_a_wrong_clock_is_not_deleted_before_it_goes_live(
+async def test_a_state_stored_after_a_release_by_a_wrong_clock_is_not_deleted(
     store: MemoryStore, runtime: InlineRuntime, days: float, pause: float
 ) -> None:
     bucket = await grown(store, runtime)
@@ -865,7 +863,7 @@ async def test_what_is_stored_after_a_release_by_a_wrong_clock_is_not_deleted_be
 
 
 @in_loop
-async def test_where_no_collection_tells_its_time_by_the_stores_clock_deleting_waits_for_one_that_does(
+async def test_deleting_waits_for_a_collection_with_a_time_of_the_stores_clock(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     bucket = await grown(store, runtime)
@@ -883,7 +881,7 @@ async def test_where_no_collection_tells_its_time_by_the_stores_clock_deleting_w
 
 
 @in_loop
-async def test_a_clock_ahead_releases_nothing_and_does_not_touch_the_pointer(
+async def test_a_clock_ahead_releases_nothing_and_does_not_write_the_pointer(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     bucket = Bucket(store, runtime)
@@ -910,7 +908,7 @@ async def test_a_clock_behind_waits(store: MemoryStore, runtime: InlineRuntime) 
 
 
 @in_loop
-async def test_what_a_chunk_says_was_dropped_is_not_forgotten_by_a_clock_ahead(
+async def test_a_clock_ahead_does_not_ignore_a_drop_recorded_in_a_chunk(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     bucket = await dropped_long_ago(store, runtime)
@@ -922,7 +920,7 @@ async def test_what_a_chunk_says_was_dropped_is_not_forgotten_by_a_clock_ahead(
 
 
 @in_loop
-async def test_the_stores_clock_is_read_where_something_is_to_go_and_leaves_nothing(
+async def test_the_stores_clock_is_read_only_for_a_deletion_and_leaves_no_object(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     await grown(store, runtime)

@@ -206,7 +206,7 @@ async def forge_marker(store: ObjectStore, sequence: int, publication: Publicati
 
 
 @in_loop
-async def test_what_nobody_signed_lifts_no_quarantine_and_makes_nothing_live(
+async def test_unsigned_changes_lift_no_quarantine_and_make_nothing_live(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     before = await signed_scope(store, runtime)
@@ -237,7 +237,7 @@ async def test_what_nobody_signed_lifts_no_quarantine_and_makes_nothing_live(
 
 
 @in_loop
-async def test_what_a_marker_says_that_nobody_signed_makes_nothing_live(
+async def test_an_unsigned_marker_makes_nothing_live(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     before = await signed_scope(store, runtime)
@@ -249,7 +249,7 @@ async def test_what_a_marker_says_that_nobody_signed_makes_nothing_live(
 
 
 @in_loop
-async def test_what_nobody_signed_may_quarantine_but_not_what_is_live(
+async def test_unsigned_changes_may_quarantine_but_not_the_live_state(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     """A pointer, well signed, may have been put back from before a quarantine: the chunk may be all that knows."""
@@ -277,7 +277,7 @@ async def test_what_nobody_signed_may_quarantine_but_not_what_is_live(
 
 
 @in_loop
-async def test_what_was_lifted_before_a_signed_pointer_was_saved_stays_so_when_it_is_put_back(
+async def test_a_lift_before_a_signed_pointer_was_saved_survives_its_restore(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     await signed_scope(store, runtime)
@@ -296,7 +296,7 @@ async def test_what_was_lifted_before_a_signed_pointer_was_saved_stays_so_when_i
 
 
 @in_loop
-async def test_a_chunk_that_is_not_the_one_a_signed_pointer_means_is_not_believed(
+async def test_a_chunk_without_the_digest_of_the_signed_pointer_is_not_trusted(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     await signed_scope(store, runtime)
@@ -320,7 +320,7 @@ async def test_a_chunk_that_is_not_the_one_a_signed_pointer_means_is_not_believe
 
 
 @in_loop
-async def test_without_a_signed_pointer_the_chunks_have_to_do_and_it_says_so(
+async def test_without_a_signed_pointer_the_unsigned_chunks_are_used_and_reported(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     before = await signed_scope(store, runtime)
@@ -363,7 +363,7 @@ async def recover_signing(store: ObjectStore, runtime: InlineRuntime) -> Recover
 
 
 @in_loop
-async def test_a_pointer_whose_signature_does_not_count_keeps_what_it_forbids(
+async def test_a_pointer_without_an_accepted_signature_keeps_its_restrictions(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     before = await signed_scope(store, runtime)
@@ -384,7 +384,7 @@ async def test_a_pointer_whose_signature_does_not_count_keeps_what_it_forbids(
 
 
 @in_loop
-async def test_chunks_that_a_signed_pointer_leads_to_count_in_full(
+async def test_chunks_that_a_signed_pointer_leads_to_are_fully_trusted(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     before = await signed_scope(store, runtime)
@@ -407,7 +407,7 @@ async def test_chunks_that_a_signed_pointer_leads_to_count_in_full(
 
 
 @in_loop
-async def test_a_scope_that_nobody_vouches_for_any_more_is_held(
+async def test_a_scope_without_any_accepted_signature_is_held(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     """Its only key was revoked: what comes next must not be live before somebody has looked."""
@@ -431,7 +431,7 @@ async def test_a_scope_that_nobody_vouches_for_any_more_is_held(
 
 
 @in_loop
-async def test_a_deleted_pointer_is_rebuilt_held_and_above_every_sequence(
+async def test_a_deleted_pointer_is_rebuilt_with_a_hold_above_every_sequence(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     bucket = await grown(store, runtime)
@@ -465,7 +465,7 @@ async def test_a_deleted_pointer_is_rebuilt_held_and_above_every_sequence(
 
 
 @in_loop
-async def test_events_that_the_manifests_name_are_known_again(
+async def test_events_that_the_manifests_name_are_recognised_again(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     await grown(store, runtime)
@@ -479,7 +479,7 @@ async def test_events_that_the_manifests_name_are_known_again(
 
 
 @in_loop
-async def test_what_the_live_tree_follows_stays_live_also_when_a_newer_state_is_there(
+async def test_the_state_that_the_live_tree_follows_stays_live_despite_a_newer_one(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     bucket = await grown(store, runtime)
@@ -494,7 +494,7 @@ async def test_what_the_live_tree_follows_stays_live_also_when_a_newer_state_is_
 
 
 @in_loop
-async def test_without_a_marker_too_the_newest_that_is_whole_is_live(
+async def test_without_a_marker_the_newest_whole_state_is_live(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     await grown(store, runtime)
@@ -518,7 +518,7 @@ async def test_a_state_that_the_operator_names_is_live(
 
 
 @in_loop
-async def test_a_scope_of_which_nothing_is_left_is_not_there(
+async def test_a_scope_without_any_object_does_not_exist(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     with pytest.raises(NotFound):
@@ -526,7 +526,7 @@ async def test_a_scope_of_which_nothing_is_left_is_not_there(
 
 
 @in_loop
-async def test_a_scope_without_a_whole_state_can_take_the_next_one(
+async def test_a_scope_without_a_whole_state_accepts_the_next_one(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     await grown(store, runtime, 1)
@@ -543,7 +543,7 @@ async def test_a_scope_without_a_whole_state_can_take_the_next_one(
 
 
 @in_loop
-async def test_a_damaged_state_is_left_out_and_named_and_can_be_sent_again(
+async def test_a_damaged_state_is_left_out_and_reported_and_can_be_sent_again(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     await grown(store, runtime)
@@ -559,7 +559,7 @@ async def test_a_damaged_state_is_left_out_and_named_and_can_be_sent_again(
 
 
 @in_loop
-async def test_an_event_whose_state_was_stored_in_part_is_not_taken_for_folded(
+async def test_an_event_with_a_partly_stored_state_does_not_count_as_folded(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     bucket = await grown(store, runtime)
@@ -618,7 +618,9 @@ async def held(bucket: Bucket, times: int) -> None:
 
 
 @in_loop
-async def test_what_the_chunks_tell_is_kept(store: MemoryStore, runtime: InlineRuntime) -> None:
+async def test_the_content_of_the_chunks_is_kept(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
     bucket = await grown(store, runtime)
     await bucket.operations.carry_out(SCOPE, operator_commands.pin("state-1", pinned=True), "bob")
     await bucket.operations.carry_out(SCOPE, operator_commands.quarantine("state-2"), "bob", "bad")
@@ -670,7 +672,7 @@ async def test_a_lift_a_resume_and_an_unpin_are_replayed_as_well(
 
 
 @in_loop
-async def test_a_second_recovery_knows_what_the_first_one_kept(
+async def test_a_second_recovery_keeps_what_the_first_one_kept(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     bucket = await grown(store, runtime)
@@ -724,7 +726,7 @@ async def test_a_chunk_that_is_gone_with_the_pointer_stops_no_later_change(
 
 
 @in_loop
-async def test_an_old_pointer_that_was_put_back_over_a_damaged_chunk_stops_no_later_change(
+async def test_a_restored_old_pointer_over_a_damaged_chunk_stops_no_later_change(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     bucket = await grown(store, runtime)
@@ -777,7 +779,7 @@ async def test_a_chunk_that_a_killed_writer_left_cuts_off_no_healthy_history(
 
 
 @in_loop
-async def test_of_two_chunks_with_the_same_entries_the_one_that_counts_is_led_to(
+async def test_of_two_chunks_with_the_same_entries_the_referenced_one_counts(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     bucket = await grown(store, runtime, 1)
@@ -795,7 +797,7 @@ async def test_of_two_chunks_with_the_same_entries_the_one_that_counts_is_led_to
 
 
 @in_loop
-async def test_uploads_after_a_pointer_that_was_put_back_before_anything_followed_are_listed(
+async def test_uploads_after_a_restored_pointer_are_listed(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     bucket = await grown(store, runtime, 1)
@@ -837,7 +839,7 @@ async def test_an_upload_that_lost_its_race_is_not_retained(
 
 
 @in_loop
-async def test_the_manifest_of_a_damaged_publication_tells_which_composition_was_committed(
+async def test_the_manifest_of_a_damaged_publication_has_the_committed_composition(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     bucket = await grown(store, runtime)
@@ -852,7 +854,7 @@ async def test_the_manifest_of_a_damaged_publication_tells_which_composition_was
 
 
 @in_loop
-async def test_a_chunk_that_cannot_be_read_tells_the_sequences_it_had(
+async def test_an_unreadable_chunk_still_bounds_the_sequence(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     bucket = await grown(store, runtime, 1)
@@ -869,7 +871,7 @@ async def test_a_chunk_that_cannot_be_read_tells_the_sequences_it_had(
 
 
 @in_loop
-async def test_a_chunk_that_is_empty_tells_its_sequences_by_its_key(
+async def test_the_key_of_an_empty_chunk_bounds_the_sequence(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     await grown(store, runtime, 1)
@@ -881,7 +883,7 @@ async def test_a_chunk_that_is_empty_tells_its_sequences_by_its_key(
 
 
 @in_loop
-async def test_a_chunk_that_is_cut_off_tells_what_its_bytes_still_have_beyond_its_key(
+async def test_the_remaining_bytes_of_a_truncated_chunk_bound_the_sequence_above_its_key(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     await grown(store, runtime, 1)
@@ -895,7 +897,7 @@ async def test_a_chunk_that_is_cut_off_tells_what_its_bytes_still_have_beyond_it
 
 
 @in_loop
-async def test_what_a_collection_released_does_not_come_back(
+async def test_a_released_publication_does_not_return(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     bucket = await grown(store, runtime)
@@ -914,7 +916,7 @@ async def test_what_a_collection_released_does_not_come_back(
 
 
 @in_loop
-async def test_an_old_pointer_that_was_put_back_is_brought_up_to_what_came_after_it(
+async def test_a_restored_old_pointer_is_updated_with_later_changes(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     bucket = await grown(store, runtime, 1)
@@ -947,7 +949,7 @@ async def test_an_old_pointer_that_was_put_back_is_brought_up_to_what_came_after
 
 
 @in_loop
-async def test_what_a_reader_here_has_accepted_counts_too(
+async def test_the_sequence_seen_on_this_machine_counts(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     bucket = await grown(store, runtime)
@@ -966,7 +968,7 @@ async def test_what_a_reader_here_has_accepted_counts_too(
 
 
 @in_loop
-async def test_a_pointer_that_is_whole_and_ahead_is_left_alone(
+async def test_a_whole_pointer_above_every_trace_is_left_alone(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     await grown(store, runtime)
@@ -987,7 +989,7 @@ async def test_a_retired_scope_stays_retired(store: MemoryStore, runtime: Inline
 
 
 @in_loop
-async def test_freshness_and_a_damaged_pointer_tell_sequences(
+async def test_freshness_and_a_damaged_pointer_bound_the_sequence(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     await grown(store, runtime)
@@ -1002,7 +1004,7 @@ async def test_freshness_and_a_damaged_pointer_tell_sequences(
 
 
 @in_loop
-async def test_a_damaged_marker_tells_its_sequence(
+async def test_a_damaged_marker_bounds_the_sequence(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     await grown(store, runtime)
@@ -1014,7 +1016,7 @@ async def test_a_damaged_marker_tells_its_sequence(
 
 
 @in_loop
-async def test_files_of_operators_that_cannot_be_read_or_are_large_stop_no_recovery(
+async def test_unreadable_or_large_files_of_operators_stop_no_recovery(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     await grown(store, runtime)
@@ -1035,7 +1037,7 @@ async def test_files_of_operators_that_cannot_be_read_or_are_large_stop_no_recov
 
 
 @in_loop
-async def test_a_missing_state_leaves_a_pointer_that_is_whole_otherwise(
+async def test_a_missing_state_is_removed_from_an_otherwise_whole_pointer(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     bucket = await grown(store, runtime)
@@ -1056,7 +1058,7 @@ async def test_a_missing_state_leaves_a_pointer_that_is_whole_otherwise(
 
 
 @in_loop
-async def test_when_what_is_live_is_damaged_the_newest_that_is_whole_is_live_and_held(
+async def test_if_live_is_damaged_the_newest_whole_state_is_live_and_held(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     await grown(store, runtime)
@@ -1094,7 +1096,7 @@ async def test_a_preview_writes_nothing(store: MemoryStore, runtime: InlineRunti
 
 
 @in_loop
-async def test_a_daemon_that_goes_on_from_the_lost_pointer_loses(
+async def test_a_daemon_that_continues_from_the_lost_pointer_loses(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     bucket = await grown(store, runtime)
@@ -1115,7 +1117,7 @@ LOST, OLD, DAMAGED = "lost", "an older one", "damaged"
     "fault", [each for each in Fault if each not in {Fault.NONE, Fault.REFUSED}]
 )
 @pytest.mark.parametrize("found", [LOST, OLD, DAMAGED])
-def test_an_answer_that_goes_wrong_stops_no_recovery(
+def test_a_faulty_answer_stops_no_recovery(
     runtime: InlineRuntime, fault: Fault, found: str
 ) -> None:
     async def play() -> None:
@@ -1141,7 +1143,7 @@ def test_an_answer_that_goes_wrong_stops_no_recovery(
 
 
 @in_loop
-async def test_a_recovery_that_is_committed_is_told_as_that_though_the_live_tree_cannot_follow(
+async def test_a_committed_recovery_is_reported_although_the_live_tree_cannot_follow(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     await grown(store, runtime)
@@ -1155,7 +1157,7 @@ async def test_a_recovery_that_is_committed_is_told_as_that_though_the_live_tree
 
 
 @in_loop
-async def test_somebody_who_restores_the_pointer_meanwhile_wins(
+async def test_another_writer_that_restores_the_pointer_meanwhile_wins(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     bucket = await grown(store, runtime)
@@ -1172,7 +1174,7 @@ async def test_somebody_who_restores_the_pointer_meanwhile_wins(
 
 
 @in_loop
-async def test_a_signed_pointer_that_is_damaged_is_not_replaced_by_who_cannot_sign(
+async def test_a_damaged_signed_pointer_is_not_replaced_without_a_key(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     await grown(store, runtime)
@@ -1184,7 +1186,7 @@ async def test_a_signed_pointer_that_is_damaged_is_not_replaced_by_who_cannot_si
 
 
 @in_loop
-async def test_a_lost_pointer_of_signed_publications_is_not_replaced_by_who_cannot_sign(
+async def test_a_lost_pointer_of_signed_publications_is_not_replaced_without_a_key(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     bucket = await grown(store, runtime)
@@ -1230,7 +1232,7 @@ async def test_a_crash_at_any_call_can_be_recovered_again(runtime: InlineRuntime
     ["pointer.json", "state-2/*/manifest.json", "history/*", "docker-compose-gen/README.md"],
 )
 @in_loop
-async def test_what_the_store_itself_calls_damaged_stops_no_recovery(
+async def test_an_object_that_the_store_reports_as_damaged_stops_no_recovery(
     store: MemoryStore, runtime: InlineRuntime, damaged: str
 ) -> None:
     bucket = await grown(store, runtime)
@@ -1256,7 +1258,7 @@ async def test_what_the_store_itself_calls_damaged_stops_no_recovery(
 
 
 @in_loop
-async def test_a_pointer_that_the_store_calls_damaged_is_replaced(
+async def test_a_pointer_that_the_store_reports_as_damaged_is_replaced(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     await grown(store, runtime)
@@ -1287,7 +1289,7 @@ async def test_nothing_below_creds_is_read(store: MemoryStore, runtime: InlineRu
     "folder", [f"{layout.states(SCOPE)}state-2", f"{layout.histories(SCOPE)}below"]
 )
 @in_loop
-async def test_what_cannot_be_listed_is_not_taken_for_absent(
+async def test_an_unlistable_folder_is_not_treated_as_absent(
     store: MemoryStore, runtime: InlineRuntime, folder: str
 ) -> None:
     class Barred(FaultyStore):

@@ -52,7 +52,7 @@ def test_pins_are_replayed_in_their_order() -> None:
     assert pinned(recovered(ONE, TWO, entries=entries).pointer) == ["state-2"]
 
 
-def test_a_quarantine_is_replayed_and_its_end() -> None:
+def test_a_quarantine_and_its_end_are_replayed() -> None:
     rejected = recovered(ONE, TWO, entries=changes({"quarantine": REJECTED})).pointer
     lifted = recovered(
         ONE, TWO, entries=changes({"quarantine": REJECTED}, {"lifted": TWO.composition_digest})
@@ -62,7 +62,7 @@ def test_a_quarantine_is_replayed_and_its_end() -> None:
     assert lifted.quarantined == ()
 
 
-def test_a_manifest_tells_a_recovery_what_the_publisher_told_the_pointer() -> None:
+def test_a_manifest_gives_a_recovery_the_same_record_as_the_publisher_gave_the_pointer() -> None:
     state, attempt = make_state(3), "a" * 32
     members = Packer().members(SCOPE, state.files)
     body = manifest.written(state, attempt, AT, members, pack(members))
@@ -74,7 +74,7 @@ def test_a_manifest_tells_a_recovery_what_the_publisher_told_the_pointer() -> No
     assert read == manifest.publication(state, attempt, AT, body)
 
 
-def test_a_mended_pointer_says_what_it_left_out_and_keeps_what_is_there() -> None:
+def test_a_repaired_pointer_reports_what_it_left_out_and_keeps_the_rest() -> None:
     mended = recovered(ONE, THREE, pointer=published(ONE, TWO, THREE))
 
     assert mended.did[0].startswith("left out, because missing or damaged: state-2@")
@@ -88,9 +88,7 @@ def test_a_mended_pointer_says_what_it_left_out_and_keeps_what_is_there() -> Non
     assert any("live as it was" in line for line in mended.did)
 
 
-def test_a_mended_pointer_without_its_live_and_desired_state_goes_to_the_newest_that_is_there() -> (
-    None
-):
+def test_a_repaired_pointer_without_its_live_and_desired_states_uses_the_newest_whole_one() -> None:
     mended = recovered(ONE, TWO, pointer=published(ONE, TWO, THREE)).pointer
 
     assert mended.live is not None
@@ -98,7 +96,7 @@ def test_a_mended_pointer_without_its_live_and_desired_state_goes_to_the_newest_
     assert (mended.live.id, mended.desired.id) == (TWO.id, TWO.id)
 
 
-def test_a_history_whose_chunks_are_gone_is_cut_off_and_that_is_said() -> None:
+def test_a_history_without_its_chunks_is_cut_off_and_reported() -> None:
     pointer = protocol.without_chunk(published(ONE, TWO), OLDER)
     broken = recovered(ONE, TWO, pointer=pointer, chain_holds=False)
 
@@ -107,7 +105,7 @@ def test_a_history_whose_chunks_are_gone_is_cut_off_and_that_is_said() -> None:
     assert broken.pointer.previous_chunk is None
 
 
-def test_a_mended_pointer_keeps_the_chunks_that_are_whole() -> None:
+def test_a_repaired_pointer_keeps_the_whole_chunks() -> None:
     pointer = protocol.without_chunk(published(ONE, TWO, THREE), OLDER)
 
     assert recovered(ONE, THREE, pointer=pointer).pointer.previous_chunk == OLDER

@@ -78,7 +78,7 @@ def live(pointer: Pointer) -> str | None:
     return pointer.live.state if pointer.live else None
 
 
-def test_an_unsigned_change_quarantines_what_is_there_and_not_live() -> None:
+def test_an_unsigned_change_quarantines_only_states_that_are_not_live() -> None:
     in_one = entry(900, quarantined=[rejected(each).model_dump() for each in (ONE, TWO, None)])
     for entries in (quarantined(ONE, TWO, None), (in_one,), (entry(1), *quarantined(TWO), in_one)):
         pointer = recovered(Unsigned(entries=entries)).pointer
@@ -87,7 +87,7 @@ def test_an_unsigned_change_quarantines_what_is_there_and_not_live() -> None:
         assert live(pointer) == "state-2"
 
 
-def test_an_unsigned_change_sets_nothing_free() -> None:
+def test_an_unsigned_change_lifts_no_restriction() -> None:
     signed = protocol.quarantine(SIGNED, writing(3), ONE)
     lifting = entry(900, lifted=ONE.composition_digest, quarantined=[], hold=None)
     pointer = recovered(
@@ -98,15 +98,13 @@ def test_an_unsigned_change_sets_nothing_free() -> None:
     assert pointer.hold == HELD
 
 
-def test_unsigned_changes_that_say_nothing_sensible_are_passed_over() -> None:
+def test_malformed_unsigned_changes_are_skipped() -> None:
     odd = (entry(901, quarantine=7), entry(902, quarantined="x"), entry(903, quarantined=["?", 3]))
 
     assert rejections(recovered(Unsigned(entries=odd)).pointer) == {}
 
 
-def test_a_quarantine_keeps_a_state_that_is_there_from_becoming_live_without_any_signed_pointer() -> (
-    None
-):
+def test_without_a_signed_pointer_a_quarantine_keeps_a_state_from_going_live() -> None:
     unsigned = Unsigned(entries=quarantined(THREE, None))
     told = recovered(unsigned, pointer=None)
 
@@ -115,7 +113,7 @@ def test_a_quarantine_keeps_a_state_that_is_there_from_becoming_live_without_any
     assert told.unknown[2] == COMPARE + "Compare it with what runs"
 
 
-def test_what_a_pointer_without_a_valid_signature_holds_and_quarantines_stays_so() -> None:
+def test_holds_and_quarantines_of_a_pointer_without_a_valid_signature_stay() -> None:
     doubted = published(ONE).model_copy(
         update={"quarantined": (rejected(TWO), rejected()), "hold": HELD}
     )
@@ -128,14 +126,14 @@ def test_what_a_pointer_without_a_valid_signature_holds_and_quarantines_stays_so
     )
 
 
-def test_the_reason_of_the_pointer_counts_more_than_that_of_a_change() -> None:
+def test_the_reason_in_the_pointer_takes_precedence_over_that_of_a_change() -> None:
     doubted = published(ONE).model_copy(update={"quarantined": (rejected(ONE, "of the pointer"),)})
     pointer = recovered(Unsigned(entries=quarantined(ONE), pointer=doubted)).pointer
 
     assert rejections(pointer) == {ONE.composition_digest: "of the pointer"}
 
 
-def test_a_recovery_says_what_it_did_not_take_from_unsigned_changes() -> None:
+def test_a_recovery_reports_what_it_ignored_in_unsigned_changes() -> None:
     unknown = recovered(Unsigned(entries=quarantined(ONE, TWO))).unknown
 
     assert (
@@ -149,17 +147,13 @@ def test_a_recovery_says_what_it_did_not_take_from_unsigned_changes() -> None:
     assert not any(f"whether {ONE.id} is quarantined" in line for line in unknown)
 
 
-def test_a_state_that_is_asked_for_is_not_reported_as_perhaps_quarantined_where_no_change_says_so() -> (
-    None
-):
+def test_a_requested_state_is_reported_as_perhaps_quarantined_only_if_a_change_names_it() -> None:
     unknown = recovered(Unsigned(entries=quarantined(TWO)), live="state-1").unknown
 
     assert not any("is quarantined" in line for line in unknown)
 
 
-def test_what_only_the_marker_of_the_live_tree_follows_is_reported_with_the_command_that_takes_it() -> (
-    None
-):
+def test_a_state_that_only_the_marker_names_is_reported_with_the_command_that_adopts_it() -> None:
     line = (
         f"whether {ONE.id} is live: only the live tree's marker says so; `--live {ONE.id}` takes it"
     )
@@ -169,7 +163,7 @@ def test_what_only_the_marker_of_the_live_tree_follows_is_reported_with_the_comm
     assert line not in recovered(Unsigned()).unknown
 
 
-def test_nothing_is_said_of_signatures_where_all_remains_are_signed_or_no_policy_asks() -> None:
+def test_signatures_are_not_mentioned_if_everything_is_signed_or_no_policy_requires_them() -> None:
     for unsigned in (Unsigned(), None):
         told = recovered(unsigned, ONE, TWO)
 

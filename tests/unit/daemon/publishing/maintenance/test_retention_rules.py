@@ -51,7 +51,7 @@ def judged(pointer: Pointer, policy: Policy = TWO_NEWEST) -> dict[str, str]:
     }
 
 
-def test_the_newest_by_commit_order_stay_and_so_does_what_was_superseded_lately() -> None:
+def test_the_newest_by_commit_order_and_the_recently_superseded_stay() -> None:
     why = judged(published_daily(33))
     assert [state for state, told in why.items() if told.startswith("goes")] == [
         "state-1",
@@ -62,7 +62,7 @@ def test_the_newest_by_commit_order_stay_and_so_does_what_was_superseded_lately(
     assert (why["state-32"], why["state-33"]) == ("one of the newest 2", "live")
 
 
-def test_live_desired_and_pinned_stay_whatever_their_age() -> None:
+def test_live_desired_and_pinned_stay_at_any_age() -> None:
     pointer = published_daily(60)
     first, second = pointer.retained[:2]
     pointer = protocol.rollback(pointer, write(61, 0), first) or pointer
@@ -74,7 +74,7 @@ def test_live_desired_and_pinned_stay_whatever_their_age() -> None:
     assert (why["state-1"], why["state-2"], why["state-60"]) == ("live", "pinned", "desired")
 
 
-def test_what_was_superseded_a_moment_from_now_is_superseded_where_no_days_are_asked_for() -> None:
+def test_with_zero_days_a_slightly_future_time_counts_as_superseded() -> None:
     pointer = protocol.publish(
         published_daily(2), write(3, -0.00001), [make_publication("state-3", 3)]
     )
@@ -84,7 +84,7 @@ def test_what_was_superseded_a_moment_from_now_is_superseded_where_no_days_are_a
     assert judged(pointer, Policy(newest=1, days=1))["state-2"] == "superseded less than 1 days ago"
 
 
-def test_what_tells_no_time_stays() -> None:
+def test_a_publication_without_a_known_time_stays() -> None:
     pointer = published_daily(60)
     for unknown in (None, "yesterday", "2020-01-01T00:00:00"):
         odd = pointer.retained[0].model_copy(update={"superseded_at": unknown})
@@ -109,7 +109,7 @@ def folder(state: str, *, days: float = 2, attempt: str = ATTEMPT) -> Folder:
     )
 
 
-def test_objects_are_put_together_by_attempt_with_the_manifest_first() -> None:
+def test_objects_are_grouped_by_attempt_with_the_manifest_first() -> None:
     names = ("bundle.tar.gz", "manifest.dsse.json", "manifest.json")
     some = [listed(f"states/s1/{ATTEMPT}/{name}", days=days) for days, name in enumerate(names)]
     [found], strays = retention_rules.folders(SCOPE, some)
@@ -126,7 +126,7 @@ def test_objects_are_put_together_by_attempt_with_the_manifest_first() -> None:
     )
 
 
-def test_keys_that_are_of_no_publication_are_strays() -> None:
+def test_keys_of_no_publication_are_unknown() -> None:
     keys = [
         f"states/s1/{ATTEMPT}/notes.txt",
         "states/readme.md",
@@ -154,7 +154,7 @@ def doom(
     return [(type(each).__name__, each.why) for each in verdicts]
 
 
-def test_what_is_retained_is_no_question() -> None:
+def test_retained_publications_are_not_considered() -> None:
     assert doom(folder("s1"), retained=(make_publication("s1", attempt=ATTEMPT),)) == []
     assert (
         len(doom(folder("s1", attempt=OTHER), retained=(make_publication("s1", attempt=ATTEMPT),)))
@@ -162,7 +162,7 @@ def test_what_is_retained_is_no_question() -> None:
     )
 
 
-def test_what_nothing_names_goes_once_the_grace_is_over() -> None:
+def test_unreferenced_objects_are_deleted_after_the_grace() -> None:
     assert doom(folder("s1", days=1.01)) == [("Deletable", "no pointer names it")]
     [(verdict, why)] = doom(folder("s1", days=1))
     assert (verdict, why) == ("Deletable", "no pointer names it")
@@ -179,7 +179,7 @@ def test_the_grace_counts_from_the_youngest_object() -> None:
     assert verdict == "NotYetDeletable"
 
 
-def test_what_was_released_goes_with_its_reason() -> None:
+def test_released_publications_are_deleted_with_their_reason() -> None:
     assert doom(folder("let-go")) == [("Deletable", "old")]
 
 
@@ -194,7 +194,7 @@ def drop(name: object, days: float) -> HistoryEntry:
     )
 
 
-def test_what_the_pointer_had_no_more_room_for_stays_seven_days() -> None:
+def test_publications_dropped_from_a_full_pointer_stay_seven_days() -> None:
     name = f"s1@{ATTEMPT}"
     [(verdict, why)] = doom(folder("s1", days=50), entries=(drop([name], 6.9),))
     assert (verdict, "7 days" in why) == ("NotYetDeletable", True)
@@ -207,16 +207,14 @@ def test_what_the_pointer_had_no_more_room_for_stays_seven_days() -> None:
     ]
 
 
-def test_a_change_that_names_nothing_sensible_spares_nothing() -> None:
+def test_a_malformed_change_retains_nothing() -> None:
     assert (
         doom(folder("s1"), entries=(drop("s1", 1), drop(None, 1), drop([7], 1)))[0][0]
         == "Deletable"
     )
 
 
-def test_the_newest_collection_of_a_history_that_tells_its_time_by_the_stores_clock_is_found() -> (
-    None
-):
+def test_the_newest_collection_with_a_time_of_the_stores_clock_is_found() -> None:
     told = days_ago(7)
     pointer = protocol.collect(published_daily(2), write(3, 0), (), as_of=days_ago(9))
     pointer = protocol.collect(protocol.hold(pointer, write(4, 0)), write(5, 0), (), as_of=told)
@@ -248,7 +246,7 @@ def copy(key: str, days: float) -> Listed:
         ("notes", ""),
     ],
 )
-def test_a_copys_path_is_read_from_its_key(key: str, path: str) -> None:
+def test_the_path_of_a_copy_is_read_from_its_key(key: str, path: str) -> None:
     assert retention_rules.replaced_path(SCOPE, KEPT + key) == path
 
 
@@ -264,7 +262,7 @@ def test_an_old_copy_expires_and_the_newest_of_its_path_never() -> None:
     )
 
 
-def test_no_copy_expires_within_the_grace_however_short_retention_is() -> None:
+def test_no_copy_expires_within_the_grace_with_any_retention() -> None:
     first, second = copy(f"base/a/{'1' * 64}", 0.9), copy(f"base/a/{'2' * 64}", 0.8)
     assert retention_rules.expired(SCOPE, [first, second], Policy(days=0), NOW) == ()
     assert retention_rules.expired(SCOPE, [first, second], Policy(days=0, grace_hours=12), NOW) == (
@@ -329,7 +327,7 @@ policies = st.builds(Policy, newest=st.integers(1, 100), days=st.floats(0, 100))
 
 
 @given(pointers(), policies)
-def test_nothing_live_desired_or_pinned_goes_and_a_pointer_never_retains_more_than_a_hundred(
+def test_nothing_live_desired_or_pinned_is_released_and_at_most_a_hundred_are_retained(
     pointer: Pointer, policy: Policy
 ) -> None:
     assert len(pointer.retained) <= 100
@@ -346,7 +344,7 @@ def test_nothing_live_desired_or_pinned_goes_and_a_pointer_never_retains_more_th
 
 
 @given(pointers(), policies)
-def test_what_one_collection_leaves_another_at_the_same_time_leaves_too(
+def test_a_second_collection_at_the_same_time_releases_nothing_more(
     pointer: Pointer, policy: Policy
 ) -> None:
     released = {
@@ -360,7 +358,7 @@ def test_what_one_collection_leaves_another_at_the_same_time_leaves_too(
 
 
 @given(st.lists(st.integers(0, 40), max_size=8), st.integers(0, 40))
-def test_nothing_is_doomed_within_the_grace(ages: list[int], grace: int) -> None:
+def test_nothing_is_deletable_within_the_grace(ages: list[int], grace: int) -> None:
     stored = [folder(f"s{number}", days=age) for number, age in enumerate(ages)]
     verdicts = retention_rules.plan_deletions(
         stored, (), (), Policy(grace_hours=24 * grace), as_of=NOW, released={}

@@ -52,7 +52,7 @@ def test_a_statement_names_the_manifest_the_archive_and_every_file_with_its_dige
     }
 
 
-def test_an_envelope_is_that_of_dsse_and_is_opened_as_it_was_written() -> None:
+def test_an_envelope_has_the_dsse_form_and_round_trips() -> None:
     body = attestation.enveloped(b"{}", SIGNATURES)
 
     assert json.loads(body) == {

@@ -24,7 +24,7 @@ def document() -> dict[str, Any]:
     return json.loads(said().signed_part())
 
 
-def test_what_is_signed_is_read_back() -> None:
+def test_a_signed_freshness_round_trips() -> None:
     assert Freshness.parse(document(), SCOPE) == said()
 
 
@@ -56,17 +56,17 @@ def test_what_is_signed_is_read_back() -> None:
         (document() | {"scope": "another/scope"}, "is the one of another/scope"),
     ],
 )
-def test_what_is_none_is_refused(signed: object, words: str) -> None:
+def test_an_invalid_freshness_is_refused(signed: object, words: str) -> None:
     with pytest.raises(VerificationFailed, match=words):
         Freshness.parse(signed, SCOPE)
 
 
-def test_one_of_another_scope_does_not_fit_here() -> None:
+def test_a_freshness_of_another_scope_is_refused() -> None:
     with pytest.raises(VerificationFailed, match=f"is the one of {SCOPE}"):
         Freshness.parse(document(), Scope.parse("another/scope"))
 
 
-def test_a_pointer_is_fresh_that_is_the_one_named_or_newer() -> None:
+def test_the_named_pointer_and_any_newer_one_are_fresh() -> None:
     said().check(b"pointer", 3, NOW)
     said().check(b"a newer one", 4, NOW)
     with pytest.raises(VerificationFailed, match="is not the one that"):
@@ -75,7 +75,7 @@ def test_a_pointer_is_fresh_that_is_the_one_named_or_newer() -> None:
         said().check(b"older", 2, NOW)
 
 
-def test_what_has_expired_vouches_for_nothing_and_still_tells_of_an_older_pointer() -> None:
+def test_an_expired_freshness_proves_nothing_and_still_reveals_an_older_pointer() -> None:
     said(minutes=1).check(b"pointer", 3, NOW + timedelta(seconds=59))
     with pytest.raises(VerificationFailed, match="expired at"):
         said(minutes=1).check(b"pointer", 3, NOW + timedelta(seconds=60))
@@ -83,7 +83,7 @@ def test_what_has_expired_vouches_for_nothing_and_still_tells_of_an_older_pointe
         said(minutes=-60).check_not_older(2)
 
 
-def test_it_is_due_after_half_of_its_time_or_with_another_pointer() -> None:
+def test_a_freshness_is_due_after_half_its_lifetime_or_with_another_pointer() -> None:
     assert not said(minutes=5).is_due(b"pointer", NOW, LIFETIME)
     assert said(minutes=4.9).is_due(b"pointer", NOW, LIFETIME)
     assert said(minutes=9).is_due(b"another", NOW, LIFETIME)

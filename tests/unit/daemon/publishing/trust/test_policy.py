@@ -91,7 +91,7 @@ async def refused(store: MemoryStore, words: str, trust: TrustPolicy = POLICY) -
         await read_whole(store, trust)
 
 
-def test_what_a_trusted_key_has_signed_is_accepted() -> None:
+def test_documents_signed_by_a_trusted_key_are_accepted() -> None:
     async def scenario(store: MemoryStore) -> None:
         await signing(store).publish(make_state(1), make_state(2))
         assert (await read_whole(store)).state == "state-2"
@@ -162,7 +162,7 @@ def test_a_longer_or_shorter_pointer_is_refused() -> None:
     run(scenario)
 
 
-def test_of_many_signatures_that_do_not_count_three_reasons_are_told() -> None:
+def test_of_many_rejected_signatures_three_reasons_are_reported() -> None:
     async def scenario(store: MemoryStore) -> None:
         await signing(store).publish(make_state(1))
         body = json.loads((await store.get(layout.pointer(SCOPE))).body)
@@ -183,7 +183,7 @@ def test_of_many_signatures_that_do_not_count_three_reasons_are_told() -> None:
     run(scenario)
 
 
-def test_an_envelope_beyond_its_limit_vouches_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_envelope_above_its_limit_proves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario(store: MemoryStore) -> None:
         await signing(store).publish(make_state(1))
         (key,) = [each.key for each in await store.scan(layout.states(SCOPE)) if "dsse" in each.key]
@@ -243,7 +243,7 @@ def signatures_written(document: Any) -> bytes:
     ).encode()
 
 
-def test_a_manifest_that_has_no_canonical_form_is_damaged() -> None:
+def test_a_manifest_without_a_canonical_form_is_damaged() -> None:
     """The store is not trusted: what stops one reading must not stop the next (recover reads every folder)."""
 
     async def scenario(store: MemoryStore) -> None:
@@ -263,7 +263,7 @@ def test_a_manifest_that_has_no_canonical_form_is_damaged() -> None:
     run(scenario)
 
 
-def test_who_signs_without_the_role_stores_nothing() -> None:
+def test_a_signer_without_the_role_stores_nothing() -> None:
     async def scenario(store: MemoryStore) -> None:
         for trust, words in (
             (TrustPolicy(keys=(OURS.trusted("pointer"),)), "may not sign as publish"),
@@ -295,7 +295,7 @@ def test_a_signature_of_another_kind_of_document_is_refused() -> None:
     run(scenario)
 
 
-def test_a_replayed_older_pointer_is_refused_by_who_has_seen_a_newer_one() -> None:
+def test_a_reader_that_has_seen_a_newer_pointer_refuses_an_older_one() -> None:
     async def scenario(store: MemoryStore) -> None:
         writer = signing(store)
         await writer.publish(make_state(1))
@@ -330,7 +330,7 @@ def test_a_rollback_is_accepted_because_its_pointer_is_newer() -> None:
     run(scenario)
 
 
-def test_a_pointer_of_another_scope_is_refused_though_well_signed() -> None:
+def test_a_pointer_of_another_scope_is_refused_although_its_signature_is_valid() -> None:
     async def scenario(store: MemoryStore) -> None:
         await signing(store).publish(make_state(1))
         body = (await store.get(layout.pointer(SCOPE))).body
@@ -342,7 +342,7 @@ def test_a_pointer_of_another_scope_is_refused_though_well_signed() -> None:
     run(scenario)
 
 
-def test_a_manifest_of_another_scope_or_state_is_refused_though_well_signed() -> None:
+def test_a_manifest_of_another_scope_or_state_is_refused_although_its_signature_is_valid() -> None:
     async def scenario(store: MemoryStore) -> None:
         first = await signing(store).publish(make_state(1))
         await signing(store, name="again").publish(make_state(2))
@@ -358,7 +358,7 @@ def test_a_manifest_of_another_scope_or_state_is_refused_though_well_signed() ->
     run(scenario)
 
 
-def test_what_one_scope_was_shown_vouches_for_nothing_in_another() -> None:
+def test_a_document_verified_in_one_scope_proves_nothing_in_another() -> None:
     """Who may only say what is live elsewhere names a publication that this reader has read, and so keeps."""
 
     async def scenario(store: MemoryStore) -> None:
@@ -403,9 +403,7 @@ def test_what_one_scope_was_shown_vouches_for_nothing_in_another() -> None:
     ],
     ids=["no key", "another key", "publish only", "pointer only", "another scope", "revoked"],
 )
-def test_a_key_that_does_not_count_is_refused_with_the_reason(
-    trust: TrustPolicy, words: str
-) -> None:
+def test_an_unaccepted_key_is_refused_with_the_reason(trust: TrustPolicy, words: str) -> None:
     async def scenario(store: MemoryStore) -> None:
         await signing(store).publish(make_state(1))
         await refused(store, words, trust)
@@ -413,7 +411,7 @@ def test_a_key_that_does_not_count_is_refused_with_the_reason(
     run(scenario)
 
 
-def test_two_keys_at_once_carry_readers_over_an_exchange() -> None:
+def test_two_keys_at_once_let_readers_survive_a_rotation() -> None:
     async def scenario(store: MemoryStore) -> None:
         await signing(store, OURS).publish(make_state(1))
         await signing(store, OURS, OTHER, name="both").publish(make_state(2))
@@ -428,7 +426,7 @@ def test_two_keys_at_once_carry_readers_over_an_exchange() -> None:
     run(scenario)
 
 
-def test_every_writer_signs_and_who_cannot_changes_nothing() -> None:
+def test_every_writer_signs_and_without_a_key_nothing_changes() -> None:
     async def scenario(store: MemoryStore) -> None:
         writer = signing(store)
         await writer.publish(make_state(1))
@@ -444,7 +442,7 @@ def test_every_writer_signs_and_who_cannot_changes_nothing() -> None:
     run(scenario)
 
 
-def test_nobody_makes_live_what_readers_refuse() -> None:
+def test_a_state_that_readers_refuse_does_not_go_live() -> None:
     async def scenario(store: MemoryStore) -> None:
         await Bucket(store, InlineRuntime("before the key")).publish(make_state(1))
         await signing(store).publish(make_state(2))
@@ -478,7 +476,7 @@ async def vouch(
         await store.create(name, Content(signatures_written(document)))
 
 
-def test_freshness_is_demanded_and_a_newer_pointer_needs_none_of_its_own() -> None:
+def test_freshness_is_required_and_a_newer_pointer_needs_no_new_one() -> None:
     async def scenario(store: MemoryStore) -> None:
         await signing(store).publish(make_state(1))
         old = (await store.get(layout.pointer(SCOPE))).body
@@ -494,7 +492,7 @@ def test_freshness_is_demanded_and_a_newer_pointer_needs_none_of_its_own() -> No
     run(scenario)
 
 
-def test_a_pointer_that_is_replaced_and_vouched_for_while_it_is_read_is_fresh() -> None:
+def test_a_pointer_replaced_and_refreshed_during_a_read_is_fresh() -> None:
     async def scenario(store: MemoryStore) -> None:
         await signing(store).publish(make_state(1))
         await vouch(store, 1, (await store.get(layout.pointer(SCOPE))).body)
@@ -525,7 +523,7 @@ def test_a_pointer_that_is_replaced_and_vouched_for_while_it_is_read_is_fresh() 
         ({"body": b"another"}, "is not the one that freshness.json names"),
     ],
 )
-def test_a_freshness_that_does_not_fit_is_refused(change: dict[str, Any], words: str) -> None:
+def test_a_freshness_of_another_pointer_is_refused(change: dict[str, Any], words: str) -> None:
     async def scenario(store: MemoryStore) -> None:
         await signing(store).publish(make_state(1))
         body = change.pop("body", None) or (await store.get(layout.pointer(SCOPE))).body
@@ -538,7 +536,7 @@ def test_a_freshness_that_does_not_fit_is_refused(change: dict[str, Any], words:
 # -- the policy's file
 
 
-def test_a_policy_comes_back_from_its_file() -> None:
+def test_a_policy_round_trips_through_its_file() -> None:
     revoked = Revocation(keyid="0" * 64, reason="r", at="a")
     policy = TrustPolicy(
         keys=(OURS.trusted(scopes=("a/*",)), OTHER.trusted("pointer")),
@@ -585,7 +583,7 @@ def test_a_policy_comes_back_from_its_file() -> None:
         ),
     ],
 )
-def test_a_policy_that_cannot_be_read_whole_is_none(text: bytes, words: str) -> None:
+def test_a_partly_unreadable_policy_is_refused(text: bytes, words: str) -> None:
     with pytest.raises(PolicyUnusable, match=words):
         TrustPolicy.parse(text, "trust.json")
 
@@ -598,7 +596,7 @@ def test_a_reader_without_a_pointer_finds_nothing() -> None:
     run(scenario)
 
 
-def test_what_is_older_than_the_key_hides_no_override_and_stops_no_pass() -> None:
+def test_documents_older_than_the_key_hide_no_override_and_stop_no_pass() -> None:
     async def scenario(store: MemoryStore) -> None:
         await Bucket(store, InlineRuntime("before")).publish(make_state(1))
         daemon = Bucket(store, InlineRuntime("writer"), signers=[OURS.signer])

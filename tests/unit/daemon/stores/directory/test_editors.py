@@ -136,7 +136,7 @@ NEW = Content(b"new", tag={"n": "2"})
 
 @pytest.mark.parametrize("save", SAVES, ids=lambda save: save.__name__)
 @pytest.mark.parametrize("verb", ["replace", "delete"])
-def test_what_an_editor_saves_at_the_last_moment_is_back_in_its_place(
+def test_a_save_at_the_last_moment_is_restored(
     file: Path, version: Version, verb: str, save: Save, tmp_path: Path
 ) -> None:
     expected = tmp_path / "expected"
@@ -155,7 +155,7 @@ def test_what_an_editor_saves_at_the_last_moment_is_back_in_its_place(
     assert temporaries(file) == []
 
 
-def test_a_save_while_the_new_file_is_being_staged_is_seen_before_anything_moves(
+def test_a_save_while_the_new_file_is_staged_is_noticed_before_the_exchange(
     file: Path, version: Version
 ) -> None:
     class SavedDuringStaging(PassingFileSystem):
@@ -186,9 +186,7 @@ def test_the_newest_of_many_saves_wins(file: Path, version: Version, number: int
     assert temporaries(file) == []
 
 
-def test_a_file_that_is_saved_for_ever_is_kept_aside_in_the_end(
-    file: Path, version: Version
-) -> None:
+def test_a_file_that_is_saved_endlessly_is_finally_kept_aside(file: Path, version: Version) -> None:
     store = store_of(file, *[saving(str(each)) for each in range(100)])
 
     with pytest.raises(StoreUnavailable, match="its last version is in"):

@@ -355,7 +355,7 @@ async def objects_can_be_written(
 
 
 @pytest.mark.parametrize("place", PLACES, ids=lambda place: place.name)
-def test_a_fault_of_one_place_stays_its_own(sound: Path, tmp_path: Path, place: Place) -> None:
+def test_a_fault_at_one_path_affects_no_other(sound: Path, tmp_path: Path, place: Place) -> None:
     root = tmp_path / "bucket"
     shutil.copytree(sound, root)
     path = root / place.path

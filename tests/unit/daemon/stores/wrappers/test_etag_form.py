@@ -53,7 +53,7 @@ class Scene:
         return [each.key for each in asyncio.run(self.server.scan(""))]
 
 
-def test_a_server_that_takes_quotes_is_asked_nothing_more():
+def test_a_server_that_accepts_quotes_gets_no_further_request():
     scene = Scene(None, Blind)
 
     asyncio.run(scene.settled())
@@ -62,7 +62,7 @@ def test_a_server_that_takes_quotes_is_asked_nothing_more():
     assert [key for _, key in scene.server.writes] == ["key", "key"]
 
 
-def test_a_server_that_takes_no_quotes_is_found_out_once():
+def test_a_server_that_accepts_no_quotes_is_detected_once():
     scene = Scene(Refusing, None)
 
     async def play() -> None:
@@ -82,7 +82,7 @@ def test_a_server_that_takes_no_quotes_is_found_out_once():
 
 
 @pytest.mark.parametrize("unquoted", [Refusing, Blind])
-def test_a_server_that_takes_neither_form_or_ignores_one_gets_no_blind_write(unquoted):
+def test_a_server_that_accepts_neither_form_or_ignores_one_gets_no_unconditional_write(unquoted):
     scene = Scene(Refusing, unquoted)
 
     with pytest.raises(ConditionFailed):
@@ -95,7 +95,7 @@ def test_a_server_that_takes_neither_form_or_ignores_one_gets_no_blind_write(unq
     )
 
 
-def test_a_race_that_is_lost_is_no_doubt():
+def test_a_lost_race_raises_no_doubt_about_the_form():
     scene = Scene(None, Blind)
 
     async def play() -> None:
@@ -111,7 +111,7 @@ def test_a_race_that_is_lost_is_no_doubt():
 
 
 @pytest.mark.parametrize(("settled", "probes"), [(False, 3), (True, 0)])
-def test_a_refusal_by_a_server_that_takes_quotes_stays_a_refusal(settled, probes):
+def test_a_refusal_by_a_server_that_accepts_quotes_stays_a_refusal(settled, probes):
     """Somebody wrote and put the same content back while our write was under way: the version is the same again."""
     scene = Scene(None, Blind)
 
@@ -144,7 +144,7 @@ def test_a_refusal_by_a_server_that_takes_quotes_stays_a_refusal(settled, probes
     assert not any(key.startswith(".rebundle/probe/") for key in scene.listed())
 
 
-def test_what_a_crash_left_of_the_doubt_is_used_and_removed():
+def test_the_test_object_left_by_a_crash_is_used_and_removed():
     scene = Scene(Refusing, None)
     left = f".rebundle/probe/{InlineRuntime().random_id()[:2]}-quotes"
     asyncio.run(scene.server.create(left, Content(b"left")))

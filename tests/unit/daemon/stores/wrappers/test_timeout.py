@@ -47,7 +47,7 @@ def play():
         ("delete", ("a", Version("1")), OutcomeUnknown, 120),
     ],
 )
-def test_an_operation_that_hangs_ends_at_the_limit_and_says_what_is_known(
+def test_a_hanging_operation_ends_at_the_limit_with_the_matching_error(
     play, operation, arguments, error, seconds
 ):
     async def story():
@@ -68,7 +68,7 @@ class ManyPages(MemoryStore):
         return await super().scan(prefix)
 
 
-def test_a_listing_of_many_pages_takes_longer_than_one_call_may(play):
+def test_a_listing_of_many_pages_may_take_longer_than_one_call(play):
     async def story():
         store = LimitedStore(ManyPages(InlineRuntime()), 120)
         await store.create("a/b", Content(b"1"))
@@ -77,7 +77,7 @@ def test_a_listing_of_many_pages_takes_longer_than_one_call_may(play):
     play(story())
 
 
-def test_within_the_limit_it_is_the_store_itself():
+def test_within_the_limit_calls_pass_unchanged():
     async def story():
         store = LimitedStore(MemoryStore(InlineRuntime()), 10)
         version = await store.create("a/b", Content(b"1"))

@@ -56,7 +56,7 @@ def test_a_store_that_ignores_conditions_gets_no_write(
     asyncio.run(scenario())
 
 
-def test_of_writes_side_by_side_one_asks() -> None:
+def test_of_concurrent_writes_one_checks_the_store() -> None:
     """The failure of the first cancels the second: it must not be cancelled between its own question and the clean-up."""
 
     async def scenario() -> None:
@@ -114,7 +114,7 @@ def test_reading_and_deleting_cost_nothing_more() -> None:
         (Fault.REFUSED, StoreRefused),
     ],
 )
-def test_what_could_not_be_seen_is_asked_again_and_nothing_is_written(
+def test_an_inconclusive_check_is_repeated_and_nothing_is_written(
     fault: Fault, error: type[Exception]
 ) -> None:
     async def scenario() -> None:
