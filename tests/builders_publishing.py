@@ -67,10 +67,12 @@ def progress(
 def published(*publications: Publication, start: Pointer | None = None) -> Pointer:
     """A pointer after one publish for each publication."""
     pointer = start or protocol.absent(SCOPE)
-    for each in publications:
-        highest = max(pointer.highest_revision.producer, each.revision.producer)
-        counters = progress(highest, each.revision.derived, {"journal:1": pointer.sequence + 1})
-        pointer = protocol.publish(pointer, writing(pointer.sequence + 1), [each], counters)
+    for publication in publications:
+        highest = max(pointer.highest_revision.producer, publication.revision.producer)
+        counters = progress(
+            highest, publication.revision.derived, {"journal:1": pointer.sequence + 1}
+        )
+        pointer = protocol.publish(pointer, writing(pointer.sequence + 1), [publication], counters)
     return pointer
 
 
@@ -151,7 +153,7 @@ async def tree(
     store: ObjectStore, prefix: str = f"{SCOPE}/docker-compose-gen/"
 ) -> dict[str, bytes]:
     """Every object below a prefix, without the live tree's marker."""
-    listed = [each.key for each in await store.scan(prefix)]
+    listed = [entry.key for entry in await store.scan(prefix)]
     bodies = {key.removeprefix(prefix): (await store.get(key)).body for key in listed}
     bodies.pop(".rebundle.json", None)
     return bodies

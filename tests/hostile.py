@@ -81,7 +81,7 @@ def _in_defaults(document: Callable[[str], dict[str, Any]]) -> Put:
         except ValidationError as error:
             found = error.errors(include_url=False)
             raise Refused(
-                *((".".join(map(str, each["loc"])), each["msg"]) for each in found)
+                *((".".join(map(str, item["loc"])), item["msg"]) for item in found)
             ) from error
 
     return put

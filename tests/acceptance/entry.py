@@ -291,11 +291,11 @@ def main() -> None:
     match sys.argv[1:]:
         case ["kills", folder, name]:
             gc.freeze()
-            story = next(each for each in STORIES if each.name == name)
+            story = next(item for item in STORIES if item.name == name)
             print(json.dumps(kill_at_every_boundary(Path(folder), story)))
         case ["kills-on", folder, name, url, query]:
             gc.freeze()
-            story = next(each for each in STORIES if each.name == name)
+            story = next(item for item in STORIES if item.name == name)
             print(json.dumps(kill_on_a_server(Path(folder), story, url, query)))
         case ["daemon", bucket, journal, boundary]:
             daemon(bucket, journal, int(boundary))

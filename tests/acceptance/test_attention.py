@@ -40,7 +40,7 @@ def degraded(port: int) -> dict[str, str]:
         checks = json.loads(connection.getresponse().read())["checks"]
     finally:
         connection.close()
-    return {each["name"]: each["detail"] for each in checks if each["degraded"]}
+    return {check["name"]: check["detail"] for check in checks if check["degraded"]}
 
 
 def test_a_prune_and_a_collection_that_fail_are_conditions_until_they_succeed(

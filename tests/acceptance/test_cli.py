@@ -108,7 +108,7 @@ def test_a_scenario_from_events_to_a_rollback_and_back(
     send = ("send", "-", "--to", daemon, "--wait")
     sent = rebundle(*send, "-o", "json", stdin=json.dumps([state(1, 2), state(2, 3)]))
     assert sent.code == 0, sent.err
-    assert [each["scopes"][0]["outcome"] for each in sent.json["events"]] == [
+    assert [item["scopes"][0]["outcome"] for item in sent.json["events"]] == [
         "published",
         "published",
     ]
@@ -121,10 +121,10 @@ def test_a_scenario_from_events_to_a_rollback_and_back(
     model = model_document("101", version="9")
     again = [event("m1", "model_version.created", {"model": model}), state(2, 3)]
     known = rebundle(*send, "-o", "json", stdin="\n".join(map(json.dumps, again))).json["events"]
-    assert [each["known"] for each in known] == [False, True]
+    assert [receipt["known"] for receipt in known] == [False, True]
 
     states = rebundle("states", SCOPE, "-o", "json").json["states"]
-    assert [each["revision"] for each in states] == ["2.1", "2", "1"]
+    assert [item["revision"] for item in states] == ["2.1", "2", "1"]
 
     faulty = rebundle("send", "-", "--to", daemon, stdin=json.dumps(state(3, 0)))
     assert faulty.code == 1
@@ -166,8 +166,8 @@ def test_an_event_that_does_not_fit_its_scope_becomes_a_dead_letter_that_can_be_
     assert later.code == 0
     assert rebundle("dead-letters", "list", "-o", "json").json["dead_letters"] == []
     assert [
-        each["published"][0].split("@")[0][:9]
-        for each in rebundle("history", SCOPE, "-o", "json").json["history"]
+        entry["published"][0].split("@")[0][:9]
+        for entry in rebundle("history", SCOPE, "-o", "json").json["history"]
     ][-1] == "state-1"
 
 

@@ -56,7 +56,7 @@ def test_a_kill_at_any_write_loses_nothing_tears_nothing_and_ends_the_same(
     folder: Path, story: Story
 ) -> None:
     found = kills(folder, story)
-    print({each: found[each] for each in ("kills", "unaccepted", "reads")})
+    print({item: found[item] for item in ("kills", "unaccepted", "reads")})
 
     assert found["end"] == 0, "the last one was not killed, and ended well"
     assert found["kills"] > 20
@@ -67,7 +67,7 @@ def test_a_kill_at_any_write_loses_nothing_tears_nothing_and_ends_the_same(
     assert found["wrong"] == [], found["expected"]
     assert found["expected"]["waits"] == 0
     assert set(found["expected"]["outcomes"]) == {
-        each.id for each in (*story.before, *story.events)
+        item.id for item in (*story.before, *story.events)
     }
 
 
@@ -106,7 +106,7 @@ def test_a_daemon_killed_in_a_publication_completes_it_at_its_next_start(
         asyncio.run(until_in_step(bucket, [GOLDEN]))
         assert daemon.stop() == 0
 
-    told = outcomes(journal, [each.id for each in story.events])
+    told = outcomes(journal, [event.id for event in story.events])
     assert [outcome and outcome.kind for lanes in told.values() for outcome in lanes.values()] == [
         "published"
     ]

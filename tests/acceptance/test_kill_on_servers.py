@@ -114,7 +114,7 @@ def test_a_kill_at_any_write_to_a_server_loses_nothing_tears_nothing_and_ends_th
     server: Server, story: Story, tmp_path: Path
 ) -> None:
     found = kills(tmp_path, story, server)
-    print({each: found[each] for each in ("kills", "unaccepted", "reads")})
+    print({item: found[item] for item in ("kills", "unaccepted", "reads")})
 
     assert found["end"] == 0, "the last one was not killed, and ended well"
     assert found["kills"] > 15
@@ -123,5 +123,5 @@ def test_a_kill_at_any_write_to_a_server_loses_nothing_tears_nothing_and_ends_th
     assert found["torn"] == []
     assert found["wrong"] == [], found["expected"]
     assert set(found["expected"]["outcomes"]) == {
-        each.id for each in (*story.before, *story.events)
+        item.id for item in (*story.before, *story.events)
     }

@@ -68,17 +68,18 @@ class DurableSource:
 
     async def record(self, _scope: str, commit: str, outcomes: Mapping[Position, Outcome]) -> None:
         self.kept |= {
-            at: (*self.kept.get(at, ()), Recorded(each, commit)) for at, each in outcomes.items()
+            at: (*self.kept.get(at, ()), Recorded(outcome, commit))
+            for at, outcome in outcomes.items()
         }
 
     async def withdraw(self, _scope: str, commit: str) -> None:
         self.kept = {
-            at: tuple(each for each in told if each.commit != commit)
+            at: tuple(sample for sample in told if sample.commit != commit)
             for at, told in self.kept.items()
         }
 
     async def settle(self, _scope: str, outcomes: Mapping[Position, Outcome]) -> None:
-        self.kept |= {at: (Recorded(each, None),) for at, each in outcomes.items()}
+        self.kept |= {at: (Recorded(outcome, None),) for at, outcome in outcomes.items()}
         self.settled |= set(outcomes)
         self._mark("settled")
 
@@ -115,10 +116,10 @@ class Daemon:
         )
 
     async def publish(self, waiting: Sequence[Delivery]) -> None:
-        left = [each for each in waiting if each.position not in self.source.settled]
+        left = [delivery for delivery in waiting if delivery.position not in self.source.settled]
         while left:
             done = await self.pipeline.process(GOLDEN, left)
-            left = [each for each in left if each.position not in done]
+            left = [item for item in left if item.position not in done]
         assert isinstance(await self.pipeline.reconcile(GOLDEN), Synced)
 
     async def account(self) -> dict[str, Any]:
@@ -135,12 +136,12 @@ class Daemon:
             ),
             "history": [entry.sequence for entry in pointer.history],
             "live tree": {
-                each.key: hashlib.sha256((await self.bucket.store.get(each.key)).body).hexdigest()
-                for each in listed
-                if each.key.startswith(tree) and each.key != f"{tree}{layout.MARKER}"
+                item.key: hashlib.sha256((await self.bucket.store.get(item.key)).body).hexdigest()
+                for item in listed
+                if item.key.startswith(tree) and item.key != f"{tree}{layout.MARKER}"
             },
             # Our own bytes, cut short, are not to be taken for somebody else's.
-            "kept aside": [each.key for each in listed if "/replaced/" in each.key],
+            "kept aside": [item.key for item in listed if "/replaced/" in item.key],
         }
 
 
@@ -249,8 +250,8 @@ def named(name: str) -> Story:
 @pytest.mark.parametrize("story", STORIES, ids=lambda story: story.name)
 def test_no_power_cut_loses_or_tears_a_publication(story: Story) -> None:
     async def replay() -> tuple[int, list[str]]:
-        said = [each async for each in made.violations(made.log)]
-        return len(said), [each for each in said if each]
+        said = [violation async for violation in made.violations(made.log)]
+        return len(said), [item for item in said if item]
 
     made = recorded(story)
     states, broken = asyncio.run(replay())

@@ -78,7 +78,7 @@ def test_two_daemons_on_one_bucket_leave_one_history_without_gaps_and_settle_eve
 
     pointers = asyncio.run(checked_pointers(bucket))
     for at in (0, 1):
-        told = outcomes(journals[at], [each.id for each in (*first, *sent[at])])
+        told = outcomes(journals[at], [item.id for item in (*first, *sent[at])])
         kinds = [outcome and outcome.kind for lanes in told.values() for outcome in lanes.values()]
         assert len(kinds) == len(first) + len(sent[at])
         assert set(kinds) <= {
@@ -143,8 +143,8 @@ def together(act: Callable[[int], None]) -> None:
 
 
 def send(port: int, events: Sequence[Event]) -> None:
-    for each in events:
-        answer = post(port, each)
+    for event in events:
+        answer = post(port, event)
         assert answer is not None
         assert answer.status == 202, answer.body
 

@@ -36,12 +36,12 @@ class Series:
     @property
     def cpu(self) -> float:
         """Median."""
-        return statistics.median(each.cpu for each in self.rounds)
+        return statistics.median(round_.cpu for round_ in self.rounds)
 
     @property
     def wall(self) -> float:
         """Median."""
-        return statistics.median(each.wall for each in self.rounds)
+        return statistics.median(round_.wall for round_ in self.rounds)
 
 
 def ratio(one: Series, other: Series, *, by: str = "cpu") -> float:

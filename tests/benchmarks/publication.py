@@ -193,19 +193,21 @@ async def one(server: Server, milliseconds: int, models: int, rounds: int, folde
         server.name,
         milliseconds,
         models,
-        median(lambda each: each.committed * 1e3),
-        median(lambda each: each.floor * 1e3),
-        median(lambda each: each.committed / each.floor),
-        max(len(each.commit) for each in taken),
-        max(in_a_row(each.commit) for each in taken),
-        median(lambda each: each.synced * 1e3),
-        max(len(each.sync) for each in taken),
-        max(in_a_row(each.sync) for each in taken),
+        median(lambda sample: sample.committed * 1e3),
+        median(lambda item: item.floor * 1e3),
+        median(lambda sample: sample.committed / sample.floor),
+        max(len(sample.commit) for sample in taken),
+        max(in_a_row(sample.commit) for sample in taken),
+        median(lambda sample: sample.synced * 1e3),
+        max(len(sample.sync) for sample in taken),
+        max(in_a_row(sample.sync) for sample in taken),
         median(
-            lambda each: sum(one.sent + one.received for one in (*each.commit, *each.sync)) / 1e3
+            lambda sample: (
+                sum(one.sent + one.received for one in (*sample.commit, *sample.sync)) / 1e3
+            )
         ),
-        median(lambda each: each.idle * 1e3),
-        max(len(each.rest) for each in taken),
+        median(lambda sample: sample.idle * 1e3),
+        max(len(sample.rest) for sample in taken),
     )
 
 
@@ -301,7 +303,7 @@ async def rate(server: Server, milliseconds: int, scopes: int, folder: Path) -> 
 
 
 async def _settle(scene: Scene, first: Sequence[Any], name: Scope) -> None:
-    (mine,) = (each for each in first if each.id.startswith(f"{name}/"))
+    (mine,) = (item for item in first if item.id.startswith(f"{name}/"))
     await scene.accept(mine)
     delivery = await scene.journal.next()
     await scene.pipeline.process(Scope.parse(delivery.scopes[0]), [delivery])
@@ -324,7 +326,7 @@ def _first(models: int) -> Any:
 
 
 async def _bodies(store: ObjectStore) -> tuple[bytes, bytes, bytes]:
-    keys = [each.key for each in await store.scan(f"{GOLDEN}/states/")]
+    keys = [entry.key for entry in await store.scan(f"{GOLDEN}/states/")]
     found = [
         (await store.get(next(key for key in keys if key.endswith(name)))).body
         for name in ("bundle.tar.gz", "manifest.json")

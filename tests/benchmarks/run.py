@@ -88,7 +88,9 @@ def _result(
     *,
     by: str = "cpu",
 ) -> Result:
-    detail = {name: round(getattr(each, by) * 1e3, 3) for name, each in series.items()}
+    detail = {
+        name: round(getattr(participant, by) * 1e3, 3) for name, participant in series.items()
+    }
     reached = wanted.judge(value) if wanted else None
     return Result(goal, what, models, round(value, 3), unit, str(wanted or ""), reached, detail)
 
@@ -182,8 +184,8 @@ def scaling(_: int) -> Iterator[Result]:
         at_most(2.5),
         series,
     )
-    each = (series["2,000"].cpu - series["500"].cpu) / 1_500 * 1e6
-    yield _result("P3", "for each unchanged model", 2_000, each, "µs", at_most(3), series)
+    slope = (series["2,000"].cpu - series["500"].cpu) / 1_500 * 1e6
+    yield _result("P3", "for each unchanged model", 2_000, slope, "µs", at_most(3), series)
 
 
 def templates(models: int) -> Iterator[Result]:
@@ -194,7 +196,7 @@ def templates(models: int) -> Iterator[Result]:
         job.with_image(composition, f"registry.example.com/other/image:{n}")
         for n in range(rounds + 1)
     ]
-    values = [job.template_values(each) for each in changed]
+    values = [job.template_values(item) for item in changed]
     jinja = peers.Jinja.of(composition)
     if job.sha256(jinja.render(job.template_values(composition))) != digest:
         raise AssertionError("the jinja2 template makes other bytes")
@@ -531,7 +533,7 @@ def main() -> int:
             {
                 "at": time.strftime("%Y-%m-%d %H:%M"),
                 "machine": measure.machine(),
-                "results": [asdict(each) for each in results],
+                "results": [asdict(result) for result in results],
             },
             indent=1,
         )

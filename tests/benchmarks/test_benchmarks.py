@@ -9,7 +9,7 @@ from tests.benchmarks.wire import Request, in_a_row
 
 
 def series(*walls: float) -> Series:
-    return Series(tuple(Timing(each, each) for each in walls))
+    return Series(tuple(Timing(wall, wall) for wall in walls))
 
 
 def test_a_ratio_is_the_median_of_the_ratios_of_the_rounds():
@@ -23,7 +23,7 @@ def test_participants_take_turns_and_the_first_round_does_not_count():
     )
 
     assert calls == [("a", 0), ("b", 0), ("a", 1), ("b", 1), ("a", 2), ("b", 2)]
-    assert [len(each.rounds) for each in taken.values()] == [2, 2]
+    assert [len(item.rounds) for item in taken.values()] == [2, 2]
 
 
 def test_a_template_of_the_whole_file_makes_the_bytes_that_are_rendered():
@@ -37,8 +37,8 @@ def test_a_template_of_the_whole_file_makes_the_bytes_that_are_rendered():
 def test_a_script_with_ruamel_makes_the_bytes_that_are_rendered():
     composition, image = job.mixed(5), "registry.example.com/other/image:9"
     before, after = (
-        job.compose_file(job.Daemon().render(each)).decode()
-        for each in (composition, job.with_image(composition, image))
+        job.compose_file(job.Daemon().render(item)).decode()
+        for item in (composition, job.with_image(composition, image))
     )
 
     assert before != after

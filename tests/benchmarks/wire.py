@@ -37,9 +37,9 @@ class Request:
 def in_a_row(requests: Sequence[Request]) -> int:
     """How many of them had to wait for one another at least: the most that do not overlap."""
     count, until = 0, float("-inf")
-    for each in sorted(requests, key=lambda each: each.ended):
-        if each.begun >= until:
-            count, until = count + 1, each.ended
+    for request in sorted(requests, key=lambda item: item.ended):
+        if request.begun >= until:
+            count, until = count + 1, request.ended
     return count
 
 
@@ -51,7 +51,7 @@ class Wire:
 
     def taken(self) -> list[Request]:
         """Every request since the last time this was asked."""
-        return [Request(*each) for each in httpx.get(self.address + _RECORD, timeout=30).json()]
+        return [Request(*item) for item in httpx.get(self.address + _RECORD, timeout=30).json()]
 
 
 @contextlib.contextmanager

@@ -172,7 +172,7 @@ def races_to_replace(arena: Arena, rounds: int, writers: int = WRITERS) -> list[
 
 def faults(ended: Sequence[Round], losers: frozenset[int]) -> list[str]:
     """What was wrong, round by round."""
-    found = ((turn, each.fault(losers)) for turn, each in enumerate(ended))
+    found = ((turn, item.fault(losers)) for turn, item in enumerate(ended))
     return [f"round {turn}: {fault}" for turn, fault in found if fault is not None]
 
 
@@ -187,17 +187,17 @@ def _released_together(address: str, requests: Sequence[bytes]) -> tuple[int, ..
     host, port = urllib.parse.urlsplit(address).hostname, urllib.parse.urlsplit(address).port
     sockets = [socket.create_connection((host, port), _LIMIT_SECONDS) for _ in requests]
     try:
-        for each, request in zip(sockets, requests, strict=True):
-            each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for item, request in zip(sockets, requests, strict=True):
+            item.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             # Closing must leave nothing behind: ten thousand rounds would use up the ports.
-            each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            each.sendall(request[:-1])
-        for each, request in zip(sockets, requests, strict=True):
-            each.send(request[-1:])
+            item.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            item.sendall(request[:-1])
+        for item, request in zip(sockets, requests, strict=True):
+            item.send(request[-1:])
         return tuple(map(_status, sockets))
     finally:
-        for each in sockets:
-            each.close()
+        for item in sockets:
+            item.close()
 
 
 def _status(answering: socket.socket) -> int:

@@ -128,12 +128,12 @@ def test_an_unacknowledged_event_is_delivered_again_after_a_restart(play):
         await bench.source.settle(TWO, {done: LATE})
         await bench.restart()
         assert [(await bench.source.next()).position for _ in range(2)] == [half, untouched]
-        assert {each.position for each in await bench.source.waiting(ONE)} & {
+        assert {delivery.position for delivery in await bench.source.waiting(ONE)} & {
             half,
             done,
             untouched,
         } == {untouched}
-        assert {each.position for each in await bench.source.waiting(TWO)} & {
+        assert {delivery.position for delivery in await bench.source.waiting(TWO)} & {
             half,
             done,
             untouched,
@@ -151,12 +151,21 @@ def test_the_waiting_events_of_a_scope_come_in_order_up_to_a_position(play):
             await bench.append(number, scopes)
             for number, scopes in (("1", (ONE,)), ("2", (TWO,)), ("3", (ONE, TWO)), ("4", (ONE,)))
         ]
-        assert [each.position for each in await bench.source.waiting(ONE)] == [one, two, three]
-        assert [each.position for each in await bench.source.waiting(ONE, two)] == [one, two]
-        assert [each.position for each in await bench.source.waiting(ONE, three, 1)] == [one]
-        assert [each.scopes for each in await bench.source.waiting(TWO)] == [(TWO,), (TWO,)]
+        assert [delivery.position for delivery in await bench.source.waiting(ONE)] == [
+            one,
+            two,
+            three,
+        ]
+        assert [delivery.position for delivery in await bench.source.waiting(ONE, two)] == [
+            one,
+            two,
+        ]
+        assert [delivery.position for delivery in await bench.source.waiting(ONE, three, 1)] == [
+            one
+        ]
+        assert [delivery.scopes for delivery in await bench.source.waiting(TWO)] == [(TWO,), (TWO,)]
         assert list(await bench.source.waiting(ONE, Position("other:1", 99))) == []
-        assert elsewhere not in [each.position for each in await bench.source.waiting(ONE)]
+        assert elsewhere not in [delivery.position for delivery in await bench.source.waiting(ONE)]
 
     play(story)
 
@@ -168,7 +177,7 @@ def test_the_scopes_of_an_event_are_remembered_and_the_first_assignment_stays(pl
         await bench.source.assign(position, ["other/edge"])
         await bench.restart()
         assert (await bench.source.next()).scopes == (TWO, ONE)
-        assert {each.position for each in await bench.source.waiting("other/edge")} & {
+        assert {delivery.position for delivery in await bench.source.waiting("other/edge")} & {
             position
         } == set()
 
@@ -194,7 +203,7 @@ def test_a_recorded_outcome_is_known_after_a_restart_and_the_event_still_waits(p
         both = Recorded(LATE, "first"), Recorded(GOOD, "second")
         assert await bench.source.recorded(ONE, [position]) == {position: both}
         assert await bench.source.recorded(TWO, [position]) == {}
-        assert {each.position for each in await bench.source.waiting(ONE)} & {position} == {
+        assert {delivery.position for delivery in await bench.source.waiting(ONE)} & {position} == {
             position
         }
         assert (await bench.source.next()).position == position
@@ -232,7 +241,7 @@ def test_a_failure_leaves_an_event_waiting(play):
     async def story(bench):
         position = await bench.append("1")
         await bench.source.note_failure(ONE, [position], "bucket is away")
-        assert {each.position for each in await bench.source.waiting(ONE)} & {position} == {
+        assert {delivery.position for delivery in await bench.source.waiting(ONE)} & {position} == {
             position
         }
 
@@ -252,7 +261,9 @@ def test_a_reinstated_source_delivers_waiting_events_under_a_new_instance(play):
         assert again.position.instance == bench.source.instance != before
         assert await bench.source.recorded(ONE, [again.position]) == {}
         # Positions of the old instance say nothing any more.
-        assert {each.position for each in await bench.source.waiting(ONE)} & {waiting} == set()
+        assert {delivery.position for delivery in await bench.source.waiting(ONE)} & {
+            waiting
+        } == set()
 
     play(story)
 

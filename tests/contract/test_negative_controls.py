@@ -189,7 +189,7 @@ def test_one_request_before_the_first_write_detects_what_the_probe_detects(
         store = opened.store(runtime, "guarded")
         guarded = GuardedStore(store, runtime)
         written = asyncio.run(_taken(guarded))
-        left = [each.key for each in asyncio.run(store.scan(""))]
+        left = [entry.key for entry in asyncio.run(store.scan(""))]
         store.close()
 
     assert written != broken.is_seen_by_probe

@@ -87,8 +87,8 @@ def test_a_rotten_object_is_one_failed_check_and_recover_continues_without_it(
 
     assert verified.returncode == 5, verified.stderr
     rows = {
-        each["what"].split("@")[0]: each["problem"]
-        for each in json.loads(verified.stdout)["checks"]
+        check["what"].split("@")[0]: check["problem"]
+        for check in json.loads(verified.stdout)["checks"]
     }
     assert [what for what, problem in rows.items() if problem] == ["state state-1", "live tree"]
     assert all("is damaged" in problem for problem in rows.values() if problem)
@@ -96,9 +96,9 @@ def test_a_rotten_object_is_one_failed_check_and_recover_continues_without_it(
     (attention,) = json.loads(status.stdout)["scopes"][0]["attention"]
     assert "is damaged" in attention
     assert lost.returncode == 5
-    assert [each["what"] for each in json.loads(lost.stdout)["checks"]] == ["pointer"]
+    assert [check["what"] for check in json.loads(lost.stdout)["checks"]] == ["pointer"]
     assert recovered.returncode == 0, recovered.stderr
     assert "left out state-1@" in recovered.stdout + recovered.stderr
-    assert {each["what"].split(",")[0]: each["ok"] for each in json.loads(after.stdout)["checks"]}[
-        "pointer"
-    ]
+    assert {
+        check["what"].split(",")[0]: check["ok"] for check in json.loads(after.stdout)["checks"]
+    }["pointer"]

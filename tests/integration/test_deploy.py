@@ -150,8 +150,8 @@ def test_a_link_in_the_place_of_a_new_file_is_not_followed(
     (tools / "mktemp").write_text(
         f'#!/bin/sh\nln -s "{victim}" "{folder}/.new.chosen"; echo "{folder}/.new.chosen"\n'
     )
-    for each in tools.iterdir():
-        each.chmod(0o755)
+    for path in tools.iterdir():
+        path.chmod(0o755)
     (folder / ".new.known").symlink_to(victim)
     monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
 

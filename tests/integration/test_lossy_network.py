@@ -218,9 +218,9 @@ async def clients() -> AsyncIterator[Opened]:
         yield partial(open_bucket, runtime=runtime, gcs_write_seconds=0, around=keep)
     finally:
         await asyncio.to_thread(runtime.close)
-        for each in stores:
-            if isinstance(each, GcsStore):
-                each.close()
+        for item in stores:
+            if isinstance(item, GcsStore):
+                item.close()
         gc.collect()
 
 
@@ -262,7 +262,7 @@ async def check(played: Play, *revisions: int, others: int = 0, conflicts: int =
     assert len(played.network.writes("*/pointer.json")) == len(revisions)
     assert played.scene.watcher.conflicts == conflicts
     immutable = Counter(
-        each.key for keys in ("*/states/*", "*/history/*") for each in played.network.writes(keys)
+        write.key for keys in ("*/states/*", "*/history/*") for write in played.network.writes(keys)
     )
     assert set(immutable.values()) == {1}
 
@@ -278,7 +278,7 @@ async def check_live_tree(played: Play, reader: Reader, current: Pointer) -> Non
     files = {file.path: file.body for file in await reader.files(GOLDEN, current.live)} | {
         OVERRIDE: OVERRIDDEN
     }
-    there = {each.key.removeprefix(prefix) for each in await played.direct.store.scan(prefix)}
+    there = {entry.key.removeprefix(prefix) for entry in await played.direct.store.scan(prefix)}
     assert there == {*files, layout.MARKER}
     for path, body in files.items():
         assert (await played.direct.store.get(prefix + path)).body == body, path
@@ -352,7 +352,9 @@ def test_every_kind_of_write_may_go_wrong(server: Server, tmp_path: Path, fault:
         await played.override()
         await played.publish(3)
         late = await network.release()
-        assert not [each for each in late if each.wrote and each.operation is Operation.REPLACE]
+        assert not [
+            request for request in late if request.wrote and request.operation is Operation.REPLACE
+        ]
         await played.until_in_step()
         await check(played, 1, 2, 3)
 
@@ -406,7 +408,7 @@ def test_a_file_that_a_late_write_recreates_is_removed_again(
         rule = played.network.on(Operation.DELETE, REMOVED, removed)
         await played.publish(2)
         assert rule.met == 1
-        assert [each.operation for each in played.network.writes(REMOVED)][:3] == [
+        assert [write.operation for write in played.network.writes(REMOVED)][:3] == [
             "create",
             "delete",
             "create",
@@ -427,7 +429,9 @@ def test_an_edit_in_the_middle_of_a_pass_is_an_override(server: Server, tmp_path
         assert rule.met == 1
         await check(played, 1, 2)
         assert not [
-            each for each in played.network.writes(EXAMPLE) if each.operation is Operation.REPLACE
+            write
+            for write in played.network.writes(EXAMPLE)
+            if write.operation is Operation.REPLACE
         ]
 
     play(server, tmp_path, script)
@@ -557,7 +561,10 @@ def test_a_writer_that_lost_publishes_once_on_top_of_the_winner(
 
         await played.until_in_step()
         await check(played, 1, 2, others=1, conflicts=1)
-        assert [each.pinned for each in (await played.scene.pointer()).retained] == [True, False]
+        assert [publication.pinned for publication in (await played.scene.pointer()).retained] == [
+            True,
+            False,
+        ]
 
     play(server, tmp_path, script)
 

@@ -75,7 +75,7 @@ async def work(store: ObjectStore, runtime: ThreadRuntime | InlineRuntime) -> No
     await bucket.publish(composition_with("3"), "state-3", 3)
     await store.create(HISTORY, Content(b"{}"))
     released = await collector(store, runtime).collect(SCOPE, "test", parts=frozenset({"release"}))
-    assert [each.publication.state for each in released.released] == ["state-2"]
+    assert [release.publication.state for release in released.released] == ["state-2"]
 
 
 class Memory:
@@ -91,7 +91,7 @@ class Memory:
 async def collect(store: ObjectStore, runtime: ThreadRuntime | InlineRuntime) -> None:
     """All that a collector does: it deletes what a publisher has released."""
     collected = await collector(store, runtime).collect(SCOPE, "test", parts=frozenset({"delete"}))
-    assert [each.folder.id.state for each in collected.deleted] == ["state-2"]
+    assert [deletable.folder.id.state for deletable in collected.deleted] == ["state-2"]
     assert len(collected.copies) == 1
 
 
@@ -277,8 +277,8 @@ def test_cloud_storage_allows_every_request_and_no_role_replaces_a_state():
         )
     )
 
-    assert [each for each in publishing if not publisher.allows(*each)] == []
-    assert [each for each in collecting if not remover.allows(*each)] == []
+    assert [role for role in publishing if not publisher.allows(*role)] == []
+    assert [item for item in collecting if not remover.allows(*item)] == []
     assert {operation for operation, _ in publishing} == {
         "get",
         "scan",
@@ -378,9 +378,9 @@ def granted_by_bucket() -> str:
                 {**kept, "Sid": f"{name}{statement['Sid']}", "Principal": {"AWS": [name]}}
             )
     never = next(
-        each
-        for each in json.loads(filled("s3-bucket.json"))["Statement"]
-        if each["Sid"] == "PointersHistoryAndTheIdAreNeverDeleted"
+        item
+        for item in json.loads(filled("s3-bucket.json"))["Statement"]
+        if item["Sid"] == "PointersHistoryAndTheIdAreNeverDeleted"
     )
     return json.dumps({"Version": "2012-10-17", "Statement": [*statements, never]})
 

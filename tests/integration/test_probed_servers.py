@@ -107,7 +107,9 @@ def test_a_server_shows_what_it_honours(server, tmp_path):
         left = asyncio.run(store.scan(""))
 
     shown = {
-        each.clause: str(each.verdict) for each in result.findings if each.clause != "clean up"
+        finding.clause: str(finding.verdict)
+        for finding in result.findings
+        if finding.clause != "clean up"
     }
     assert {
         clause: verdict for clause, verdict in shown.items() if verdict != "ok"
@@ -130,7 +132,7 @@ def test_a_server_that_was_not_probed_gets_its_first_write_after_one_that_it_ref
         asyncio.run(play(GuardedStore(store, runtime)))
         left = asyncio.run(store.scan(""))
 
-    assert [each.key for each in left] == ["scope/pointer.json"]
+    assert [entry.key for entry in left] == ["scope/pointer.json"]
 
 
 @pytest.mark.parametrize("server", FIT, ids=lambda server: server.name)

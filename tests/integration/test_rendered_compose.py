@@ -121,8 +121,8 @@ COMPOSITIONS = {
     ),
     "awkward ids": of_models(
         *(
-            plain_document(each, platform=list(PLATFORMS)[i % len(PLATFORMS)])
-            for i, each in enumerate(AWKWARD_IDS)
+            plain_document(awkward_id, platform=list(PLATFORMS)[i % len(PLATFORMS)])
+            for i, awkward_id in enumerate(AWKWARD_IDS)
         )
     ),
     **{

@@ -57,11 +57,11 @@ class Host:
 
     def upload(self, *models: Model) -> None:
         """Put a model's files where its artifact says they are."""
-        for each in models:
-            scheme, _, path = each.artifact.uri.partition("://")
+        for model in models:
+            scheme, _, path = model.artifact.uri.partition("://")
             folder = path.removeprefix(f"{self.bucket}/")
-            for file in FILES[each.serving.platform]:
-                body = f"{each.id} {each.version} {file}".encode()
+            for file in FILES[model.serving.platform]:
+                body = f"{model.id} {model.version} {file}".encode()
                 if scheme == "gs":
                     self.gcs.put(self.bucket, f"{folder}/{file}", body)
                 else:

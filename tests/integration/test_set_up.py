@@ -159,8 +159,8 @@ def set_up(project: Path, interpreter: Path, address: str) -> subprocess.Complet
 def installed(project: Path) -> dict[str, str]:
     """The packages in the environment but pip and setuptools, which the Python brings."""
     found = (
-        re.match(r"(.+)-([^-]+)\.dist-info$", each.name)
-        for each in project.glob(".venv/lib/*/site-packages/*")
+        re.match(r"(.+)-([^-]+)\.dist-info$", path.name)
+        for path in project.glob(".venv/lib/*/site-packages/*")
     )
     packages = {match[1].replace("_", "-"): match[2] for match in found if match}
     return {

@@ -132,7 +132,10 @@ def test_collected_publications_are_gone_and_the_rest_is_unchanged(
 
         collected = await scope.collect()
 
-        assert sorted(each.folder.id.state for each in collected.deleted) == ["state-1", "state-2"]
+        assert sorted(deletable.folder.id.state for deletable in collected.deleted) == [
+            "state-1",
+            "state-2",
+        ]
         assert collected.size > 0
         assert await scope.states() == ["state-3"]
         assert await tree(scope.store) == before
@@ -158,7 +161,7 @@ def test_a_missing_pointer_is_rebuilt_above_every_sequence_that_was_seen(
 
         assert recovery.damage is not None
         assert await scope.seen("state-3") > sequence
-        assert [each.state for each in (await scope.writer.pointer()).retained] == [
+        assert [publication.state for publication in (await scope.writer.pointer()).retained] == [
             "state-1",
             "state-2",
             "state-3",
@@ -189,7 +192,7 @@ def test_a_pointer_from_a_backup_is_refused_and_recovered_without_the_missing_st
         await scope.recover()
 
         assert await scope.seen("state-4") > sequence
-        assert [each.state for each in (await scope.writer.pointer()).retained] == [
+        assert [publication.state for publication in (await scope.writer.pointer()).retained] == [
             "state-3",
             "state-4",
         ]

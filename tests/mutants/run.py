@@ -107,7 +107,7 @@ def pure_modules() -> Iterator[str]:
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"][
         "contracts"
     ]
-    (contract,) = (each for each in contracts if each["name"].startswith("pure modules"))
+    (contract,) = (item for item in contracts if item["name"].startswith("pure modules"))
     for name in contract["source_modules"]:
         path = name.replace(".", "/")
         if (ROOT / path).is_dir():

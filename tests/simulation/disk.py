@@ -132,7 +132,7 @@ class Disk:
         here = {(row.event.identity, row.event.digest) for row in self.ledger.rows.values()}
         self.ledger.abandon()
         self.ledger = ledger.copy()
-        return [self.requests[each] for each in sorted(here - kept)]
+        return [self.requests[item] for item in sorted(here - kept)]
 
     def _write(self, body: bytes) -> None:
         if self._eyes is not None:
@@ -286,7 +286,7 @@ async def replay_one(journal: Journal, choose: Callable[[Sequence[int]], int], b
     """Send an open dead letter again, if there is one."""
     letters = await journal.dead_letters(DeadLetterStatus.OPEN)
     if letters:
-        await journal.replay(choose([each.id for each in letters]), by=by)
+        await journal.replay(choose([letter.id for letter in letters]), by=by)
 
 
 async def take_out(journal: Journal, offset: int, by: str) -> None:

@@ -201,7 +201,7 @@ class Watcher:
             new["kind"],
         ):
             self._fail(1, "the last entry of the history is not this change")
-        if any(each["write_id"] == new["write_id"] for each in lineage):
+        if any(write["write_id"] == new["write_id"] for write in lineage):
             self._fail(1, f"write {new['write_id'][:6]} was committed twice")
         lineage.append(entry)
         self._history(new, lineage)
@@ -230,13 +230,13 @@ class Watcher:
         """
         rebuilt = found is None or new["sequence"] > found["signed"]["sequence"] + 1
         before = [json.loads(body)["signed"] for body in self.pointers[scope][:-1]]
-        highest = max(each["sequence"] for each in before)
+        highest = max(entry["sequence"] for entry in before)
         if rebuilt and new["sequence"] <= highest:
             self._fail(
                 1, f"{scope} was recovered at {new['sequence']}, and {highest} was there before"
             )
         for instance, offset in new["positions"].items():
-            committed = max(each["positions"].get(instance, 0) for each in before)
+            committed = max(item["positions"].get(instance, 0) for item in before)
             if offset > committed:
                 self._fail(
                     4, f"a recovery passes {instance} up to {offset}, committed was {committed}"
@@ -252,12 +252,18 @@ class Watcher:
 
     def _rivals(self, scope: str, new: Signed) -> None:
         """Id, number and composition of an explicit state belong together."""
-        explicit = [each for each in new["retained"] if each["kind"] == "explicit"]
+        explicit = [
+            publication for publication in new["retained"] if publication["kind"] == "explicit"
+        ]
         this = {
-            (each["state"], number_of(each["revision"])[0], each["composition_digest"])
-            for each in explicit
+            (
+                publication["state"],
+                number_of(publication["revision"])[0],
+                publication["composition_digest"],
+            )
+            for publication in explicit
         }
-        if len({each[0] for each in this}) < len(this) or len({each[1] for each in this}) < len(
+        if len({item[0] for item in this}) < len(this) or len({item[1] for item in this}) < len(
             this
         ):
             self._fail(5, f"{scope} was recovered with rivals: {sorted(this)}")
@@ -283,8 +289,8 @@ class Watcher:
     def _history(self, new: Signed, lineage: Sequence[dict[str, Any]]) -> None:
         """Every entry is in the history or in its chunks."""
         entries = self._entries(new)
-        if entries is not None and [each["write_id"] for each in entries] != [
-            each["write_id"] for each in lineage
+        if entries is not None and [entry["write_id"] for entry in entries] != [
+            write["write_id"] for write in lineage
         ]:
             self._fail(1, "history and chunks do not tell every change")
 
@@ -407,8 +413,8 @@ class Watcher:
     def _is_aside(self, scope: str, held: Held) -> bool:
         prefix = f"{scope}/.rebundle/replaced/"
         return any(
-            each.body == held.body
-            for key, each in self.bucket.objects.items()
+            stored.body == held.body
+            for key, stored in self.bucket.objects.items()
             if key.startswith(prefix)
         )
 
@@ -460,9 +466,9 @@ class Watcher:
     ) -> bool:
         manifest = self.manifest(scope, _named(marker["publication"]))
         followed = {
-            each["path"]: each["sha256"]
-            for each in manifest["files"]
-            if not _is_example(each["path"])
+            file["path"]: file["sha256"]
+            for file in manifest["files"]
+            if not _is_example(file["path"])
         }
         return all(
             any(
@@ -515,7 +521,7 @@ class Watcher:
         if live is None:
             return
         tree = f"{scope}/{_TREE}"
-        wanted = {each["path"]: each["sha256"] for each in self.manifest(scope, live)["files"]}
+        wanted = {file["path"]: file["sha256"] for file in self.manifest(scope, live)["files"]}
         for path, sha256 in wanted.items():
             held = self.bucket.objects.get(tree + path)
             if path == self.blocked:

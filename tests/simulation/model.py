@@ -119,11 +119,15 @@ class Scope:
     gc_epoch: int = 0
 
     def publication(self, name: str | None) -> Publication | None:
-        return next((each for each in self.retained if each.name == name), None)
+        return next((item for item in self.retained if item.name == name), None)
 
     def find(self, target: str) -> Publication | None:
         """The newest retained publication of a state, or the one that STATE@ATTEMPT names."""
-        found = [each for each in self.retained if target in {each.state, each.name}]
+        found = [
+            publication
+            for publication in self.retained
+            if target in {publication.state, publication.name}
+        ]
         return found[-1] if found else None
 
     @property
@@ -252,16 +256,20 @@ def batch(scope: Scope, events: Sequence[Event], refused: Refused, limits: Limit
     Raises:
         Violation: these cannot be one batch.
     """
-    outcomes = {each.position: said for each in events if (said := _known(scope, each)) is not None}
-    changes = [each for each in events if each.position not in outcomes]
+    outcomes = {
+        event.position: said for event in events if (said := _known(scope, event)) is not None
+    }
+    changes = [event for event in events if event.position not in outcomes]
     if len(events) > limits.batch_events or _states(changes) > limits.batch_states:
         raise Violation(f"a batch of {len(events)} events and {_states(changes)} states")
-    if any(each.request.kind == "rollback" for each in changes):
+    if any(change.request.kind == "rollback" for change in changes):
         return _rollback_batch(scope, changes, outcomes)
     standing = Standing(scope.composition, scope.producer, scope.derived, scope.used)
     while True:
         end, publications, settled = _plan(standing, changes)
-        wrong = next((each for each in publications if refused(each.composition)), None)
+        wrong = next(
+            (publication for publication in publications if refused(publication.composition)), None
+        )
         if wrong is None:
             break
         if len(wrong.events) > 1:
@@ -272,12 +280,12 @@ def batch(scope: Scope, events: Sequence[Event], refused: Refused, limits: Limit
         changes.remove(wrong.events[0])
     outcomes |= settled
     for planned in publications:
-        outcomes |= {each.position: _published(scope, planned) for each in planned.events}
+        outcomes |= {event.position: _published(scope, planned) for event in planned.events}
     return Batch(end, tuple(publications), outcomes, _remembered(changes, outcomes))
 
 
 def _states(events: Iterable[Event]) -> int:
-    return sum(each.request.kind == "state" for each in events)
+    return sum(event.request.kind == "state" for event in events)
 
 
 def _known(scope: Scope, event: Event) -> Outcome | None:
@@ -287,7 +295,9 @@ def _known(scope: Scope, event: Event) -> Outcome | None:
         return None
     if digest != event.digest:
         return Outcome("dead-lettered", "another content")
-    listing = [each for each in scope.retained if event.identity in each.identities]
+    listing = [
+        publication for publication in scope.retained if event.identity in publication.identities
+    ]
     if listing:
         return Outcome("published", "published", listing[-1].state)
     return Outcome("ignored", "a repetition")
@@ -297,9 +307,9 @@ def _remembered(
     events: Iterable[Event], outcomes: Mapping[Position, Outcome]
 ) -> tuple[tuple[str, str], ...]:
     return tuple(
-        (each.identity, each.digest)
-        for each in events
-        if outcomes[each.position].kind != "dead-lettered"
+        (event.identity, event.digest)
+        for event in events
+        if outcomes[event.position].kind != "dead-lettered"
     )
 
 
@@ -320,9 +330,10 @@ def _plan(
             continue
         replaced = tuple(moves) if step.effect == "replaced" else ()
         outcomes |= {
-            each.position: Outcome("superseded", "replaced before published") for each in replaced
+            publication.position: Outcome("superseded", "replaced before published")
+            for publication in replaced
         }
-        moves = [each for each in moves if each not in replaced]
+        moves = [move for move in moves if move not in replaced]
         asked = event.request
         composition = composition_of(asked.versions)
         late = step.effect == "late"
@@ -369,15 +380,15 @@ def publish(
         Publication(
             state,
             attempt,
-            each.producer,
-            each.derived,
-            each.kind,
-            each.late,
-            each.composition,
-            tuple(event.identity for event in each.events),
+            publication.producer,
+            publication.derived,
+            publication.kind,
+            publication.late,
+            publication.composition,
+            tuple(event.identity for event in publication.events),
             at,
         )
-        for each, (state, attempt) in zip(result.publications, attempts, strict=True)
+        for publication, (state, attempt) in zip(result.publications, attempts, strict=True)
     ]
     changed = replace(
         scope,
@@ -391,7 +402,7 @@ def publish(
 
 
 def _with_publications(scope: Scope, new: Sequence[Publication], at: str, limits: Limits) -> Scope:
-    moving = [each for each in new if not each.late]
+    moving = [publication for publication in new if not publication.late]
     live, desired = scope.live, scope.desired
     if moving:
         desired = moving[-1].name
@@ -406,12 +417,15 @@ def _next(scope: Scope, at: str, limits: Limits) -> Scope:
     """One more change: since when each publication is superseded, and what there is no more room for."""
     current = {scope.live, scope.desired}
     marked = [
-        replace(each, superseded_at=None if each.name in current else each.superseded_at or at)
-        for each in scope.retained
+        replace(
+            publication,
+            superseded_at=None if publication.name in current else publication.superseded_at or at,
+        )
+        for publication in scope.retained
     ]
-    expendable = [each.name for each in marked if each.name not in current and not each.pinned]
+    expendable = [item.name for item in marked if item.name not in current and not item.pinned]
     gone = set(expendable[: max(0, len(marked) - limits.retained)])
-    kept = tuple(each for each in marked if each.name not in gone)
+    kept = tuple(item for item in marked if item.name not in gone)
     return replace(scope, sequence=scope.sequence + 1, retained=kept)
 
 
@@ -563,12 +577,13 @@ def _pin(scope: Scope, asked: Asked, limits: Limits) -> Scope | str:
         return REFUSED
     if target.pinned == asked.on:
         return SAME
-    if asked.on and sum(each.pinned for each in scope.retained) >= limits.pinned:
+    if asked.on and sum(publication.pinned for publication in scope.retained) >= limits.pinned:
         return REFUSED
     return replace(
         scope,
         retained=tuple(
-            replace(each, pinned=asked.on) if each == target else each for each in scope.retained
+            replace(publication, pinned=asked.on) if publication == target else publication
+            for publication in scope.retained
         ),
     )
 
@@ -604,16 +619,16 @@ def collected(
     scope: Scope, policy: Policy, as_of: str, at: str, limits: Limits
 ) -> tuple[Scope, set[str]]:
     """The scope after a collection with the time `as_of`, and what left it."""
-    newest = {each.name for each in scope.retained[-policy.newest :]}
+    newest = {publication.name for publication in scope.retained[-policy.newest :]}
     spared = newest | {scope.live, scope.desired}
     released = {
-        each.name
-        for each in scope.retained
-        if each.name not in spared
-        and not each.pinned
-        and _days(each.superseded_at, as_of) >= policy.days
+        publication.name
+        for publication in scope.retained
+        if publication.name not in spared
+        and not publication.pinned
+        and _days(publication.superseded_at, as_of) >= policy.days
     }
-    left = tuple(each for each in scope.retained if each.name not in released)
+    left = tuple(publication for publication in scope.retained if publication.name not in released)
     changed = replace(scope, retained=left, gc_epoch=scope.gc_epoch + 1)
     return _next(changed, at, limits), released
 
@@ -649,16 +664,16 @@ def differences(
     """Where a pointer document is not what the rules make of it."""
     retained = [
         {
-            "state": each.state,
-            "attempt": each.attempt,
-            "revision": (each.producer, each.derived),
-            "kind": each.kind,
-            "late": each.late,
-            "composition": digest_of(each.composition),
-            "pinned": each.pinned,
-            "superseded_at": each.superseded_at,
+            "state": publication.state,
+            "attempt": publication.attempt,
+            "revision": (publication.producer, publication.derived),
+            "kind": publication.kind,
+            "late": publication.late,
+            "composition": digest_of(publication.composition),
+            "pinned": publication.pinned,
+            "superseded_at": publication.superseded_at,
         }
-        for each in scope.retained
+        for publication in scope.retained
     ]
     expected: dict[str, Any] = {
         "sequence": scope.sequence,
@@ -666,9 +681,9 @@ def differences(
         "desired": scope.desired,
         "number": (scope.producer, scope.derived),
         "inputs": dict(scope.inputs),
-        "recent": [list(each) for each in scope.recent],
+        "recent": [list(item) for item in scope.recent],
         "held": scope.held,
-        "quarantined": {digest_of(each) for each in scope.quarantined},
+        "quarantined": {digest_of(quarantine) for quarantine in scope.quarantined},
         "retained": retained,
         "gc_epoch": scope.gc_epoch,
     }
@@ -687,21 +702,21 @@ def _seen(signed: Mapping[str, Any]) -> dict[str, Any]:
         "desired": name_of(signed["desired"]),
         "number": number_of(signed["highest_revision"]),
         "inputs": dict(signed["positions"]),
-        "recent": [[each["identity"], each["event"]] for each in signed["folded_events"]],
+        "recent": [[folded["identity"], folded["event"]] for folded in signed["folded_events"]],
         "held": signed["hold"] is not None,
-        "quarantined": {each["composition_digest"] for each in signed["quarantined"]},
+        "quarantined": {quarantine["composition_digest"] for quarantine in signed["quarantined"]},
         "retained": [
             {
-                "state": each["state"],
-                "attempt": each["attempt"],
-                "revision": number_of(each["revision"]),
-                "kind": each["kind"],
-                "late": each["late"],
-                "composition": each["composition_digest"],
-                "pinned": each["pinned"],
-                "superseded_at": each["superseded_at"],
+                "state": publication["state"],
+                "attempt": publication["attempt"],
+                "revision": number_of(publication["revision"]),
+                "kind": publication["kind"],
+                "late": publication["late"],
+                "composition": publication["composition_digest"],
+                "pinned": publication["pinned"],
+                "superseded_at": publication["superseded_at"],
             }
-            for each in signed["retained"]
+            for publication in signed["retained"]
         ],
         "gc_epoch": signed["gc_epoch"],
     }

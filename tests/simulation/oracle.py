@@ -209,7 +209,7 @@ class Oracle:
             self.fail(f"{scope} at {signed['sequence']}: {error}")
             return
         gone = [
-            each for each in known if each.name not in {kept.name for kept in following.retained}
+            event for event in known if event.name not in {kept.name for kept in following.retained}
         ]
         self._compare(scope, following, signed, entry, gone)
         states.append(following)
@@ -275,11 +275,11 @@ class Oracle:
             raise Violation(f"{instance} was passed up to {last}, and no event there was folded")
         result = model.batch(base, events, self._refused, self._limits)
         attempts = [_parted(name) for name in entry["published"]]
-        if [each.state for each in result.publications] != [
-            _expected_name(each, state)
-            for each, (state, _) in zip(result.publications, attempts, strict=False)
+        if [publication.state for publication in result.publications] != [
+            _expected_name(item, state)
+            for item, (state, _) in zip(result.publications, attempts, strict=False)
         ] or len(attempts) != len(result.publications):
-            wanted = [each.state for each in result.publications]
+            wanted = [publication.state for publication in result.publications]
             raise Violation(f"published {entry['published']}, the rules publish {wanted}")
         for planned, name in zip(result.publications, entry["published"], strict=True):
             self._made_of(scope, planned, manifest(name), name)
@@ -289,7 +289,7 @@ class Oracle:
             following = model.requested_rollback(base, result, moved, entry["at"], self._limits)
         elif result.rollback is not None or not result.publications:
             raise Violation(
-                f"{entry['kind']} of {[each.request for each in events]} changes nothing"
+                f"{entry['kind']} of {[event.request for event in events]} changes nothing"
             )
         else:
             following = model.publish(base, result, attempts, moved, entry["at"], self._limits)
@@ -297,25 +297,27 @@ class Oracle:
             if scope not in row.settled:
                 said = result.outcomes[row.event.position]
                 self._expected[scope, id(row)] = row, said, len(self.states(scope))
-        new = [each for each in following.retained if each not in base.retained]
-        known = {each.name for each in base.retained}
+        new = [
+            publication for publication in following.retained if publication not in base.retained
+        ]
+        known = {publication.name for publication in base.retained}
         missing = [
             Publication(
                 *_parted(name),
-                each.producer,
-                each.derived,
-                each.kind,
-                each.late,
-                each.composition,
+                item.producer,
+                item.derived,
+                item.kind,
+                item.late,
+                item.composition,
                 (),
                 entry["at"],
             )
-            for each, name in zip(result.publications, entry["published"], strict=True)
+            for item, name in zip(result.publications, entry["published"], strict=True)
             if name not in {kept.name for kept in following.retained}
         ]
         return following, [
             *base.retained,
-            *(each for each in new if each.name not in known),
+            *(item for item in new if item.name not in known),
             *missing,
         ]
 
@@ -335,9 +337,9 @@ class Oracle:
         or if it is the last. The position of a commit is that of an event in its batch, also of one that changes nothing.
         """
         listed = {
-            (each["instance"], each["offset"])
+            (item["instance"], item["offset"])
             for name in entry["published"]
-            for each in manifest(name)["events"]
+            for item in manifest(name)["events"]
         }
         rows = [
             row
@@ -348,7 +350,7 @@ class Oracle:
             (row.event.identity, row.event.digest) for row in rows if scope not in row.settled
         }
         remembered = (
-            {(each["identity"], each["event"]) for each in signed["folded_events"]}
+            {(folded["identity"], folded["event"]) for folded in signed["folded_events"]}
             - set(base.recent)
             - waiting
         )
@@ -367,12 +369,12 @@ class Oracle:
                 f"{name} is {_composition(manifest)}, the rules make {planned.composition}"
             )
         told = [
-            ((each["instance"], each["offset"]), each["skipped"]) for each in manifest["events"]
+            ((event["instance"], event["offset"]), event["skipped"]) for event in manifest["events"]
         ]
-        wanted = [(each.position, False) for each in planned.events] + [
-            (each.position, True) for each in planned.skipped
+        wanted = [(event.position, False) for event in planned.events] + [
+            (delivery.position, True) for delivery in planned.skipped
         ]
-        if told != sorted(wanted, key=lambda each: each[0][1]):
+        if told != sorted(wanted, key=lambda item: item[0][1]):
             raise Violation(f"{name} lists {told}, the rules say {wanted}")
         self._learn(scope, planned, manifest)
 
@@ -396,17 +398,17 @@ class Oracle:
         entry: Mapping[str, Any],
         gone: Sequence[Publication],
     ) -> None:
-        for wrong in model.differences(following, signed, lambda each: self._digests[scope, each]):
+        for wrong in model.differences(following, signed, lambda item: self._digests[scope, item]):
             self.fail(f"{scope} after {entry['kind']} at {signed['sequence']}: {wrong}")
         change = entry["change"]
         released = set(change.get("released", ()))
-        dropped = [each.name for each in gone if each.name not in released]
+        dropped = [item.name for item in gone if item.name not in released]
         if list(change.get("dropped", ())) != dropped:
             self.fail(f"{scope} says it dropped {change.get('dropped')}, the rules drop {dropped}")
         used = {
-            each.state: [each.producer, self._digests[scope, each.composition]]
-            for each in gone
-            if each.kind == "explicit"
+            publication.state: [publication.producer, self._digests[scope, publication.composition]]
+            for publication in gone
+            if publication.kind == "explicit"
         }
         if change.get("used", {}) != used:
             self.fail(f"{scope} says {change.get('used')} is used up, the rules say {used}")
@@ -490,7 +492,7 @@ class Oracle:
         if asked is None or scope in self.lost or asked.verb in {"gc", "republish", "recover"}:
             return
         states = self.states(scope)[since:]
-        results = [model.carried_out(each, asked, "", self._limits) for each in states]
+        results = [model.carried_out(state, asked, "", self._limits) for state in states]
         wanted = {"same": model.SAME, "Refused": model.REFUSED, "NotFound": model.REFUSED}[said]
         absent = said == "NotFound" and (states[0].sequence == 0 or not self._strict_commands)
         if wanted not in results and not absent:
@@ -518,7 +520,7 @@ class Oracle:
         states = self.states(scope)
         self.lose(scope)
         self.lost.discard(scope)
-        manifests = {f"{each['state']}@{each['attempt']}": each for each in stored}
+        manifests = {f"{item['state']}@{item['attempt']}": item for item in stored}
         for described in stored:
             self._digests.setdefault(
                 (scope, _composition(described)), described["composition_digest"]
@@ -527,12 +529,13 @@ class Oracle:
                 described["composition_digest"], (scope, _composition(described))
             )
         retained = tuple(
-            self._adopted(each, manifests[model.name_of(each) or ""]) for each in signed["retained"]
+            self._adopted(publication, manifests[model.name_of(publication) or ""])
+            for publication in signed["retained"]
         )
         used = {
-            (each.state, each.producer, each.composition)
-            for each in retained
-            if each.kind == "explicit"
+            (publication.state, publication.producer, publication.composition)
+            for publication in retained
+            if publication.kind == "explicit"
         }
         for entry in history:
             for name in entry["published"]:
@@ -556,11 +559,13 @@ class Oracle:
                 producer=producer,
                 derived=derived,
                 inputs=dict(signed["positions"]),
-                recent=tuple((each["identity"], each["event"]) for each in signed["folded_events"]),
+                recent=tuple(
+                    (folded["identity"], folded["event"]) for folded in signed["folded_events"]
+                ),
                 held=signed["hold"] is not None,
                 quarantined=frozenset(
-                    self._compositions[each["composition_digest"]][1]
-                    for each in signed["quarantined"]
+                    self._compositions[quarantine["composition_digest"]][1]
+                    for quarantine in signed["quarantined"]
                 ),
                 retained=retained,
                 used=frozenset(used),
@@ -578,11 +583,11 @@ class Oracle:
         composition = _composition(manifest)
         identities = tuple(
             row.event.identity
-            for each in manifest["events"]
-            if not each["skipped"]
+            for event in manifest["events"]
+            if not event["skipped"]
             for ledger in self.ledgers
-            if ledger.instance == each["instance"]
-            and (row := ledger.rows.get(each["offset"])) is not None
+            if ledger.instance == event["instance"]
+            and (row := ledger.rows.get(event["offset"])) is not None
         )
         return Publication(
             publication["state"],
@@ -612,14 +617,14 @@ def _composition(manifest: Mapping[str, Any]) -> Composition:
     """What the models of a manifest are. Artifacts and limits of these worlds have the version in them."""
     return frozenset(
         (
-            each["id"],
+            model["id"],
             (
-                each["version"],
-                each["artifact"]["uri"].rpartition("/")[2],
-                CPUS_OF[each["serving"]["resources"]["limits"]["cpus"]],
+                model["version"],
+                model["artifact"]["uri"].rpartition("/")[2],
+                CPUS_OF[model["serving"]["resources"]["limits"]["cpus"]],
             ),
         )
-        for each in manifest["composition"]["models"]
+        for model in manifest["composition"]["models"]
     )
 
 

@@ -162,16 +162,16 @@ def _faults(chance: random.Random) -> Faults:
     rates = Faults()
     if chance.random() < 0.05:
         return rates
-    for each in fields(rates):
+    for rate in fields(rates):
         if chance.random() < 0.45:
-            setattr(rates, each.name, _LIKELY.get(each.name, 0.06) * chance.choice((0.5, 1, 1, 2)))
+            setattr(rates, rate.name, _LIKELY.get(rate.name, 0.06) * chance.choice((0.5, 1, 1, 2)))
     return rates
 
 
 @cache
 def _document(scope: Scope, versions: tuple[tuple[str, str], ...]) -> dict[str, Any]:
     document = composition_document(1, bundle=scope.bundle, target=scope.target)
-    document["models"] = [_member(each, at) for each, at in versions]
+    document["models"] = [_member(item, at) for item, at in versions]
     return document
 
 
@@ -281,7 +281,7 @@ def _arrivals(scenario: Scenario, chance: random.Random) -> list[Arrival]:
         ):  # the producer heard no answer: the same event again, perhaps by another intake
             again = chance.randrange(scenario.logs)
             arrivals.append(Arrival(at + 20 * chance.random(), again, event, scopes, asked))
-    return sorted(arrivals, key=lambda each: each.at)
+    return sorted(arrivals, key=lambda arrival: arrival.at)
 
 
 _THEMES = (
@@ -294,7 +294,7 @@ _FATES = ("kill", "kill", "drain", "pull", "pass")
 
 
 def _acts(scenario: Scenario, chance: random.Random) -> list[Act]:
-    times = [each.at for each in scenario.arrivals]
+    times = [arrival.at for arrival in scenario.arrivals]
     end = max(times) + 20
 
     def time() -> float:
@@ -316,7 +316,7 @@ def _acts(scenario: Scenario, chance: random.Random) -> list[Act]:
             time() + chance.choice((5, 60)) * chance.random()
             for _ in range(chance.choice((1, 2, 3, 8)))
         ]
-        acts += [Act(each, "gc", f"gc-{index}") for index, each in enumerate(at)]
+        acts += [Act(item, "gc", f"gc-{index}") for index, item in enumerate(at)]
     return sorted(acts, key=lambda act: act.at)
 
 
@@ -339,7 +339,7 @@ def _extend(scenario: Scenario, chance: random.Random) -> None:
         _many_quarantines(scenario, chance)
     scenario.journal = not scenario.shared_log and chance.random() < 0.35
     scenario.arrivals = sorted(
-        [*scenario.arrivals, *_more_arrivals(scenario, chance)], key=lambda each: each.at
+        [*scenario.arrivals, *_more_arrivals(scenario, chance)], key=lambda arrival: arrival.at
     )
     if random.Random(f"{scenario.seed}/blocked").random() < 0.1:
         scenario.blocked = "example/conf/bundle/nginx.conf"
@@ -350,10 +350,10 @@ def _extend(scenario: Scenario, chance: random.Random) -> None:
 def _more_arrivals(scenario: Scenario, chance: random.Random) -> list[Arrival]:
     """States whose ids and numbers clash, models that are new, incomplete or deleted, many at once, and to everybody."""
     burst = chance.random() < 0.4
-    end = max(each.at for each in scenario.arrivals)
+    end = max(arrival.at for arrival in scenario.arrivals)
     at = end * chance.random()
-    used = [each.asked for each in scenario.arrivals if each.asked.kind == "state"]
-    highest = max(each.revision for each in used)
+    used = [arrival.asked for arrival in scenario.arrivals if arrival.asked.kind == "state"]
+    highest = max(item.revision for item in used)
     arrivals: list[Arrival] = []
     for number in range(chance.randint(6, 22) if burst else chance.randint(2, 9)):
         at = at + 0.05 * chance.random() if burst else (end + 10) * chance.random()
@@ -424,7 +424,7 @@ def _some_versions(chance: random.Random) -> tuple[str, ...]:
 
 
 def _named(event: Event) -> list[Scope]:
-    return [Scope(each["name"], each["target"]) for each in event.data.get("bundles", ())]
+    return [Scope(item["name"], item["target"]) for item in event.data.get("bundles", ())]
 
 
 _MORE = (
@@ -438,7 +438,7 @@ _JOURNAL = ("back-up", "back-up", "restore", "copy", "prune", "replay", "replay"
 
 
 def _more_acts(scenario: Scenario, chance: random.Random) -> list[Act]:
-    times = [each.at for each in scenario.arrivals]
+    times = [arrival.at for arrival in scenario.arrivals]
     acts: list[Act] = []
     for names, most in zip(_MORE, (5, 5, 14), strict=True):
         if chance.random() < (0.55 if most < 10 else 0.15):
@@ -457,7 +457,7 @@ def _more_acts(scenario: Scenario, chance: random.Random) -> list[Act]:
         scenario.acts = [act for act in scenario.acts if act.what != "gc"]
     else:
         acts += [
-            Act(chance.choice(times) + 20 * chance.random(), "recover", f"recover-{each}")
-            for each in range(2)
+            Act(chance.choice(times) + 20 * chance.random(), "recover", f"recover-{number}")
+            for number in range(2)
         ]
     return acts

@@ -151,8 +151,8 @@ class LogSource:
         self, scope: str, positions: Sequence[Position]
     ) -> Mapping[Position, Sequence[Recorded]]:
         await self._reached("recorded")
-        known = {each: self._recorded(scope, each) for each in positions}
-        return {each: told for each, told in known.items() if told}
+        known = {position: self._recorded(scope, position) for position in positions}
+        return {key: told for key, told in known.items() if told}
 
     async def record(self, scope: str, commit: str, outcomes: Mapping[Position, Outcome]) -> None:
         await self._reached("record")

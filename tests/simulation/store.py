@@ -65,8 +65,8 @@ class Faults:
 
     def off(self) -> None:
         """From now on all is well."""
-        for each in fields(self):
-            setattr(self, each.name, 0)
+        for field in fields(self):
+            setattr(self, field.name, 0)
 
 
 class Fate(Enum):
@@ -84,7 +84,7 @@ class Fate(Enum):
     AWAY = "away"
 
 
-_FATES = [each for each in Fate if each is not Fate.FINE]
+_FATES = [item for item in Fate if item is not Fate.FINE]
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 _listed: ContextVar[Mapping[str, tuple[float, Mapping[str, Held]]]] = ContextVar(
     "listed", default=_NOTHING
@@ -300,10 +300,10 @@ class RemoteStore:
     def _fate(self, key: str) -> Fate:
         # The pointer is written seldom, and everything hangs on it.
         drawn = self._chance.random() / (3 if key.endswith("/pointer.json") else 1)
-        for each in _FATES:
-            drawn -= getattr(self._faults, each.value)
+        for fate in _FATES:
+            drawn -= getattr(self._faults, fate.value)
             if drawn < 0:
-                return each
+                return fate
         return Fate.FINE
 
     async def _crash(self, what: str, key: str) -> None:

@@ -27,7 +27,7 @@ def _event(offset, asked):
 
 
 def _batch(scope, *asked, first=1, limits=DEFAULT):
-    events = [_event(offset, each) for offset, each in enumerate(asked, first)]
+    events = [_event(offset, item) for offset, item in enumerate(asked, first)]
     return model.batch(scope, events, lambda _: False, limits)
 
 
@@ -60,7 +60,7 @@ def test_it_imports_nothing_but_the_standard_library():
         for name in (
             [node.module]
             if isinstance(node, ast.ImportFrom)
-            else [each.name for each in node.names]
+            else [item.name for item in node.names]
         )
     }
     assert imported
@@ -105,7 +105,7 @@ def test_a_burst_publishes_every_state_and_the_last_derived_one():
     )
     assert result.outcomes[("journal:0", 1)] == Outcome("superseded", "replaced before published")
     assert result.outcomes[("journal:0", 4)] == Outcome("dead-lettered", "id or number is used up")
-    assert [(each.state, each.late) for each in result.publications] == [
+    assert [(publication.state, publication.late) for publication in result.publications] == [
         ("state-2", False),
         ("derived-2.1-", False),
     ]
@@ -127,7 +127,7 @@ def test_a_full_pointer_drops_the_oldest_but_neither_live_nor_desired():
     for revision in (2, 3):
         result = _batch(scope, _state(revision, **{"101": str(revision)}), first=revision)
         scope = model.publish(scope, result, [(f"state-{revision}", "b")], {}, AT, limits)
-    assert [each.state for each in scope.retained] == ["state-1", "state-3"]
+    assert [publication.state for publication in scope.retained] == ["state-1", "state-3"]
 
 
 def test_a_batch_beyond_its_limits_is_a_violation():

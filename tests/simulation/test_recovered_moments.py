@@ -123,5 +123,5 @@ def _check(scope: Scope, objects: Objects) -> None:
     assert not contradictions(now, now)
     # What was committed and is whole in the bucket: what contradicts it is not retained.
     before = Pointer.model_validate(json.loads(objects[layout.pointer(scope)].body)["signed"])
-    whole = triples(each.publication for each in told.remains.found)
+    whole = triples(found_item.publication for found_item in told.remains.found)
     assert not contradictions(now, committed(before) & whole)

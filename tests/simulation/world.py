@@ -253,7 +253,7 @@ class World:
             _limits(scenario),
             model.Policy(POLICY.newest, POLICY.days),
             lambda composition: any(
-                (each, part[0]) in scenario.refused for each, part in composition
+                (item, part[0]) in scenario.refused for item, part in composition
             ),
             strict_commands=not any(act.what == "gc" for act in scenario.acts),
             # A real journal has the bucket's clock here, its daemon may have another one.
@@ -284,7 +284,7 @@ class World:
         """Daemons that an operator does not start for now."""
         self.rendering = _StrictRendering(
             lambda composition: any(
-                (each.id, each.version) in scenario.refused for each in composition.models
+                (item.id, item.version) in scenario.refused for item in composition.models
             )
         )
         self._daemons: list[Process | None] = [None] * scenario.replicas
@@ -796,7 +796,10 @@ class World:
     async def _verb(self, process: Process, scope: Scope, verb: str, chance: random.Random) -> None:
         signed = self.watcher.signed.get(str(scope))
         names = (
-            [f"{each['state']}@{each['attempt']}" for each in signed["retained"]]
+            [
+                f"{publication['state']}@{publication['attempt']}"
+                for publication in signed["retained"]
+            ]
             if signed
             else ["state-1"]
         )
@@ -849,13 +852,15 @@ def _not_yet_rejected(signed: dict[str, Any] | None) -> str | None:
     if signed is None:
         return None
     spared = {
-        each["composition_digest"] for each in (*signed["quarantined"], signed["live"]) if each
+        quarantine["composition_digest"]
+        for quarantine in (*signed["quarantined"], signed["live"])
+        if quarantine
     }
     return next(
         (
-            model.name_of(each)
-            for each in signed["retained"]
-            if each["composition_digest"] not in spared
+            model.name_of(publication)
+            for publication in signed["retained"]
+            if publication["composition_digest"] not in spared
         ),
         None,
     )
@@ -863,19 +868,23 @@ def _not_yet_rejected(signed: dict[str, Any] | None) -> str | None:
 
 def _interesting(signed: dict[str, Any], verb: str, chance: random.Random) -> str | None:
     """What a verb has most to do with: quarantine with what could become live, rollback with what is quarantined."""
-    rejected = {each["composition_digest"] for each in signed["quarantined"]}
+    rejected = {quarantine["composition_digest"] for quarantine in signed["quarantined"]}
     live, desired = signed["live"], signed["desired"]
     match verb:
         case "reject":
             found = [live]
         case "quarantine":
-            others = [each for each in signed["retained"] if each != live]
+            others = [publication for publication in signed["retained"] if publication != live]
             found = others if desired == live and chance.random() < 0.6 else [desired]
         case "rollback" | "lift":
-            found = [each for each in signed["retained"] if each["composition_digest"] in rejected]
+            found = [
+                publication
+                for publication in signed["retained"]
+                if publication["composition_digest"] in rejected
+            ]
         case _:
             found = []
-    return next((f"{each['state']}@{each['attempt']}" for each in reversed(found) if each), None)
+    return next((f"{item['state']}@{item['attempt']}" for item in reversed(found) if item), None)
 
 
 class _Watch(Watch):
@@ -915,7 +924,7 @@ class _Observer:
             "published",
             scope,
             read.pointer.sequence,
-            [each.state for each in publications],
+            [publication.state for publication in publications],
         )
 
     def lost(self, scope: Scope) -> None:

@@ -202,7 +202,7 @@ class Worksite:
                 burst = Burst(journal, len(send))
                 source = between(burst)
                 if send:
-                    await source.append([_arrival(each) for each in send])  # type: ignore[attr-defined]
+                    await source.append([_arrival(item) for item in send])  # type: ignore[attr-defined]
                     accepted()
                 bucket = self.open(runtime, around)
                 worker = _worker(source, bucket, runtime, opened_at)
@@ -231,7 +231,7 @@ class Below:
     async def scan(self, prefix: str) -> Listing:
         found = await self._store.scan(self._prefix + prefix)
         return Listing(
-            tuple(replace(each, key=each.key.removeprefix(self._prefix)) for each in found)
+            tuple(replace(entry, key=entry.key.removeprefix(self._prefix)) for entry in found)
         )
 
     async def folders(self, prefix: str) -> Sequence[str]:
@@ -293,9 +293,9 @@ class ServerSite(Worksite):
         """Another site with the same objects. Their versions are others, and those that the marker has fit none."""
 
         async def copy() -> None:
-            for each in await self.shared.scan(""):
-                stored = await self.shared.get(each.key)
-                await other.shared.create(each.key, Content(stored.body, tag=stored.tag))
+            for entry in await self.shared.scan(""):
+                stored = await self.shared.get(entry.key)
+                await other.shared.create(entry.key, Content(stored.body, tag=stored.tag))
 
         asyncio.run(copy())
 
@@ -357,7 +357,7 @@ async def _account(site: Worksite) -> dict[str, Any]:
                 for lane in status.lanes
             )
             for event_id in sorted(
-                {each.id for story in STORIES for each in (*story.before, *story.events)}
+                {item.id for story in STORIES for item in (*story.before, *story.events)}
             )
         }
     scopes = {
@@ -365,7 +365,7 @@ async def _account(site: Worksite) -> dict[str, Any]:
     }
     return {
         "waits": backlog.events,
-        "dead letters": [(each.event_id, each.scope) for each in letters],
+        "dead letters": [(letter.event_id, letter.scope) for letter in letters],
         "outcomes": {event_id: lanes for event_id, lanes in outcomes.items() if lanes},
         "scopes": scopes,
     }
@@ -382,13 +382,19 @@ async def _scope_account(store: ObjectStore, reader: Reader, scope: Scope) -> di
         "numbers": (pointer.highest_revision.producer, pointer.highest_revision.derived),
         "positions": sorted(pointer.positions.values()),
         "held": pointer.hold is not None,
-        "explicit": sorted({each.state for each in pointer.retained if each.kind == "explicit"}),
+        "explicit": sorted(
+            {
+                publication.state
+                for publication in pointer.retained
+                if publication.kind == "explicit"
+            }
+        ),
         "live tree": {
-            each.key.removeprefix(prefix): hashlib.sha256(
-                (await store.get(each.key)).body
+            entry.key.removeprefix(prefix): hashlib.sha256(
+                (await store.get(entry.key)).body
             ).hexdigest()
-            for each in listed
-            if not each.key.endswith(f"/{layout.LIVE_TREE}{layout.MARKER}")
+            for entry in listed
+            if not entry.key.endswith(f"/{layout.LIVE_TREE}{layout.MARKER}")
         },
     }
 
@@ -436,7 +442,7 @@ async def read_whole(
     except NotFound:
         return None
     named = (pointer.live, pointer.desired, *(pointer.retained if retained else ()))
-    for publication in {str(each.id): each for each in named if each}.values():
+    for publication in {str(name.id): name for name in named if name}.values():
         await reader.files(scope, publication)
     return pointer
 

@@ -129,7 +129,7 @@ def post(port: int, *events: Event, seconds: float = 10) -> Answer | None:
     """What the intake answers; None if nothing came back, so that it may or may not have been accepted."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=seconds)
     body, kind = (
-        b"[" + b",".join(each.structured() for each in events) + b"]",
+        b"[" + b",".join(event.structured() for event in events) + b"]",
         "application/cloudevents-batch+json",
     )
     try:
@@ -153,8 +153,8 @@ async def _read_journal(
         found = {
             event_id: {
                 lane.scope: lane.outcome
-                for each in await journal.find(event_id)
-                for lane in each.lanes
+                for event in await journal.find(event_id)
+                for lane in event.lanes
             }
             for event_id in event_ids
         }

@@ -198,8 +198,8 @@ class Flood:
         return True
 
     def close(self) -> None:
-        for each in self._sockets:
-            each.close()
+        for connection in self._sockets:
+            connection.close()
 
 
 @contextmanager
@@ -296,21 +296,21 @@ def measured(folder: Path, flood: Callable[[int], AbstractContextManager[None]])
     """Two daemons with the same events; only one of them is flooded."""
     with ExitStack() as stack:
         folders = [folder / "flooded", folder / "spared"]
-        for each in folders:
-            each.mkdir()
-        running = [stack.enter_context(flooded_daemon(each)) for each in folders]
+        for item in folders:
+            item.mkdir()
+        running = [stack.enter_context(flooded_daemon(item)) for item in folders]
         (daemon, user), (_, other) = running
 
         def settle() -> None:
-            for (each, _), place in zip(running, folders, strict=True):
-                until_settled(each, place / "journal.db")
+            for (item, _), place in zip(running, folders, strict=True):
+                until_settled(item, place / "journal.db")
 
         def send_to_the_other_too() -> None:
             other.send(Figures())
             time.sleep(0.25)
 
-        for each in (user, other):
-            each.measure(probes=40, events=40)
+        for item in (user, other):
+            item.measure(probes=40, events=40)
         settle()
         before = in_turn(user, other, probes=PROBES)
         with flood(daemon.port()):

@@ -173,7 +173,9 @@ class LossyNetwork:
 
     def writes(self, keys: str = "*") -> list[Passed]:
         """What was written, in the order of the server's answers."""
-        return [each for each in self.passed if each.wrote and fnmatchcase(each.key, keys)]
+        return [
+            request for request in self.passed if request.wrote and fnmatchcase(request.key, keys)
+        ]
 
     # ---- one connection
 
@@ -262,7 +264,7 @@ class LossyNetwork:
             for when, late in self._late
             if when is Applied.BEFORE_THE_NEXT and late.key == request.key
         ]
-        self._late = [each for each in self._late if each not in due]
+        self._late = [item for item in self._late if item not in due]
         for _, late in due:
             await self._forward_alone(late)
 

@@ -168,8 +168,8 @@ class _Handler(BaseHTTPRequestHandler):
                 f"<LastModified>{held.at:%Y-%m-%dT%H:%M:%S}.000Z</LastModified></Contents>"
             )
         items += "".join(
-            f"<CommonPrefixes><Prefix>{urllib.parse.quote(each)}</Prefix></CommonPrefixes>"
-            for each in folders
+            f"<CommonPrefixes><Prefix>{urllib.parse.quote(folder)}</Prefix></CommonPrefixes>"
+            for folder in folders
         )
         encoding = "<EncodingType>url</EncodingType>"
         body = f"<ListBucketResult>{encoding}<IsTruncated>false</IsTruncated>{items}</ListBucketResult>"

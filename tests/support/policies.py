@@ -73,9 +73,9 @@ class AwsPolicies:
         """Whether S3 would let the principal do it."""
         context = {**request.context, "aws:PrincipalArn": self._principal}
         effects = {
-            each["Effect"]
-            for each in (*self._own, *self._bucket)
-            if _applies(each, request, context)
+            statement["Effect"]
+            for statement in (*self._own, *self._bucket)
+            if _applies(statement, request, context)
         }
         assert effects <= {"Allow", "Deny"}
         return effects == {"Allow"}

@@ -200,10 +200,12 @@ class Scene:
     async def accept(self, *events: Event) -> list[Accepted]:
         """As the HTTP intake does it: validated, then durable."""
         arrivals = []
-        for each in events:
-            change = interpret(each)
+        for event in events:
+            change = interpret(event)
             arrivals.append(
-                Arrival(each, Identity("http", each.source, each.id), change.digest, change.scopes)
+                Arrival(
+                    event, Identity("http", event.source, event.id), change.digest, change.scopes
+                )
             )
         return await self.journal.append(arrivals)
 
@@ -232,7 +234,7 @@ class Scene:
         """Accept, work, and what became of each in its first scope."""
         await self.accept(*events)
         await self.work()
-        return [(await self.outcomes(each.id))[0] for each in events]
+        return [(await self.outcomes(event.id))[0] for event in events]
 
     async def batch(self, *events: Event, scope: Scope = GOLDEN) -> list[Outcome]:
         """The same, but all of them wait in the lane before its first batch is taken."""
@@ -245,10 +247,10 @@ class Scene:
             waiting.append(delivery)
         while waiting:
             done = await self.pipeline.process(scope, waiting)
-            waiting = [each for each in waiting if each.position not in done]
+            waiting = [item for item in waiting if item.position not in done]
         await self.pipeline.reconcile(scope)
         self.opened_at = await self.journal.highest()
-        return [(await self.outcomes(each.id))[0] for each in events]
+        return [(await self.outcomes(event.id))[0] for event in events]
 
     async def outcomes(self, event_id: str) -> list[Outcome]:
         """By scope, of the last event with this id."""

@@ -30,7 +30,7 @@ class TroubledStore(FaultyStore):
 
     async def scan(self, prefix: str) -> Listing:
         listing = await super().scan(prefix)
-        shown = tuple(self._shown(each) for each in listing if not self._is_closed(each.key))
+        shown = tuple(self._shown(entry) for entry in listing if not self._is_closed(entry.key))
         folders = (
             UnreadableFolder(key, f"{key}: {CHMOD}")
             for key in sorted(self.closed)

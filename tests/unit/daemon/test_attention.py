@@ -7,7 +7,7 @@ AWAY = Condition("bucket", "", "connection refused", "rebundle doctor")
 
 
 def lasting(attention: Attention, now: float) -> list[tuple[str, float]]:
-    return [(each.condition.kind, each.seconds) for each in attention.lasting(now)]
+    return [(condition.condition.kind, condition.seconds) for condition in attention.lasting(now)]
 
 
 def test_a_condition_is_reported_once_it_has_lasted() -> None:
@@ -52,6 +52,7 @@ def test_a_report_is_ordered_by_kind() -> None:
     attention = Attention(0)
     found = [Condition(kind, subject, "", "") for kind in reversed(KINDS) for subject in ("b", "a")]
     attention.observe(0, found)
-    assert [(each.condition.kind, each.condition.subject) for each in attention.lasting(0)] == [
-        (kind, subject) for kind in KINDS for subject in ("a", "b")
-    ]
+    assert [
+        (condition.condition.kind, condition.condition.subject)
+        for condition in attention.lasting(0)
+    ] == [(kind, subject) for kind in KINDS for subject in ("a", "b")]

@@ -30,8 +30,8 @@ def delivery(offset, event=None):
 
 def changes(*events):
     return [
-        (each, interpret(each.event))
-        for each in (delivery(number, event) for number, event in enumerate(events, 1))
+        (item, interpret(item.event))
+        for item in (delivery(number, event) for number, event in enumerate(events, 1))
     ]
 
 
@@ -51,20 +51,20 @@ def test_a_batch_of_all_events_keeps_every_outcome():
 
 def test_outcomes_after_the_end_of_a_batch_wait_for_their_turn():
     waiting = [
-        each
-        for each in changes(state_event(1), rollback_event("r", "state-1"), state_event(2))
-        if each
+        change
+        for change in changes(state_event(1), rollback_event("r", "state-1"), state_event(2))
+        if change
     ]
     batch = batches.first(waiting, {Position("journal:x", 9): DEAD})
 
-    assert [each.position.offset for each, _ in batch.changes] == [1]
+    assert [delivery.position.offset for delivery, _ in batch.changes] == [1]
     assert batch.outcomes == {}
 
 
 def test_a_leading_rollback_request_is_its_own_batch():
     batch = batches.first(changes(rollback_event("r", "state-1"), state_event(2)), {})
 
-    assert [each.event.id for each, _ in batch.changes] == ["r"]
+    assert [delivery.event.id for delivery, _ in batch.changes] == ["r"]
 
 
 def test_progress_passes_every_position_and_does_not_count_dead_letters_as_folded():
@@ -77,7 +77,7 @@ def test_progress_passes_every_position_and_does_not_count_dead_letters_as_folde
     progress = batches.progress(DesiredState(None, 42, 2), folded, outcomes)
 
     assert progress.positions == {"journal:x": 4, "kafka:c/t/0": 90}
-    assert [each.event for each in progress.folded_events] == [
+    assert [item.event for item in progress.folded_events] == [
         folded[0].digest[:16],
         folded[2].digest[:16],
     ]
@@ -109,7 +109,7 @@ def test_outcome_of_an_event_that_led_to_a_publication(late, quarantined, held, 
     )
     outcomes = batches.published_outcomes(Plan(DesiredState(composition), (planned,), {}), pointer)
 
-    assert [(at.offset, each.kind, each.state) for at, each in outcomes.items()] == [
+    assert [(at.offset, outcome.kind, outcome.state) for at, outcome in outcomes.items()] == [
         (1, kind, "state-1"),
         (2, kind, "state-1"),
     ]
@@ -148,7 +148,7 @@ def test_progress_counts_a_source_from_its_first_position_and_keeps_short_digest
     progress = batches.progress(DesiredState(None), folded, {})
 
     assert progress.positions == {"journal:x": 0}
-    assert [(each.identity, each.event) for each in progress.folded_events] == [
+    assert [(item.identity, item.event) for item in progress.folded_events] == [
         (folded[0].identity.digest[:16], folded[0].digest[:16])
     ]
 
@@ -188,7 +188,7 @@ def test_each_publication_of_a_batch_gives_its_events_a_reason(late, quarantined
         Plan(DesiredState(composition), (first, second), {}), pointer
     )
 
-    assert {at.offset: (each.reason, each.state) for at, each in outcomes.items()} == {
+    assert {at.offset: (outcome.reason, outcome.state) for at, outcome in outcomes.items()} == {
         1: (reason, "state-1"),
         2: ("published as state-2", "state-2"),
     }

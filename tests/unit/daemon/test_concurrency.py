@@ -21,7 +21,7 @@ def test_results_come_in_the_order_of_the_items() -> None:
         return number * number
 
     assert asyncio.run(concurrently(slower_first, range(10), at_once=10)) == [
-        each * each for each in range(10)
+        item * item for item in range(10)
     ]
     assert asyncio.run(concurrently(slower_first, (), at_once=1)) == []
 

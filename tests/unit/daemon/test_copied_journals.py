@@ -66,7 +66,7 @@ async def published_states(scene: Scene) -> list[str]:
 
 
 def kinds(outcomes: list[Outcome]) -> list[str]:
-    return [str(each.kind) for each in outcomes]
+    return [str(outcome.kind) for outcome in outcomes]
 
 
 def test_an_event_at_a_position_that_a_copy_has_used_is_published_under_a_new_instance(
@@ -78,7 +78,7 @@ def test_an_event_at_a_position_that_a_copy_has_used_is_published_under_a_new_in
         two.opened_at = COMPARED
         with capture_logs() as logs:
             assert kinds(await two.send(state_event(3))) == ["published"]
-        assert any(each["event"] == "journal was copied, continues under a new id" for each in logs)
+        assert any(line["event"] == "journal was copied, continues under a new id" for line in logs)
         assert await published_states(one) == ["state-1", "state-2", "state-3"]
         assert two.journal.instance != shared == one.journal.instance
         assert (await two.pointer()).positions == {shared: 3, two.journal.instance: 3}

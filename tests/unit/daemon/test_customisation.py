@@ -29,7 +29,7 @@ def settings(shared: Path | None = None, own: Path | None = None) -> Settings:
 def problems(given: Settings) -> list[tuple[str, str, str]]:
     with pytest.raises(SettingsError) as caught:
         for_every_scope(given)
-    return [(each.setting, each.source, each.message) for each in caught.value.problems]
+    return [(problem.setting, problem.source, problem.message) for problem in caught.value.problems]
 
 
 def test_without_settings_every_scope_has_the_built_in_templates_and_defaults() -> None:

@@ -126,7 +126,9 @@ def test_a_late_state_moves_nothing_but_uses_its_id_and_revision() -> None:
 def test_a_state_with_the_desired_composition_is_published_under_its_own_id() -> None:
     same = composition("1")
     planned = plan(folded(state(1, same)), batch(state(2, same))).publications
-    assert [(each.state, each.late) for each in planned] == [("state-2", False)]
+    assert [(publication.state, publication.late) for publication in planned] == [
+        ("state-2", False)
+    ]
 
 
 def test_the_same_state_again_changes_nothing() -> None:
@@ -170,7 +172,7 @@ def test_a_revision_in_history_is_used_once_it_was_looked_up() -> None:
 def test_a_dead_lettered_state_uses_no_id_or_revision() -> None:
     before = folded(state(1))
     made = plan(before, batch(state(1, name="two"), state(2, name="two")))
-    assert [each.state for each in made.publications] == ["two"]
+    assert [publication.state for publication in made.publications] == ["two"]
 
 
 def test_in_a_retired_scope_a_late_state_keeps_the_revision_and_a_newer_one_raises_it() -> None:
@@ -256,7 +258,7 @@ def test_a_to_b_and_back_to_a_is_two_changes_and_is_published() -> None:
     assert made.desired.derived == before.derived + 2
     [planned] = made.publications
     assert planned.state.startswith("derived-1.3-")
-    assert [each.event.id for each in planned.deliveries] == ["event-1", "event-2"]
+    assert [delivery.event.id for delivery in planned.deliveries] == ["event-1", "event-2"]
 
 
 @pytest.mark.parametrize("number", ["1", "007", "9"])
@@ -323,9 +325,9 @@ def test_a_model_event_without_bundles_is_ignored_by_a_retired_scope() -> None:
 
 def test_a_derived_state_before_an_explicit_one_is_skipped_and_its_events_are_superseded() -> None:
     made = plan(folded(state(1)), batch(version("7"), version("8"), state(2)))
-    assert [each.state for each in made.publications] == ["state-2"]
+    assert [publication.state for publication in made.publications] == ["state-2"]
     assert {
-        at.offset: (each.kind, each.reason) for at, each in made.outcomes.items()
+        at.offset: (outcome.kind, outcome.reason) for at, outcome in made.outcomes.items()
     } == dict.fromkeys(
         (1, 2), (OutcomeKind.SUPERSEDED, "replaced by state state-2 before it was published")
     )
@@ -337,8 +339,10 @@ def test_only_the_last_derived_state_of_a_batch_is_published_and_lists_all_its_e
     )
     [planned] = made.publications
     assert planned.state.startswith("derived-1.3-")
-    assert [each.position.offset for each in planned.deliveries] == [1, 3, 4]
-    assert {at.offset: each.kind for at, each in made.outcomes.items()} == {2: OutcomeKind.IGNORED}
+    assert [delivery.position.offset for delivery in planned.deliveries] == [1, 3, 4]
+    assert {at.offset: outcome.kind for at, outcome in made.outcomes.items()} == {
+        2: OutcomeKind.IGNORED
+    }
 
 
 def test_every_explicit_state_of_a_batch_is_published_in_order_and_a_derived_one_last() -> None:
@@ -346,7 +350,10 @@ def test_every_explicit_state_of_a_batch_is_published_in_order_and_a_derived_one
         folded(state(3)),
         batch(state(4), version("9"), state(2), version("10"), state(5), version("11")),
     )
-    described = [(each.state[:11], each.late, each.kind) for each in made.publications]
+    described = [
+        (publication.state[:11], publication.late, publication.kind)
+        for publication in made.publications
+    ]
     assert described == [
         ("state-4", False, "explicit"),
         ("state-2", True, "explicit"),
@@ -358,7 +365,10 @@ def test_every_explicit_state_of_a_batch_is_published_in_order_and_a_derived_one
 
 def test_a_late_state_does_not_supersede_the_moves_before_it() -> None:
     made = plan(folded(state(3)), batch(version("9"), state(2)))
-    assert [each.state[:11] for each in made.publications] == ["state-2", "derived-3.1"]
+    assert [publication.state[:11] for publication in made.publications] == [
+        "state-2",
+        "derived-3.1",
+    ]
     assert made.outcomes == {}
 
 
@@ -366,10 +376,10 @@ def test_an_event_that_cannot_be_folded_settles_alone() -> None:
     made = plan(
         folded(state(1)), batch(version("7"), version("1", "900", complete=False), version("8"))
     )
-    assert {at.offset: each.kind for at, each in made.outcomes.items()} == {
+    assert {at.offset: outcome.kind for at, outcome in made.outcomes.items()} == {
         2: OutcomeKind.DEAD_LETTERED
     }
-    assert [each.position.offset for each in made.publications[0].deliveries] == [1, 3]
+    assert [delivery.position.offset for delivery in made.publications[0].deliveries] == [1, 3]
 
 
 def test_a_batch_of_nothing_new_plans_nothing() -> None:
@@ -458,9 +468,9 @@ def test_any_repetition_of_explicit_states_publishes_each_once(
 ) -> None:
     repeated = data.draw(st.lists(st.sampled_from(states), min_size=1, max_size=15))
     made = plan(DesiredState(None), batch(*repeated))
-    published = [each.state for each in made.publications]
-    assert sorted(published) == sorted({each.state for each in repeated})
-    assert made.desired.highest_producer == max(each.revision for each in repeated)
+    published = [publication.state for publication in made.publications]
+    assert sorted(published) == sorted({delivery.state for delivery in repeated})
+    assert made.desired.highest_producer == max(delivery.revision for delivery in repeated)
 
 
 @given(CHANGES, st.lists(STATES, max_size=3), st.lists(NAMED_MOVES, max_size=8), st.integers(1, 3))
@@ -498,7 +508,11 @@ def test_cutting_a_batch_anywhere_publishes_the_same_explicit_states(
     second = plan(first.desired, batch(*changes[cut:]))
 
     def explicit(publications: Sequence[PlannedState]) -> list[tuple[str, bool]]:
-        return [(each.state, each.late) for each in publications if each.kind == "explicit"]
+        return [
+            (publication.state, publication.late)
+            for publication in publications
+            if publication.kind == "explicit"
+        ]
 
     assert explicit(whole.publications) == explicit(first.publications) + explicit(
         second.publications
@@ -511,7 +525,7 @@ def test_every_event_either_settles_alone_or_goes_into_exactly_one_publication(
 ) -> None:
     made = plan(DesiredState(None), batch(*changes))
     published = [
-        each.position.offset for planned in made.publications for each in planned.deliveries
+        delivery.position.offset for planned in made.publications for delivery in planned.deliveries
     ]
     settled = [at.offset for at in made.outcomes]
     assert sorted(published + settled) == list(range(1, len(changes) + 1))
@@ -522,7 +536,7 @@ def test_revisions_never_decrease(changes: list[Foldable]) -> None:
     standings = accumulate(
         changes, lambda desired, change: folded(change, start=desired), initial=DesiredState(None)
     )
-    numbers = [(each.highest_producer, each.derived) for each in standings]
+    numbers = [(standing.highest_producer, standing.derived) for standing in standings]
     assert numbers == sorted(numbers)
 
 
@@ -557,7 +571,7 @@ def test_a_planned_derived_state_is_numbered_below_the_newest_explicit_one() -> 
 
 def test_an_event_without_a_scope_to_change_gets_a_reason() -> None:
     everywhere, named = (
-        outcome_of(DesiredState(None), version("1", named=each)) for each in (False, True)
+        outcome_of(DesiredState(None), version("1", named=item)) for item in (False, True)
     )
 
     assert everywhere == Outcome(OutcomeKind.IGNORED, "the scope has no composition")

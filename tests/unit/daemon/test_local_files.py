@@ -145,7 +145,7 @@ def test_a_file_gets_exactly_its_mode_and_leaves_no_other_name(tmp_path: Path, u
         assert held(tmp_path / "lock")
     finally:
         os.umask(before)
-    modes = {each.name: mode_of(each) for each in tmp_path.iterdir()}
+    modes = {path.name: mode_of(path) for path in tmp_path.iterdir()}
     assert modes == {"private": 0o600, "public": 0o644, "lock": 0o600}
     assert ((tmp_path / "private").read_bytes(), (tmp_path / "public").read_bytes()) == (b"1", b"2")
 
@@ -168,14 +168,14 @@ def test_an_existing_object_of_the_name_is_replaced_and_not_written_into(
             os.mkfifo(path)
     local_files.replace(path, b"new")
     assert (path.is_symlink(), path.read_text(), precious.read_text()) == (False, "new", "kept")
-    assert {each.name for each in tmp_path.iterdir()} == {"f", "precious"}
+    assert {item.name for item in tmp_path.iterdir()} == {"f", "precious"}
 
 
 def test_a_failed_replacement_leaves_only_the_old_file(tmp_path: Path) -> None:
     (tmp_path / "f").mkdir()
     with pytest.raises(IsADirectoryError):
         local_files.replace(tmp_path / "f", b"new")
-    assert [each.name for each in tmp_path.iterdir()] == ["f"]
+    assert [path.name for path in tmp_path.iterdir()] == ["f"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root makes files for others")
@@ -184,7 +184,7 @@ def test_a_file_created_by_root_belongs_to_the_owner_of_its_folder(tmp_path: Pat
     local_files.make_folder(tmp_path / "a" / "b")
     local_files.replace(tmp_path / "a" / "b" / "f", b"")
     assert held(tmp_path / "a" / "b" / "lock")
-    found = {each.name: (each.stat().st_uid, each.stat().st_gid) for each in tmp_path.rglob("*")}
+    found = {path.name: (path.stat().st_uid, path.stat().st_gid) for path in tmp_path.rglob("*")}
     assert found == dict.fromkeys(("a", "b", "f", "lock"), (SOMEBODY, SOMEBODY))
 
 

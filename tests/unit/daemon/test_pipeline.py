@@ -132,7 +132,7 @@ def test_derived_state_before_an_explicit_one_in_a_batch_is_skipped(journal_path
 
         assert kinds(outcomes) == ["superseded", "published"]
         assert str(pointer.live.revision) == "43"
-        assert [each.kind for each in pointer.retained] == ["explicit", "explicit"]
+        assert [publication.kind for publication in pointer.retained] == ["explicit", "explicit"]
 
     scenario(journal_path, store, play)
 
@@ -144,7 +144,7 @@ def test_every_explicit_state_of_a_burst_can_be_rolled_back_to(journal_path, sto
         )
         pointer = await scene.pointer()
 
-        assert [each.state for each in pointer.retained] == [
+        assert [publication.state for publication in pointer.retained] == [
             f"state-{revision}" for revision in range(1, 6)
         ]
         assert pointer.sequence == 1
@@ -163,7 +163,7 @@ def test_the_same_event_twice_changes_nothing(journal_path, store):
         again = await scene.accept(state_event(42))
         await scene.work()
 
-        assert [each.known for each in again] == [True]
+        assert [receipt.known for receipt in again] == [True]
         assert (await scene.pointer()).sequence == 1
 
     scenario(journal_path, store, play)
@@ -225,7 +225,7 @@ def test_burst_with_a_state_that_fails_the_gate_publishes_the_others(journal_pat
         pointer = await scene.pointer()
 
         assert kinds(outcomes) == ["published", "dead-lettered", "published"]
-        assert [each.state for each in pointer.retained] == ["state-1", "state-3"]
+        assert [publication.state for publication in pointer.retained] == ["state-1", "state-3"]
         assert scene.watcher.refusals == ["state-2"]
         assert pointer.positions == {scene.journal.instance: 3}
 
@@ -479,7 +479,7 @@ def test_a_late_state_is_published_for_rollback_and_moves_nothing(journal_path, 
 
         assert kinds(outcomes) == ["late"]
         assert pointer.live.state == "state-42"
-        assert [(each.state, each.late) for each in pointer.retained] == [
+        assert [(publication.state, publication.late) for publication in pointer.retained] == [
             ("state-42", False),
             ("state-41", True),
         ]
@@ -664,11 +664,11 @@ def test_a_state_lists_the_replaced_model_events_as_skipped_and_they_stay_supers
         manifest = await scene.reader.manifest(GOLDEN, pointer.live)
         delivered = (await scene.journal.find("m"))[-1]
 
-        assert [(each.id, each.skipped) for each in manifest.events] == [
+        assert [(event.id, event.skipped) for event in manifest.events] == [
             ("m", True),
             (state_event(2).id, False),
         ]
-        assert [str(each.outcome.kind) for each in delivered.lanes] == ["superseded"]
+        assert [str(lane.outcome.kind) for lane in delivered.lanes] == ["superseded"]
 
     scenario(journal_path, store, play)
 
@@ -726,7 +726,10 @@ def test_outcomes_of_a_lost_write_are_withdrawn(journal_path, store):
             AssertionError, match="/states/"
         ):  # of the try that follows the lost one
             await scene.pipeline.process(GOLDEN, waiting)
-        assert await scene.journal.recorded(str(GOLDEN), [each.position for each in waiting]) == {}
+        assert (
+            await scene.journal.recorded(str(GOLDEN), [delivery.position for delivery in waiting])
+            == {}
+        )
 
     scenario(journal_path, FaultyStore(store, before=come_between), play)
 
@@ -831,7 +834,7 @@ def test_a_cut_off_lineage_does_not_drop_a_dead_letter(journal_path):
         await store.delete(older.key, (await store.get(older.key)).version)
         await scene.pipeline.process(GOLDEN, [delivery])
 
-        assert [each.kind for each in await scene.outcomes(f"{GOLDEN}/state-2")] == [
+        assert [item.kind for item in await scene.outcomes(f"{GOLDEN}/state-2")] == [
             OutcomeKind.DEAD_LETTERED
         ]
 
@@ -990,7 +993,7 @@ def test_a_rollback_request_with_a_failed_condition_changes_nothing(
         await scene.send(state_event(1), state_event(2, version="8"))
         before = await scene.pointer()
 
-        assert [each.kind for each in await scene.send(request_event)] == [outcome]
+        assert [item.kind for item in await scene.send(request_event)] == [outcome]
         assert await scene.pointer() == before
 
     scenario(journal_path, store, play)
@@ -1048,13 +1051,13 @@ def test_any_suffix_delivered_again_in_order_changes_nothing(journal_path, store
         await scene.accept(*events)
         delivered = [await scene.journal.next() for _ in events]
         done: frozenset = frozenset()
-        while waiting := [each for each in delivered if each.position not in done]:
+        while waiting := [delivery for delivery in delivered if delivery.position not in done]:
             done |= await scene.pipeline.process(GOLDEN, waiting)
         before = await scene.pointer()
         again = delivered[suffix:]
         while again:
             settled = await scene.pipeline.process(GOLDEN, again)
-            again = [each for each in again if each.position not in settled]
+            again = [item for item in again if item.position not in settled]
 
         assert await scene.pointer() == before
 
@@ -1316,7 +1319,7 @@ def test_images_by_tag_are_reported_where_the_setting_requires_it(journal_path, 
         assert str(published.kind) == "published"
         ((state, found),) = scene.watcher.unpinned_states
         assert state == "state-42"
-        assert {each.kind for each in found} >= {"image"}
+        assert {item.kind for item in found} >= {"image"}
 
     scenario(journal_path, store, play, pinning="warn")
 
@@ -1329,7 +1332,7 @@ async def _composition(scene: Scene):
 async def _live_files(scene: Scene):
     """What stands in the live tree, by path; without the marker."""
     prefix = layout.live_tree(GOLDEN)
-    keys = [each.key for each in await scene.store.scan(prefix)]
+    keys = [entry.key for entry in await scene.store.scan(prefix)]
     return {
         key.removeprefix(prefix): (await scene.store.get(key)).body
         for key in keys

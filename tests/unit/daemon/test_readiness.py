@@ -110,7 +110,10 @@ class Daemon:
 
     @property
     def lasting(self) -> list[tuple[str, str]]:
-        return [(each.condition.kind, each.condition.subject) for each in self.vitals.lasting()]
+        return [
+            (condition.condition.kind, condition.condition.subject)
+            for condition in self.vitals.lasting()
+        ]
 
 
 def lane(failure: Failure | None) -> Lane:
@@ -338,8 +341,8 @@ def test_a_repeatedly_failing_job_is_reported_by_name() -> None:
     daemon.observe()
     daemon.observe(for_seconds=60)
     assert [
-        (each.condition.kind, each.condition.subject, each.condition.remedy)
-        for each in daemon.vitals.lasting()
+        (condition.condition.kind, condition.condition.subject, condition.condition.remedy)
+        for condition in daemon.vitals.lasting()
     ] == [
         ("token", "/run/token", "ls -l /run/token"),
         ("freshness", "", "rebundle verify --all --bucket '/srv/my bundles'"),
@@ -348,8 +351,8 @@ def test_a_repeatedly_failing_job_is_reported_by_name() -> None:
         ("collection", str(SCOPE), f"rebundle gc {SCOPE} --dry-run --bucket '/srv/my bundles'"),
     ]
     assert b'rebundle_attention_conditions{kind="collection"} 2.0' in daemon.metrics.render()
-    for each in tried.values():
-        each.failing = {}
+    for item in tried.values():
+        item.failing = {}
     daemon.observe()
     assert daemon.lasting == []
 
@@ -417,7 +420,7 @@ def test_the_log_reports_the_start_and_end_of_a_condition_once() -> None:
         daemon.observe(for_seconds=120)
         daemon.worker.unreadable = {}
         daemon.observe()
-    assert [(each["event"], each["subject"]) for each in logs] == [
+    assert [(line["event"], line["subject"]) for line in logs] == [
         ("needs attention", "lost+found"),
         ("needs no more attention", "lost+found"),
     ]

@@ -16,7 +16,7 @@ def test_the_connection_limit_reserves_descriptors_for_the_bucket(
     monkeypatch.setattr(service.resource, "getrlimit", lambda _: (open_files, 65536))
     with capture_logs() as logs:
         assert service._most_connections(1000) == connections
-    assert [each["hint"].startswith("ulimit -n 1200") for each in logs] == [True] * (
+    assert [line["hint"].startswith("ulimit -n 1200") for line in logs] == [True] * (
         connections < 1000
     )
 

@@ -236,7 +236,7 @@ def test_all_problems_are_reported_at_once_with_their_sources(tmp_path: Path) ->
         {"REBUNDLE_LOG__LEVEL": "loud", "REBUNDLE_BUKET": "x", "REBUNDLE_X__Y": "1"},
         file,
     )
-    assert {(each.setting, each.source) for each in found} == {
+    assert {(problem.setting, problem.source) for problem in found} == {
         ("bucket", f"{file}:1"),
         ("http.listn", f"{file}:4"),
         ("http.max_body_bytes", f"{file}:5"),
@@ -246,7 +246,7 @@ def test_all_problems_are_reported_at_once_with_their_sources(tmp_path: Path) ->
         ("buket", "environment REBUNDLE_BUKET"),
         ("x.y", "environment REBUNDLE_X__Y"),
     }
-    said = {each.setting: each.message for each in found}
+    said = {problem.setting: problem.message for problem in found}
     assert "did you mean http.listen?" in said["http.listn"]
     assert "did you mean bucket?" in said["buket"]
     assert "did you mean render.resources.limits.cpus?" in said["render.resources.limit.cpus"]
@@ -334,7 +334,7 @@ def test_a_file_that_is_not_toml_is_named(tmp_path: Path, body: bytes, words: st
 
 def test_a_missing_file_does_not_hide_other_problems(tmp_path: Path) -> None:
     found = problems({"http.listen": "x"}, {}, tmp_path / "absent.toml")
-    assert [each.setting for each in found] == ["", "http.listen"]
+    assert [problem.setting for problem in found] == ["", "http.listen"]
     assert "cannot be read" in found[0].message
 
 
@@ -418,7 +418,7 @@ def test_an_invalid_token_secret_is_refused_without_showing_it(secret: str) -> N
 def test_a_secret_in_a_flag_or_the_file_is_refused_without_showing_it(tmp_path: Path) -> None:
     file = written(tmp_path, f'[http]\ntoken = "{SECRET}"\n')
     found = problems({"http.rollback_token": SECRET}, {}, file)
-    assert [(each.setting, each.source) for each in found] == [
+    assert [(problem.setting, problem.source) for problem in found] == [
         ("http.token", f"{file}:2"),
         ("http.rollback_token", "flag --http.rollback_token"),
     ]
@@ -503,7 +503,7 @@ def test_limits_come_from_every_source_and_are_shown_like_any_setting(tmp_path: 
 
     (file := tmp_path / "other.toml").write_text("[limits]\nmodels = true\nmodles = 3\nfiles = 0\n")
     found = problems({}, {}, file)
-    assert {(each.setting, each.source) for each in found} == {
+    assert {(problem.setting, problem.source) for problem in found} == {
         ("limits.models", f"{file}:2"),
         ("limits.modles", f"{file}:3"),
         ("limits.files", f"{file}:4"),

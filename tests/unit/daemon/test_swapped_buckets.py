@@ -125,9 +125,11 @@ def test_nothing_is_published_to_another_bucket_that_has_the_scope(
             assert (await scene.journal.backlog()).events == 1
             assert await pointer_of(store.other) == before
             store.mounted = store.right
-            await until(lambda: event.id in [each[1] for each in scene.watcher.settled_outcomes])
+            await until(
+                lambda: event.id in [outcome[1] for outcome in scene.watcher.settled_outcomes]
+            )
             assert await pointer_of(store.other) == before
-        assert [str(each.kind) for each in await scene.outcomes(event.id)] == ["published"]
+        assert [str(outcome.kind) for outcome in await scene.outcomes(event.id)] == ["published"]
 
     asyncio.run(with_other_bucket(tmp_path, store, play, states=states))
 
@@ -160,9 +162,11 @@ def test_a_listing_of_another_bucket_is_not_trusted_although_the_right_one_retur
             )
             store.mounted = store.right
             await until(
-                lambda: "everywhere" in [each[1] for each in scene.watcher.settled_outcomes]
+                lambda: "everywhere" in [outcome[1] for outcome in scene.watcher.settled_outcomes]
             )
-        assert [str(each.kind) for each in await scene.outcomes("everywhere")] == ["published"]
+        assert [str(outcome.kind) for outcome in await scene.outcomes("everywhere")] == [
+            "published"
+        ]
 
     asyncio.run(with_other_bucket(tmp_path, store, play, states=0))
 

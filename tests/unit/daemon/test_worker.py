@@ -280,7 +280,7 @@ def test_a_scope_created_during_a_listing_gets_the_later_events(
         stop.request("done")
         await running
 
-        assert [str(each.kind) for each in await scene.outcomes("m")] == ["published"]
+        assert [str(outcome.kind) for outcome in await scene.outcomes("m")] == ["published"]
 
     scenario(tmp_path, play)
 
@@ -333,7 +333,7 @@ def test_a_failed_listing_is_reported_and_events_that_name_their_scope_are_proce
         await running
 
         assert worker.failure is None
-        assert [str(each.kind) for each in await scene.outcomes("m")] == ["published"]
+        assert [str(outcome.kind) for outcome in await scene.outcomes("m")] == ["published"]
 
     scenario(tmp_path, play)
 
@@ -396,7 +396,7 @@ def test_scopes_that_do_not_exist_get_no_later_event_and_their_lanes_are_removed
             assert len(asyncio.all_tasks()) <= tasks - len(MISSPELT) + 1
 
         await run_until_settled(scene, 1 + len(MISSPELT), check)
-        assert [str(each.kind) for each in await scene.outcomes("m2")] == ["published"]
+        assert [str(outcome.kind) for outcome in await scene.outcomes("m2")] == ["published"]
 
     scenario(tmp_path, play)
 
@@ -434,7 +434,7 @@ class Unreadable:
         scopes = await self._reader.scopes()
         if not self.broken:
             return scopes
-        found = tuple(each for each in scopes if each.bundle != self._folder)
+        found = tuple(row for row in scopes if row.bundle != self._folder)
         return Scopes(found, {self._folder: "Permission denied"})
 
 
@@ -579,8 +579,8 @@ def test_nothing_is_reported_about_a_removed_scope(tmp_path):
         worker, stop = worker_of(scene, live_tree_seconds=0.01, opened_at=2), Stop()
         running = asyncio.create_task(worker.run(stop))
         await scene.watcher.saw(lambda: str(OTHER) in worker.unreadable)
-        for each in await store.scan(f"{OTHER}/"):
-            await store.delete(each.key, each.version)
+        for entry in await store.scan(f"{OTHER}/"):
+            await store.delete(entry.key, entry.version)
         await scene.watcher.saw(lambda: scene.watcher.removed_lanes)
         assert (scene.watcher.removed_lanes, worker.unreadable) == ([OTHER], {})
         stop.request("done")

@@ -19,7 +19,11 @@ def picture(package: str) -> str:
     return str(found)
 
 
-LAYERED = {each["containers"][0]: each["layers"] for each in CONTRACTS if "containers" in each}
+LAYERED = {
+    contract["containers"][0]: contract["layers"]
+    for contract in CONTRACTS
+    if "containers" in contract
+}
 
 
 @pytest.mark.parametrize("package", LAYERED)

@@ -31,5 +31,5 @@ def test_the_refusal_equals_the_one_on_the_page():
     with pytest.raises(ValidationError) as raised:
         make_model(platform="openvino", serving={"gpu": {"count": 1}})
 
-    (problem,) = (each for each in raised.value.errors() if each["loc"] == ("serving", "gpu"))
+    (problem,) = (error for error in raised.value.errors() if error["loc"] == ("serving", "gpu"))
     assert f"$.data.models[0].serving.gpu: {problem['msg'].removeprefix('Value error, ')} (" in PAGE

@@ -194,9 +194,9 @@ def test_threads_that_share_a_renderer_get_the_same_result():
     wanted = [make_composition(size) for size in (1, 3, 5, 8)] * 4
 
     with ThreadPoolExecutor(4) as pool:
-        results = list(pool.map(lambda each: renderer.render(each, GOLDEN_DEFAULTS, STAMP), wanted))
+        results = list(pool.map(lambda item: renderer.render(item, GOLDEN_DEFAULTS, STAMP), wanted))
 
-    assert results == [Renderer().render(each, GOLDEN_DEFAULTS, STAMP) for each in wanted]
+    assert results == [Renderer().render(item, GOLDEN_DEFAULTS, STAMP) for item in wanted]
 
 
 @pytest.mark.parametrize(

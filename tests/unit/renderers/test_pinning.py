@@ -44,7 +44,7 @@ def test_every_image_by_tag_is_reported_once_with_its_users():
     )
     found = movable(by_tag, RenderDefaults(download_image="rclone/rclone:1", router_image="p:1"))
 
-    assert [(each.kind, each.name, each.used_by) for each in found] == [
+    assert [(item.kind, item.name, item.used_by) for item in found] == [
         ("image", "p:1", ("router", "proxy")),
         ("image", "r.example.com/serving", ("model 102",)),
         ("image", "r.example.com/serving:2", ("model 101", "model 103")),
@@ -55,13 +55,13 @@ def test_every_image_by_tag_is_reported_once_with_its_users():
 def test_an_artifact_without_a_digest_may_change():
     found = movable(composition(f"r.example.com/serving{DIGEST}", digest=None), PINNED)
 
-    assert [str(each) for each in found] == ["artifact s3://models/101 (model 101)"]
+    assert [str(item) for item in found] == ["artifact s3://models/101 (model 101)"]
 
 
 def test_images_come_before_artifacts_each_by_name():
     found = movable(composition("z.example.com/b:1", "z.example.com/a:1", digest=None), PINNED)
 
-    assert [each.name for each in found] == [
+    assert [item.name for item in found] == [
         "z.example.com/a:1",
         "z.example.com/b:1",
         "s3://models/101",

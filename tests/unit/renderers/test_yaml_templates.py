@@ -297,8 +297,8 @@ def test_a_directly_inserted_value_equals_what_ruamel_writes(place):
         {"x": value} for value in (*AWKWARD, "abc", "a-b_c", "r.example.com:5000/a/b:1.0@sha256:00")
     ]
 
-    assert [_either(template.filled, each) for each in values] == [
-        _either(template._written, each) for each in values
+    assert [_either(template.filled, item) for item in values] == [
+        _either(template._written, item) for item in values
     ]
 
 

@@ -56,7 +56,7 @@ def rebundle(capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
     """Runs the command with these arguments."""
 
     def run(*arguments: object) -> Result:
-        code = app.run([str(each) for each in arguments])
+        code = app.run([str(argument) for argument in arguments])
         out, err = capsys.readouterr()
         return Result(code, out, err)
 

@@ -68,7 +68,8 @@ def verbs_with_documents() -> Iterator[tuple[str, ...]]:
     def below(node: App, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
         command = node.default_command
         if command is not None and any(
-            each.annotation is Printing for each in inspect.signature(command).parameters.values()
+            parameter.annotation is Printing
+            for parameter in inspect.signature(command).parameters.values()
         ):
             yield path
         for name in node:
@@ -84,7 +85,7 @@ def prepared(bucket, journal, rebundle, tmp_path):
     (tmp_path / "event.json").write_bytes(arrival("e9").event.structured())
     keyid = rebundle("keys", "generate", "key.pem", "-o", "json").json["keyid"]
     rebundle("keys", "trust", "policy.json", "key.pem.pub")
-    return lambda arguments: [keyid if each == "KEYID" else each for each in arguments]
+    return lambda arguments: [keyid if argument == "KEYID" else argument for argument in arguments]
 
 
 def test_the_table_has_every_command():
@@ -108,7 +109,7 @@ def test_in_an_empty_bucket_every_command_prints_one_document(
 ):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "event.json").write_bytes(arrival("e9").event.structured())
-    arguments = ["0" * 64 if each == "KEYID" else each for each in SOUND[verb]]
+    arguments = ["0" * 64 if item == "KEYID" else item for item in SOUND[verb]]
 
     result = rebundle(*verb, *arguments, "-o", "json")
 

@@ -29,7 +29,7 @@ def publish(server: OddS3) -> None:
 
 
 def writes(server: OddS3) -> list[str]:
-    return [each.key for each in server.requests if each.method == "PUT"]
+    return [request.key for request in server.requests if request.method == "PUT"]
 
 
 @pytest.mark.parametrize("verb", ["hold", "republish"])
@@ -91,7 +91,7 @@ def test_a_missing_bucket_is_an_error_that_names_its_path_and_source(
         assert f"there is no bucket at {tmp_path / name} ({source})" in result.err
     monkeypatch.setenv("REBUNDLE_BUCKET", "of-environment")
     assert f"{tmp_path / 'of-environment'} (environment REBUNDLE_BUCKET)" in rebundle(*verb).err
-    assert [each.name for each in tmp_path.iterdir()] == ["rebundle.toml"], "nothing is made"
+    assert [path.name for path in tmp_path.iterdir()] == ["rebundle.toml"], "nothing is made"
 
 
 def test_doctor_creates_a_bucket_on_request(rebundle, tmp_path):

@@ -57,10 +57,10 @@ def texts(tree: ast.AST) -> Iterator[str]:
     parts: set[int] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.JoinedStr):
-            parts |= {id(each) for each in node.values}
+            parts |= {id(value) for value in node.values}
             yield "".join(
-                each.value if isinstance(each, ast.Constant) else filled(ast.unparse(each.value))
-                for each in node.values
+                value.value if isinstance(value, ast.Constant) else filled(ast.unparse(value.value))
+                for value in node.values
             )
     for node in ast.walk(tree):
         if (

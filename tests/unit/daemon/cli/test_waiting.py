@@ -121,7 +121,7 @@ def test_a_blocked_path_of_example_does_not_count(bucket, rebundle):
         None,
         True,
     ), result.err
-    assert [each["path"] for each in result.json["live_tree"]["blocked"]] == [
+    assert [blocked["path"] for blocked in result.json["live_tree"]["blocked"]] == [
         "example/conf/bundle/batching_103.txt"
     ]
 
@@ -239,8 +239,8 @@ def test_a_tree_that_cannot_be_compared_still_reports_why():
         runtime = InlineRuntime()
         bucket, pointer = await _rolled_back(runtime)
         fresh = Bucket(bucket.store, runtime)
-        for each in await bucket.store.scan(layout.states(MEMORY_SCOPE)):
-            await bucket.store.delete(each.key, each.version)
+        for entry in await bucket.store.scan(layout.states(MEMORY_SCOPE)):
+            await bucket.store.delete(entry.key, entry.version)
         return await lag_of(fresh.store, fresh.live_tree, MEMORY_SCOPE, pointer, Unfinished(3, ""))
 
     lag = asyncio.run(run())

@@ -87,7 +87,7 @@ def test_a_batch_is_accepted_as_a_whole(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with running(tmp_path) as service:
             response = await send(service, [state_event(1), state_event(2)])
-            assert [each["id"] for each in response.json()["events"]] == [
+            assert [event["id"] for event in response.json()["events"]] == [
                 state_event(1)["id"],
                 state_event(2)["id"],
             ]
@@ -104,11 +104,11 @@ def test_a_batch_with_one_bad_event_keeps_nothing_and_names_every_problem(tmp_pa
             bad["data"]["state"]["revision"] = 0
             response = await send(service, [state_event(1), bad])
             body = problem(response, 400, "invalid")
-            assert {each["path"] for each in body["errors"]} == {
+            assert {error["path"] for error in body["errors"]} == {
                 "$[1].data.models[1].artifact.uri",
                 "$[1].data.state.revision",
             }
-            assert all(each["expected"] and "found" in each for each in body["errors"])
+            assert all(error["expected"] and "found" in error for error in body["errors"])
             assert await service.backlog() == 0
             (kept,) = await service.journal.rejected()
             assert (kept.intake, len(kept.problems)) == ("http", 2)

@@ -155,9 +155,11 @@ def test_metrics_are_in_the_format_of_prometheus() -> None:
     response = asked("/metrics", Wellbeing(), metrics=metrics)
     assert response.headers["content-type"].startswith("text/plain; version=0.0.4")
     samples = [
-        each for family in text_string_to_metric_families(response.text) for each in family.samples
+        sample
+        for family in text_string_to_metric_families(response.text)
+        for sample in family.samples
     ]
-    assert [each.value for each in samples if each.name == "rebundle_pointer_sequence"] == [7]
+    assert [sample.value for sample in samples if sample.name == "rebundle_pointer_sequence"] == [7]
 
 
 def test_the_metrics_text_is_made_once_a_second() -> None:
@@ -202,8 +204,8 @@ def test_excess_requests_are_503_with_retry_after_and_livez_is_exempt() -> None:
             assert (await client.get("/livez")).status_code == 200
             go_on.set()
             answers = await asyncio.gather(*waiting)
-            assert {each.status_code for each in answers} == {200}
-            assert len({each.content for each in answers}) == 1
+            assert {answer.status_code for answer in answers} == {200}
+            assert len({answer.content for answer in answers}) == 1
             assert (await client.get("/readyz")).status_code == 200
 
     try:

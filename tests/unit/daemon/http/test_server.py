@@ -197,7 +197,7 @@ def test_an_idle_connection_is_closed_for_a_new_one_of_its_peer_and_others_stay(
                 writer.write(GET)
                 assert (await one_answer(reader)).startswith(b"HTTP/1.1 200 ")
             assert service.counted("rebundle_http_connections_closed_total") == {("room",): 1}
-            for writer in (late, other, *(each for _, each in held)):
+            for writer in (late, other, *(item for _, item in held)):
                 writer.close()
 
     run(scenario())
@@ -221,8 +221,8 @@ def test_a_peer_whose_connections_are_all_busy_gets_no_more_and_others_do(tmp_pa
             other_reader, other = await connected(service, "127.0.0.2")
             other.write(GET)
             assert (await one_answer(other_reader)).startswith(b"HTTP/1.1 200 ")
-            for each in (writer, first, other, *(each for _, each in held)):
-                each.close()
+            for item in (writer, first, other, *(item for _, item in held)):
+                item.close()
 
     run(scenario())
 

@@ -113,7 +113,7 @@ def test_the_log_reports_an_unusable_file_once_and_never_its_content(
             tokens.refresh()
         write(file, SECOND)
         tokens.refresh()
-    assert [each["event"] for each in logs] == [
+    assert [line["event"] for line in logs] == [
         "token file unusable, the former token stays valid",
         "token changed",
     ]

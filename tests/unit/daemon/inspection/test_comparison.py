@@ -37,7 +37,9 @@ def test_files_that_name_the_state_and_credentials_are_not_compared():
         RenderedFile("example/creds/x", b"2"),
     ]
 
-    assert [(each.path, each.status) for each in compare_files(before, after)] == [
+    assert [
+        (difference.path, difference.status) for difference in compare_files(before, after)
+    ] == [
         ("base/a", "removed"),
         ("base/b", "added"),
     ]

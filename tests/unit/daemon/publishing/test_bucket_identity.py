@@ -165,7 +165,7 @@ def test_an_unreadable_id_is_reported_once_and_checked_again_each_time() -> None
             await one.confirm()
             await one.confirm()
         assert one.pending is None
-        assert [each["log_level"] for each in logs] == ["warning"]
+        assert [line["log_level"] for line in logs] == ["warning"]
         assert len(asked) == 3
         forbidden = False
         with pytest.raises(WrongBucket):

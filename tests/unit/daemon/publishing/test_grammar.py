@@ -104,14 +104,14 @@ def check_kept(before: Any, after: Any) -> None:
         assert before == after
 
 
-@pytest.mark.parametrize("folder", FOLDERS, ids=lambda each: each.name)
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda item: item.name)
 def test_a_stored_archive_matches_its_manifest(folder: Path) -> None:
     described = manifest.decode((folder / "manifest.json").read_bytes())
     files = verified_files(described, (folder / "bundle.tar.gz").read_bytes())
     assert archive.content_digest(archive.digest_files(files)) == described.content_digest
 
 
-@pytest.mark.parametrize("folder", FOLDERS, ids=lambda each: each.name)
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda item: item.name)
 def test_the_chunk_that_a_stored_pointer_names_is_found_under_its_key(folder: Path) -> None:
     named = pointer.decode((folder / "pointer.long.json").read_bytes(), SCOPE).previous_chunk
     assert named is not None
@@ -132,11 +132,11 @@ def changed(document: Any, path: str, value: object) -> bytes:
     """The document with another value at a dotted path."""
     document = copy.deepcopy(document)
     *parents, last = [
-        int(each) if each.lstrip("-").isdecimal() else each for each in path.split(".")
+        int(item) if item.lstrip("-").isdecimal() else item for item in path.split(".")
     ]
     part = document
-    for each in parents:
-        part = part[each]
+    for parent in parents:
+        part = part[parent]
     part[last] = value
     return json.dumps(document).encode()
 
@@ -224,7 +224,7 @@ FIELDS: dict[str, list[Any]] = {
     ],
     "signed.history.0.sequence": NO_NUMBERS,
     "signed.history.0.write_id": ["a/b", 1],
-    "signed.history.0.published": [[each] for each in NO_NAMES],
+    "signed.history.0.published": [[name] for name in NO_NAMES],
     "signed.history.0.live": NO_NAMES,
     "signed.history.0.desired": NO_NAMES,
     "signed.history.0.at": [*NO_TIMES, None],
@@ -291,7 +291,9 @@ def test_a_live_publication_that_is_not_retained_is_damage(name: str) -> None:
     document = copy.deepcopy(POINTER)
     named = document["signed"][name]
     document["signed"]["retained"] = [
-        each for each in document["signed"]["retained"] if each["attempt"] != named["attempt"]
+        publication
+        for publication in document["signed"]["retained"]
+        if publication["attempt"] != named["attempt"]
     ]
     with pytest.raises(
         VerificationFailed,
@@ -385,8 +387,8 @@ def test_an_invalid_field_of_a_manifest_is_damage(path: str, value: object) -> N
 
 def files_of(number: int, size: int) -> bytes:
     files = [
-        {"path": f"base/{each:06}", "mode": "0644", "size": size, "sha256": SHA}
-        for each in range(number)
+        {"path": f"base/{item:06}", "mode": "0644", "size": size, "sha256": SHA}
+        for item in range(number)
     ]
     return json.dumps(MANIFEST | {"files": files}).encode()
 

@@ -51,7 +51,7 @@ def memory() -> MemoryStore:
 
 async def put(store: MemoryStore, key: str, body: bytes) -> None:
     """Whatever is there."""
-    there = [each for each in await store.scan(key) if each.key == key]
+    there = [entry for entry in await store.scan(key) if entry.key == key]
     if there:
         await store.replace(key, Content(body), there[0].version)
     else:
@@ -95,12 +95,12 @@ async def read_all(store: MemoryStore) -> None:
     for step in steps:
         with suppress(PublishingError, StoreError):
             await step()
-    for each in publications:
+    for publication in publications:
         with suppress(PublishingError, StoreError):
-            described = await read.manifest(SCOPE, each)
+            described = await read.manifest(SCOPE, publication)
             described.composition_value()
             described.defaults_value()
-            await read.files(SCOPE, each)
+            await read.files(SCOPE, publication)
 
 
 HOSTILE = st.sampled_from(
@@ -126,7 +126,7 @@ def test_hostile_bytes_in_place_of_an_object_raise_nothing_unexpected(data: st.D
     async def scenario() -> None:
         store = memory()
         await grown(store)
-        keys = [each.key for each in await store.scan("")]
+        keys = [entry.key for entry in await store.scan("")]
         for key in data.draw(st.lists(st.sampled_from(keys), min_size=1, max_size=3, unique=True)):
             await put(store, key, data.draw(HOSTILE))
         await read_all(store)
@@ -158,10 +158,10 @@ def test_a_document_with_any_field_changed_raises_nothing_unexpected(data: st.Da
     async def scenario() -> None:
         store = memory()
         await grown(store)
-        keys = [each.key for each in await store.scan("") if each.key.endswith(".json")]
+        keys = [entry.key for entry in await store.scan("") if entry.key.endswith(".json")]
         key = data.draw(st.sampled_from([POINTER, POINTER, *keys]))
         document = json.loads((await store.get(key)).body)
-        path = data.draw(st.sampled_from([each for each in places(document) if each]))
+        path = data.draw(st.sampled_from([place for place in places(document) if place]))
         part = document
         for step in path[:-1]:
             part = part[step]
@@ -259,8 +259,11 @@ def test_a_manifest_that_is_too_big_is_left_out_by_a_recovery_and_the_others_sta
         await put(store, layout.manifest(SCOPE, first.state, first.attempt), BIG)
         bucket = Bucket(store, InlineRuntime("operator"))
         found = await recoverer(store, bucket).recover(SCOPE, Wish(), "ann", "too big")
-        assert [each.id for each in found.remains.damaged] == [first.id]
-        assert [each.state for each in (await bucket.pointer()).retained] == ["state-2", "state-3"]
+        assert [damaged.id for damaged in found.remains.damaged] == [first.id]
+        assert [publication.state for publication in (await bucket.pointer()).retained] == [
+            "state-2",
+            "state-3",
+        ]
 
     asyncio.run(scenario())
 
@@ -431,7 +434,7 @@ def test_a_large_chunk_is_decoded_outside_the_event_loop(
         runtime = RecordingRuntime()
         read = Bucket(store, runtime)
         assert len(await read.reader.history(await read.pointer())) == 4
-        assert any("_chunk" in each for each in runtime.offloaded)
+        assert any("_chunk" in call for call in runtime.offloaded)
         runtime.offloaded.clear()
         await recoverer(store, read).preview(SCOPE, Wish(), "ann", "look")
         assert "_readable_chunks" in runtime.offloaded

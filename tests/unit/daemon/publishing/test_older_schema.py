@@ -92,7 +92,7 @@ def scenario(work: Callable[[MemoryStore], Awaitable[None]]) -> None:
 
 
 async def put(store: MemoryStore, key: str, body: bytes) -> None:
-    listed = [each.version for each in await store.scan(key) if each.key == key]
+    listed = [entry.version for entry in await store.scan(key) if entry.key == key]
     if listed:
         await store.replace(key, Content(body), listed[0])
     else:
@@ -100,7 +100,7 @@ async def put(store: MemoryStore, key: str, body: bytes) -> None:
 
 
 async def objects(store: MemoryStore) -> dict[str, bytes]:
-    return {each.key: (await store.get(each.key)).body for each in await store.scan("")}
+    return {entry.key: (await store.get(entry.key)).body for entry in await store.scan("")}
 
 
 async def refused(store: MemoryStore, work: Callable[[], Awaitable[object]]) -> None:

@@ -323,7 +323,10 @@ def test_a_committed_command_is_reported_as_committed_although_its_pass_fails(
         assert done.live_tree.sequence == 3
         if (path, fault) == (COMPOSE, Fault.REFUSED):
             assert isinstance(done.live_tree, Synced)
-            assert ([each.path for each in done.live_tree.blocked], done.live_tree.follows) == (
+            assert (
+                [blocked.path for blocked in done.live_tree.blocked],
+                done.live_tree.follows,
+            ) == (
                 [COMPOSE],
                 False,
             )

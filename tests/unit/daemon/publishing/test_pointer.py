@@ -101,7 +101,9 @@ def test_a_revision_has_one_text(producer: int, derived: int, text: str) -> None
 @given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20)), max_size=10))
 def test_revisions_are_ordered_as_pairs_of_numbers(pairs: list[tuple[int, int]]) -> None:
     revisions = [Revision(producer=producer, derived=derived) for producer, derived in pairs]
-    assert [(each.producer, each.derived) for each in sorted(revisions)] == sorted(pairs)
+    assert [(revision.producer, revision.derived) for revision in sorted(revisions)] == sorted(
+        pairs
+    )
 
 
 def test_a_publication_is_named_by_state_and_attempt() -> None:
@@ -116,7 +118,7 @@ def test_retained_attempts_of_a_state_are_found_newest_last() -> None:
         make_publication("b", 2),
         make_publication("a", attempt="2"),
     )
-    assert [each.attempt for each in pointer.retained_of("a")] == ["1", "2"]
+    assert [item.attempt for item in pointer.retained_of("a")] == ["1", "2"]
     assert pointer.retained_of("c") == ()
 
 

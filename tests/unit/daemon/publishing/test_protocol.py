@@ -66,7 +66,7 @@ def test_one_change_records_a_whole_batch_and_the_last_that_is_not_late_moves() 
     late = make_publication("state-0", 0, late=True)
     pointer = protocol.publish(published(ONE), writing(2), [TWO, late, THREE, late], progress(3))
     assert (live(pointer), desired(pointer), pointer.sequence) == ("state-3", "state-3", 2)
-    assert pointer.history[-1].published == tuple(str(each.id) for each in (TWO, late, THREE, late))
+    assert pointer.history[-1].published == tuple(str(item.id) for item in (TWO, late, THREE, late))
     last = protocol.publish(published(ONE), writing(2), [TWO, late], progress(2))
     assert (live(last), desired(last)) == ("state-2", "state-2")
 
@@ -165,15 +165,17 @@ def test_the_newest_hundred_publications_are_retained_in_commit_order_and_the_hi
 ):
     many = [make_publication(f"state-{number}", number) for number in range(1, 104)]
     pointer = published(*many[:100])
-    assert [each.state for each in pointer.retained] == [each.state for each in many[:100]]
+    assert [publication.state for publication in pointer.retained] == [
+        item.state for item in many[:100]
+    ]
     assert all("dropped" not in entry.change for entry in pointer.history)
     pointer = protocol.publish(pointer, writing(101), many[100:], progress(103))
-    assert [each.state for each in pointer.retained] == [
-        each.state for each in many[-MOST_RETAINED:]
+    assert [publication.state for publication in pointer.retained] == [
+        item.state for item in many[-MOST_RETAINED:]
     ]
-    assert pointer.history[-1].change["dropped"] == [str(each.id) for each in many[:3]]
+    assert pointer.history[-1].change["dropped"] == [str(item.id) for item in many[:3]]
     assert list(protocol.used_up(pointer.history)) == [
-        (each.state, each.revision.producer, each.composition_digest) for each in many[:3]
+        (item.state, item.revision.producer, item.composition_digest) for item in many[:3]
     ]
 
 
@@ -185,7 +187,7 @@ def test_live_desired_and_pinned_publications_are_retained_whatever_their_age() 
     pointer = protocol.rollback(pointer, writing(5), pointer.retained_of("state-1")[0])
     late = [make_publication(f"late-{number}", 3, late=True) for number in range(110)]
     pointer = published(*late, start=pointer)
-    assert [each.state for each in pointer.retained[:4]] == [
+    assert [publication.state for publication in pointer.retained[:4]] == [
         "state-1",
         "state-2",
         "state-3",
@@ -218,7 +220,7 @@ def test_dropped_publications_are_recorded_beside_the_change_of_an_operator() ->
 def test_a_collection_releases_the_given_publications_and_raises_the_epoch() -> None:
     before = published(ONE, TWO, THREE)
     pointer = protocol.collect(before, writing(4), {ONE.id})
-    assert [each.state for each in pointer.retained] == ["state-2", "state-3"]
+    assert [publication.state for publication in pointer.retained] == ["state-2", "state-3"]
     assert (pointer.kind, pointer.gc_epoch, pointer.sequence) == ("gc", 1, 4)
     assert pointer.history[-1].change == {
         "released": [str(ONE.id)],
@@ -259,7 +261,7 @@ def test_pins_are_limited_to_the_capacity_of_a_pointer() -> None:
         *[make_publication(f"more-{number}", 99) for number in range(120)], start=pointer
     )
     assert len(more.retained) == MOST_RETAINED
-    assert sum(each.pinned for each in more.retained) == MOST_PINNED
+    assert sum(publication.pinned for publication in more.retained) == MOST_PINNED
 
 
 # -- operators' verbs
@@ -416,7 +418,9 @@ def test_quarantining_a_live_and_already_quarantined_composition_still_rolls_bac
         protocol.quarantine(odd, writing(5), TWO)
     back = quarantined(odd, TWO, ONE)
     assert live(back) == "state-1"
-    assert [each.composition_digest for each in back.quarantined] == [TWO.composition_digest]
+    assert [quarantine.composition_digest for quarantine in back.quarantined] == [
+        TWO.composition_digest
+    ]
 
 
 def test_lifting_a_missing_quarantine_changes_nothing() -> None:
@@ -426,13 +430,15 @@ def test_lifting_a_missing_quarantine_changes_nothing() -> None:
 def test_lifting_one_quarantine_leaves_the_others() -> None:
     pointer = quarantined(quarantined(published(ONE, TWO, THREE), ONE), TWO)
     lifted = done(protocol.lift_quarantine(pointer, writing(6), ONE.composition_digest))
-    assert [each.composition_digest for each in lifted.quarantined] == [TWO.composition_digest]
+    assert [quarantine.composition_digest for quarantine in lifted.quarantined] == [
+        TWO.composition_digest
+    ]
 
 
 def test_a_pin_appears_in_retained_and_live_and_a_second_one_changes_nothing() -> None:
     pointer = published(ONE, TWO)
     pinned = done(protocol.pin(pointer, writing(3), pointer.retained_of("state-2")[0], pinned=True))
-    assert [each.pinned for each in pinned.retained] == [False, True]
+    assert [publication.pinned for publication in pinned.retained] == [False, True]
     assert pinned.live is not None
     assert pinned.live.pinned
     assert pinned.history[-1].change == {"pin": {"publication": str(TWO.id), "pinned": True}}
@@ -447,7 +453,7 @@ def test_a_retired_scope_has_no_live_or_desired_state_and_keeps_its_publications
         before.highest_revision.producer,
         before.positions,
     )
-    assert [each.state for each in retired.retained] == ["state-1", "state-2"]
+    assert [publication.state for publication in retired.retained] == ["state-1", "state-2"]
     assert protocol.retire(retired, writing(5)) is None
 
 
@@ -498,10 +504,10 @@ def test_a_history_longer_than_128_moves_its_oldest_64_entries_to_a_chunk() -> N
     assert split is not None
     chunk, oldest = split
     assert oldest == 1
-    assert [each.sequence for each in chunk.entries] == list(range(1, CHUNK + 1))
+    assert [entry.sequence for entry in chunk.entries] == list(range(1, CHUNK + 1))
     older = PreviousChunk(key="key", sha256="0" * 64)
     short = protocol.without_chunk(pointer, older)
-    assert [each.sequence for each in short.history] == list(range(CHUNK + 1, MOST_HISTORY + 2))
+    assert [entry.sequence for entry in short.history] == list(range(CHUNK + 1, MOST_HISTORY + 2))
     assert short.previous_chunk == older
 
 
@@ -686,19 +692,19 @@ def test_any_sequence_of_changes_keeps_the_invariants(data: st.DataObject) -> No
         if following is None:
             continue
         assert following.sequence == pointer.sequence + 1
-        assert [each.sequence for each in following.history] == list(
+        assert [entry.sequence for entry in following.history] == list(
             range(1, following.sequence + 1)
         )
         assert all(
             following.positions[name] >= offset for name, offset in pointer.positions.items()
         )
-        ids = [each.id for each in following.retained]
+        ids = [publication.id for publication in following.retained]
         assert len(ids) == len(set(ids))
         for current in (following.live, following.desired):
             assert current is None or current in following.retained
         if following.live is not None:
             assert not following.is_quarantined(following.live.composition_digest)
-        assert len({each.composition_digest for each in following.quarantined}) == len(
+        assert len({quarantine.composition_digest for quarantine in following.quarantined}) == len(
             following.quarantined
         )
         pointer = following

@@ -23,7 +23,7 @@ def changed(pointer: Pointer | None) -> dict[str, Any]:
 
 def retained(pointer: Pointer, publication: Publication) -> Publication:
     """The publication as the pointer has it."""
-    return next(each for each in pointer.retained if each.id == publication.id)
+    return next(item for item in pointer.retained if item.id == publication.id)
 
 
 def rejected(pointer: Pointer, target: Publication = TWO) -> Pointer:
@@ -120,7 +120,7 @@ def test_a_recovery_records_every_decision_of_operators() -> None:
     assert following.live is not None
     assert following.desired is not None
     assert (following.live.id, following.desired.id) == (ONE.id, TWO.id)
-    assert [each.id for each in following.retained] == [ONE.id, TWO.id]
+    assert [publication.id for publication in following.retained] == [ONE.id, TWO.id]
 
 
 def test_a_rollback_to_what_is_live_and_held_changes_nothing() -> None:

@@ -59,7 +59,7 @@ async def held(process: Bucket, base: PointerRead) -> PointerRead:
 
 
 def sequences(current: Pointer) -> list[int]:
-    return [each.sequence for each in current.history]
+    return [entry.sequence for entry in current.history]
 
 
 def test_a_state_is_stored_completely_before_the_pointer_references_it(memory: MemoryStore) -> None:
@@ -339,7 +339,7 @@ def test_history_is_split_into_chunks_without_loss(memory: MemoryStore) -> None:
         for _ in range(3 * pointer.MOST_HISTORY):
             current = await held(process, current)
             assert len(current.pointer.history) <= pointer.MOST_HISTORY
-        chunks = [each.key for each in await memory.scan(f"{SCOPE}/history/")]
+        chunks = [item.key for item in await memory.scan(f"{SCOPE}/history/")]
         entries = await process.reader.history(current.pointer)
         assert [entry.sequence for entry in entries] == list(range(1, 3 * pointer.MOST_HISTORY + 2))
         # Each by the write that found the history full.
@@ -505,7 +505,7 @@ def test_writers_with_any_faults_never_commit_twice_or_lose_a_won_write(
     async def scenario() -> None:
         memory = MemoryStore(InlineRuntime("store"), versions_by_content=by_content)
         await bucket(memory, "first").publish(make_state(1))
-        stores = [FaultyStore(memory, {POINTER: list(each)}) for each in faults]
+        stores = [FaultyStore(memory, {POINTER: list(fault)}) for fault in faults]
         won: list[str] = []
         lost: list[str] = []
 

@@ -195,7 +195,8 @@ def test_a_manifest_that_only_history_names_is_read_by_its_name(memory: MemorySt
         gone = PublicationId(state="state-1", attempt="none")
         for _ in range(2):  # read, then kept
             assert [
-                each.revision for each in await reader.named_manifests(SCOPE, [live.id, gone])
+                manifest.revision
+                for manifest in await reader.named_manifests(SCOPE, [live.id, gone])
             ] == [live.revision]
 
     asyncio.run(scenario())
@@ -248,7 +249,7 @@ def test_several_manifests_are_read_and_one_that_is_gone_is_left_out(memory: Mem
         pointer = (await bucket(memory).publish(make_state(1), make_state(2))).pointer
         asked = [*pointer.retained, make_publication("gone")]
         read = await bucket(memory).reader.manifests(SCOPE, asked)
-        assert [each.state for each in read] == ["state-1", "state-2"]
+        assert [publication.state for publication in read] == ["state-1", "state-2"]
 
     asyncio.run(scenario())
 
@@ -269,9 +270,9 @@ def test_a_damaged_manifest_does_not_hide_the_others_and_is_reported(memory: Mem
         read = await bucket(FaultyStore(memory, before=damaged_there)).reader.manifests(
             SCOPE, pointer.retained
         )
-        assert [each.state for each in read] == ["state-3"]
-        assert [each.publication for each in read.damaged] == [first.id, second.id]
-        first_reason, second_reason = (each.reason for each in read.damaged)
+        assert [publication.state for publication in read] == ["state-3"]
+        assert [damaged.publication for damaged in read.damaged] == [first.id, second.id]
+        first_reason, second_reason = (damaged.reason for damaged in read.damaged)
         assert f"`rebundle recover {SCOPE} --reason 'damaged manifest'`" in first_reason
         assert second_reason.endswith("damaged")
 
@@ -305,7 +306,7 @@ def test_a_changed_or_missing_history_chunk_is_refused(memory: MemoryStore) -> N
         key = await with_a_chunk(memory)
         pointer = await bucket(memory).pointer()
         entries = await bucket(memory).reader.history(pointer)
-        assert [each.sequence for each in entries] == list(range(1, pointer.sequence + 1))
+        assert [entry.sequence for entry in entries] == list(range(1, pointer.sequence + 1))
         chunk = json.loads((await memory.get(key)).body)
         chunk["entries"] = chunk["entries"][1:]
         await overwritten(memory, key, json.dumps(chunk).encode())
@@ -385,7 +386,7 @@ class _Barred(FaultyStore):
         return await super().folders(prefix)
 
     async def scan(self, prefix: str) -> Listing:
-        if any(each.startswith(prefix) for each in self._barred):
+        if any(path.startswith(prefix) for path in self._barred):
             return Listing(
                 unreadable=(UnreadableFolder(self._barred[0].rstrip("/"), "Permission denied"),)
             )

@@ -487,7 +487,7 @@ def test_a_listing_continues_to_the_last_page() -> None:
     with server(answers) as (address, seen):
         listing = result(scans, address, "team")
 
-    assert [(each.key, each.version, each.size) for each in listing] == [
+    assert [(entry.key, entry.version, entry.size) for entry in listing] == [
         (k, VERSION, 4) for k in ("a", "b", "team/c")
     ]
     assert listing[0].modified.isoformat() == "2026-11-23T05:00:00+00:00"

@@ -37,11 +37,11 @@ def probed(store: ObjectStore, name: str = "") -> ProbeResult:
 
 
 def keys(store: ObjectStore) -> list[str]:
-    return [each.key for each in asyncio.run(store.scan(""))]
+    return [entry.key for entry in asyncio.run(store.scan(""))]
 
 
 def verdicts(result: ProbeResult) -> dict[str, str]:
-    return {each.clause: str(each.verdict) for each in result.findings}
+    return {finding.clause: str(finding.verdict) for finding in result.findings}
 
 
 @dataclass
@@ -129,7 +129,9 @@ class EmptyListing(Passing):
 class OtherVersionsListed(Passing):
     async def scan(self, prefix):
         return Listing(
-            tuple(replace(each, version=Version("other")) for each in await self.inner.scan(prefix))
+            tuple(
+                replace(entry, version=Version("other")) for entry in await self.inner.scan(prefix)
+            )
         )
 
 
@@ -166,7 +168,7 @@ def test_a_store_that_breaks_one_promise_is_refused_at_its_clause(store, clause,
     assert not result.usable
     assert result.refusal.clause == clause
     assert says in result.refusal.means
-    assert [each.clause for each in result.findings if each.verdict is Verdict.OK][
+    assert [finding.clause for finding in result.findings if finding.verdict is Verdict.OK][
         : EVERY_CLAUSE.index(clause)
     ] == (EVERY_CLAUSE[: EVERY_CLAUSE.index(clause)])
     assert says in str(UnsafeStore(result.refusal))
@@ -386,8 +388,8 @@ class OtherClock(Passing):
         later = timedelta(seconds=self.ahead)
         return Listing(
             tuple(
-                replace(each, modified=each.modified + later)
-                for each in await self.inner.scan(prefix)
+                replace(entry, modified=entry.modified + later)
+                for entry in await self.inner.scan(prefix)
             )
         )
 
@@ -398,7 +400,7 @@ class OtherClock(Passing):
 def test_a_clock_difference_is_reported(ahead, told):
     result = probed(OtherClock(ahead=ahead))
 
-    listing = next(each for each in result.findings if each.clause == "list")
+    listing = next(finding for finding in result.findings if finding.clause == "list")
     assert result.ahead == ahead
     assert result.usable
     assert listing.verdict is (Verdict.OK if told is None else Verdict.NOTE)

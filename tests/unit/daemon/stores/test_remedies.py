@@ -36,12 +36,12 @@ def test_the_suggested_command_moves_an_obstacle_out_of_the_live_tree(
         with pytest.raises(StoreRefused, match="symbolic link") as raised:
             asyncio.run(store.create(key, Content(b"1")))
         run(str(raised.value).partition("move it away: ")[2], tmp_path)
-        assert sorted(each.name for each in path.parent.iterdir()) == []
+        assert sorted(item.name for item in path.parent.iterdir()) == []
         assert len([*(root / ".rebundle/aside").glob("*/*")]) == number + 1, (
             "nothing is overwritten"
         )
     version = asyncio.run(store.create(key, Content(b"1")))
-    assert [(each.key, each.version) for each in asyncio.run(store.scan(""))] == [(key, version)]
+    assert [(entry.key, entry.version) for entry in asyncio.run(store.scan(""))] == [(key, version)]
     assert not (tmp_path / "hit").exists()
 
 

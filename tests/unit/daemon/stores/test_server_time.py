@@ -53,7 +53,7 @@ def test_an_object_whose_key_only_shares_the_prefix_is_ignored() -> None:
         first = await store_time(other, "token0")
         runtime.seconds += timedelta(days=1).total_seconds()
         assert await store_time(store, "token") == runtime.now() != first
-        assert [each.key for each in await store.scan("")] == [
+        assert [entry.key for entry in await store.scan("")] == [
             f"{KEY}0"
         ]  # who may not delete leaves it
 

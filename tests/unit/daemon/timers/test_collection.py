@@ -80,7 +80,7 @@ async def run(
 
 
 async def states(store: ObjectStore) -> set[str]:
-    return {each.key.split("/")[3] for each in await store.scan(layout.states(SCOPE))}
+    return {entry.key.split("/")[3] for entry in await store.scan(layout.states(SCOPE))}
 
 
 def test_every_round_waits_first_and_collects_each_scope() -> None:
@@ -150,7 +150,7 @@ def test_a_missing_delete_permission_is_logged_once_per_round_and_releases_conti
         await grown(memory, runtime)
         refused: list[int] = []
         logs = await run(MayNotDelete(memory), runtime, refused=refused)
-        assert [each["event"] for each in logs] == [
+        assert [line["event"] for line in logs] == [
             "released and not deleted, tried again later"
         ] * 3
         assert (refused, logs[0]["scopes"]) == ([1, 1, 1], 1)
@@ -172,11 +172,11 @@ def test_a_temporary_refusal_is_repaired_in_the_next_round_without_a_pointer_wri
         refused: list[int] = []
         failing: list[Mapping[str, str]] = []
         logs = await run(store, runtime, refused=refused, failing=failing)
-        assert [each["event"] for each in logs] == [
+        assert [line["event"] for line in logs] == [
             "released and not deleted, tried again later",
             "collected",
         ]
-        assert [sorted(each) for each in failing] == [[], [""], [], []]
+        assert [sorted(check) for check in failing] == [[], [""], [], []]
         assert failing[1][""].startswith("released and not deleted in 1 scopes: ")
         assert runtime.waits == [6 * HOUR, HOUR, 6 * HOUR]
         assert (refused, logs[1]["deleted"]) == ([1, 0, 0], 1)
@@ -194,11 +194,11 @@ def test_an_unreadable_scope_delays_no_other() -> None:
         await store.create(layout.pointer(Scope("a", "damaged")), Content(b"{"))
         failing: list[Mapping[str, str]] = []
         logs = await run(store, runtime, failing=failing)
-        assert [each["event"] for each in logs] == [
+        assert [line["event"] for line in logs] == [
             "scope not collected, tried again later",
             "collected",
         ]
-        assert [sorted(each) for each in failing] == [[], ["a/damaged"]]
+        assert [sorted(check) for check in failing] == [[], ["a/damaged"]]
         assert "rebundle recover" in failing[1]["a/damaged"]
         assert await states(store) == {"state-2"}
 
@@ -217,7 +217,7 @@ def test_an_unavailable_bucket_is_tried_again_in_the_next_round() -> None:
 
         failing: list[Mapping[str, str]] = []
         logs = await run(FaultyStore(memory, before=away), runtime, failing=failing)
-        assert [each["event"] for each in logs] == ["bucket not listed", "collected"]
+        assert [line["event"] for line in logs] == ["bucket not listed", "collected"]
         assert failing == [{}, {"": "the bucket cannot be listed: away"}, {}]
         assert runtime.waits == [6 * HOUR, HOUR]
 

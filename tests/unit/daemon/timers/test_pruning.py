@@ -74,7 +74,7 @@ def test_a_fault_is_reported_and_pruning_is_tried_again_soon(fault: Exception) -
     with capture_logs() as logs:
         timer = pruned(runtime, journal)
     assert [round(hour * 60) for hour in journal.hours] == [0, 5, 10]
-    assert [each["error"] for each in logs] == ["away"] * 3
+    assert [line["error"] for line in logs] == ["away"] * 3
     assert "away" in timer.failing[""]
 
 
@@ -97,7 +97,7 @@ def test_nothing_is_pruned_for_a_day_after_the_wall_clock_stepped(step: float) -
     with capture_logs() as logs:
         pruned(runtime, journal)
     assert journal.hours == [0, 1, 26, 27]
-    assert [(each["log_level"], each["seconds"]) for each in logs] == [("warning", step)]
+    assert [(line["log_level"], line["seconds"]) for line in logs] == [("warning", step)]
 
 
 def test_a_slewed_clock_has_not_stepped() -> None:

@@ -429,9 +429,9 @@ def test_a_problem_of_the_whole_body_has_the_expected_and_the_found_value():
     ):
         with pytest.raises(InvalidEvent) as caught:
             http(content_type, body)
-        assert [(each.path, each.expected, each.found) for each in caught.value.problems] == [
-            ("$", expected, found)
-        ]
+        assert [
+            (problem.path, problem.expected, problem.found) for problem in caught.value.problems
+        ] == [("$", expected, found)]
 
 
 @pytest.mark.parametrize(

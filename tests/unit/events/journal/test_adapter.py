@@ -107,8 +107,8 @@ def test_a_delivery_read_during_a_change_of_instance_is_read_again(bench, play):
             delivery = await journal.next()
             await reinstating
             delivered = [delivery, await journal.next()]
-            assert [each.event.id for each in delivered] == ["1", "2"]
-            assert {each.position.instance for each in delivered} == {journal.instance}
+            assert [item.event.id for item in delivered] == ["1", "2"]
+            assert {item.position.instance for item in delivered} == {journal.instance}
 
     play(story())
 
@@ -227,7 +227,7 @@ def test_an_outcome_recorded_before_a_kill_survives_and_its_event_is_delivered_a
             assert await journal.recorded("a/b", [delivery.position]) == {
                 delivery.position: (Recorded(GOOD, "write"),)
             }
-            assert {each.position for each in await journal.waiting("a/b")} & {
+            assert {item.position for item in await journal.waiting("a/b")} & {
                 delivery.position
             } == {delivery.position}
 
@@ -241,7 +241,9 @@ def test_of_many_pending_commits_the_newest_sixteen_are_remembered(bench, play, 
             for number in range(20):
                 await journal.record(scope, f"write-{number}", {accepted.position: GOOD})
             told = (await journal.recorded(scope, [accepted.position]))[accepted.position]
-            assert [each.commit for each in told] == [f"write-{number}" for number in range(4, 20)]
+            assert [sample.commit for sample in told] == [
+                f"write-{number}" for number in range(4, 20)
+            ]
             await journal.settle(scope, {accepted.position: GOOD})
             await journal.record(scope, "late", {accepted.position: GOOD})
         with closing(sqlite3.connect(bench.path)) as db:
@@ -266,10 +268,10 @@ def test_a_settled_event_is_never_delivered_again_and_a_half_settled_one_still_w
         async with bench.journal() as journal:
             delivery = await journal.next()
             assert delivery.event.id == "2"
-            assert {each.position for each in await journal.waiting("a/b")} & {
+            assert {item.position for item in await journal.waiting("a/b")} & {
                 delivery.position
             } == set()
-            assert {each.position for each in await journal.waiting("c/d")} & {
+            assert {item.position for item in await journal.waiting("c/d")} & {
                 delivery.position
             } == {delivery.position}
             assert (await journal.backlog()).events == 1

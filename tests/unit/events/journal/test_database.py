@@ -141,16 +141,16 @@ def test_a_copied_journal_delivers_its_unsettled_events_under_a_new_instance(
         async with bench.journal(path=copy) as journal:
             assert journal.instance != original
             deliveries = [await journal.next(), await journal.next()]
-            assert [each.event.id for each in deliveries] == ["1", "2"]
-            assert {each.position.instance for each in deliveries} == {journal.instance}
+            assert [delivery.event.id for delivery in deliveries] == ["1", "2"]
+            assert {delivery.position.instance for delivery in deliveries} == {journal.instance}
             # That commit named a position of the original.
             assert await journal.recorded(scope, [deliveries[0].position]) == {}
             # Positions of the original say nothing here.
-            assert {each.position for each in await journal.waiting(scope)} & {
+            assert {delivery.position for delivery in await journal.waiting(scope)} & {
                 recorded.position
             } == set()
             await journal.settle(scope, {recorded.position: GOOD})
-            assert {each.position for each in await journal.waiting(scope)} & {
+            assert {delivery.position for delivery in await journal.waiting(scope)} & {
                 deliveries[0].position
             } == {deliveries[0].position}
             renewed = journal.instance
@@ -256,7 +256,7 @@ def test_a_journal_of_schema_1_continues_with_its_records(bench, play, scope):
                 waiting.position: (Recorded(GOOD, ""),),
                 done.position: (Recorded(GOOD, None),),
             }
-            assert {each.event.id for each in await journal.waiting(scope)} == {"0", "2"}
+            assert {delivery.event.id for delivery in await journal.waiting(scope)} == {"0", "2"}
             await journal.withdraw(scope, "")
             assert await journal.recorded(scope, [waiting.position]) == {}, (
                 "the lane itself has it no more"

@@ -155,10 +155,10 @@ def test_a_stuck_event_is_taken_out_of_one_lane_and_stays_in_the_others(bench, p
                 accepted.position.offset, scope, reason="stuck", by="ann"
             )
             assert (letter.scope, letter.reason, letter.by) == (scope, "stuck", "ann")
-            assert {each.position for each in await journal.waiting(scope)} & {
+            assert {delivery.position for delivery in await journal.waiting(scope)} & {
                 accepted.position
             } == set()
-            assert {each.position for each in await journal.waiting("other/edge")} & {
+            assert {delivery.position for delivery in await journal.waiting("other/edge")} & {
                 accepted.position
             } == {accepted.position}
             with pytest.raises(NotWaiting, match=f"does not wait in {scope}"):
@@ -180,7 +180,7 @@ def test_an_undispatched_event_is_taken_out_only_of_a_named_scope(bench, play, s
             await journal.take_out("1", scope, reason="stuck", by="ann")
             await journal.assign(accepted.position, [scope, "other/edge"])
             assert await journal.waiting(scope) == ()
-            assert [each.position for each in await journal.waiting("other/edge")] == [
+            assert [delivery.position for delivery in await journal.waiting("other/edge")] == [
                 accepted.position
             ]
 
@@ -197,7 +197,7 @@ def test_an_id_that_several_events_have_must_be_named_by_position(bench, play, s
                 await journal.take_out("1", None, reason="stuck", by="ann")
             [letter] = await journal.take_out(two.position.offset, None, reason="stuck", by="ann")
             assert letter.position == two.position
-            assert {each.position for each in await journal.waiting(scope)} & {
+            assert {delivery.position for delivery in await journal.waiting(scope)} & {
                 one.position,
                 two.position,
             } == {one.position}
@@ -225,7 +225,7 @@ def test_the_daemon_notices_an_event_taken_out_by_a_command(bench, play, scope):
         async with bench.journal() as daemon, bench.journal(run=False) as operator:
             [accepted] = await daemon.append([bench.arrival("1")])
             await operator.take_out("1", None, reason="stuck", by="ann")
-            assert {each.position for each in await daemon.waiting(scope)} & {
+            assert {delivery.position for delivery in await daemon.waiting(scope)} & {
                 accepted.position
             } == set()
             waiting = asyncio.ensure_future(daemon.next())

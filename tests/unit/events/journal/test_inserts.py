@@ -11,7 +11,9 @@ def test_an_event_gets_a_position_above_the_one_before(bench, play):
             two, three = await journal.append([bench.arrival("2"), bench.arrival("3")])
             assert not one.known
             assert one.position.offset < two.position.offset < three.position.offset
-            assert {each.position.instance for each in (one, two, three)} == {journal.instance}
+            assert {delivery.position.instance for delivery in (one, two, three)} == {
+                journal.instance
+            }
 
     play(story())
 
@@ -123,7 +125,7 @@ def test_the_ring_of_rejected_is_bounded_in_entries(bench, play):
         async with bench.journal(limits=JournalLimits(most_rejected=3)) as journal:
             for number in range(5):
                 await journal.reject("http", str(number).encode(), ())
-            assert [each.body for each in await journal.rejected()] == [b"4", b"3", b"2"]
+            assert [rejected.body for rejected in await journal.rejected()] == [b"4", b"3", b"2"]
             assert (await journal.backlog()).rejected == 3
 
     play(story())
@@ -134,7 +136,7 @@ def test_the_ring_of_rejected_is_bounded_in_bytes_and_shortens_too_large_entries
         async with bench.journal(limits=JournalLimits(most_rejected_bytes=10)) as journal:
             await journal.reject("http", b"12345", ())
             await journal.reject("http", b"67890", ())
-            assert [each.body for each in await journal.rejected()] == [b"67890", b"12345"]
+            assert [rejected.body for rejected in await journal.rejected()] == [b"67890", b"12345"]
             await journal.reject("http", b"x" * 50, ())
             [kept] = await journal.rejected()
             assert (kept.body, kept.size) == (b"x" * 10, 50)

@@ -411,7 +411,9 @@ def test_directives_of_nginx_are_read_at_every_depth():
         '# x\nmap $a $b {\n    default "";\n    include f;\n}\nevents { }\nlog "a;{";\n'
     )
 
-    assert [(each.name, each.words, each.line, sorted(each.inside)) for each in found] == [
+    assert [
+        (finding.name, finding.words, finding.line, sorted(finding.inside)) for finding in found
+    ] == [
         ("default", ("",), 3, []),
         ("include", ("f",), 4, []),
         ("map", ("$a", "$b"), 2, [("default", ""), ("include", "f")]),

@@ -56,10 +56,10 @@ def test_an_id_of_digits_is_an_id_and_a_position_has_an_at_sign(journal, rebundl
     )
     by_position = rebundle("dead-letters", "add", "@2", "--reason", "stuck", "-o", "json")
 
-    assert [(each["event"], each["scope"]) for each in by_id.json["dead_letters"]] == [
+    assert [(letter["event"], letter["scope"]) for letter in by_id.json["dead_letters"]] == [
         ("42", "other/target")
     ]
-    assert [each["event"] for each in by_position.json["dead_letters"]] == ["e2"]
+    assert [letter["event"] for letter in by_position.json["dead_letters"]] == ["e2"]
 
 
 def test_add_of_an_event_that_does_not_wait_is_refused(journal, rebundle):

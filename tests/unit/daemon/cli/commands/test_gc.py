@@ -31,10 +31,10 @@ def test_gc_releases_and_deletes_and_reports_what_and_why(aged, rebundle):
 
     [told] = result.json["scopes"]
     assert (result.code, result.json["dry_run"], result.json["errors"]) == (0, False, [])
-    assert [each["state"] for each in told["deleted"]] == ["state-1", "state-2"]
-    assert told["bytes"] == sum(each["bytes"] for each in told["deleted"]) > 0
+    assert [deletable["state"] for deletable in told["deleted"]] == ["state-1", "state-2"]
+    assert told["bytes"] == sum(deletable["bytes"] for deletable in told["deleted"]) > 0
     assert "superseded 0 days ago" in told["deleted"][0]["why"]
-    assert [(each["state"], each["why"]) for each in told["kept"]] == [("state-3", "live")]
+    assert [(kept["state"], kept["why"]) for kept in told["kept"]] == [("state-3", "live")]
     assert states(aged) == ["state-3"]
     entry = pointer(aged).history[-1]
     assert (entry.kind, entry.by, entry.reason, told["sequence"]) == (
@@ -81,7 +81,10 @@ def test_a_dry_run_reports_where_the_daemon_would_only_release(
     monkeypatch.setenv("REBUNDLE_RETENTION__DELETE", str(daemon_deletes).lower())
 
     told = [rebundle("gc", SCOPE, "--dry-run", *only).err for only in ((), ("--only", "release"))]
-    assert ["the daemon only releases" in each for each in told] == [not daemon_deletes, False]
+    assert ["the daemon only releases" in item for item in told] == [
+        not daemon_deletes,
+        False,
+    ]
 
 
 def test_a_collection_that_the_live_tree_does_not_follow_is_reported_as_done(aged, rebundle):
@@ -110,7 +113,7 @@ def test_old_copies_of_replaced_files_are_deleted_and_counted(bucket, rebundle, 
     [told] = result.json["scopes"]
     key = layout.replaced(SCOPE, "base/bundle/docker-compose.yaml", "1" * 64)
     assert (result.code, told["copies"], told["bytes"]) == (0, [{"key": key, "bytes": 64}], 64)
-    assert [each.name for each in copy.parent.iterdir()] == ["2" * 64]
+    assert [path.name for path in copy.parent.iterdir()] == ["2" * 64]
 
 
 def test_an_empty_collection_is_reported_and_writes_nothing(bucket, rebundle):
@@ -156,8 +159,8 @@ def test_a_scope_that_cannot_be_read_does_not_stop_the_others(aged, rebundle):
 
     result = rebundle("gc", "--all", "-o", "json")
 
-    assert (result.code, [each["scope"] for each in result.json["errors"]]) == (5, [str(SCOPE)])
-    assert [each["scope"] for each in result.json["scopes"]] == [f"{SCOPE.bundle}/other"]
+    assert (result.code, [error["scope"] for error in result.json["errors"]]) == (5, [str(SCOPE)])
+    assert [row["scope"] for row in result.json["scopes"]] == [f"{SCOPE.bundle}/other"]
     assert rebundle("gc", SCOPE).code == 5
 
 

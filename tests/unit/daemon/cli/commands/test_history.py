@@ -6,7 +6,7 @@ def test_history_shows_who_when_and_why_newest_first(bucket, rebundle):
 
     newest, *_ = changes = rebundle("history", SCOPE, "-o", "json").json["history"]
 
-    assert [each["sequence"] for each in changes] == [4, 3, 2, 1]
+    assert [change["sequence"] for change in changes] == [4, 3, 2, 1]
     assert (newest["kind"], newest["by"], newest["reason"]) == (
         "hold",
         "alice@laptop",

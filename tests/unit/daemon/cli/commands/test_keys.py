@@ -31,7 +31,7 @@ def trusting(policy, rebundle, monkeypatch) -> Path:
 
 
 def keyids(policy: Path) -> list[str]:
-    return [each["keyid"] for each in json.loads(policy.read_text())["keys"]]
+    return [key["keyid"] for key in json.loads(policy.read_text())["keys"]]
 
 
 def test_a_new_key_is_private_to_its_owner_and_never_overwritten(rebundle, tmp_path):
@@ -48,7 +48,7 @@ def test_signed_documents_pass_and_those_older_than_the_key_do_not(trusting, reb
     result = rebundle("verify", SCOPE, "-o", "json")
 
     assert result.code == 5
-    whole = {each["what"]: each["problem"] for each in result.json["checks"]}
+    whole = {check["what"]: check["problem"] for check in result.json["checks"]}
     refused = {what: problem for what, problem in whole.items() if problem}
     assert sorted(what.split("@")[0] for what in refused) == [
         "state state-1",
@@ -177,7 +177,7 @@ def test_a_revocation_reports_what_it_blocks_before_and_after(trusting, rebundle
     assert rebundle("show", SCOPE).code == 0
     done = rebundle("keys", "revoke", trusting, keyid[:8], "--reason", "lost", "-o", "json")
 
-    whats = [each["what"].split("@")[0] for each in asked.json["blocked"]]
+    whats = [blocked["what"].split("@")[0] for blocked in asked.json["blocked"]]
     assert whats[0] == "pointer"
     assert len(whats) == 2, "the pointer, and the one publication that it has signed"
     assert asked.json["blocked"] == done.json["blocked"]
@@ -205,11 +205,11 @@ def test_a_key_can_be_revoked_in_any_state_of_the_bucket(trusting, bucket, rebun
     done = rebundle("keys", "revoke", trusting, keyid, "--reason", "stolen", "-o", "json")
 
     assert done.code == 0
-    assert [each["keyid"] for each in json.loads(trusting.read_text())["revoked"]] == [keyid]
-    assert [each["what"].split("@")[0] for each in done.json["unread"]] == [
+    assert [key["keyid"] for key in json.loads(trusting.read_text())["revoked"]] == [keyid]
+    assert [path["what"].split("@")[0] for path in done.json["unread"]] == [
         damaged.parent.parent.name
     ]
-    assert "pointer" in [each["what"] for each in done.json["blocked"]]
+    assert "pointer" in [blocked["what"] for blocked in done.json["blocked"]]
 
 
 def test_a_key_can_be_revoked_while_the_bucket_is_unreachable(trusting, rebundle, monkeypatch):
@@ -222,7 +222,7 @@ def test_a_key_can_be_revoked_while_the_bucket_is_unreachable(trusting, rebundle
     done = rebundle("keys", "revoke", trusting, keyid, "--reason", "stolen")
 
     assert (done.code, "unknown whether" in done.err) == (0, True)
-    assert [each["keyid"] for each in json.loads(trusting.read_text())["revoked"]] == [keyid]
+    assert [key["keyid"] for key in json.loads(trusting.read_text())["revoked"]] == [keyid]
 
 
 def test_a_very_short_prefix_names_no_key(trusting, rebundle):
@@ -253,7 +253,7 @@ def test_a_policy_in_a_folder_that_others_may_write_is_not_made(rebundle, tmp_pa
     shared.chmod(0o777)
     refused = rebundle("keys", "trust", shared / "policy.json", tmp_path / "one.key.pub")
     assert (refused.code, f"chmod go-w {shared}" in refused.err) == (2, True)
-    assert [each.name for each in shared.iterdir()] == ["policy.json"]
+    assert [path.name for path in shared.iterdir()] == ["policy.json"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root acts in everybody's folders")
@@ -291,8 +291,8 @@ def test_a_signer_whose_policy_rejects_its_own_key_writes_nothing(
 
     assert (unknown.code, "is not in the trust policy" in unknown.err) == (5, True)
     assert (publisher.code, "may not sign as pointer" in publisher.err) == (5, True)
-    for each in (republished, asked):
-        assert (each.code, "may not sign as publish" in each.err) == (5, True)
+    for item in (republished, asked):
+        assert (item.code, "may not sign as publish" in item.err) == (5, True)
     assert (bucket / str(SCOPE) / "pointer.json").read_bytes() == before
     assert rebundle("hold", SCOPE, "--reason", "r").code == 0
 
@@ -437,7 +437,7 @@ def test_an_unsigned_live_tree_is_compared_with_signed_documents(trusting, bucke
     result = rebundle("verify", SCOPE, "live", "-o", "json")
 
     assert result.code == 5
-    [problem] = [each["problem"] for each in result.json["checks"] if each["problem"]]
+    [problem] = [check["problem"] for check in result.json["checks"] if check["problem"]]
     assert problem.startswith(
         "not in sync with live: base/bundle/docker-compose.yaml; tree and marker are not signed"
     )

@@ -3,7 +3,7 @@ from tests.support.buckets import SCOPE, in_bucket
 
 def pinned(bucket):
     pointer = in_bucket(bucket, lambda published: published.pointer())
-    return [each.state for each in pointer.retained if each.pinned]
+    return [publication.state for publication in pointer.retained if publication.pinned]
 
 
 def test_a_pin_keeps_a_state_until_it_is_lifted(bucket, rebundle):

@@ -97,7 +97,7 @@ def test_a_damaged_pointer_and_a_damaged_state_are_named(bucket, rebundle):
         True,
         True,
     )
-    assert [each.state for each in pointer(bucket).retained] == ["state-2", "state-3"]
+    assert [publication.state for publication in pointer(bucket).retained] == ["state-2", "state-3"]
 
 
 @pytest.mark.parametrize("garbage", [b"\x93\x01 random [", b"[[[", b"words", b'{"signed":'])
@@ -126,7 +126,7 @@ def test_a_damaged_archive_is_reported_with_the_command_that_leaves_its_state_ou
     assert result.code == {"changed": 5, "gone": 3}[damage]
     [command] = re.findall(r"`rebundle (recover .*)`", result.err)
     assert rebundle(*shlex.split(command), "--yes").code == 0
-    assert "state-1" not in [each.state for each in pointer(bucket).retained]
+    assert "state-1" not in [publication.state for publication in pointer(bucket).retained]
 
 
 def test_a_healthy_scope_is_left_alone_without_a_question(bucket, rebundle):
@@ -176,7 +176,7 @@ def test_a_first_publication_in_progress_is_not_published_unless_it_is_named(los
     [*_, command] = re.findall(r"`rebundle (recover .*)`", result.out)
     named = re.search(r"--live (\S+)", command)[1]
     assert rebundle(*shlex.split(command), "--yes").code == 0
-    assert [str(each.id) for each in pointer(lost).retained] == [named]
+    assert [str(publication.id) for publication in pointer(lost).retained] == [named]
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "bundle.tar.gz"])
@@ -195,7 +195,7 @@ def test_an_old_state_behind_a_symbolic_link_is_left_out_with_the_command_that_h
         r"left out state-1@\w+, which cannot be read: .* symbolic link .* mv ", result.out
     )
     found = pointer(lost)
-    assert ([each.state for each in found.retained], found.live.state) == (
+    assert ([publication.state for publication in found.retained], found.live.state) == (
         ["state-2", "state-3"],
         "state-3",
     )

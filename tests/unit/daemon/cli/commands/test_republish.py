@@ -26,7 +26,7 @@ def test_desired_is_re_rendered_under_its_id_with_the_configured_defaults(
     assert after.history[-1].by == "alice"
     compose = bucket / str(SCOPE) / "docker-compose-gen/base/bundle/docker-compose.yaml"
     assert b"registry.example.com/nginx:9.9" in compose.read_bytes()
-    assert [each["id"] for each in rebundle("show", SCOPE, "-o", "json").json["events"]] == [
+    assert [event["id"] for event in rebundle("show", SCOPE, "-o", "json").json["events"]] == [
         "event-of-state-3"
     ]
     assert rebundle("verify", SCOPE).code == 0

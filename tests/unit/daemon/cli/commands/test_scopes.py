@@ -21,7 +21,7 @@ def test_an_unreadable_scope_does_not_hide_the_others(bucket, rebundle):
     result = rebundle("scopes", "-o", "json")
 
     assert result.code == 5
-    views = {each["scope"]: each for each in result.json["scopes"]}
+    views = {row["scope"]: row for row in result.json["scopes"]}
     assert "is damaged" in views["other/target"]["error"]
     assert views[str(SCOPE)]["error"] is None
 
@@ -30,12 +30,8 @@ def test_a_folder_without_a_publication_is_not_a_scope(bucket, rebundle):
     (bucket / "other/target/states/state-1/attempt").mkdir(parents=True)
     (bucket / "other/target/states/state-1/attempt/manifest.json").write_text("{}")
 
-    assert [each["scope"] for each in rebundle("scopes", "-o", "json").json["scopes"]] == [
-        str(SCOPE)
-    ]
-    assert [each["scope"] for each in rebundle("status", "-o", "json").json["scopes"]] == [
-        str(SCOPE)
-    ]
+    assert [row["scope"] for row in rebundle("scopes", "-o", "json").json["scopes"]] == [str(SCOPE)]
+    assert [row["scope"] for row in rebundle("status", "-o", "json").json["scopes"]] == [str(SCOPE)]
     assert rebundle("verify", "--all").code == 0
     assert rebundle("verify", "other/target").code == 3
 
@@ -120,7 +116,7 @@ def test_a_bundle_whose_folder_cannot_be_listed_is_a_row_and_hides_no_other(
     monkeypatch.setattr(DirectoryStore, "folders", listed)
     for verb in (("scopes",), ("status",)):
         result = rebundle(*verb, "-o", "json")
-        assert (result.code, [each["scope"] for each in result.json["scopes"]]) == (6, [str(SCOPE)])
+        assert (result.code, [row["scope"] for row in result.json["scopes"]]) == (6, [str(SCOPE)])
         assert "Permission denied" in result.json["unreadable_folders"]["private"]
         assert "give this user permission" in rebundle(*verb).out
     verified = rebundle("verify", "--all", "-o", "json")

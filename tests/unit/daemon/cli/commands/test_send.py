@@ -21,7 +21,7 @@ def event(number, kind="io.rebundle.bundle_state.created.v1", **data):
 
 def write_events(tmp_path, *events):
     path = tmp_path / "events.jsonl"
-    path.write_text("".join(json.dumps(each) + "\n" for each in events))
+    path.write_text("".join(json.dumps(event) + "\n" for event in events))
     return path
 
 
@@ -45,8 +45,8 @@ def test_one_event_is_sent_alone_and_several_as_a_batch(tmp_path, rebundle):
 
     assert (one.code, three.code) == (0, 0)
     assert [request[2]["Content-Type"] for request in seen] == [STRUCTURED, BATCH]
-    assert [each["id"] for each in json.loads(seen[1][3])] == ["e1", "e2", "e3"]
-    assert [each["known"] for each in three.json["events"]] == [False, True, False]
+    assert [load["id"] for load in json.loads(seen[1][3])] == ["e1", "e2", "e3"]
+    assert [receipt["known"] for receipt in three.json["events"]] == [False, True, False]
     assert "accepted" in one.out
 
 
@@ -54,7 +54,7 @@ def test_many_events_are_sent_in_order_in_requests_of_a_hundred(tmp_path):
     sent = read_events(str(write_events(tmp_path, *(event(number) for number in range(250)))))
 
     assert [len(request) for request in requests(sent)] == [100, 100, 50]
-    assert [each.event.id for request in requests(sent) for each in request] == [
+    assert [delivery.event.id for request in requests(sent) for delivery in request] == [
         f"e{n}" for n in range(250)
     ]
 
@@ -73,7 +73,7 @@ def test_rollback_requests_are_sent_separately_with_their_own_token(tmp_path):
         str(write_events(tmp_path, *(event(n, kind) for n, kind in enumerate(kinds))))
     )
 
-    assert [[each.event.id for each in request] for request in requests(sent)] == [
+    assert [[delivery.event.id for delivery in request] for request in requests(sent)] == [
         ["e0"],
         ["e1"],
         ["e2", "e3"],
@@ -135,7 +135,7 @@ def test_a_rejection_names_the_events_of_the_file_and_what_was_accepted(tmp_path
         result = rebundle("send", events, "--to", url, "-o", "json")
 
     assert result.code == 1
-    assert [each["id"] for each in result.json["events"]] == ["e1"]
+    assert [item["id"] for item in result.json["events"]] == ["e1"]
     assert "1 of 3 events were accepted" in result.err
     assert f"{events} event 3: $.data.models: is required" in result.err
     assert "$: x (found y)" in result.err

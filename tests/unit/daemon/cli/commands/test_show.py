@@ -7,13 +7,13 @@ def test_show_prints_models_events_files_and_digests_of_live(bucket, rebundle):
     view = rebundle("show", SCOPE, "-o", "json").json
 
     assert (view["state"], view["status"]) == ("state-3", "live")
-    assert [(each["id"], each["version"]) for each in view["models"]] == [
+    assert [(model["id"], model["version"]) for model in view["models"]] == [
         ("101", "2"),
         ("102", "1"),
     ]
-    assert [each["id"] for each in view["events"]] == ["event-of-state-3"]
+    assert [event["id"] for event in view["events"]] == ["event-of-state-3"]
     assert {"base/bundle/docker-compose.yaml", "README.md"} < {
-        each["path"] for each in view["files"]
+        file["path"] for file in view["files"]
     }
     assert len(view["archive"]["sha256"]) == len(view["content_digest"]) == 64
 
@@ -53,9 +53,9 @@ def test_references_without_a_digest_are_listed(bucket, rebundle):
     verified = rebundle("verify", SCOPE, "live", "-o", "json").json
 
     assert "not pinned by a digest" in shown.out
-    images = [each["name"] for each in as_data if each["kind"] == "image"]
+    images = [movable["name"] for movable in as_data if movable["kind"] == "image"]
     assert images
     assert all(image in shown.out and image in status.out for image in images)
     assert [
-        each["movable"] for each in verified["checks"] if each["what"].startswith("state ")
+        check["movable"] for check in verified["checks"] if check["what"].startswith("state ")
     ] == [as_data]

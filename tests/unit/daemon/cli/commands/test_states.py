@@ -4,15 +4,15 @@ from tests.support.buckets import SCOPE, composition_with, in_bucket
 
 def statuses(rebundle):
     return {
-        each["state"]: each["status"]
-        for each in rebundle("states", SCOPE, "-o", "json").json["states"]
+        state["state"]: state["status"]
+        for state in rebundle("states", SCOPE, "-o", "json").json["states"]
     }
 
 
 def test_states_are_listed_newest_first_with_revision_and_status(bucket, rebundle):
     states = rebundle("states", SCOPE, "-o", "json").json["states"]
 
-    assert [(each["state"], each["revision"], each["status"]) for each in states] == [
+    assert [(state["state"], state["revision"], state["status"]) for state in states] == [
         ("state-3", "3", "live"),
         ("state-2", "2", "superseded"),
         ("state-1", "1", "superseded"),

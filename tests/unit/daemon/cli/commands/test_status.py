@@ -19,7 +19,7 @@ COMPOSE = "base/bundle/docker-compose.yaml"
 
 
 def scope_of(result):
-    return next(each for each in result.json["scopes"] if each["scope"] == str(SCOPE))
+    return next(row for row in result.json["scopes"] if row["scope"] == str(SCOPE))
 
 
 def contents(bucket):
@@ -120,7 +120,7 @@ def test_the_command_of_a_blocked_path_lets_the_tree_follow(bucket, rebundle, pu
 
     view = scope_of(rebundle("status", "-o", "json"))["live_tree"]
     assert (view["follows"], view["blocked"]) == (True, [])
-    assert [each.name for each in (bucket / ".rebundle/aside").glob("*/*")] == ["models.map"]
+    assert [item.name for item in (bucket / ".rebundle/aside").glob("*/*")] == ["models.map"]
     assert not [*path.parent.glob("models.map?*")], "hosts copy what is in base/"
 
 
@@ -206,7 +206,8 @@ def test_a_damaged_manifest_of_an_old_state_stops_no_tree_and_is_named_with_a_re
     )
     assert (view["live_tree"]["synced"], view["live_tree"]["follows"]) == (True, True)
     assert [
-        each["publication"].partition("@")[0] for each in view["live_tree"]["damaged_manifests"]
+        damaged_manifest["publication"].partition("@")[0]
+        for damaged_manifest in view["live_tree"]["damaged_manifests"]
     ] == ["state-2"]
     assert f"`rebundle recover {SCOPE} --reason 'damaged manifest'`" in view["attention"][-1]
     assert b'"state-1"' in live_file(bucket, "base/.rebundle.json").read_bytes()
@@ -219,7 +220,7 @@ def test_a_lost_pointer_needs_attention_and_hides_no_other_scope(bucket, rebundl
 
     result = rebundle("status", "-o", "json")
 
-    (lost,) = [each for each in result.json["scopes"] if each["scope"] == "other/target"]
+    (lost,) = [row for row in result.json["scopes"] if row["scope"] == "other/target"]
     assert "is gone" in lost["attention"][0]
     assert scope_of(result)["attention"] == []
     assert "unreadable" in rebundle("status").out
@@ -257,7 +258,7 @@ def test_an_error_of_one_scope_is_its_own_row_and_sets_the_exit_code(
     result = rebundle("status", "-o", "json")
 
     assert result.code == code
-    views = {each["scope"]: each for each in result.json["scopes"]}
+    views = {row["scope"]: row for row in result.json["scopes"]}
     assert views[str(SCOPE)]["live"]["state"] == "state-3"
     assert views[str(SCOPE)]["live_tree_error"] is not None
     assert views[str(OTHER.scope)]["attention"] == []
@@ -280,7 +281,7 @@ def test_an_unexpected_error_of_a_pointer_hides_no_other_scope(bucket, rebundle,
     for verb in ("status", "scopes"):
         result = rebundle(verb, "-o", "json")
         assert result.code == 1
-        errors = {each["scope"]: each["error"] for each in result.json["scopes"]}
+        errors = {row["scope"]: row["error"] for row in result.json["scopes"]}
         assert errors[str(OTHER.scope)] is None
         assert errors[str(SCOPE)].startswith("unexpected ValueError: odd (--debug")
 
@@ -305,7 +306,7 @@ def test_the_journals_backlog_comes_with_age_and_last_error(journal, rebundle):
     waiting = result.json["journal"]
 
     assert (waiting["events"], waiting["dead_letters"], waiting["rejected"]) == (2, 1, 1)
-    lane = next(each for each in waiting["lanes"] if each["scope"] == str(SCOPE))
+    lane = next(item for item in waiting["lanes"] if item["scope"] == str(SCOPE))
     assert (lane["waiting"], lane["attempts"]) == (2, 1)
     assert "StoreUnavailable: the bucket is away" in scope_of(result)["attention"][0]
     table = rebundle("status").out
@@ -359,7 +360,7 @@ def test_an_error_of_the_pointer_is_not_repeated_for_its_lane(journal, bucket, r
 def test_a_scope_that_only_the_journal_knows_is_reported_from_there(journal, rebundle):
     lanes = rebundle("status", "-o", "json").json["journal"]["lanes"]
 
-    assert "other/target" in [each["scope"] for each in lanes]
+    assert "other/target" in [lane["scope"] for lane in lanes]
 
 
 def test_an_unusable_journal_does_not_hide_the_bucket(bucket, tmp_path, rebundle):

@@ -9,7 +9,7 @@ from tests.support.buckets import SCOPE
 
 
 def checks(result):
-    return {each["what"].split("@")[0]: each["ok"] for each in result.json["checks"]}
+    return {check["what"].split("@")[0]: check["ok"] for check in result.json["checks"]}
 
 
 def test_a_healthy_scope_passes_every_check_and_unchecked_parts_are_named(bucket, rebundle):
@@ -89,9 +89,9 @@ def test_a_hand_edit_does_not_hide_that_another_file_is_missing_or_that_a_state_
     result = rebundle("verify", SCOPE, "-o", "json")
 
     failed = {
-        each["what"].split("@")[0]: each["problem"]
-        for each in result.json["checks"]
-        if not each["ok"]
+        check["what"].split("@")[0]: check["problem"]
+        for check in result.json["checks"]
+        if not check["ok"]
     }
     assert (result.code, set(failed)) == (5, {"state state-1", "live tree"})
     assert "edited by hand: base/bundle/docker-compose.yaml" in failed["live tree"]
@@ -109,9 +109,9 @@ def test_a_damaged_manifest_of_an_old_state_hides_no_edit_and_stops_no_rollback(
     result = rebundle("verify", SCOPE, "-o", "json")
 
     failed = {
-        each["what"].split("@")[0]: each["problem"]
-        for each in result.json["checks"]
-        if not each["ok"]
+        check["what"].split("@")[0]: check["problem"]
+        for check in result.json["checks"]
+        if not check["ok"]
     }
     assert (result.code, set(failed)) == (5, {"state state-2", "live tree"})
     assert f"`rebundle recover {SCOPE} --reason 'damaged manifest'`" in failed["state state-2"]
@@ -132,7 +132,7 @@ def test_an_unexpected_error_is_one_row_and_the_most_severe_sets_the_exit_code(
     monkeypatch.setattr(Reader, "history", fails)
     result = rebundle("verify", "--all", "-o", "json")
 
-    (failed,) = [each for each in result.json["checks"] if not each["ok"]]
+    (failed,) = [check for check in result.json["checks"] if not check["ok"]]
     assert (result.code, failed["what"]) == (1, "history")
     assert "unexpected KeyError" in failed["problem"]
     (bucket / "another/target").mkdir(parents=True)
@@ -148,7 +148,7 @@ def test_a_bucket_that_cannot_be_reached_is_a_row_too(bucket, rebundle, monkeypa
     monkeypatch.setattr(Reader, "files", away)
     result = rebundle("verify", SCOPE, "-o", "json")
 
-    assert (result.code, sum(not each["ok"] for each in result.json["checks"])) == (6, 4)
+    assert (result.code, sum(not check["ok"] for check in result.json["checks"])) == (6, 4)
 
 
 def test_an_override_of_example_is_no_fault(bucket, rebundle):
@@ -189,7 +189,7 @@ def test_a_pointer_that_contradicts_the_manifest_is_found(bucket, rebundle, chan
     result = rebundle("verify", SCOPE, "-o", "json")
 
     assert result.code == 5
-    (failed,) = [each for each in result.json["checks"] if not each["ok"]]
+    (failed,) = [check for check in result.json["checks"] if not check["ok"]]
     assert failed["what"].startswith("state state-1@")
     assert problem in failed["problem"]
 
@@ -202,7 +202,7 @@ def test_a_lost_pointer_is_a_failed_check_and_hides_no_other_scope(bucket, rebun
     result = rebundle("verify", "--all", "-o", "json")
 
     assert result.code == 5
-    assert [each["ok"] for each in result.json["checks"]] == [False, *[True] * 6]
+    assert [check["ok"] for check in result.json["checks"]] == [False, *[True] * 6]
 
 
 def test_a_pointer_that_contradicts_its_own_history_is_found(bucket, rebundle):
@@ -248,9 +248,7 @@ def test_a_marker_ahead_of_its_pointer_is_found_by_verify_and_status(bucket, reb
 
     verified = rebundle("verify", SCOPE, "-o", "json")
     (why,) = next(
-        each
-        for each in rebundle("status", "-o", "json").json["scopes"]
-        if each["scope"] == str(SCOPE)
+        row for row in rebundle("status", "-o", "json").json["scopes"] if row["scope"] == str(SCOPE)
     )["attention"]
 
     assert verified.code == 5

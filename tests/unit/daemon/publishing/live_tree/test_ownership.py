@@ -132,12 +132,12 @@ def test_the_marker_gains_written_files_and_loses_removed_ones() -> None:
         {BASE: Version("8"), "base/gone": None, "example/new": Version("9")},
     )
     assert (after.sequence, after.publication, after.status) == (7, str(LIVE.id), "synced")
-    assert {path: (each.sha256, each.commit) for path, each in after.files.items()} == {
+    assert {path: (file.sha256, file.commit) for path, file in after.files.items()} == {
         BASE: ("new", (5, 0)),
         ENV: ("default", (1, 0)),
         "example/new": ("n", (5, 0)),
     }
-    versions = {path: each.version for path, each in after.files.items()}
+    versions = {path: file.version for path, file in after.files.items()}
     assert versions == {BASE: "8", ENV: there("default").version, "example/new": "9"}
     assert list(after.files) == sorted(after.files)
 
@@ -146,7 +146,7 @@ def test_a_correct_file_that_was_never_recorded_enters_the_marker() -> None:
     plan = wanted({BASE: "new", ENV: "new"})
     present = {BASE: there("new"), ENV: there("new")}
     first = marker_after(None, plan, present, (), {})
-    assert {path: (each.sha256, each.publication) for path, each in first.files.items()} == {
+    assert {path: (file.sha256, file.publication) for path, file in first.files.items()} == {
         path: ("new", str(LIVE.id)) for path in (BASE, ENV)
     }
     changed = marker_after(marker({BASE: ("old", (1, 0))}), plan, present, (), {})
@@ -177,7 +177,9 @@ def test_an_unreadable_file_of_a_removed_model_blocks_base_if_rebundle_wrote_it(
     present = {path: Unread("why") for path in ("base/gone", "base/notes", ENV)}
     verdicts = plan_paths(wanted({}), present, before)
     assert verdicts == (Blocked("base/gone", "why"), Stray("base/notes"), Override(ENV))
-    assert [each.holds_base_back for each in verdicts if isinstance(each, Blocked)] == [True]
+    assert [verdict.holds_base_back for verdict in verdicts if isinstance(verdict, Blocked)] == [
+        True
+    ]
     assert plan_paths(wanted({}), {"base/notes": Unread("why")}, before) == (
         Stray("base/notes"),
         DeletedByOperator(ENV),
@@ -359,7 +361,7 @@ def test_a_second_pass_has_nothing_to_do(
 ) -> None:
     plan = wanted(files, commit)
     verdicts = plan_paths(plan, present, None)
-    applied = {each.path: there("").version for each in verdicts if isinstance(each, Put | Remove)}
+    applied = {item.path: there("").version for item in verdicts if isinstance(item, Put | Remove)}
     synced = marker_after(None, plan, present, verdicts, applied)
     after = dict(present)
     for verdict in verdicts:
@@ -368,5 +370,5 @@ def test_a_second_pass_has_nothing_to_do(
         elif isinstance(verdict, Remove):
             del after[verdict.path]
     again = plan_paths(plan, after, synced)
-    assert not [each for each in again if isinstance(each, Put | Remove)]
+    assert not [item for item in again if isinstance(item, Put | Remove)]
     assert marker_after(synced, plan, after, again, {}) == synced

@@ -50,7 +50,7 @@ def test_fields_of_a_newer_release_stay_in_the_marker() -> None:
     begun = marker_before(before, WANTED)
     after = marker_after(begun, WANTED, {BASE: Present("0" * 64, V1, ours=True)}, (), {})
 
-    assert [each.model_dump()["shown_to"] for each in (begun, after)] == ["nobody", "nobody"]
+    assert [item.model_dump()["shown_to"] for item in (begun, after)] == ["nobody", "nobody"]
     assert (after.status, after.files[BASE].sha256) == ("synced", "0" * 64)
 
 

@@ -845,11 +845,11 @@ class KnowingStore(FaultyStore):
 
     async def scan(self, prefix: str) -> Listing:
         listed = await super().scan(prefix)
-        bodies = [(await self.inner.get(each.key)).body for each in listed]
+        bodies = [(await self.inner.get(entry.key)).body for entry in listed]
         return Listing(
             tuple(
-                replace(each, sha256=sha256(body))
-                for each, body in zip(listed, bodies, strict=True)
+                replace(item, sha256=sha256(body))
+                for item, body in zip(listed, bodies, strict=True)
             )
         )
 
@@ -860,8 +860,10 @@ class UnreadStore(FaultyStore):
     async def scan(self, prefix: str) -> Listing:
         return Listing(
             tuple(
-                replace(each, version=Version("unread")) if "/example/creds/" in each.key else each
-                for each in await super().scan(prefix)
+                replace(entry, version=Version("unread"))
+                if "/example/creds/" in entry.key
+                else entry
+                for entry in await super().scan(prefix)
             )
         )
 

@@ -101,7 +101,7 @@ OBSTACLES = [
 ]
 
 
-@pytest.mark.parametrize("obstacle", OBSTACLES, ids=lambda each: each.__name__)
+@pytest.mark.parametrize("obstacle", OBSTACLES, ids=lambda item: item.__name__)
 @pytest.mark.parametrize("path", [NEW_BASE, NEW_EXAMPLE])
 def test_an_obstacle_at_a_path_blocks_only_that_file(
     tmp_path: Path, path: str, obstacle: Callable[[Path], None]
@@ -111,12 +111,12 @@ def test_an_obstacle_at_a_path_blocks_only_that_file(
         await scene.begin()
         obstacle(scene.at(path))
         result = await scene.passed()
-        told = {each.path: each.reason for each in result.blocked}
+        told = {blocked.path: blocked.reason for blocked in result.blocked}
         # A store that lists links shows the folder as one that cannot be looked into: an override in example/.
         assert set(told) == {path} or (path == NEW_EXAMPLE and path in result.overrides)
         assert all(
-            any(word in each for word in ("move", "replace", "plain file"))
-            for each in told.values()
+            any(word in item for word in ("move", "replace", "plain file"))
+            for item in told.values()
         ), told
         assert result.follows == (path == NEW_EXAMPLE)
         assert (scene.tree / COMPOSE).read_text() == "services 2\n"
@@ -153,9 +153,11 @@ def test_a_file_that_only_its_owner_may_read_blocks_no_other(tmp_path: Path, pat
         scene.filesystem.secret.add(scene.at(path))
         result = await scene.passed()
         assert (path in result.overrides) == path.startswith("example/")
-        assert [each.path for each in result.blocked] == ([COMPOSE] if path == COMPOSE else [])
+        assert [blocked.path for blocked in result.blocked] == (
+            [COMPOSE] if path == COMPOSE else []
+        )
         assert (path in result.strays) == (path == "base/notes")
-        assert "chmod" in "".join(each.reason for each in result.blocked) or path != COMPOSE
+        assert "chmod" in "".join(blocked.reason for blocked in result.blocked) or path != COMPOSE
         assert scene.at(path).read_text() == "SECRET=1\n"
         assert (scene.tree / SCRIPT).read_text() == "exit # 2\n"
         assert (scene.tree / NEW_EXAMPLE).exists()
@@ -179,11 +181,11 @@ def test_an_earlier_default_that_an_operator_copied_is_kept_aside(
             assert (await scene.passed()).kept_aside == (ENV,)
             assert scene.at(ENV).read_text() == "# defaults 2\n"
         copies = [
-            each
-            for each in (tmp_path / "bucket" / layout.all_replaced(SCOPE)).rglob("*")
-            if each.is_file()
+            path
+            for path in (tmp_path / "bucket" / layout.all_replaced(SCOPE)).rglob("*")
+            if path.is_file()
         ]
-        assert [each.read_bytes() for each in copies] == [earlier]
+        assert [copy.read_bytes() for copy in copies] == [earlier]
 
     asyncio.run(play())
 

@@ -94,8 +94,8 @@ async def test_a_path_that_cannot_be_created_blocks_no_other(
     assert result.follows == path.startswith("example/")
     now = await tree(memory)
     live = {file.path: file.body for file in make_files("2", **{NEW: "new\n", "base/new": "new\n"})}
-    assert {each: body for each, body in now.items() if each != CREDS} == {
-        each: body for each, body in live.items() if each not in {path, CREDS}
+    assert {key: body for key, body in now.items() if key != CREDS} == {
+        key: body for key, body in live.items() if key not in {path, CREDS}
     }
     marker = await marker_of(memory)
     assert (marker.sequence, marker.status, marker.blocked) == (
@@ -131,7 +131,7 @@ async def test_a_file_that_cannot_be_deleted_is_blocked_and_stays_recorded(
     await process.publish(make_state(2))
     store.unwritable.add(key_of("base/old"))
     result = await passed(process)
-    assert [each.path for each in result.blocked] == ["base/old"]
+    assert [blocked.path for blocked in result.blocked] == ["base/old"]
     assert not result.follows
     assert "base/old" in (await marker_of(memory)).files
     store.recover()
@@ -198,7 +198,7 @@ async def test_bytes_that_cannot_be_kept_aside_are_not_replaced(
     await edit(memory, COMPOSE, b"mine")
     store.unwritable.add(layout.replaced(SCOPE, COMPOSE, sha256(b"mine")))
     result = await passed(process)
-    assert [each.path for each in result.blocked] == [COMPOSE]
+    assert [blocked.path for blocked in result.blocked] == [COMPOSE]
     now = await tree(memory)
     assert (now[COMPOSE], now[README]) == (b"mine", b"readme 2\n")
 
@@ -253,8 +253,8 @@ async def test_an_unreadable_file_in_base_is_blocked_if_live_has_it_and_unknown_
     await edit(memory, "base/notes", b"mine")
     store.unreadable |= {key_of(COMPOSE), key_of(README), key_of("base/notes")}
     result = await passed(process)
-    assert [each.path for each in result.blocked] == [README, COMPOSE]
-    assert all("give the daemon's user permission" in each.reason for each in result.blocked)
+    assert [blocked.path for blocked in result.blocked] == [README, COMPOSE]
+    assert all("give the daemon's user permission" in blocked.reason for blocked in result.blocked)
     assert (result.strays, result.follows) == (("base/notes",), False)
     assert (await tree(memory))[SCRIPT] == b"exit # 2\n"
     marker = await marker_of(memory)
@@ -346,7 +346,7 @@ async def test_an_unlistable_folder_of_base_blocks_its_live_files(
     process = await two_states(store, runtime)
     store.closed |= {key_of("base/bundle"), key_of("base/downloads")}
     result = await passed(process)
-    assert [each.path for each in result.blocked] == [SCRIPT]
+    assert [blocked.path for blocked in result.blocked] == [SCRIPT]
     assert result.strays == ("base/downloads/",)
     now = await tree(memory)
     assert (now[SCRIPT], now[COMPOSE]) == (b"exit # 1\n", b"services 2\n")
@@ -365,7 +365,7 @@ async def test_a_link_in_place_of_a_folder_hides_what_is_below_it(
         await edit(memory, path, b"target")
         store.unreadable.add(key_of(path))
     result = await passed(process)
-    assert (result.overrides, [each.path for each in result.blocked]) == (
+    assert (result.overrides, [blocked.path for blocked in result.blocked]) == (
         ("example/linked/a",),
         ["base/linked/b"],
     )
@@ -399,7 +399,7 @@ async def test_a_refused_read_implies_nothing_about_other_paths(
             raise error(key)
 
     result = await passed(Bucket(FaultyStore(memory, before=refuse), runtime))
-    assert (result.overrides, [each.path for each in result.blocked], result.strays) == (
+    assert (result.overrides, [blocked.path for blocked in result.blocked], result.strays) == (
         (ENV,),
         [COMPOSE],
         ("base/notes",),
@@ -582,9 +582,9 @@ async def test_a_damaged_manifest_of_an_old_state_stops_no_tree_and_is_reported(
     await edit(memory, ENV, b"# defaults 1\n")
     await process.publish(make_state(3))
     result = await passed(another_process(memory))
-    assert [(each.publication, "not the one" in each.reason) for each in result.damaged] == [
-        (first.id, True)
-    ]
+    assert [
+        (damaged.publication, "not the one" in damaged.reason) for damaged in result.damaged
+    ] == [(first.id, True)]
     # Only the damaged manifest knew that these bytes are ours.
     assert (result.overrides, result.kept_aside) == ((ENV,), (COMPOSE,))
     assert await kept(memory) == {(COMPOSE, b"services 1\n")}
@@ -603,7 +603,9 @@ async def test_an_unreadable_old_manifest_stops_no_tree_and_counts_again_once_re
     await process.publish(make_state(3))
     later = Bucket(store, runtime)
     result = await passed(later)
-    assert [(each.publication, each.unreadable) for each in result.damaged] == [(first.id, True)]
+    assert [(damaged.publication, damaged.unreadable) for damaged in result.damaged] == [
+        (first.id, True)
+    ]
     assert (result.follows, result.overrides) == (True, (ENV,))
     store.recover()
     await runtime.sleep(RETRY_SECONDS)
@@ -638,8 +640,10 @@ async def test_a_survey_reports_paths_that_the_last_pass_could_not_write(
     store.unwritable |= {key_of(NEW), key_of("base/new")}
     result = await passed(process)
     survey = await another_process(store).live_tree.survey(SCOPE)
-    assert [replace(each, seen_at=None) for each in survey.seen.blocked] == list(result.blocked)
-    assert all(each.seen_at is not None for each in survey.seen.blocked)
+    assert [replace(blocked, seen_at=None) for blocked in survey.seen.blocked] == list(
+        result.blocked
+    )
+    assert all(blocked.seen_at is not None for blocked in survey.seen.blocked)
     assert (survey.seen.written, survey.in_step, survey.follows) == ((), False, False)
     store.unwritable.remove(key_of("base/new"))
     await runtime.sleep(RETRY_SECONDS)
@@ -738,9 +742,9 @@ async def any_mix(
         await edit(memory, path, body[what])
     edited = await tree(memory)
     troubles = {
-        path: each
-        for path, each in troubles.items()
-        if each and (path in edited or each == "unwritable")
+        path: item
+        for path, item in troubles.items()
+        if item and (path in edited or item == "unwritable")
     }
     for path, trouble in troubles.items():
         getattr(store, trouble).add(key_of(path))
@@ -749,7 +753,7 @@ async def any_mix(
     troubled = {
         path
         for path in (*WANTED, *OTHERS)
-        if troubles.get(path) or any(path.startswith(f"{each}/") for each in closed)
+        if troubles.get(path) or any(path.startswith(f"{item}/") for item in closed)
     }
 
     result = await passed(process)
@@ -790,7 +794,7 @@ def check_others_follow(
 
 
 def check_marker(marker: Marker, after: dict[str, bytes], then: Marker, result: Synced) -> None:
-    blocked = {each.path: each.reason for each in result.blocked}
+    blocked = {item.path: item.reason for item in result.blocked}
     assert (marker.sequence, marker.status, marker.blocked) == (
         3,
         "blocked" if blocked else "synced",

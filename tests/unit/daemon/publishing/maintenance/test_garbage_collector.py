@@ -92,8 +92,8 @@ async def dropped_long_ago(store: ObjectStore, runtime: InlineRuntime) -> Bucket
 async def folders(store: ObjectStore) -> dict[str, set[str]]:
     """Names of the objects of each attempt, by state@attempt."""
     found: dict[str, set[str]] = {}
-    for each in await store.scan(layout.states(SCOPE)):
-        state, attempt, name = each.key.removeprefix(layout.states(SCOPE)).split("/")
+    for entry in await store.scan(layout.states(SCOPE)):
+        state, attempt, name = entry.key.removeprefix(layout.states(SCOPE)).split("/")
         found.setdefault(f"{state}@{attempt}", set()).add(name)
     return found
 
@@ -106,13 +106,13 @@ async def check_whole(store: ObjectStore, runtime: InlineRuntime) -> Pointer:
     """Everything the pointer names is there, and right."""
     reader = Bucket(store, runtime).reader
     pointer = (await reader.existing(SCOPE)).pointer
-    for each in pointer.retained:
-        await reader.files(SCOPE, each)
+    for publication in pointer.retained:
+        await reader.files(SCOPE, publication)
     return pointer
 
 
 def went(collected: Collected) -> list[str]:
-    return sorted(each.folder.id.state for each in collected.deleted)
+    return sorted(deletable.folder.id.state for deletable in collected.deleted)
 
 
 # -- what goes
@@ -128,7 +128,7 @@ async def test_a_collection_releases_then_deletes_and_leaves_the_rest_whole(
     assert went(collected) == ["state-1", "state-2"]
     assert collected.size > 0
     assert await states(store) == ["state-3", "state-4"]
-    assert [each.state for each in after.retained] == ["state-3", "state-4"]
+    assert [publication.state for publication in after.retained] == ["state-3", "state-4"]
     assert (after.kind, after.gc_epoch, after.sequence) == ("gc", 1, before.sequence + 1)
     assert (after.live, after.desired, after.positions) == (
         before.live,
@@ -183,7 +183,7 @@ async def test_an_orphan_is_deleted_after_the_grace_and_not_before(
     await runtime.sleep(0.9 * DAY)
     early = await collector(store, runtime).collect(SCOPE, "cron")
     assert (early.deleted, early.sequence) == ((), None)
-    assert [each.folder.id.state for each in early.spared] == ["state-2"]
+    assert [kept.folder.id.state for kept in early.spared] == ["state-2"]
     await runtime.sleep(0.2 * DAY)
     assert went(await collector(store, runtime).collect(SCOPE, "cron")) == ["state-2"]
     assert (await check_whole(store, runtime)).gc_epoch == 1
@@ -196,7 +196,8 @@ class SlowClock(MemoryStore):
         moved = timedelta(days=2)
         return Listing(
             tuple(
-                replace(each, modified=each.modified - moved) for each in await super().scan(prefix)
+                replace(entry, modified=entry.modified - moved)
+                for entry in await super().scan(prefix)
             )
         )
 
@@ -224,10 +225,10 @@ async def test_a_preview_reports_what_would_be_deleted_and_changes_nothing(
     watched = FaultyStore(store)
     seen = await collector(watched, runtime).preview(SCOPE)
     assert watched.writes == []
-    assert [each.publication.state for each in seen.released] == ["state-1", "state-2"]
+    assert [release.publication.state for release in seen.released] == ["state-1", "state-2"]
     collected = await collector(store, runtime).collect(SCOPE, "cron")
-    assert [(each.folder, each.why) for each in seen.deleted] == [
-        (each.folder, each.why) for each in collected.deleted
+    assert [(deletable.folder, deletable.why) for deletable in seen.deleted] == [
+        (deletable.folder, deletable.why) for deletable in collected.deleted
     ]
     assert (seen.kept, seen.size, seen.sequence) == (collected.kept, collected.size, None)
 
@@ -237,7 +238,7 @@ async def test_unknown_keys_are_reported_and_never_deleted(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     await grown(store, runtime)
-    [first, *_] = [each.key for each in await store.scan(layout.states(SCOPE))]
+    [first, *_] = [entry.key for entry in await store.scan(layout.states(SCOPE))]
     foreign = {f"{layout.states(SCOPE)}notes.txt", f"{first.rpartition('/')[0]}/notes.txt"}
     for key in foreign:
         await store.create(key, Content(b"mine"))
@@ -256,7 +257,7 @@ async def test_dropped_publications_stay_seven_days_even_if_only_a_chunk_records
     await dropped_long_ago(store, runtime)
     await runtime.sleep(6.9 * DAY)
     early = await collector(store, runtime).collect(SCOPE, "cron")
-    assert [each.folder.id.state for each in early.spared] == ["state-1"]
+    assert [kept.folder.id.state for kept in early.spared] == ["state-1"]
     await runtime.sleep(0.2 * DAY)
     assert went(await collector(store, runtime).collect(SCOPE, "cron")) == ["state-1"]
 
@@ -305,7 +306,10 @@ async def keep(store: ObjectStore, path: str, *bodies: str) -> None:
 
 async def copies(store: ObjectStore) -> list[bytes]:
     return sorted(
-        [(await store.get(each.key)).body for each in await store.scan(layout.all_replaced(SCOPE))]
+        [
+            (await store.get(entry.key)).body
+            for entry in await store.scan(layout.all_replaced(SCOPE))
+        ]
     )
 
 
@@ -322,7 +326,7 @@ async def test_old_copies_are_deleted_after_their_collection_and_the_newest_of_a
     await runtime.sleep(29.5 * DAY)
     seen = await collector(store, runtime).preview(SCOPE)
     collected = await collector(store, runtime).collect(SCOPE, "cron")
-    assert [each.key for each in collected.copies] == [
+    assert [copy.key for copy in collected.copies] == [
         layout.replaced(SCOPE, "base/a", f"{1:064x}")
     ]
     assert (seen.copies, collected.size) == (collected.copies, 1)
@@ -655,7 +659,7 @@ async def test_a_missing_delete_permission_is_reported_after_the_release(
     with pytest.raises(DeletionRefused, match=r"gc --all --only delete") as refused:
         await collector(MayNotDelete(store), runtime).collect(SCOPE, "daemon")
     assert isinstance(refused.value, StoreError)
-    assert [each.state for each in (await check_whole(store, runtime)).retained] == [
+    assert [publication.state for publication in (await check_whole(store, runtime)).retained] == [
         "state-3",
         "state-4",
     ]
@@ -668,7 +672,7 @@ async def test_one_credential_releases_and_another_deletes_without_touching_the_
     await grown(store, runtime)
     releasing = collector(MayNotDelete(store), runtime)
     released = await releasing.collect(SCOPE, "daemon", parts=frozenset({"release"}))
-    assert [each.folder.id.state for each in released.left] == ["state-1", "state-2"]
+    assert [verdict.folder.id.state for verdict in released.left] == ["state-1", "state-2"]
     again = await releasing.collect(SCOPE, "daemon", parts=frozenset({"release"}))
     assert again.sequence is None  # what waits to be deleted is no reason to move the pointer
 
@@ -762,7 +766,7 @@ async def test_progress_is_reported_for_each_publication(
     collected = await collector(store, runtime).collect(
         SCOPE, "cron", progress=lambda doomed: told.append(doomed.folder.id)
     )
-    assert told == [each.folder.id for each in collected.deleted]
+    assert told == [deletable.folder.id for deletable in collected.deleted]
 
 
 @in_loop
@@ -811,8 +815,10 @@ async def test_a_preview_of_one_part_reports_what_that_part_does(
     assert watched.writes == []
     collected = await collector(store, runtime).collect(SCOPE, "cron", parts=parts)
     assert (seen.released, went(seen)) == (collected.released, went(collected))
-    assert [each.folder for each in seen.left] == [each.folder for each in collected.left]
-    assert [each.publication.state for each in seen.released] == (
+    assert [verdict.folder for verdict in seen.left] == [
+        verdict.folder for verdict in collected.left
+    ]
+    assert [release.publication.state for release in seen.released] == (
         ["state-3"] if part == "release" else []
     )
     assert went(seen) == ([] if part == "release" else ["state-1", "state-2"])
@@ -868,7 +874,7 @@ async def test_deleting_waits_for_a_collection_with_a_time_of_the_stores_clock(
 ) -> None:
     bucket = await grown(store, runtime)
     base = await bucket.reader.pointer(SCOPE)
-    gone = {each.id for each in base.pointer.retained[:2]}
+    gone = {publication.id for publication in base.pointer.retained[:2]}
     silent = protocol.collect(
         base.pointer, bucket.publisher.writing("old"), gone
     )  # as an older release wrote it

@@ -97,9 +97,9 @@ async def overwrite(store: ObjectStore, key: str, body: bytes) -> None:
 
 async def archive_key(store: ObjectStore, state: str) -> str:
     [key] = [
-        each.key
-        for each in await store.scan(layout.states(SCOPE))
-        if f"/{state}/" in each.key and "bundle" in each.key
+        entry.key
+        for entry in await store.scan(layout.states(SCOPE))
+        if f"/{state}/" in entry.key and "bundle" in entry.key
     ]
     return key
 
@@ -112,11 +112,11 @@ async def check(store: ObjectStore, runtime: InlineRuntime) -> Pointer:
     """The scope works again: all that is retained is whole, history reads, and the next state is published."""
     bucket = Bucket(store, runtime)
     pointer = await bucket.pointer()
-    for each in pointer.retained:
-        await bucket.reader.files(SCOPE, each)
+    for publication in pointer.retained:
+        await bucket.reader.files(SCOPE, publication)
     entries = await bucket.reader.history(pointer)
     assert entries[-1].kind == "recover"
-    assert [each.sequence for each in entries] == sorted({each.sequence for each in entries})
+    assert [entry.sequence for entry in entries] == sorted({entry.sequence for entry in entries})
     survey = await bucket.live_tree.survey(SCOPE)
     assert pointer.live is None or survey.in_step
     await bucket.publish(make_state(99))
@@ -229,9 +229,10 @@ async def test_unsigned_changes_lift_no_quarantine_and_make_nothing_live(
         "ann",
     ]
     assert told.recovered is not None
-    assert any(f"`--live {state_3.id}`" in each for each in told.recovered.unknown)
+    assert any(f"`--live {state_3.id}`" in message for message in told.recovered.unknown)
     assert any(
-        "1 changes did that no signed pointer leads to" in each for each in told.recovered.unknown
+        "1 changes did that no signed pointer leads to" in message
+        for message in told.recovered.unknown
     )
     assert (await trusting(store, runtime).live_tree.survey(SCOPE, reading_all=True)).in_step
 
@@ -259,21 +260,23 @@ async def test_unsigned_changes_may_quarantine_but_not_the_live_state(
     [state_1], [state_3] = before.retained_of("state-1"), before.retained_of("state-3")
     bad = {"by": "ann", "reason": "bad", "at": "2026-01-01T00:00:00Z"}
     every = [
-        bad | {"composition_digest": each}
-        for each in (state_1.composition_digest, state_3.composition_digest, "0" * 64)
+        bad | {"composition_digest": item}
+        for item in (state_1.composition_digest, state_3.composition_digest, "0" * 64)
     ]
     unsigned = {"quarantined": every, "hold": bad, "pinned": [str(state_1.id)]}
     await forge_chunk(store, 900, before, unsigned)
     told = await recover_trusting(store, runtime, Wish(hold=False))
     pointer = await bucket.pointer()
 
-    assert [each.composition_digest for each in pointer.quarantined] == [
+    assert [quarantine.composition_digest for quarantine in pointer.quarantined] == [
         state_1.composition_digest
     ], "nor what is not even there"
     assert (names(pointer)[0], pointer.hold) == ("state-3", None)
-    assert not any(each.pinned for each in pointer.retained)
+    assert not any(publication.pinned for publication in pointer.retained)
     assert told.recovered is not None
-    assert any(f"whether {state_3.id} is quarantined" in each for each in told.recovered.unknown)
+    assert any(
+        f"whether {state_3.id} is quarantined" in message for message in told.recovered.unknown
+    )
 
 
 @in_loop
@@ -330,12 +333,14 @@ async def test_without_a_signed_pointer_the_unsigned_chunks_are_used_and_reporte
     told = await recover_trusting(store, runtime)
     pointer = await trusting(store, runtime).pointer()
 
-    assert [each.composition_digest for each in pointer.quarantined] == [bad.composition_digest]
+    assert [quarantine.composition_digest for quarantine in pointer.quarantined] == [
+        bad.composition_digest
+    ]
     assert names(pointer)[0] == "state-2", (
         "as the marker says, for what the chunk says is quarantined"
     )
     assert told.recovered is not None
-    assert any("nobody signs these" in each for each in told.recovered.unknown)
+    assert any("nobody signs these" in message for message in told.recovered.unknown)
 
 
 @pytest.mark.parametrize("policy", [False, True])
@@ -421,7 +426,7 @@ async def test_a_scope_without_any_accepted_signature_is_held(
 
     assert (names(pointer), pointer.hold is not None) == ((None, None), True)
     assert pointer.quarantined == before.quarantined
-    assert ["is not in the trust policy" in each.why for each in told.remains.damaged] == [
+    assert ["is not in the trust policy" in damaged.why for damaged in told.remains.damaged] == [
         True,
         True,
     ]
@@ -446,7 +451,9 @@ async def test_a_deleted_pointer_is_rebuilt_with_a_hold_above_every_sequence(
     assert pointer.gc_epoch > before.sequence
     assert pointer.hold is not None
     assert (pointer.hold.by, pointer.hold.reason) == ("ann", "recovered: backup was old")
-    assert {each.id for each in pointer.retained} == {each.id for each in before.retained}
+    assert {publication.id for publication in pointer.retained} == {
+        publication.id for publication in before.retained
+    }
     assert (
         pointer.highest_revision.producer,
         pointer.highest_revision.derived,
@@ -456,7 +463,9 @@ async def test_a_deleted_pointer_is_rebuilt_with_a_hold_above_every_sequence(
         0,
         {"journal:1": 30},
     )
-    assert pointer.history[-1].published == tuple(str(each.id) for each in before.retained)
+    assert pointer.history[-1].published == tuple(
+        str(publication.id) for publication in before.retained
+    )
     assert await tree(store) == files
     assert told.damage is not None
     assert "is gone" in told.damage
@@ -472,10 +481,10 @@ async def test_events_that_the_manifests_name_are_recognised_again(
     await remove(store, POINTER)
     await recover(store, runtime)
     pointer = await check(store, runtime)
-    assert [each.event for each in pointer.folded_events] == [
+    assert [folded.event for folded in pointer.folded_events] == [
         event(number).digest[:16] for number in (1, 2, 3)
     ]
-    assert len({each.identity for each in pointer.folded_events}) == 3
+    assert len({folded.identity for folded in pointer.folded_events}) == 3
 
 
 @in_loop
@@ -539,7 +548,7 @@ async def test_a_scope_without_a_whole_state_accepts_the_next_one(
         True,
         0,
     )
-    assert [each.id.state for each in told.remains.damaged] == ["state-1"]
+    assert [damaged.id.state for damaged in told.remains.damaged] == ["state-1"]
 
 
 @in_loop
@@ -606,7 +615,7 @@ def test_an_event_that_waits_while_the_pointer_is_lost_is_published_and_desired(
 
 async def chunks(store: ObjectStore) -> list[str]:
     """The keys of the history's chunks, the oldest first."""
-    keys = [each.key for each in await store.scan(layout.histories(SCOPE))]
+    keys = [entry.key for entry in await store.scan(layout.histories(SCOPE))]
     return sorted(
         keys, key=lambda key: int(re.split(r"[-.]", key.removeprefix(layout.histories(SCOPE)))[0])
     )
@@ -630,10 +639,12 @@ async def test_the_content_of_the_chunks_is_kept(
     await remove(store, POINTER)
     told = await recover(store, runtime, hold=False)
     pointer = await check(store, runtime)
-    assert [(each.composition_digest, each.reason) for each in pointer.quarantined] == [
-        (before.quarantined[0].composition_digest, "bad")
+    assert [
+        (quarantine.composition_digest, quarantine.reason) for quarantine in pointer.quarantined
+    ] == [(before.quarantined[0].composition_digest, "bad")]
+    assert [publication.state for publication in pointer.retained if publication.pinned] == [
+        "state-1"
     ]
-    assert [each.state for each in pointer.retained if each.pinned] == ["state-1"]
     assert pointer.hold is not None
     assert pointer.hold.reason == ""
     assert pointer.sequence > before.sequence
@@ -686,8 +697,10 @@ async def test_a_second_recovery_keeps_what_the_first_one_kept(
     await remove(store, POINTER)
     await recover(store, runtime)
     pointer = await check(store, runtime)
-    assert [each.reason for each in pointer.quarantined] == ["bad"]
-    assert [each.state for each in pointer.retained if each.pinned] == ["state-1"]
+    assert [quarantine.reason for quarantine in pointer.quarantined] == ["bad"]
+    assert [publication.state for publication in pointer.retained if publication.pinned] == [
+        "state-1"
+    ]
 
 
 @in_loop
@@ -827,11 +840,13 @@ async def test_an_upload_that_lost_its_race_is_not_retained(
         str(rival.id) in line and "which of these was committed" in line
         for line in told.recovered.unknown
     )
-    assert {each.state for each in pointer.retained} == {"state-1", "state-3"}
+    assert {publication.state for publication in pointer.retained} == {"state-1", "state-3"}
     both = [
-        each.publication.id for each in told.remains.found if each.publication.state == "state-2"
+        found_item.publication.id
+        for found_item in told.remains.found
+        if found_item.publication.state == "state-2"
     ]
-    [committed] = [each for each in both if each != rival.id]
+    [committed] = [item for item in both if item != rival.id]
     await recover(store, runtime, live=str(committed))
     assert names(await check(store, runtime))[0] == "state-2"
     with pytest.raises(OperationRefused, match="never committed"):
@@ -850,7 +865,10 @@ async def test_the_manifest_of_a_damaged_publication_has_the_committed_compositi
     )
     await remove(store, POINTER)
     await recover(store, runtime)
-    assert {each.state for each in (await check(store, runtime)).retained} == {"state-1", "state-3"}
+    assert {publication.state for publication in (await check(store, runtime)).retained} == {
+        "state-1",
+        "state-3",
+    }
 
 
 @in_loop
@@ -862,8 +880,8 @@ async def test_an_unreadable_chunk_still_bounds_the_sequence(
     keys = await chunks(store)
     for key, left in zip(keys[-2:], (-3, 0), strict=True):
         await overwrite(store, key, (await store.get(key)).body[:left])
-    for each in await store.scan(layout.live_tree(SCOPE)):
-        await remove(store, each.key)
+    for entry in await store.scan(layout.live_tree(SCOPE)):
+        await remove(store, entry.key)
     await remove(store, POINTER)
     told = await recover(store, runtime)
     assert told.remains.traces == {"the history": 512 - MOST_HISTORY}
@@ -909,7 +927,10 @@ async def test_a_released_publication_does_not_return(
     await held(bucket, 1)
     await overwrite(store, POINTER, old.body)
     await recover(store, runtime)
-    assert [each.state for each in (await check(store, runtime)).retained] == ["state-2", "state-3"]
+    assert [publication.state for publication in (await check(store, runtime)).retained] == [
+        "state-2",
+        "state-3",
+    ]
 
 
 # -- an older one was put back
@@ -935,16 +956,16 @@ async def test_a_restored_old_pointer_is_updated_with_later_changes(
     assert names(pointer) == ("state-3", "state-3")
     assert pointer.sequence > before.sequence
     assert pointer.positions == {"journal:1": 30}
-    assert [(each.state, each.pinned) for each in pointer.retained] == [
+    assert [(publication.state, publication.pinned) for publication in pointer.retained] == [
         ("state-1", True),
         ("state-2", False),
         ("state-3", False),
     ]
-    assert [each.partition("@")[0] for each in pointer.history[-1].published] == [
+    assert [publication.partition("@")[0] for publication in pointer.history[-1].published] == [
         "state-2",
         "state-3",
     ]
-    assert [each.kind for each in pointer.history] == ["publish", "pin", "recover"]
+    assert [entry.kind for entry in pointer.history] == ["publish", "pin", "recover"]
     assert told.damage is None
 
 
@@ -1046,7 +1067,7 @@ async def test_a_missing_state_is_removed_from_an_otherwise_whole_pointer(
     await remove(store, layout.manifest(SCOPE, "state-1", missing.attempt))
     told = await recover(store, runtime)
     pointer = await check(store, runtime)
-    assert [each.state for each in pointer.retained] == ["state-2", "state-3"]
+    assert [publication.state for publication in pointer.retained] == ["state-2", "state-3"]
     assert (names(pointer), pointer.hold, pointer.sequence) == (
         ("state-3", "state-3"),
         None,
@@ -1114,7 +1135,7 @@ LOST, OLD, DAMAGED = "lost", "an older one", "damaged"
 
 
 @pytest.mark.parametrize(
-    "fault", [each for each in Fault if each not in {Fault.NONE, Fault.REFUSED}]
+    "fault", [item for item in Fault if item not in {Fault.NONE, Fault.REFUSED}]
 )
 @pytest.mark.parametrize("found", [LOST, OLD, DAMAGED])
 def test_a_faulty_answer_stops_no_recovery(
@@ -1251,7 +1272,7 @@ async def test_an_object_that_the_store_reports_as_damaged_stops_no_recovery(
     )
 
     assert asked
-    whys = [told.damage or "", *(each.why for each in told.remains.damaged)]
+    whys = [told.damage or "", *(item.why for item in told.remains.damaged)]
     if not damaged.startswith(("history", "docker")):
         assert any("is damaged: checksum" in why for why in whys)
         assert not any("is gone" in why for why in whys)
@@ -1301,7 +1322,7 @@ async def test_an_unlistable_folder_is_not_treated_as_absent(
                 else ()
             )
             return Listing(
-                tuple(each for each in listing if not each.key.startswith(f"{folder}/")), hidden
+                tuple(entry for entry in listing if not entry.key.startswith(f"{folder}/")), hidden
             )
 
     await grown(store, runtime)

@@ -74,14 +74,14 @@ def test_an_upload_in_a_scope_that_never_had_a_pointer_is_published_only_by_name
     moved = derived(1, 1, composition="c")
     left = remains(ONE, moved, LEFT, RIGHT, had_pointer=False)
     assert recovery_rules.recover(left, writing(), Wish()) is None
-    assert {str(each) for each in left.unnamed_uploads} == {
-        str(each.id) for each in (ONE, moved, LEFT, RIGHT)
+    assert {str(upload) for upload in left.unnamed_uploads} == {
+        str(item.id) for item in (ONE, moved, LEFT, RIGHT)
     }
-    for each in (ONE, moved, LEFT, RIGHT):
-        taken = recovered(left, Wish(live=str(each.id))).pointer
+    for item in (ONE, moved, LEFT, RIGHT):
+        taken = recovered(left, Wish(live=str(item.id))).pointer
         assert (retained(taken), taken.live and taken.live.id, taken.positions) == (
-            [str(each.id)],
-            each.id,
+            [str(item.id)],
+            item.id,
             {},
         )
         assert taken.desired == taken.live
@@ -124,14 +124,16 @@ def test_the_record_of_an_earlier_recovery_counts_without_other_evidence() -> No
         change={"quarantined": [rejected, "?"], "pinned": [str(ONE.id)], "hold": held},
     )
     pointer = recovered(remains(ONE, TWO, entries=(told,))).pointer
-    assert [each.reason for each in pointer.quarantined] == ["bad"]
-    assert [each.state for each in pointer.retained if each.pinned] == ["state-1"]
+    assert [quarantine.reason for quarantine in pointer.quarantined] == ["bad"]
+    assert [publication.state for publication in pointer.retained if publication.pinned] == [
+        "state-1"
+    ]
     assert pointer.hold is not None
     assert pointer.hold.reason == "wait"
     assert (live(pointer), desired(pointer)) == ("state-1", "state-2")
     change = pointer.history[-1].change
     assert (change["hold"], change["pinned"]) == (held, [str(ONE.id)])
-    assert [each["reason"] for each in change["quarantined"]] == ["bad"]
+    assert [quarantine["reason"] for quarantine in change["quarantined"]] == ["bad"]
 
 
 def test_malformed_changes_are_skipped() -> None:
@@ -159,7 +161,7 @@ def test_an_explicit_state_with_a_lower_revision_than_an_earlier_one_was_late() 
         update={"at": "2026-01-09T00:00:01.000Z"}
     )
     pointer = recovered(remains(ONE, TWO, late)).pointer
-    assert [(each.state, each.late) for each in pointer.retained] == [
+    assert [(publication.state, publication.late) for publication in pointer.retained] == [
         ("state-1", False),
         ("state-2", False),
         ("state-0", True),
@@ -180,9 +182,9 @@ def test_an_older_pointer_does_not_verify_another_manifest() -> None:
     old = published(ONE)
     other = ONE.model_copy(update={"manifest_sha256": "f" * 64})
     pointer = recovered(remains(other, pointer=old, traces={"marker": 5})).pointer
-    assert [each.manifest_sha256 for each in pointer.retained] == ["f" * 64]
+    assert [publication.manifest_sha256 for publication in pointer.retained] == ["f" * 64]
     mended = recovered(remains(other, TWO, pointer=published(TWO, ONE)))
-    assert [each.state for each in mended.pointer.retained] == ["state-2"]
+    assert [publication.state for publication in mended.pointer.retained] == ["state-2"]
     assert any("restore their objects before you recover" in line for line in mended.unknown)
 
 
@@ -248,7 +250,7 @@ def derived(number: int, revision: int = 1, *, composition: str = "") -> Publica
 
 def folded(pointer: Pointer) -> list[int]:
     """The numbers of the events that need not be folded again."""
-    return [int(each.event, 16) for each in pointer.folded_events]
+    return [int(delivery.event, 16) for delivery in pointer.folded_events]
 
 
 def test_a_damaged_publication_that_no_change_names_counts_for_nothing() -> None:
@@ -290,8 +292,8 @@ def test_the_number_of_a_damaged_publication_that_a_change_names_is_used_up() ->
 
 def test_only_certainly_committed_publications_raise_positions() -> None:
     stored = tuple(
-        Found(each, (event(number, 10 * number),))
-        for number, each in enumerate((ONE, TWO, THREE), 1)
+        Found(item, (event(number, 10 * number),))
+        for number, item in enumerate((ONE, TWO, THREE), 1)
     )
     alone = Remains(SCOPE, had_pointer=True, found=stored)
     assert recovered(alone).pointer.positions == {}
@@ -332,7 +334,7 @@ def test_the_missing_state_of_a_partly_stored_batch_can_still_be_folded() -> Non
     ).pointer
     assert (pointer.positions, pointer.highest_revision.producer) == ({"journal:1": 30}, 3)
     assert folded(pointer) == [3, 2]
-    assert [(each.state, each.late) for each in pointer.retained] == [
+    assert [(publication.state, publication.late) for publication in pointer.retained] == [
         ("state-3", False),
         ("state-2", True),
     ]
@@ -426,10 +428,10 @@ def test_a_pointer_behind_a_trace_keeps_its_unknown_fields() -> None:
 
 def test_an_attempt_can_be_requested() -> None:
     again = ONE.model_copy(update={"attempt": "another"})
-    for each in (ONE, again):
-        named = recovered(remains(ONE, again), Wish(live=str(each.id))).pointer.live
+    for item in (ONE, again):
+        named = recovered(remains(ONE, again), Wish(live=str(item.id))).pointer.live
         assert named is not None
-        assert named.attempt == each.attempt
+        assert named.attempt == item.attempt
     old = protocol.quarantine(published(ONE, TWO), writing(3), ONE)
     with pytest.raises(OperationRefused):
         recovery_rules.recover(remains(ONE, TWO, pointer=old), writing(4), Wish(live="state-1"))
@@ -583,7 +585,7 @@ LEFT, RIGHT = upload("state-7", 7, "left", "a"), upload("state-7", 7, "right", "
 
 
 def retained(pointer: Pointer) -> list[str]:
-    return [str(each.id) for each in pointer.retained]
+    return [str(publication.id) for publication in pointer.retained]
 
 
 def test_of_uploads_with_one_id_or_revision_the_recorded_one_is_retained() -> None:
@@ -636,11 +638,11 @@ def test_of_conflicting_unreferenced_uploads_none_is_retained_until_an_operator_
     assert (found.pointer.highest_revision.producer, folded(found.pointer)) == (1, [])
     [line] = [line for line in found.unknown if "which of these was committed" in line]
     assert f"`rebundle recover {SCOPE} --live {LEFT.id} --reason '…'`" in line
-    for each in (LEFT, RIGHT):
-        named = recovered(left, Wish(live=str(each.id)))
-        assert retained(named.pointer) == [str(ONE.id), str(each.id)]
+    for item in (LEFT, RIGHT):
+        named = recovered(left, Wish(live=str(item.id)))
+        assert retained(named.pointer) == [str(ONE.id), str(item.id)]
         assert named.pointer.live is not None
-        assert named.pointer.live.id == each.id
+        assert named.pointer.live.id == item.id
     with pytest.raises(OperationRefused, match=re.escape(f"{LEFT.id}, {RIGHT.id}")):
         recovery_rules.recover(left, writing(), Wish(live="state-7"))
 
@@ -752,14 +754,14 @@ def any_remains(draw: st.DrawFn) -> Remains:
     chance = draw(st.integers(1, 10**6))
     publications = [
         make_publication(
-            f"s{each}",
-            chance * each % 53,
-            derived=chance * each % 3,
-            composition=f"{chance * each % 5:064x}",
+            f"s{item}",
+            chance * item % 53,
+            derived=chance * item % 3,
+            composition=f"{chance * item % 5:064x}",
         )
-        for each in range(draw(st.sampled_from([0, 1, 5, 130])))
+        for item in range(draw(st.sampled_from([0, 1, 5, 130])))
     ]
-    names = [str(each.id) for each in publications] or ["gone@x"]
+    names = [str(publication.id) for publication in publications] or ["gone@x"]
     entries = tuple(
         entry(
             sequence,
@@ -806,22 +808,22 @@ def test_any_recovery_is_above_every_trace_and_references_only_verified_publicat
     left: Remains, hold: bool
 ) -> None:
     pointer = recovered(left, Wish(hold=hold)).pointer
-    seen = [*left.traces.values(), *(each.sequence for each in left.entries), len(left.found)]
+    seen = [*left.traces.values(), *(entry.sequence for entry in left.entries), len(left.found)]
     seen.append(left.pointer.sequence if left.pointer else 0)
     assert pointer.sequence == max(seen) + MOST_HISTORY + 1
     assert pointer.gc_epoch >= pointer.sequence
     assert len(pointer.retained) <= MOST_RETAINED
     assert len(pointer.history) <= MOST_HISTORY
-    assert [each.sequence for each in pointer.history] == sorted(
-        {each.sequence for each in pointer.history}
+    assert [entry.sequence for entry in pointer.history] == sorted(
+        {entry.sequence for entry in pointer.history}
     )
-    verified = {each.publication.id for each in left.found}
-    assert {each.id for each in pointer.retained} <= verified
-    for each in (pointer.live, pointer.desired):
-        assert each is None or each in pointer.retained
+    verified = {found_item.publication.id for found_item in left.found}
+    assert {publication.id for publication in pointer.retained} <= verified
+    for publication in (pointer.live, pointer.desired):
+        assert publication is None or publication in pointer.retained
     assert pointer.live is None or not pointer.is_quarantined(pointer.live.composition_digest)
     assert pointer.highest_revision.producer >= max(
-        (each.revision.producer for each in pointer.retained), default=0
+        (publication.revision.producer for publication in pointer.retained), default=0
     )
     assert_no_contradiction(pointer)
     assert not hold or pointer.live is None or pointer.hold is not None

@@ -59,7 +59,7 @@ def test_an_event_that_is_already_folded_has_the_identity_that_a_batch_looks_up(
     )
     pointer = recovered(Remains(SCOPE, traces={"marker": 7}, found=(Found(ONE, (event,)),))).pointer
 
-    assert [(each.identity, each.event) for each in pointer.folded_events] == [
+    assert [(folded.identity, folded.event) for folded in pointer.folded_events] == [
         (Identity("http", "urn:s", "e").digest[:16], "d" * 16)
     ]
 
@@ -68,7 +68,7 @@ def test_a_history_has_only_entries_that_no_chunk_has() -> None:
     entries = tuple(entry(number, published=[str(ONE.id)], change=USED) for number in (4, 5, 6))
     pointer = recovered(remains(ONE, TWO, entries=entries, previous_chunk=OLDER, chunked=5)).pointer
 
-    assert [each.sequence for each in pointer.history[:-1]] == [6]
+    assert [item.sequence for item in pointer.history[:-1]] == [6]
     assert pointer.previous_chunk == OLDER
     assert "used" not in pointer.history[-1].change
 
@@ -131,7 +131,7 @@ def test_a_retired_scope_without_its_states_is_repaired_and_stays_retired() -> N
     mended = recovered(remains(TWO, pointer=retired)).pointer
 
     assert (mended.live, mended.desired) == (None, None)
-    assert [each.id for each in mended.retained] == [TWO.id]
+    assert [publication.id for publication in mended.retained] == [TWO.id]
 
 
 def test_an_adopted_upload_below_the_highest_revision_was_late() -> None:
@@ -206,7 +206,7 @@ LEFT, RIGHT = (
 
 
 def kept(pointer: Pointer) -> list[str]:
-    return [each.attempt for each in pointer.retained]
+    return [publication.attempt for publication in pointer.retained]
 
 
 @pytest.mark.parametrize(("committed", "taken_over"), [(LEFT, RIGHT), (RIGHT, LEFT)])
@@ -257,7 +257,13 @@ def test_publications_are_retained_in_the_order_in_which_they_were_committed() -
         last, fourth, third, second, first, pointer=published(first, second), entries=named
     )
 
-    assert [each.state for each in recovered(left).pointer.retained] == ["z", "y", "x", "w", "a"]
+    assert [publication.state for publication in recovered(left).pointer.retained] == [
+        "z",
+        "y",
+        "x",
+        "w",
+        "a",
+    ]
 
 
 def test_pins_of_an_older_pointer_are_kept_and_nothing_else_is_pinned() -> None:
@@ -265,7 +271,7 @@ def test_pins_of_an_older_pointer_are_kept_and_nothing_else_is_pinned() -> None:
     assert old is not None
     pointer = recovered(remains(ONE, TWO, THREE, pointer=old, traces={"marker": 9})).pointer
 
-    assert [each.pinned for each in pointer.retained] == [True, False, False]
+    assert [publication.pinned for publication in pointer.retained] == [True, False, False]
 
 
 # -- what it says

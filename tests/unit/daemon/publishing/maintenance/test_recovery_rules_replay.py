@@ -39,7 +39,7 @@ def changes(*recorded: dict[str, Any]) -> tuple[HistoryEntry, ...]:
 
 
 def pinned(pointer: Pointer) -> list[str]:
-    return [each.state for each in pointer.retained if each.pinned]
+    return [publication.state for publication in pointer.retained if publication.pinned]
 
 
 def pin(publication: Publication, *, on: bool) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def test_a_quarantine_and_its_end_are_replayed() -> None:
         ONE, TWO, entries=changes({"quarantine": REJECTED}, {"lifted": TWO.composition_digest})
     ).pointer
 
-    assert [each.reason for each in rejected.quarantined] == ["bad"]
+    assert [quarantine.reason for quarantine in rejected.quarantined] == ["bad"]
     assert lifted.quarantined == ()
 
 

@@ -44,8 +44,8 @@ def entry(number: int, **change: Any) -> HistoryEntry:
 def quarantined(*publications: Publication | None) -> tuple[HistoryEntry, ...]:
     """A change for each; None is a composition that the bucket does not have."""
     return tuple(
-        entry(900 + number, quarantine=rejected(each).model_dump())
-        for number, each in enumerate(publications)
+        entry(900 + number, quarantine=rejected(publication).model_dump())
+        for number, publication in enumerate(publications)
     )
 
 
@@ -71,7 +71,7 @@ def recovered(
 
 
 def rejections(pointer: Pointer) -> dict[str, str]:
-    return {each.composition_digest: each.reason for each in pointer.quarantined}
+    return {quarantine.composition_digest: quarantine.reason for quarantine in pointer.quarantined}
 
 
 def live(pointer: Pointer) -> str | None:
@@ -79,7 +79,7 @@ def live(pointer: Pointer) -> str | None:
 
 
 def test_an_unsigned_change_quarantines_only_states_that_are_not_live() -> None:
-    in_one = entry(900, quarantined=[rejected(each).model_dump() for each in (ONE, TWO, None)])
+    in_one = entry(900, quarantined=[rejected(item).model_dump() for item in (ONE, TWO, None)])
     for entries in (quarantined(ONE, TWO, None), (in_one,), (entry(1), *quarantined(TWO), in_one)):
         pointer = recovered(Unsigned(entries=entries)).pointer
 

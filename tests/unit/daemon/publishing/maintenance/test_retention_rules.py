@@ -46,8 +46,8 @@ def judged(pointer: Pointer, policy: Policy = TWO_NEWEST) -> dict[str, str]:
     """Why each state stays; what goes is marked."""
     verdicts = retention_rules.retention_of(pointer, policy, NOW)
     return {
-        each.publication.state: ("" if isinstance(each, Kept) else "goes: ") + each.why
-        for each in verdicts
+        verdict.publication.state: ("" if isinstance(verdict, Kept) else "goes: ") + verdict.why
+        for verdict in verdicts
     }
 
 
@@ -113,7 +113,7 @@ def test_objects_are_grouped_by_attempt_with_the_manifest_first() -> None:
     names = ("bundle.tar.gz", "manifest.dsse.json", "manifest.json")
     some = [listed(f"states/s1/{ATTEMPT}/{name}", days=days) for days, name in enumerate(names)]
     [found], strays = retention_rules.folders(SCOPE, some)
-    assert [each.key.rpartition("/")[2] for each in found.objects] == [
+    assert [stored.key.rpartition("/")[2] for stored in found.objects] == [
         "manifest.json",
         "bundle.tar.gz",
         "manifest.dsse.json",
@@ -150,8 +150,8 @@ def doom(
         as_of=NOW,
         released={PublicationId(state="let-go", attempt=ATTEMPT): "old"},
     )
-    assert all(each.folder in stored for each in verdicts)
-    return [(type(each).__name__, each.why) for each in verdicts]
+    assert all(verdict.folder in stored for verdict in verdicts)
+    return [(type(verdict).__name__, verdict.why) for verdict in verdicts]
 
 
 def test_retained_publications_are_not_considered() -> None:
@@ -286,8 +286,8 @@ def test_each_path_keeps_its_newest_copy(found: list[tuple[str, int]]) -> None:
     paths = {path for path, _ in found}
     assert len(left) == len(paths)
     for path in paths:
-        ages = [days for each, days in found if each == path]
-        [kept] = [each for each in left if each.key.startswith(f"{KEPT}{path}/")]
+        ages = [days for item, days in found if item == path]
+        [kept] = [entry for entry in left if entry.key.startswith(f"{KEPT}{path}/")]
         assert kept.modified == NOW - timedelta(days=min(ages))
 
 
@@ -312,7 +312,7 @@ def pointers(draw: st.DrawFn) -> Pointer:
         if step in "pl" or target is None:
             pointer = protocol.publish(pointer, mark, publications)
         elif step == "P":
-            pinned = sum(each.pinned for each in pointer.retained) < 48
+            pinned = sum(publication.pinned for publication in pointer.retained) < 48
             pointer = protocol.pin(pointer, mark, target, pinned=pinned) or pointer
         elif step in "rd":
             pointer = protocol.rollback(pointer, mark, target, discard_newer=step == "d") or pointer
@@ -332,13 +332,13 @@ def test_nothing_live_desired_or_pinned_is_released_and_at_most_a_hundred_are_re
 ) -> None:
     assert len(pointer.retained) <= 100
     verdicts = retention_rules.retention_of(pointer, policy, NOW)
-    assert [each.publication for each in verdicts] == list(pointer.retained)
-    current = {each.id for each in (pointer.live, pointer.desired) if each}
-    for each in verdicts:
-        if isinstance(each, Released):
-            assert not each.publication.pinned
-            assert each.publication.id not in current
-    assert sum(isinstance(each, Kept) for each in verdicts) >= min(
+    assert [verdict.publication for verdict in verdicts] == list(pointer.retained)
+    current = {publication.id for publication in (pointer.live, pointer.desired) if publication}
+    for verdict in verdicts:
+        if isinstance(verdict, Released):
+            assert not verdict.publication.pinned
+            assert verdict.publication.id not in current
+    assert sum(isinstance(verdict, Kept) for verdict in verdicts) >= min(
         policy.newest, len(pointer.retained)
     )
 
@@ -348,13 +348,18 @@ def test_a_second_collection_at_the_same_time_releases_nothing_more(
     pointer: Pointer, policy: Policy
 ) -> None:
     released = {
-        each.publication.id
-        for each in retention_rules.retention_of(pointer, policy, NOW)
-        if isinstance(each, Released)
+        retention.publication.id
+        for retention in retention_rules.retention_of(pointer, policy, NOW)
+        if isinstance(retention, Released)
     }
     after = protocol.collect(pointer, write(99, 0), released)
-    assert {each.id for each in pointer.retained} - {each.id for each in after.retained} == released
-    assert all(isinstance(each, Kept) for each in retention_rules.retention_of(after, policy, NOW))
+    assert {publication.id for publication in pointer.retained} - {
+        publication.id for publication in after.retained
+    } == released
+    assert all(
+        isinstance(retention, Kept)
+        for retention in retention_rules.retention_of(after, policy, NOW)
+    )
 
 
 @given(st.lists(st.integers(0, 40), max_size=8), st.integers(0, 40))
@@ -363,6 +368,6 @@ def test_nothing_is_deletable_within_the_grace(ages: list[int], grace: int) -> N
     verdicts = retention_rules.plan_deletions(
         stored, (), (), Policy(grace_hours=24 * grace), as_of=NOW, released={}
     )
-    for each in verdicts:
-        old = NOW - each.folder.stored >= timedelta(days=grace)
-        assert isinstance(each, Deletable if old else NotYetDeletable)
+    for verdict in verdicts:
+        old = NOW - verdict.folder.stored >= timedelta(days=grace)
+        assert isinstance(verdict, Deletable if old else NotYetDeletable)

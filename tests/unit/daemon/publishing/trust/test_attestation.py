@@ -33,7 +33,7 @@ def test_a_statement_names_the_manifest_the_archive_and_every_file_with_its_dige
         "https://in-toto.io/Statement/v1",
         "urn:rebundle:publication:v1",
     )
-    assert {each["name"]: each["digest"]["sha256"] for each in document["subject"]} == {
+    assert {subject["name"]: subject["digest"]["sha256"] for subject in document["subject"]} == {
         "manifest.json": hashlib.sha256(MANIFEST).hexdigest(),
         "bundle.tar.gz": described.archive.sha256,
         **{f"docker-compose-gen/{file.path}": file.sha256 for file in described.files},

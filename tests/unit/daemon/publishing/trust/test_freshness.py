@@ -34,7 +34,7 @@ def test_a_signed_freshness_round_trips() -> None:
         (None, "cannot be read: the document: must be a valid dictionary"),
         ([], "cannot be read: the document: must be a valid dictionary"),
         (
-            {each: value for each, value in document().items() if each != "expires"},
+            {key: value for key, value in document().items() if key != "expires"},
             "expires: Field required",
         ),
         (document() | {"sequence": "3"}, "sequence: must be a valid integer"),

@@ -126,7 +126,9 @@ def test_every_changed_bit_of_a_publication_is_refused(name: str) -> None:
     async def scenario(store: MemoryStore) -> None:
         await signing(store).publish(make_state(1))
         (key,) = [
-            each.key for each in await store.scan(layout.states(SCOPE)) if each.key.endswith(name)
+            entry.key
+            for entry in await store.scan(layout.states(SCOPE))
+            if entry.key.endswith(name)
         ]
         body = (await store.get(key)).body
         for bit in range(8 * len(body)):
@@ -186,7 +188,9 @@ def test_of_many_rejected_signatures_three_reasons_are_reported() -> None:
 def test_an_envelope_above_its_limit_proves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario(store: MemoryStore) -> None:
         await signing(store).publish(make_state(1))
-        (key,) = [each.key for each in await store.scan(layout.states(SCOPE)) if "dsse" in each.key]
+        (key,) = [
+            entry.key for entry in await store.scan(layout.states(SCOPE)) if "dsse" in entry.key
+        ]
         monkeypatch.setattr(
             "daemon.publishing.sizes.SIGNATURE", len((await store.get(key)).body) - 1
         )
@@ -209,7 +213,9 @@ def test_a_stripped_signature_is_refused() -> None:
 def test_a_stripped_signature_of_a_publication_is_refused() -> None:
     async def scenario(store: MemoryStore) -> None:
         await signing(store).publish(make_state(1))
-        (key,) = [each.key for each in await store.scan(layout.states(SCOPE)) if "dsse" in each.key]
+        (key,) = [
+            entry.key for entry in await store.scan(layout.states(SCOPE)) if "dsse" in entry.key
+        ]
         await store.delete(key, (await store.get(key)).version)
         await refused(store, "the publication state-1@.* is not signed")
 
@@ -468,7 +474,10 @@ async def vouch(
 ) -> None:
     signed = Freshness.of(SCOPE, sequence, body, NOW + timedelta(minutes=minutes)).signed_part()
     made = signatures.signed_by([key.signer], signatures.FRESHNESS, signed)
-    document = {"signatures": [each.document() for each in made], "signed": json.loads(signed)}
+    document = {
+        "signatures": [item.document() for item in made],
+        "signed": json.loads(signed),
+    }
     name = layout.freshness(SCOPE)
     try:
         await put(store, name, signatures_written(document))

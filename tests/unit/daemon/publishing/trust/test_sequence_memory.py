@@ -115,7 +115,7 @@ async def test_the_file_is_private_with_any_umask(tmp_path: Path) -> None:
     finally:
         os.umask(before)
     modes = {
-        each.name: each.stat().st_mode & 0o777 for each in (path.parent, *path.parent.iterdir())
+        item.name: item.stat().st_mode & 0o777 for item in (path.parent, *path.parent.iterdir())
     }
     assert modes == {"state": 0o700, "accepted.json": 0o600, "accepted.json.lock": 0o600}
 

@@ -109,7 +109,7 @@ def look(path: Path) -> object:
     if path.is_symlink():
         return path.readlink()
     if path.is_dir():
-        return sorted(each.name for each in path.iterdir())
+        return sorted(item.name for item in path.iterdir())
     return path.read_bytes()
 
 
@@ -177,7 +177,7 @@ def test_a_save_while_the_new_file_is_staged_is_noticed_before_the_exchange(
 
 @pytest.mark.parametrize("number", [2, 3, 4, 7])
 def test_the_newest_of_many_saves_wins(file: Path, version: Version, number: int) -> None:
-    saves = [saving(f"save {each}") for each in range(number)]
+    saves = [saving(f"save {item}") for item in range(number)]
 
     with pytest.raises(ConditionFailed):
         done(store_of(file, *saves, name="writer").replace("example/file", NEW, version))
@@ -187,7 +187,7 @@ def test_the_newest_of_many_saves_wins(file: Path, version: Version, number: int
 
 
 def test_a_file_that_is_saved_endlessly_is_finally_kept_aside(file: Path, version: Version) -> None:
-    store = store_of(file, *[saving(str(each)) for each in range(100)])
+    store = store_of(file, *[saving(str(number)) for number in range(100)])
 
     with pytest.raises(StoreUnavailable, match="its last version is in"):
         done(store.replace("example/file", NEW, version))
@@ -299,7 +299,7 @@ def test_a_crash_at_any_moment_keeps_what_an_editor_saved(tmp_path: Path, verb: 
         saved = not edited.saves
         runtime = InlineRuntime("a day later")
         runtime.seconds = (
-            max(each.stat().st_mtime for each in [*temporaries(file), file.parent])
+            max(temporary.stat().st_mtime for temporary in [*temporaries(file), file.parent])
             + STALE_SECONDS
             + 1
         )

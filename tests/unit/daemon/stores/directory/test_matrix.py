@@ -263,7 +263,7 @@ async def look_around(root: Path, place: Place, thing: Callable[[Path], None]) -
     await objects_can_be_written(store, SPARED, tag={"n": "2"})
     if not place.path.startswith(".rebundle/"):
         await objects_can_be_written(store, place.path.rpartition("/")[0], tag={})
-    assert [each.key for each in await store.scan("")] == [each.key for each in listing]
+    assert [entry.key for entry in await store.scan("")] == [entry.key for entry in listing]
 
 
 def is_shown(place: Place) -> bool:
@@ -273,7 +273,7 @@ def is_shown(place: Place) -> bool:
 async def the_listing_says_what_it_could_not_see(
     listing: Listing, place: Place, thing: Callable[[Path], None]
 ) -> None:
-    faults = {each.key: each.fault for each in listing if each.fault is not None}
+    faults = {entry.key: entry.fault for entry in listing if entry.fault is not None}
     if thing in SPECIAL or (
         thing is an_unreadable_file and not ownership.is_credential(place.path)
     ):
@@ -281,7 +281,7 @@ async def the_listing_says_what_it_could_not_see(
         assert all(re.search(r"(mv|chmod a\+r) ", fault) for fault in faults.values())
     else:
         assert faults == {}
-    unreadable = {each.key: each.reason for each in listing.unreadable}
+    unreadable = {path.key: path.reason for path in listing.unreadable}
     assert list(unreadable) == [place.path] * (thing in UNREADABLE_FOLDERS and is_shown(place))
     assert all("chmod a+rx " in reason for reason in unreadable.values())
 
@@ -289,17 +289,17 @@ async def the_listing_says_what_it_could_not_see(
 async def every_object_without_a_fault_is_read_as_listed(
     store: DirectoryStore, listing: Listing
 ) -> None:
-    for each in listing:
-        if each.fault is not None:
+    for entry in listing:
+        if entry.fault is not None:
             with pytest.raises(StoreRefused):
-                await store.get(each.key)
-        elif ownership.is_credential(each.key):
+                await store.get(entry.key)
+        elif ownership.is_credential(entry.key):
             continue  # never opened: whether it can be read is not known
-        elif each.size < 1 << 30:
-            assert (await store.get(each.key)).version == each.version
+        elif entry.size < 1 << 30:
+            assert (await store.get(entry.key)).version == entry.version
         else:
             with pytest.raises(ObjectTooBig):
-                await store.get(each.key, most_bytes=1 << 20)
+                await store.get(entry.key, most_bytes=1 << 20)
 
 
 async def the_scopes_are_found(
@@ -334,9 +334,9 @@ async def the_scopes_are_found(
 
 async def the_other_scope_is_as_before(store: DirectoryStore, listing: Listing) -> None:
     kept = sorted(keys_of(SPARED), key=str.encode)
-    assert [each.key for each in listing if each.key.startswith(f"{SPARED}/")] == kept
+    assert [entry.key for entry in listing if entry.key.startswith(f"{SPARED}/")] == kept
     scanned = await store.scan(f"{SPARED}/")
-    assert ([each.key for each in scanned], scanned.unreadable) == (kept, ())
+    assert ([entry.key for entry in scanned], scanned.unreadable) == (kept, ())
     for key in kept:
         stored = await store.get(key)
         assert (stored.body, dict(stored.tag)) == (

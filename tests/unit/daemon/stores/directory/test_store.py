@@ -266,7 +266,7 @@ def test_links_and_special_files_are_listed_with_their_fault_and_refused(
     (root / "dangling").symlink_to("nowhere")
     os.mkfifo(root / "pipe")
 
-    faults = {each.key: each.fault or "" for each in done(store.scan(""))}
+    faults = {entry.key: entry.fault or "" for entry in done(store.scan(""))}
     assert list(faults) == ["dangling", "folder", "link", "pipe"]
     assert [fault.split(" is ")[1].split(" where")[0] for fault in faults.values()] == [
         "a symbolic link"
@@ -411,7 +411,7 @@ def test_an_unlistable_folder_fails_only_its_own_listing(root: Path) -> None:
 
     for prefix in ("", "scope/", "scope/l"):
         listing = done(store.scan(prefix))
-        assert [each.key for each in listing] == ["scope/key"] * (prefix != "scope/l")
+        assert [entry.key for entry in listing] == ["scope/key"] * (prefix != "scope/l")
         [folder] = listing.unreadable
         assert folder.key == "scope/lost+found"
         assert f"chmod a+rx {root}/scope/lost+found" in folder.reason

@@ -50,7 +50,7 @@ class Scene:
         return await self.store.replace("key", Content(b"second"), version)
 
     def listed(self) -> list[str]:
-        return [each.key for each in asyncio.run(self.server.scan(""))]
+        return [entry.key for entry in asyncio.run(self.server.scan(""))]
 
 
 def test_a_server_that_accepts_quotes_gets_no_further_request():

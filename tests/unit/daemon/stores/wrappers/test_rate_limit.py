@@ -50,7 +50,7 @@ def test_concurrent_writers_of_one_key_run_one_after_the_other() -> None:
             *(timed.store.replace("key", Content(b"%d" % n), version) for n in range(3)),
             return_exceptions=True,
         )
-        assert [type(each) for each in results].count(ConditionFailed) == 2
+        assert [type(result) for result in results].count(ConditionFailed) == 2
 
     asyncio.run(play())
     assert [when for _, when in timed.reached] == [0.0, 1.1, 2.2, 3.3]

@@ -72,7 +72,7 @@ def test_a_listing_of_many_pages_may_take_longer_than_one_call(play):
     async def story():
         store = LimitedStore(ManyPages(InlineRuntime()), 120)
         await store.create("a/b", Content(b"1"))
-        assert [each.key for each in await store.scan("a/")] == ["a/b"]
+        assert [entry.key for entry in await store.scan("a/")] == ["a/b"]
 
     play(story())
 
@@ -85,7 +85,7 @@ def test_within_the_limit_calls_pass_unchanged():
             await store.create("a/b", Content(b"2"))
         version = await store.replace("a/b", Content(b"2"), version)
         assert (await store.get("a/b")).body == b"2"
-        assert [each.key for each in await store.scan("a/")] == ["a/b"]
+        assert [entry.key for entry in await store.scan("a/")] == ["a/b"]
         assert list(await store.folders("")) == ["a"]
         await store.delete("a/b", version)
         assert list(await store.scan("")) == []

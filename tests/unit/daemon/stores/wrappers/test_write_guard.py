@@ -50,7 +50,7 @@ def test_a_store_that_ignores_conditions_gets_no_write(
         for _ in range(2):
             with pytest.raises(UnsafeStore, match=r"overwrite any object.*no proxy drops If-Match"):
                 await write(opened)
-        assert [each.key for each in await store.scan("")] == ["scope/pointer.json"]
+        assert [entry.key for entry in await store.scan("")] == ["scope/pointer.json"]
         assert (await store.get("scope/pointer.json")).body == b"precious"
 
     asyncio.run(scenario())
@@ -97,7 +97,7 @@ def test_reading_and_deleting_cost_nothing_more() -> None:
         version = await store.create("a/key", NEW)
         opened = guarded(store)
         assert (await opened.get("a/key")).body == NEW.body
-        assert [each.key for each in await opened.scan("")] == ["a/key"]
+        assert [entry.key for entry in await opened.scan("")] == ["a/key"]
         assert await opened.folders("") == ["a"]
         await opened.delete("a/key", version)
         assert store.writes == [("create", "a/key"), ("delete", "a/key")]
@@ -124,6 +124,6 @@ def test_an_inconclusive_check_is_repeated_and_nothing_is_written(
             await create(opened)
         assert list(await store.scan("")) == []
         await create(opened)
-        assert [each.key for each in await store.scan("")] == ["scope/other.json"]
+        assert [entry.key for entry in await store.scan("")] == ["scope/other.json"]
 
     asyncio.run(scenario())
