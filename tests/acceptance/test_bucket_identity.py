@@ -32,7 +32,7 @@ def test_events_wait_for_the_volume_of_the_bucket_and_are_published_once_it_is_m
         )
         assert answer is not None
         assert answer.status == 202
-        until(lambda: "is its volume not mounted" in daemon.said)
+        until(lambda: "is its volume not mounted" in daemon.log_text)
         assert waiting(journal) == 2
         assert list(bucket.iterdir()) == []
         bucket.rmdir()
@@ -65,7 +65,7 @@ def test_another_bucket_with_the_same_scope_is_not_published_to_under_a_running_
         bucket.rename(away)
         other.rename(bucket)
         post(daemon.port(), state_event(9, event_id="nine"))
-        until(lambda: "is another volume mounted" in daemon.said)
+        until(lambda: "is another volume mounted" in daemon.log_text)
         assert waiting(journal) == 1
         assert (bucket / pointer).read_bytes() == before
         bucket.rename(other)
@@ -87,5 +87,5 @@ def test_an_operator_switches_to_a_new_bucket(tmp_path: Path) -> None:
     ):
         with DaemonProcess(tmp_path / folder, journal, tmp_path / "log", also=also) as daemon:
             daemon.port()
-            until(lambda words=words, daemon=daemon: words in daemon.said)
+            until(lambda words=words, daemon=daemon: words in daemon.log_text)
             assert daemon.stop() == 0

@@ -127,8 +127,8 @@ class Daemon:
         listed = await self.bucket.store.scan(f"{GOLDEN}/")
         tree = layout.live_tree(GOLDEN)
         return {
-            "live": _told(pointer, "live"),
-            "desired": _told(pointer, "desired"),
+            "live": _summary(pointer, "live"),
+            "desired": _summary(pointer, "desired"),
             "numbers": (
                 pointer.highest_revision.producer,
                 pointer.highest_revision.derived,
@@ -145,7 +145,7 @@ class Daemon:
         }
 
 
-def _told(pointer: Pointer, which: str) -> Any:
+def _summary(pointer: Pointer, which: str) -> Any:
     publication = getattr(pointer, which)
     return publication and (
         publication.state,

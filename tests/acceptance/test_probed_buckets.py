@@ -36,9 +36,9 @@ def test_a_bucket_that_ignores_conditions_stops_the_daemon_with_a_message_and_no
     with odd_s3(Oddity.IGNORES_CONDITIONS) as server:
         with DaemonProcess(server.url(), tmp_path / "journal.db", tmp_path / "log") as daemon:
             assert daemon.ended() == 6
-        assert "published states could be overwritten" in daemon.said
-        assert "docs/stores.md" in daemon.said
-        assert "Traceback" not in daemon.said
+        assert "published states could be overwritten" in daemon.log_text
+        assert "docs/stores.md" in daemon.log_text
+        assert "Traceback" not in daemon.log_text
         assert {
             request.key.rpartition("/")[0] for request in server.requests if request.method == "PUT"
         } == {".rebundle/probe"}
@@ -56,7 +56,7 @@ def test_events_are_accepted_while_the_bucket_is_unreachable_and_published_once_
         answer = post(intake, state_event(1, event_id="first"))
         assert answer is not None
         assert answer.status == 202
-        until(lambda: "until a retry succeeds" in daemon.said)
+        until(lambda: "until a retry succeeds" in daemon.log_text)
         check = ready(intake)["bucket"]
         assert (check["ok"], check["degraded"]) == (True, True)
 
@@ -102,6 +102,6 @@ def test_a_daemon_that_waits_for_its_bucket_stops_at_once(tmp_path: Path) -> Non
     url = f"s3://{BUCKET}/p?endpoint=http://127.0.0.1:{free_port()}&region=us-east-1"
     with DaemonProcess(url, tmp_path / "journal.db", tmp_path / "log") as daemon:
         daemon.port()
-        until(lambda: "until a retry succeeds" in daemon.said)
+        until(lambda: "until a retry succeeds" in daemon.log_text)
 
         assert daemon.stop() == 0

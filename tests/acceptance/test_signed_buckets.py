@@ -96,8 +96,8 @@ def test_a_daemon_that_lost_its_key_publishes_nothing_and_loses_nothing(place: P
         answer = post(daemon.port(), state_event(2, event_id="event-2"))
         assert answer is not None
         deadline = time.monotonic() + SECONDS
-        while "no signing key is configured" not in daemon.said:
-            assert time.monotonic() < deadline, daemon.said
+        while "no signing key is configured" not in daemon.log_text:
+            assert time.monotonic() < deadline, daemon.log_text
             time.sleep(0.05)
         assert pointer.read_bytes() == signed
         assert daemon.stop() == 0

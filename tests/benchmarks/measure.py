@@ -92,9 +92,9 @@ def process(*command: object, cwd: Path = ROOT, env: Mapping[str, str] | None = 
 def peak_megabytes(code: str) -> float:
     """The largest resident size of a Python process of its own that runs `code`."""
     # Not getrusage: what it tells outlives exec, so that a child begins with the size of its parent.
-    tell = "print(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))"
+    report = "print(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))"
     done = subprocess.run(
-        [sys.executable, "-c", f"{code}\n{tell}"],
+        [sys.executable, "-c", f"{code}\n{report}"],
         cwd=ROOT,
         check=True,
         capture_output=True,

@@ -334,7 +334,7 @@ async def _bodies(store: ObjectStore) -> tuple[bytes, bytes, bytes]:
     return found[0], found[1], (await store.get(layout.pointer(GOLDEN))).body
 
 
-def run(only: set[str], rounds: int, tell: Callable[[str], None]) -> tuple[list[Row], list[Rate]]:
+def run(only: set[str], rounds: int, report: Callable[[str], None]) -> tuple[list[Row], list[Rate]]:
     """Every server, way and size."""
     rows: list[Row] = []
     rates: list[Rate] = []
@@ -349,11 +349,11 @@ def run(only: set[str], rounds: int, tell: Callable[[str], None]) -> tuple[list[
                         rows.append(
                             asyncio.run(one(server, milliseconds, models, rounds, Path(folder)))
                         )
-                        tell(line(rows[-1]))
+                        report(line(rows[-1]))
                 for scopes in SCOPES:
                     with tempfile.TemporaryDirectory() as folder:
                         rates.append(asyncio.run(rate(server, milliseconds, scopes, Path(folder))))
-                        tell(rate_line(rates[-1]))
+                        report(rate_line(rates[-1]))
     return rows, rates
 
 

@@ -454,7 +454,7 @@ WHATEVER_SIZE = {"P3", "P10", "P11"}
 
 
 def run(
-    sizes: tuple[int, ...], only: set[str], tell: Callable[[str], None]
+    sizes: tuple[int, ...], only: set[str], report: Callable[[str], None]
 ) -> tuple[list[Result], list[str]]:
     """Every comparison that was asked for, and the cases that failed."""
     results: list[Result] = []
@@ -467,7 +467,7 @@ def run(
                 try:
                     for result in case(models):
                         results.append(result)
-                        tell(line(result))
+                        report(line(result))
                 except Exception as error:  # noqa: BLE001  # one case must not lose the figures of the others
                     failures.append(f"{goal} at {models} models: {type(error).__name__}: {error}")
     return results, failures

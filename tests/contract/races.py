@@ -124,20 +124,20 @@ class GcsArena:
 class Round:
     """How one ended: what each writer was told, what each had to say, and what is stored."""
 
-    told: tuple[int, ...]
+    statuses: tuple[int, ...]
     bodies: tuple[bytes, ...]
     stored: bytes
 
     def fault(self, losers: frozenset[int]) -> str | None:
         """What is wrong with it, when losers may be told these statuses."""
         winners = [
-            writer for writer, status in enumerate(self.told) if status == http.HTTPStatus.OK
+            writer for writer, status in enumerate(self.statuses) if status == http.HTTPStatus.OK
         ]
         if len(winners) != 1:
-            return f"{len(winners)} of {len(self.told)} writers were told yes: {self.told}"
+            return f"{len(winners)} of {len(self.statuses)} writers were told yes: {self.statuses}"
         if self.stored != self.bodies[winners[0]]:
             return "what is stored is not of the writer that was told yes"
-        if strange := {status for status in self.told if status != http.HTTPStatus.OK} - losers:
+        if strange := {status for status in self.statuses if status != http.HTTPStatus.OK} - losers:
             return f"losers were told {sorted(strange)}, which this server is not known for"
         return None
 
@@ -148,25 +148,25 @@ def races_to_create(arena: Arena, rounds: int, writers: int = WRITERS) -> list[R
     ended = []
     for turn in range(rounds):
         key, bodies = f"create/{run}/{turn}", _bodies(turn, writers)
-        told = _released_together(arena.address, [arena.create(key, body) for body in bodies])
-        ended.append(Round(told, bodies, arena.read(key)[0]))
+        statuses = _released_together(arena.address, [arena.create(key, body) for body in bodies])
+        ended.append(Round(statuses, bodies, arena.read(key)[0]))
     return ended
 
 
 def races_to_replace(arena: Arena, rounds: int, writers: int = WRITERS) -> list[Round]:
     """Rounds for one object, each over the version that the round before has left."""
     key = f"replace/{uuid4().hex}"
-    [told] = _released_together(arena.address, [arena.create(key, b"start")])
-    assert told == http.HTTPStatus.OK, told
+    [statuses] = _released_together(arena.address, [arena.create(key, b"start")])
+    assert statuses == http.HTTPStatus.OK, statuses
     _, version = arena.read(key)
     ended = []
     for turn in range(rounds):
         bodies = _bodies(turn, writers)
-        told_all = _released_together(
+        statuses_of_losers = _released_together(
             arena.address, [arena.replace(key, body, version) for body in bodies]
         )
         stored, version = arena.read(key)
-        ended.append(Round(told_all, bodies, stored))
+        ended.append(Round(statuses_of_losers, bodies, stored))
     return ended
 
 

@@ -219,8 +219,8 @@ def test_outcomes_of_a_withdrawn_commit_are_removed_and_settled_ones_stay(play):
         await bench.source.record(TWO, "lost", {lost: GOOD})
         await bench.source.settle(ONE, {settled: GOOD})
         await bench.source.withdraw(ONE, "lost")
-        told = {lost: (Recorded(LATE, "unknown"),), settled: (Recorded(GOOD, None),)}
-        assert await bench.source.recorded(ONE, [lost, settled]) == told
+        expected = {lost: (Recorded(LATE, "unknown"),), settled: (Recorded(GOOD, None),)}
+        assert await bench.source.recorded(ONE, [lost, settled]) == expected
         assert await bench.source.recorded(TWO, [lost]) == {lost: (Recorded(GOOD, "lost"),)}
 
     play(story)

@@ -47,7 +47,7 @@ def in_memory(
     return OpenedBy(lambda: shared, runtime.now)
 
 
-def judge(clause: Clause, bucket: Bucket) -> None:
+def check_clause(clause: Clause, bucket: Bucket) -> None:
     """Raises ContractBroken, and nothing else that a store may bring about."""
     try:
         asyncio.run(asyncio.wait_for(clause(bucket), CLAUSE_SECONDS))
@@ -93,7 +93,7 @@ def _name(value: Callable[..., object]) -> str:
 @pytest.mark.parametrize("adapter", ADAPTERS, ids=_name)
 def test_an_adapter_keeps_the_contract(adapter: Adapter, clause: Clause, tmp_path: Path) -> None:
     with adapter(tmp_path) as bucket:
-        judge(clause, bucket)
+        check_clause(clause, bucket)
 
 
 # ---- adapters on servers
@@ -157,7 +157,9 @@ def test_an_adapter_keeps_the_contract_on_a_server(
     opener = available(lambda: opens(server))
     prefix = f"team/{uuid4().hex}"
     with ThreadRuntime(16) as runtime, ExitStack() as clients:
-        judge(clause, OpenedBy(lambda: clients.enter_context(closing(opener(runtime, prefix)))))
+        check_clause(
+            clause, OpenedBy(lambda: clients.enter_context(closing(opener(runtime, prefix))))
+        )
 
 
 def test_tables_name_clauses_that_exist() -> None:
@@ -229,7 +231,7 @@ def broken_clauses(bucket: Callable[[], Bucket]) -> set[str]:
     broken = set()
     for clause in CLAUSES:
         try:
-            judge(clause, bucket())
+            check_clause(clause, bucket())
         except ContractBroken:
             broken.add(clause.__name__)
     return broken

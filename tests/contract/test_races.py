@@ -107,8 +107,8 @@ def test_every_round_has_one_winner(
     assert faults(ended, track.losers) == []
 
 
-def _round(*told: int, stored: bytes = b"0") -> Round:
-    return Round(told, tuple(b"%d" % writer for writer in range(WRITERS)), stored)
+def _round(*statuses: int, stored: bytes = b"0") -> Round:
+    return Round(statuses, tuple(b"%d" % writer for writer in range(WRITERS)), stored)
 
 
 @pytest.mark.parametrize(

@@ -112,8 +112,8 @@ async def _write_documents(folder: Path) -> None:
         assert first is not None
         small = (await store.get(layout.pointer(SCOPE))).body
         for number in range(130):
-            verb = protocol.hold if number % 2 == 0 else protocol.resume
-            await bucket.operations.carry_out(SCOPE, verb, "ann", "maintenance")
+            command = protocol.hold if number % 2 == 0 else protocol.resume
+            await bucket.operations.carry_out(SCOPE, command, "ann", "maintenance")
         await bucket.operations.carry_out(
             SCOPE, partial(protocol.pin, target=first, pinned=True), "ann", "reference"
         )

@@ -42,14 +42,14 @@ def rot(file: Path) -> None:
         opened.write(body)
 
 
-def rebundle(folder: Path, address: str, *words: str) -> subprocess.CompletedProcess[str]:
+def rebundle(folder: Path, address: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     kept = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith(("REBUNDLE_", "AWS_"))
     }
     return subprocess.run(
-        [sys.executable, "-m", "daemon", *words, "--bucket", f"s3://rotten?endpoint={address}"],
+        [sys.executable, "-m", "daemon", *arguments, "--bucket", f"s3://rotten?endpoint={address}"],
         cwd=folder,
         env=kept | KEYS | {"PYTHONPATH": str(PROJECT)},
         capture_output=True,

@@ -19,7 +19,7 @@ from tests.services.tools import tool
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
-NOBODY = "65532:65532"
+UNPRIVILEGED = "65532:65532"
 _LIMIT_SECONDS = 300
 
 
@@ -46,7 +46,7 @@ def project(compose: Compose, tmp_path: Path) -> dict:
 
 def test_each_service_runs_without_privileges_on_a_root_it_cannot_write(project: dict) -> None:
     for name, service in project.items():
-        assert service["user"] == NOBODY, name
+        assert service["user"] == UNPRIVILEGED, name
         assert service["read_only"] is True, name
         assert service["cap_drop"] == ["ALL"], name
         assert service["security_opt"] == ["no-new-privileges:true"], name
@@ -178,7 +178,7 @@ def test_the_image_names_its_bases_by_version_and_runs_as_a_number(
 ) -> None:
     bases = [argument.split()[0] for word, argument in image if word == "FROM"]
     # A number, because an orchestrator cannot tell whether a name is root.
-    assert [argument for word, argument in image if word == "USER"] == [NOBODY]
+    assert [argument for word, argument in image if word == "USER"] == [UNPRIVILEGED]
     assert all(
         re.fullmatch(r"docker\.io/library/python:3\.\d+-slim-[a-z]+", base) for base in bases
     )

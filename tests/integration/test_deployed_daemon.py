@@ -69,7 +69,7 @@ def is_healthy(env: dict[str, str]) -> bool:
     )
 
 
-def told(manager: socket.socket, wanted: str) -> str:
+def notified(manager: socket.socket, wanted: str) -> str:
     """The first message that contains `wanted`; the time limit of the socket ends a wait for one that never comes."""
     while wanted not in (message := manager.recv(4096).decode()):
         pass
@@ -81,11 +81,11 @@ def test_the_daemon_notifies_the_manager_when_it_is_ready_alive_and_stopping(
 ) -> None:
     host |= {"NOTIFY_SOCKET": manager.getsockname(), "WATCHDOG_USEC": "1000000"}
     with running(host) as daemon:
-        told(manager, "READY=1")
+        notified(manager, "READY=1")
         healthy = is_healthy(host)
-        told(manager, "WATCHDOG=1")
+        notified(manager, "WATCHDOG=1")
         daemon.send_signal(signal.SIGTERM)
-        told(manager, "STOPPING=1")
+        notified(manager, "STOPPING=1")
 
         assert daemon.wait(_LIMIT_SECONDS) == 0
     assert healthy
@@ -106,7 +106,7 @@ def test_the_daemon_writes_nowhere_but_into_its_state_folder(
     (tmp_path / "temporary").mkdir()
     (tmp_path / "home").mkdir()
     with running(host) as daemon:
-        told(manager, "READY=1")
+        notified(manager, "READY=1")
         daemon.send_signal(signal.SIGTERM)
         daemon.wait(_LIMIT_SECONDS)
 

@@ -42,7 +42,7 @@ from tests.support.lossy_network import (
     Fault,
     LossyNetwork,
     Operation,
-    Told,
+    Reply,
     lossy_network,
 )
 from tests.support.scenes import GOLDEN, Scene, open_scene, state_event
@@ -297,24 +297,24 @@ EXAMPLE = f"*/docker-compose-gen/{OVERRIDE}"
 REMOVED = "*/docker-compose-gen/base/bundle/batching_101.txt"
 
 WRITES_GO_WRONG = [
-    Fault(Applied.FIRST, Told.RESET),
-    Fault(Applied.FIRST, Told.UNAVAILABLE),
-    Fault(Applied.FIRST, Told.FAILED),
-    Fault(Applied.FIRST, Told.SILENCE),
-    Fault(Applied.FIRST, Told.REFUSED),
-    Fault(Applied.NEVER, Told.RESET),
-    Fault(Applied.NEVER, Told.UNAVAILABLE),
-    Fault(Applied.NEVER, Told.BUSY),
-    Fault(Applied.NEVER, Told.CONFLICT),
-    Fault(Applied.NEVER, Told.SILENCE),
-    Fault(Applied.BEFORE_THE_NEXT, Told.RESET),
-    Fault(Applied.WHEN_RELEASED, Told.RESET),
-    Fault(Applied.WHEN_RELEASED, Told.UNAVAILABLE),
+    Fault(Applied.FIRST, Reply.RESET),
+    Fault(Applied.FIRST, Reply.UNAVAILABLE),
+    Fault(Applied.FIRST, Reply.FAILED),
+    Fault(Applied.FIRST, Reply.SILENCE),
+    Fault(Applied.FIRST, Reply.REFUSED),
+    Fault(Applied.NEVER, Reply.RESET),
+    Fault(Applied.NEVER, Reply.UNAVAILABLE),
+    Fault(Applied.NEVER, Reply.BUSY),
+    Fault(Applied.NEVER, Reply.CONFLICT),
+    Fault(Applied.NEVER, Reply.SILENCE),
+    Fault(Applied.BEFORE_THE_NEXT, Reply.RESET),
+    Fault(Applied.WHEN_RELEASED, Reply.RESET),
+    Fault(Applied.WHEN_RELEASED, Reply.UNAVAILABLE),
 ]
 
 
 def _named(fault: Fault) -> str:
-    return f"{fault.told}-applied-{fault.applied}"
+    return f"{fault.reply}-applied-{fault.applied}"
 
 
 @pytest.mark.parametrize(
@@ -362,19 +362,19 @@ def test_every_kind_of_write_may_go_wrong(server: Server, tmp_path: Path, fault:
         server,
         tmp_path,
         script,
-        call_seconds=_SHORT_CALL_SECONDS if fault.told is Told.SILENCE else _CALL_SECONDS,
+        call_seconds=_SHORT_CALL_SECONDS if fault.reply is Reply.SILENCE else _CALL_SECONDS,
     )
 
 
 @ONE_OF_EACH_KIND
-@pytest.mark.parametrize("told", [Told.RESET, Told.UNAVAILABLE])
+@pytest.mark.parametrize("reply", [Reply.RESET, Reply.UNAVAILABLE])
 def test_a_write_that_an_sdk_gave_up_is_not_assumed_stored(
-    server: Server, tmp_path: Path, told: Told
+    server: Server, tmp_path: Path, reply: Reply
 ) -> None:
     """As often as an SDK sends a new object by itself, it is lost."""
 
     async def script(played: Play) -> None:
-        fault = Fault(Applied.NEVER, told)
+        fault = Fault(Applied.NEVER, reply)
         created = (*PUBLICATION, POINTER, MARKER, COMPOSE, EXAMPLE)
         rules = [played.network.on(Operation.CREATE, keys, fault, times=3) for keys in created]
         await played.publish(1)
@@ -397,14 +397,14 @@ def test_a_file_that_a_late_write_recreates_is_removed_again(
     async def script(played: Play) -> None:
         # A refusal is nothing that an SDK sends again by itself.
         rule = played.network.on(
-            Operation.CREATE, REMOVED, Fault(Applied.WHEN_RELEASED, Told.REFUSED)
+            Operation.CREATE, REMOVED, Fault(Applied.WHEN_RELEASED, Reply.REFUSED)
         )
         await played.publish(1)
         await played.until_in_step()
         assert rule.met == 1
 
         await played.override()
-        removed = Fault(Applied.FIRST, Told.TRUTH, after=played.network.release)
+        removed = Fault(Applied.FIRST, Reply.TRUTH, after=played.network.release)
         rule = played.network.on(Operation.DELETE, REMOVED, removed)
         await played.publish(2)
         assert rule.met == 1
@@ -423,7 +423,7 @@ def test_an_edit_in_the_middle_of_a_pass_is_an_override(server: Server, tmp_path
     async def script(played: Play) -> None:
         await played.publish(1)
         # The marker is written once it is decided what to write, and before that is written.
-        decided = Fault(Applied.FIRST, Told.TRUTH, after=played.override)
+        decided = Fault(Applied.FIRST, Reply.TRUTH, after=played.override)
         rule = played.network.on(Operation.REPLACE, MARKER, decided)
         await played.publish(2)
         assert rule.met == 1
@@ -438,7 +438,9 @@ def test_an_edit_in_the_middle_of_a_pass_is_an_override(server: Server, tmp_path
 
 
 CHUNKS_GO_WRONG = [
-    fault for fault in WRITES_GO_WRONG if fault.told in {Told.RESET, Told.REFUSED, Told.CONFLICT}
+    fault
+    for fault in WRITES_GO_WRONG
+    if fault.reply in {Reply.RESET, Reply.REFUSED, Reply.CONFLICT}
 ]
 
 
@@ -482,10 +484,10 @@ async def lengthen_history(direct: Bucket) -> int:
 
 
 READS_GO_WRONG = [
-    Fault(Applied.FIRST, Told.RESET),
-    Fault(Applied.FIRST, Told.UNAVAILABLE),
-    Fault(Applied.NEVER, Told.BUSY),
-    Fault(Applied.NEVER, Told.SILENCE),
+    Fault(Applied.FIRST, Reply.RESET),
+    Fault(Applied.FIRST, Reply.UNAVAILABLE),
+    Fault(Applied.NEVER, Reply.BUSY),
+    Fault(Applied.NEVER, Reply.SILENCE),
 ]
 
 
@@ -515,25 +517,25 @@ def test_every_kind_of_read_may_go_wrong(server: Server, tmp_path: Path, fault: 
         server,
         tmp_path,
         script,
-        call_seconds=_SHORT_CALL_SECONDS if fault.told is Told.SILENCE else _CALL_SECONDS,
+        call_seconds=_SHORT_CALL_SECONDS if fault.reply is Reply.SILENCE else _CALL_SECONDS,
     )
 
 
 # ---- a pointer's write, and other writers
 
-LOST_ANSWERS = [Told.RESET, Told.UNAVAILABLE, Told.FAILED, Told.CONFLICT, Told.REFUSED]
+LOST_ANSWERS = [Reply.RESET, Reply.UNAVAILABLE, Reply.FAILED, Reply.CONFLICT, Reply.REFUSED]
 
 
 @ONE_OF_EACH_KIND
-@pytest.mark.parametrize("told", LOST_ANSWERS)
+@pytest.mark.parametrize("reply", LOST_ANSWERS)
 def test_a_writer_that_won_and_was_built_upon_finds_its_write_in_the_lineage(
-    server: Server, tmp_path: Path, told: Told
+    server: Server, tmp_path: Path, reply: Reply
 ) -> None:
     async def script(played: Play) -> None:
         await played.publish(1)
         await played.override()
         rule = played.network.on(
-            Operation.REPLACE, POINTER, Fault(Applied.FIRST, told, after=played.pin)
+            Operation.REPLACE, POINTER, Fault(Applied.FIRST, reply, after=played.pin)
         )
         await played.publish(2)
         assert rule.met == 1
@@ -545,16 +547,16 @@ def test_a_writer_that_won_and_was_built_upon_finds_its_write_in_the_lineage(
 
 
 @ONE_OF_EACH_KIND
-@pytest.mark.parametrize("told", [*LOST_ANSWERS, Told.TRUTH])
+@pytest.mark.parametrize("reply", [*LOST_ANSWERS, Reply.TRUTH])
 def test_a_writer_that_lost_publishes_once_on_top_of_the_winner(
-    server: Server, tmp_path: Path, told: Told
+    server: Server, tmp_path: Path, reply: Reply
 ) -> None:
     """Some servers tell losers 409 or 500 (object-store protocol 1.1)."""
 
     async def script(played: Play) -> None:
         await played.publish(1)
         await played.override()
-        fault = Fault(Applied.FIRST, told, only_losers=True, before=played.pin)
+        fault = Fault(Applied.FIRST, reply, only_losers=True, before=played.pin)
         rule = played.network.on(Operation.REPLACE, POINTER, fault)
         await played.publish(2)
         assert rule.met == 1
@@ -580,8 +582,8 @@ def test_the_next_try_meets_a_write_that_was_given_up(
         network = played.network
         await played.publish(1)
         await played.override()
-        rule = network.on(Operation.REPLACE, POINTER, Fault(applied, Told.RESET), times=4)
-        arriving = Fault(Applied.FIRST, Told.TRUTH, before=network.release)
+        rule = network.on(Operation.REPLACE, POINTER, Fault(applied, Reply.RESET), times=4)
+        arriving = Fault(Applied.FIRST, Reply.TRUTH, before=network.release)
         network.on(Operation.REPLACE, POINTER, arriving, nth=5)
         await played.publish(2)
         assert rule.met == 4
@@ -605,7 +607,7 @@ def test_the_sdk_times_out_and_the_write_is_found(
         await played.publish(1)
         await played.override()
         rules = [
-            played.network.on(Operation.REPLACE, keys, Fault(Applied.FIRST, Told.SILENCE))
+            played.network.on(Operation.REPLACE, keys, Fault(Applied.FIRST, Reply.SILENCE))
             for keys in (POINTER, MARKER)
         ]
         await played.publish(2)
@@ -629,7 +631,7 @@ def test_a_server_that_compares_etags_without_quotes_is_published_to(
         played.network.compares_without_quotes = True
         await played.publish(1)
         await played.override()
-        fault = Fault(Applied.FIRST, Told.FAILED, only_losers=True, before=played.pin)
+        fault = Fault(Applied.FIRST, Reply.FAILED, only_losers=True, before=played.pin)
         rule = played.network.on(Operation.REPLACE, POINTER, fault)
         await played.publish(2)
         assert rule.met == 1

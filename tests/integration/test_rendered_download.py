@@ -164,13 +164,13 @@ def test_every_model_is_fetched_into_the_folder_its_engine_reads(host: Host) -> 
 def test_a_key_with_every_character_that_a_uri_may_have_is_fetched(
     host: Host, token_endpoint: TokenEndpoint, scheme: str
 ) -> None:
-    odd = make_model(
+    unusual = make_model(
         "odd", artifact={"uri": f"{scheme}://{host.bucket}/Az09._=+@,~-/a,b=c@d+e~f/x"}
     )
-    host.upload(odd)
+    host.upload(unusual)
     host.trust(token_endpoint.service_account)
 
-    code, log = host.download(composition(odd))
+    code, log = host.download(composition(unusual))
 
     assert code == 0, log
     assert "odd/1/saved_model.pb" in host.files

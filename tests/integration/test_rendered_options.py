@@ -87,7 +87,7 @@ class OptionLine:
         )
 
     @property
-    def said(self) -> str:
+    def value(self) -> str:
         """The item of a list."""
         return str(yaml.safe_load(self.text)[0])
 
@@ -140,9 +140,9 @@ def devices(service: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def mounted(said: str, bundle: DeployedBundle) -> tuple[str, str]:
+def mounted(volume: str, bundle: DeployedBundle) -> tuple[str, str]:
     """Target and source on the host of a mount as the compose file says it."""
-    source, target = said.removesuffix(":ro").rsplit(":", 1)
+    source, target = volume.removesuffix(":ro").rsplit(":", 1)
     absolute = source.replace("${REL_DIR}", str(bundle.directory))
     return target, str((bundle.compose_file.parent / absolute).resolve())
 
@@ -205,9 +205,9 @@ def test_each_option_alone_and_with_all_others_has_the_effect_of_its_lines(
         }
         for lines in filter(None, chosen):
             name, case = lines[0].service, [option.text for option in lines]
-            flags = {option.said for option in lines if option.section == "command"}
+            flags = {option.value for option in lines if option.section == "command"}
             volumes = dict(
-                mounted(option.said, bundle) for option in lines if option.section == "volumes"
+                mounted(option.value, bundle) for option in lines if option.section == "volumes"
             )
             gpu = (
                 [{"capabilities": ["gpu"], "count": 1}]
@@ -391,17 +391,17 @@ def test_lines_that_the_readme_shows_in_green_have_the_effect_shown(
             # A listing shows a service of the processor without batching by the bundle, or all GPUs.
             if name.endswith("-batchings"):
                 continue
-            service, said = (
+            service, values = (
                 services[name],
                 promised(listing, name.removeprefix("s").removesuffix("s")),
             )
-            if "command" in said:
-                assert words(service) == said["command"], name
-            if "volumes" in said:
+            if "command" in values:
+                assert words(service) == values["command"], name
+            if "volumes" in values:
                 assert mounts(service) == dict(
-                    mounted(volume, bundle) for volume in said["volumes"]
+                    mounted(volume, bundle) for volume in values["volumes"]
                 ), name
-            if "deploy" in said:
-                assert devices(service) == said["deploy"]["resources"]["reservations"]["devices"], (
-                    name
-                )
+            if "deploy" in values:
+                assert (
+                    devices(service) == values["deploy"]["resources"]["reservations"]["devices"]
+                ), name

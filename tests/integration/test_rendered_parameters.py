@@ -93,7 +93,7 @@ def files(composition: Composition) -> dict[str, str]:
     return {file.path: file.body.decode() for file in rendered.files}
 
 
-def said(composition: Composition, model_id: str) -> dict[str, Any]:
+def expected(composition: Composition, model_id: str) -> dict[str, Any]:
     """The batching parameters as the composition has them; proto3 does not tell a plain false from an absent one."""
     model = composition.model(model_id)
     assert model is not None
@@ -117,7 +117,7 @@ def test_batching_files_give_the_engine_the_values_of_the_composition(
     for model in composition.models:
         if batching_is_on(composition, model.id):
             text = found[ON_PATH.format(model.id)]
-            assert parsed("BatchingParameters", text) == said(composition, model.id)
+            assert parsed("BatchingParameters", text) == expected(composition, model.id)
             assert PLACEHOLDER_PATH.format(model.id) not in found
         elif model.serving.platform == "tensorflow":
             assert parsed("BatchingParameters", found[PLACEHOLDER_PATH.format(model.id)])

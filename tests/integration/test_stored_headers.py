@@ -48,8 +48,8 @@ async def publish(store: ObjectStore, runtime: ThreadRuntime) -> dict[str, str]:
     }
 
 
-def check(expected: dict[str, str], told: Callable[[str], Headers]) -> None:
-    assert {key: told(f"{PREFIX}/{key}") for key in expected} == {
+def check(expected: dict[str, str], headers_of: Callable[[str], Headers]) -> None:
+    assert {key: headers_of(f"{PREFIX}/{key}") for key in expected} == {
         key: (content_type, "no-store", None) for key, content_type in expected.items()
     }
 
@@ -74,11 +74,11 @@ def test_on_s3(s3_server: str) -> None:
         with closing(S3Store(bucket, PREFIX, runtime, endpoint=s3_server, region=REGION)) as store:
             expected = asyncio.run(publish(store, runtime))
 
-        def told(key: str) -> Headers:
+        def headers_of(key: str) -> Headers:
             answer = client.head_object(Bucket=bucket, Key=key)
             return answer["ContentType"], answer["CacheControl"], answer.get("ContentEncoding")
 
-        check(expected, told)
+        check(expected, headers_of)
 
 
 def test_on_gcs(gcs_server: Gcs) -> None:
@@ -92,8 +92,8 @@ def test_on_gcs(gcs_server: Gcs) -> None:
             storage.Client("any", AnonymousCredentials(), client_options=reached)
         ) as client:
 
-            def told(key: str) -> Headers:
+            def headers_of(key: str) -> Headers:
                 found = client.bucket(name).get_blob(key)
                 return found.content_type, found.cache_control, found.content_encoding
 
-            check(expected, told)
+            check(expected, headers_of)

@@ -72,7 +72,7 @@ async def violations(promised: Sequence[Snapshot], log: Log) -> AsyncIterator[st
         try:
             left = await snapshot(state.disk)
             kept = _kept(promised, left, state)
-            await _goes_on(state.disk, left)
+            await _stays_usable(state.disk, left)
         except (StoreError, AssertionError) as error:
             yield f"at {state.position}: {error!r}"
         else:
@@ -85,7 +85,7 @@ def _kept(promised: Sequence[Snapshot], left: Snapshot, state: CrashState) -> bo
     return left in promised[done : begun + 1]
 
 
-async def _goes_on(disk: SimulatedDisk, left: Snapshot) -> None:
+async def _stays_usable(disk: SimulatedDisk, left: Snapshot) -> None:
     """The store that is started after the cut can change whatever it finds."""
     store = DirectoryStore(ROOT, InlineRuntime("successor"), disk)
     for key, (_, _, version) in left.items():
@@ -241,8 +241,8 @@ class EditedRecording(RecordingFileSystem):
         super().change(operation)
 
 
-@pytest.mark.parametrize("verb", ["replace", "delete"])
-def test_no_power_cut_loses_what_an_editor_saved_at_the_last_moment(verb: str) -> None:
+@pytest.mark.parametrize("operation", ["replace", "delete"])
+def test_no_power_cut_loses_what_an_editor_saved_at_the_last_moment(operation: str) -> None:
     async def scenario() -> Log:
         recording = EditedRecording(SimulatedDisk(BASE))
         store = DirectoryStore(ROOT, InlineRuntime(), recording)
@@ -250,7 +250,7 @@ def test_no_power_cut_loses_what_an_editor_saved_at_the_last_moment(verb: str) -
         new = Content(b"new", tag={"n": "2"})
         write = (
             store.replace("a/file", new, version)
-            if verb == "replace"
+            if operation == "replace"
             else store.delete("a/file", version)
         )
         with pytest.raises(ConditionFailed):

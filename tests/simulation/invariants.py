@@ -82,7 +82,7 @@ class Watcher:
     reports: list[Report] = field(default_factory=list)
     edited: dict[str, bytes | None] = field(default_factory=dict)
     """What the editor last wrote to each path of example/; None: deleted. Not a default that was restored."""
-    put_back: set[str] = field(default_factory=set)
+    restored_keys: set[str] = field(default_factory=set)
     """Paths where the editor put a default back: it is ours again, and may be an older one than live's."""
     defaults: dict[str, list[bytes]] = field(default_factory=dict)
     """What processes wrote to each path of example/, the newest last."""
@@ -356,10 +356,10 @@ class Watcher:
         body = change.after.body if change.after else None
         if body is not None and body in self.defaults.get(change.key, ()):
             self.edited.pop(change.key, None)
-            self.put_back.add(change.key)
+            self.restored_keys.add(change.key)
         else:
             self.edited[change.key] = body
-            self.put_back.discard(change.key)
+            self.restored_keys.discard(change.key)
         self.deleted.pop(change.key, None)
         scope, _, rest = _split(change.key)
         marker = self._document(f"{scope}/{_MARKER}") or {"files": {}}
@@ -382,18 +382,18 @@ class Watcher:
             if before is not None and not self._is_aside(scope, before):
                 self._fail(8, f"{path} was restored, and what was there is not kept")
             self.edited.pop(change.key, None)
-            self.put_back.discard(change.key)
+            self.restored_keys.discard(change.key)
         elif before is None:
             self._created(path, change.key, after)
-        elif before.writer == EDITOR and change.key not in self.put_back:
+        elif before.writer == EDITOR and change.key not in self.restored_keys:
             self._fail(8, f"{path} was an operator's and was written")
-        elif change.key in self.put_back:
+        elif change.key in self.restored_keys:
             # What the marker still records is what a pass wrote last, as far as any other pass can know.
             recorded = (self._document(f"{scope}/{_MARKER}") or {"files": {}})["files"].get(path)
             known = recorded is not None and recorded["sha256"] == _sha256(before.body)
             if is_older and not known and not self._is_aside(scope, before):
                 self._fail(8, f"{path} was put back by an operator, and is not kept")
-            self.put_back.discard(change.key)
+            self.restored_keys.discard(change.key)
         elif scope in self.oracle.ever_lost:
             return  # where publications were committed, nothing may know any more
         elif not self.bucket.versions_by_content and _commit(after) <= _commit(before):
@@ -527,7 +527,7 @@ class Watcher:
             if path == self.blocked:
                 continue
             if _is_example(path):
-                if tree + path in self.edited or tree + path in self.put_back:
+                if tree + path in self.edited or tree + path in self.restored_keys:
                     continue
                 if path.startswith("example/creds/"):
                     if held is None or held.body not in self.defaults[tree + path]:

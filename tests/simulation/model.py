@@ -154,7 +154,7 @@ class Standing:
 class Step:
     """A request that has an effect: late, replaced (by a state) or moved (a model)."""
 
-    standing: Standing
+    before_event: Standing
     effect: str
 
 
@@ -162,36 +162,37 @@ def composition_of(versions: Mapping[str, str]) -> Composition:
     return frozenset((model, (version, version, version)) for model, version in versions.items())
 
 
-def fold(standing: Standing, request: Request) -> Step | Outcome:
+def fold(before_event: Standing, request: Request) -> Step | Outcome:
     """One state or model version."""
     return (
-        _fold_state(standing, request)
+        _fold_state(before_event, request)
         if request.kind == "state"
-        else _fold_model(standing, request)
+        else _fold_model(before_event, request)
     )
 
 
-def _fold_state(standing: Standing, request: Request) -> Step | Outcome:
+def _fold_state(before_event: Standing, request: Request) -> Step | Outcome:
     composition = composition_of(request.versions)
     this = (request.state, request.revision, composition)
-    if this in standing.used:
+    if this in before_event.used:
         return Outcome("ignored", "published already", request.state)
     if any(
-        request.state == state or request.revision == number for state, number, _ in standing.used
+        request.state == state or request.revision == number
+        for state, number, _ in before_event.used
     ):
         return Outcome("dead-lettered", "id or number is used up")
-    used = standing.used | {this}
-    if request.revision <= standing.producer:
-        return Step(replace(standing, used=used), "late")
+    used = before_event.used | {this}
+    if request.revision <= before_event.producer:
+        return Step(replace(before_event, used=used), "late")
     return Step(Standing(composition, request.revision, 0, used), "replaced")
 
 
-def _fold_model(standing: Standing, request: Request) -> Step | Outcome:
-    if standing.composition is None:
+def _fold_model(before_event: Standing, request: Request) -> Step | Outcome:
+    if before_event.composition is None:
         if request.named:
             return Outcome("dead-lettered", "no such scope")
         return Outcome("ignored", "no composition")
-    models = dict(standing.composition)
+    models = dict(before_event.composition)
     ((model, version),) = request.versions.items()
     current = models.get(model)
     if current is None and (not request.named or request.deleted):
@@ -209,7 +210,9 @@ def _fold_model(standing: Standing, request: Request) -> Step | Outcome:
     )
     if models[model] == current:
         return Outcome("ignored", "exactly so already")
-    moved = replace(standing, composition=frozenset(models.items()), derived=standing.derived + 1)
+    moved = replace(
+        before_event, composition=frozenset(models.items()), derived=before_event.derived + 1
+    )
     return Step(moved, "moved")
 
 
@@ -239,7 +242,7 @@ class Planned:
 class Batch:
     """What a batch of events results in."""
 
-    standing: Standing
+    before_event: Standing
     publications: tuple[Planned, ...]
     outcomes: Mapping[Position, Outcome]
     remembered: tuple[tuple[str, str], ...]
@@ -264,9 +267,9 @@ def batch(scope: Scope, events: Sequence[Event], refused: Refused, limits: Limit
         raise Violation(f"a batch of {len(events)} events and {_states(changes)} states")
     if any(change.request.kind == "rollback" for change in changes):
         return _rollback_batch(scope, changes, outcomes)
-    standing = Standing(scope.composition, scope.producer, scope.derived, scope.used)
+    before_event = Standing(scope.composition, scope.producer, scope.derived, scope.used)
     while True:
-        end, publications, settled = _plan(standing, changes)
+        end, publications, settled = _plan(before_event, changes)
         wrong = next(
             (publication for publication in publications if refused(publication.composition)), None
         )
@@ -314,17 +317,17 @@ def _remembered(
 
 
 def _plan(
-    standing: Standing, events: Sequence[Event]
+    before_event: Standing, events: Sequence[Event]
 ) -> tuple[Standing, list[Planned], dict[Position, Outcome]]:
     outcomes: dict[Position, Outcome] = {}
     publications: list[Planned] = []
     moves: list[Event] = []
     for event in events:
-        step = fold(standing, event.request)
+        step = fold(before_event, event.request)
         if isinstance(step, Outcome):
             outcomes[event.position] = step
             continue
-        standing = step.standing
+        before_event = step.standing
         if step.effect == "moved":
             moves.append(event)
             continue
@@ -343,20 +346,20 @@ def _plan(
             )
         )
     if moves:
-        assert standing.composition is not None
-        number = f"derived-{standing.producer}.{standing.derived}-"
+        assert before_event.composition is not None
+        number = f"derived-{before_event.producer}.{before_event.derived}-"
         publications.append(
             Planned(
                 number,
-                standing.producer,
-                standing.derived,
+                before_event.producer,
+                before_event.derived,
                 "derived",
                 False,
-                standing.composition,
+                before_event.composition,
                 tuple(moves),
             )
         )
-    return standing, publications, outcomes
+    return before_event, publications, outcomes
 
 
 def _published(scope: Scope, planned: Planned) -> Outcome:
@@ -611,8 +614,8 @@ def republished(scope: Scope, attempt: str, at: str, limits: Limits) -> Scope:
     desired = scope.publication(scope.desired)
     if desired is None:
         raise Violation("nothing is desired that could be republished")
-    anew = replace(desired, attempt=attempt, at=at, superseded_at=None, pinned=False, late=False)
-    return _with_publications(scope, [anew], at, limits)
+    again = replace(desired, attempt=attempt, at=at, superseded_at=None, pinned=False, late=False)
+    return _with_publications(scope, [again], at, limits)
 
 
 def collected(
@@ -620,11 +623,11 @@ def collected(
 ) -> tuple[Scope, set[str]]:
     """The scope after a collection with the time `as_of`, and what left it."""
     newest = {publication.name for publication in scope.retained[-policy.newest :]}
-    spared = newest | {scope.live, scope.desired}
+    kept_names = newest | {scope.live, scope.desired}
     released = {
         publication.name
         for publication in scope.retained
-        if publication.name not in spared
+        if publication.name not in kept_names
         and not publication.pinned
         and _days(publication.superseded_at, as_of) >= policy.days
     }

@@ -425,7 +425,9 @@ class Oracle:
         if expected is not None:
             _, outcome, index = expected
             if not _fits(told, outcome):
-                self.fail(f"{position} in {scope} is {_said(told)}, its commit made it {outcome}")
+                self.fail(
+                    f"{position} in {scope} is {_described(told)}, its commit made it {outcome}"
+                )
             self._floors[process, scope] = index
             return
         since = max(
@@ -440,7 +442,7 @@ class Oracle:
                 self._floors[process, scope] = index
                 return
         self.fail(
-            f"{position} ({row.event.request}) in {scope} is {_said(told)}, the rules say one of {possible}"
+            f"{position} ({row.event.request}) in {scope} is {_described(told)}, the rules say one of {possible}"
         )
 
     def _is_explained(self, scope: str, row: Row, told: Told) -> bool:
@@ -644,5 +646,5 @@ def _names(told: Told, state: str) -> bool:
     return told.state == state or (state.endswith("-") and (told.state or "").startswith(state))
 
 
-def _said(told: Told) -> str:
+def _described(told: Told) -> str:
     return f"{told.kind} ({told.reason}, {told.state})"

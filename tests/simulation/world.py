@@ -242,7 +242,7 @@ class World:
         self.processes = 0
         self.calls: list[str] = []
         self._traced = traced
-        self._told = hashlib.sha256()
+        self._trace = hashlib.sha256()
         self.lines: list[str] = []
         clock = SimulatedRuntime(self.loop, random.Random(0)).now
         self.bucket = Bucket(
@@ -295,7 +295,7 @@ class World:
 
     def trace(self, *words: object) -> None:
         line = f"{self.loop.time():9.3f} {' '.join(map(str, words))}"
-        self._told.update(line.encode())
+        self._trace.update(line.encode())
         if self._traced:
             self.lines.append(line)
 
@@ -324,7 +324,7 @@ class World:
 
     @property
     def digest(self) -> str:
-        return self._told.hexdigest()
+        return self._trace.hexdigest()
 
     # -- the play
 
@@ -851,7 +851,7 @@ def _not_yet_rejected(signed: dict[str, Any] | None) -> str | None:
     """A state that is not live and not quarantined."""
     if signed is None:
         return None
-    spared = {
+    kept_digests = {
         quarantine["composition_digest"]
         for quarantine in (*signed["quarantined"], signed["live"])
         if quarantine
@@ -860,7 +860,7 @@ def _not_yet_rejected(signed: dict[str, Any] | None) -> str | None:
         (
             model.name_of(publication)
             for publication in signed["retained"]
-            if publication["composition_digest"] not in spared
+            if publication["composition_digest"] not in kept_digests
         ),
         None,
     )

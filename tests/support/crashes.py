@@ -377,8 +377,8 @@ async def _scope_account(store: ObjectStore, reader: Reader, scope: Scope) -> di
     prefix = layout.live_tree(scope)
     listed = await store.scan(prefix)
     return {
-        "live": _told(pointer.live),
-        "desired": _told(pointer.desired),
+        "live": _summary(pointer.live),
+        "desired": _summary(pointer.desired),
         "numbers": (pointer.highest_revision.producer, pointer.highest_revision.derived),
         "positions": sorted(pointer.positions.values()),
         "held": pointer.hold is not None,
@@ -399,7 +399,7 @@ async def _scope_account(store: ObjectStore, reader: Reader, scope: Scope) -> di
     }
 
 
-def _told(publication: Publication | None) -> Any:
+def _summary(publication: Publication | None) -> Any:
     if publication is None:
         return None
     return (

@@ -80,7 +80,7 @@ class DaemonProcess:
         self.kill()
 
     @property
-    def said(self) -> str:
+    def log_text(self) -> str:
         """Its output so far."""
         return self._log.read_text(errors="replace")
 
@@ -96,12 +96,12 @@ class DaemonProcess:
         """The port that it reports; waits for that line."""
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
-            for line in self.said.splitlines(keepends=True):
+            for line in self.log_text.splitlines(keepends=True):
                 if line.startswith("listening on http://") and line.endswith("\n"):
                     return int(line.split(",")[0].rpartition(":")[2])
-            assert self.runs, f"the daemon ended by itself:\n{self.said[-3000:]}"
+            assert self.runs, f"the daemon ended by itself:\n{self.log_text[-3000:]}"
             time.sleep(_POLL)
-        raise AssertionError(f"the daemon did not start:\n{self.said[-3000:]}")
+        raise AssertionError(f"the daemon did not start:\n{self.log_text[-3000:]}")
 
     def kill(self) -> None:
         """SIGKILL. Returns when it is gone."""
@@ -183,8 +183,8 @@ def until_settled(daemon: DaemonProcess, journal: Path) -> None:
     """Returns when nothing waits."""
     deadline = time.monotonic() + SETTLE_SECONDS
     while waiting(journal):
-        assert daemon.runs, daemon.said[-3000:]
-        assert time.monotonic() < deadline, daemon.said[-3000:]
+        assert daemon.runs, daemon.log_text[-3000:]
+        assert time.monotonic() < deadline, daemon.log_text[-3000:]
         time.sleep(_POLL)
 
 

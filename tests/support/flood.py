@@ -337,9 +337,9 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as folder:
             found = measured(Path(folder), flood)
         print(name)
-        for when, (flooded, spared) in (("before", found.before), ("after", found.after)):
+        for when, (flooded, idle) in (("before", found.before), ("after", found.after)):
             print(
-                f"  {when}: {flooded.summary}\n    spared: {spared.summary}; p99 x {ratio(flooded, spared):.2f}"
+                f"  {when}: {flooded.summary}\n    spared: {idle.summary}; p99 x {ratio(flooded, idle):.2f}"
             )
         print(f"  during: {found.during.summary}")
         print(

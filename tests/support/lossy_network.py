@@ -53,7 +53,7 @@ class Applied(StrEnum):
     """The client is answered at once; the server gets the request when the test releases it."""
 
 
-class Told(StrEnum):
+class Reply(StrEnum):
     """What the client gets instead of the real answer: nothing, or a status with each dialect's code."""
 
     RESET = auto()
@@ -71,7 +71,7 @@ class Fault:
     """What becomes of a request."""
 
     applied: Applied
-    told: Told
+    reply: Reply
     only_losers: bool = False
     """The truth, unless that is a failed condition."""
     before: Callable[[], Awaitable[object]] | None = None
@@ -218,7 +218,7 @@ class LossyNetwork:
             return _refusal(self.dialect, HTTPStatus.PRECONDITION_FAILED, "PreconditionFailed")
         # Every rule counts, and the first that is due decides.
         due = [rule.fault for rule in self.rules if rule.meets(request)]
-        fault = due[0] if due else Fault(Applied.FIRST, Told.TRUTH)
+        fault = due[0] if due else Fault(Applied.FIRST, Reply.TRUTH)
         if fault.before is not None:
             await fault.before()
         answer = b""
@@ -233,29 +233,29 @@ class LossyNetwork:
                 self._late.append((fault.applied, request))
         if fault.after is not None:
             await fault.after()
-        return await self._told(fault.told, answer)
+        return await self._replied(fault.reply, answer)
 
-    async def _told(self, told: Told, answer: bytes) -> bytes | None:
-        match told:
-            case Told.RESET:
+    async def _replied(self, reply: Reply, answer: bytes) -> bytes | None:
+        match reply:
+            case Reply.RESET:
                 return None
-            case Told.SILENCE:
+            case Reply.SILENCE:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._closing.wait(), self.silence_seconds)
                 return None
-            case Told.UNAVAILABLE:
+            case Reply.UNAVAILABLE:
                 return _refusal(self.dialect, HTTPStatus.SERVICE_UNAVAILABLE, "ServiceUnavailable")
-            case Told.BUSY:
+            case Reply.BUSY:
                 is_s3 = self.dialect is Dialect.S3
                 status = HTTPStatus.SERVICE_UNAVAILABLE if is_s3 else HTTPStatus.TOO_MANY_REQUESTS
                 return _refusal(self.dialect, status, "SlowDown")
-            case Told.CONFLICT:
+            case Reply.CONFLICT:
                 return _refusal(self.dialect, HTTPStatus.CONFLICT, "ConditionalRequestConflict")
-            case Told.FAILED:
+            case Reply.FAILED:
                 return _refusal(self.dialect, HTTPStatus.INTERNAL_SERVER_ERROR, "UnknownError")
-            case Told.REFUSED:
+            case Reply.REFUSED:
                 return _refusal(self.dialect, HTTPStatus.PRECONDITION_FAILED, "PreconditionFailed")
-            case Told.TRUTH:
+            case Reply.TRUTH:
                 return answer
 
     async def _arrive_before(self, request: Request) -> None:

@@ -275,7 +275,7 @@ async def open_scene(
     path: Path,
     store: ObjectStore,
     *,
-    judge: Callable[..., None] = gate.check,
+    check: Callable[..., None] = gate.check,
     renderer: Renderer | None = None,
     limits: BundleLimits = DEFAULT_LIMITS,
     pinning: Policy = "off",
@@ -300,7 +300,7 @@ async def open_scene(
                 publisher=publisher,
                 live_tree=live_tree,
                 rendering=Rendering(
-                    renderer or Renderer(), judge, lambda _scope: Customisation(), limits, pinning
+                    renderer or Renderer(), check, lambda _scope: Customisation(), limits, pinning
                 ),
                 runtime=runtime,
                 observer=watcher,

@@ -167,7 +167,7 @@ def test_credentials_in_a_folder_are_readable_only_by_their_owner(tmp_path: Path
     ]
 
 
-SOMEBODY = 12345
+OTHER_USER = 12345
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root works with another user's files")
@@ -176,16 +176,16 @@ def test_root_may_use_the_state_file_of_the_daemon_user_and_of_no_other(tmp_path
     policy, folder = tmp_path / "policy.json", tmp_path / "state"
     policy.write_bytes(TrustPolicy().written())
     folder.mkdir(mode=0o700)
-    os.chown(folder, SOMEBODY, SOMEBODY)
+    os.chown(folder, OTHER_USER, OTHER_USER)
     kept = folder / "accepted.json"
     settings = load(
         {}, {"REBUNDLE_TRUST__POLICY": str(policy), "REBUNDLE_TRUST__STATE_FILE": str(kept)}, None
     ).settings
     assert bucket.keys_of(settings).state_file == kept
     kept.write_text("{}")
-    os.chown(kept, SOMEBODY, SOMEBODY)
+    os.chown(kept, OTHER_USER, OTHER_USER)
     assert bucket.keys_of(settings).state_file == kept
-    os.chown(kept, SOMEBODY + 1, SOMEBODY)
+    os.chown(kept, OTHER_USER + 1, OTHER_USER)
     with pytest.raises(PolicyUnusable, match=r"belongs to another user .*chown 0 "):
         bucket.keys_of(settings)
 

@@ -128,7 +128,7 @@ def test_one_scope_can_be_loaded_although_the_templates_of_another_are_faulty(
 
 
 @pytest.mark.parametrize(
-    ("body", "line", "words"),
+    ("body", "line", "expected"),
     [
         (b"one\n\xff\n", 2, "is not UTF-8"),
         (b"one\ntwo\r\n", 2, "carriage return"),
@@ -139,7 +139,7 @@ def test_one_scope_can_be_loaded_although_the_templates_of_another_are_faulty(
     ids=["not utf-8", "carriage return", "nul", "byte order mark", "too long"],
 )
 def test_an_invalid_template_is_refused_with_its_line(
-    tmp_path: Path, body: bytes, line: int, words: str
+    tmp_path: Path, body: bytes, line: int, expected: str
 ) -> None:
     directory = folder(tmp_path, "own")
     (directory / "models.map").write_bytes(body)
@@ -147,7 +147,7 @@ def test_an_invalid_template_is_refused_with_its_line(
     ((_, source, message),) = problems(settings(directory))
 
     assert source == f"{directory}/models.map:{line}"
-    assert words in message
+    assert expected in message
 
 
 def test_a_text_of_exactly_the_largest_size_is_read(tmp_path: Path) -> None:

@@ -139,7 +139,7 @@ def test_the_same_state_again_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("clashing", "said"),
+    ("clashing", "message"),
     [
         (state(9, name="state-1"), "published with revision 1"),
         (state(1, name="state-9"), "revision 1 is state state-1 already"),
@@ -148,11 +148,11 @@ def test_the_same_state_again_changes_nothing() -> None:
     ids=["id-with-another-number", "number-with-another-id", "both-with-another-composition"],
 )
 def test_an_id_or_revision_used_by_another_composition_is_a_dead_letter(
-    clashing: StateCreated, said: str
+    clashing: StateCreated, message: str
 ) -> None:
     outcome = outcome_of(folded(state(1), state(2)), clashing)
     assert outcome.kind is OutcomeKind.DEAD_LETTERED
-    assert said in outcome.reason
+    assert message in outcome.reason
 
 
 def test_an_id_in_history_is_used_although_its_revision_was_not_looked_up() -> None:

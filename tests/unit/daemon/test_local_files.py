@@ -12,7 +12,7 @@ from daemon import local_files
 from daemon.local_files import Unsafe
 
 TOKEN = "0123456789abcdef"
-SOMEBODY = 12345
+OTHER_USER = 12345
 
 
 @pytest.fixture
@@ -21,9 +21,9 @@ def give_away(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
 
     def give(path: Path) -> None:
         if os.geteuid() == 0:
-            os.chown(path, SOMEBODY, -1)
+            os.chown(path, OTHER_USER, -1)
         else:
-            monkeypatch.setattr(local_files.os, "geteuid", lambda: SOMEBODY)
+            monkeypatch.setattr(local_files.os, "geteuid", lambda: OTHER_USER)
 
     return give
 
@@ -180,17 +180,17 @@ def test_a_failed_replacement_leaves_only_the_old_file(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root makes files for others")
 def test_a_file_created_by_root_belongs_to_the_owner_of_its_folder(tmp_path: Path) -> None:
-    os.chown(tmp_path, SOMEBODY, SOMEBODY)
+    os.chown(tmp_path, OTHER_USER, OTHER_USER)
     local_files.make_folder(tmp_path / "a" / "b")
     local_files.replace(tmp_path / "a" / "b" / "f", b"")
     assert held(tmp_path / "a" / "b" / "lock")
     found = {path.name: (path.stat().st_uid, path.stat().st_gid) for path in tmp_path.rglob("*")}
-    assert found == dict.fromkeys(("a", "b", "f", "lock"), (SOMEBODY, SOMEBODY))
+    assert found == dict.fromkeys(("a", "b", "f", "lock"), (OTHER_USER, OTHER_USER))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may take any file")
 def test_root_changes_the_owner_of_no_existing_file(tmp_path: Path) -> None:
-    os.chown(tmp_path, SOMEBODY, SOMEBODY)
+    os.chown(tmp_path, OTHER_USER, OTHER_USER)
     (tmp_path / "folder").mkdir()
     local_files.make_folder(tmp_path / "folder")
     assert held(file(tmp_path / "lock"))

@@ -206,12 +206,12 @@ def test_another_event_under_a_folded_id_is_a_dead_letter(tmp_path, store):
 
 
 def _refusing(predicate):
-    def judge(composition, defaults, bundle, overridden):
+    def check(composition, defaults, bundle, overridden):
         if predicate(composition):
             raise GateFailure("base/bundle/docker-compose.yaml", 7, "image is another one", "x")
         gate.check(composition, defaults, bundle, overridden)
 
-    return judge
+    return check
 
 
 def test_burst_with_a_state_that_fails_the_gate_publishes_the_others(journal_path, store):
@@ -229,7 +229,7 @@ def test_burst_with_a_state_that_fails_the_gate_publishes_the_others(journal_pat
         assert scene.watcher.refusals == ["state-2"]
         assert pointer.positions == {scene.journal.instance: 3}
 
-    scenario(journal_path, store, play, judge=_refusing(has_version_2))
+    scenario(journal_path, store, play, check=_refusing(has_version_2))
 
 
 def test_a_state_with_unrenderable_text_is_a_dead_letter(journal_path, store):
@@ -270,7 +270,7 @@ def test_a_derived_state_that_fails_the_gate_dead_letters_only_the_faulty_event(
         assert "666" not in versions
         assert str(pointer.live.revision) == "42.2"
 
-    scenario(journal_path, store, play, judge=_refusing(has_bad_model))
+    scenario(journal_path, store, play, check=_refusing(has_bad_model))
 
 
 def test_an_event_for_several_scopes_settles_in_each_although_one_fails(journal_path, store):
@@ -602,8 +602,8 @@ def test_hold_keeps_live_while_desired_advances_and_resume_catches_up(journal_pa
 def test_a_quarantined_composition_under_another_id_is_withheld(journal_path, store):
     async def play(scene: Scene):
         await scene.send(state_event(1), state_event(2, version="8"))
-        verb = operator_commands.quarantine("state-2", rollback_to="state-1")
-        await scene.operations.carry_out(GOLDEN, verb, "op", "bad scores")
+        command = operator_commands.quarantine("state-2", rollback_to="state-1")
+        await scene.operations.carry_out(GOLDEN, command, "op", "bad scores")
         await scene.operations.carry_out(
             GOLDEN, operator_commands.rollback("state-1", discard_newer=True), "op", ""
         )
@@ -753,12 +753,12 @@ def test_the_reported_outcome_is_that_of_the_write_that_landed(
         assert done == {first.position}, "passed by the write that was late"
         await scene.pipeline.process(GOLDEN, waiting[1:])
 
-        (told,) = await scene.outcomes("first")
+        (reported,) = await scene.outcomes("first")
         pointer = await scene.pointer()
         published = [
             PublicationId.parse(name).state for entry in pointer.history for name in entry.published
         ]
-        assert published[1:] == [told.state, pointer.live.state]
+        assert published[1:] == [reported.state, pointer.live.state]
         assert (await scene.reader.manifest(GOLDEN, pointer.live)).events[0].id == "second"
 
     scenario(journal_path, store, play)
@@ -802,8 +802,8 @@ def test_of_two_writes_interrupted_by_a_crash_the_lineage_shows_which_landed(
             await bury(scene)
         await scene.pipeline.process(GOLDEN, [delivery])
 
-        (told,) = await scene.outcomes(f"{GOLDEN}/state-3")
-        assert told.kind is OutcomeKind.LATE, "no manifest tells it from a published one"
+        (reported,) = await scene.outcomes(f"{GOLDEN}/state-3")
+        assert reported.kind is OutcomeKind.LATE, "no manifest tells it from a published one"
 
     scenario(journal_path, store, play)
 
@@ -967,7 +967,7 @@ def test_a_dead_letter_stays_when_the_write_that_passed_it_lands_late(journal_pa
         assert kinds(await scene.outcomes(state_event(3).id)) == ["published"]
         assert len(await scene.journal.dead_letters()) == 1
 
-    scenario(journal_path, store, play, judge=_refusing(has_version_2))
+    scenario(journal_path, store, play, check=_refusing(has_version_2))
 
 
 @pytest.mark.parametrize(

@@ -201,12 +201,12 @@ def test_only_the_settings_given_in_a_scope_are_shown_with_their_lines(
     ],
 )
 def test_a_faulty_setting_of_a_scope_is_reported_with_its_line(
-    tmp_path: Path, text: str, setting: str, line: int, words: str
+    tmp_path: Path, text: str, setting: str, line: int, message: str
 ) -> None:
     file = written(tmp_path, text)
     (problem,) = problems({}, {}, file)
     assert (problem.setting, problem.source) == (setting, f"{file}:{line}")
-    assert words in problem.message
+    assert message in problem.message
 
 
 @pytest.mark.parametrize("name", ["REBUNDLE_SCOPES__A_B__RENDER__RESTART", "REBUNDLE_SCOPES"])
@@ -264,7 +264,7 @@ def test_variables_that_kubernetes_or_a_test_sets_are_ignored() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "words"),
+    ("name", "value", "message"),
     [
         ("bucket", "ftp://host/x", "s3://bucket/prefix"),
         ("bucket", "s3://key:secret@bucket/x", "no user"),
@@ -289,10 +289,10 @@ def test_variables_that_kubernetes_or_a_test_sets_are_ignored() -> None:
         ("http", "x", "is a section"),
     ],
 )
-def test_an_invalid_value_is_refused_in_plain_words(name: str, value: str, words: str) -> None:
+def test_an_invalid_value_is_refused_in_plain_words(name: str, value: str, message: str) -> None:
     (problem,) = problems({name: value}, {})
     assert problem.setting == name
-    assert words in problem.message
+    assert message in problem.message
     assert "secret" not in problem.message
 
 
@@ -317,19 +317,19 @@ def test_the_address_has_no_brackets(listen: str, address: tuple[str, int]) -> N
 
 
 @pytest.mark.parametrize(
-    ("body", "words"),
+    ("body", "message"),
     [
         (b"bucket = ", "is not TOML"),
         (b'bucket = "\xff"', "UTF-8"),
         (b"a = 1\na = 2", "is not TOML"),
     ],
 )
-def test_a_file_that_is_not_toml_is_named(tmp_path: Path, body: bytes, words: str) -> None:
+def test_a_file_that_is_not_toml_is_named(tmp_path: Path, body: bytes, message: str) -> None:
     path = tmp_path / "broken.toml"
     path.write_bytes(body)
     (problem,) = problems({}, {}, path)
     assert problem.source == str(path)
-    assert words in problem.message
+    assert message in problem.message
 
 
 def test_a_missing_file_does_not_hide_other_problems(tmp_path: Path) -> None:

@@ -135,11 +135,11 @@ def test_hostile_text_is_refused_with_its_place_and_a_message(place):
     assert refusals or place.startswith("signature")
     for payload, problems in refusals.items():
         assert problems, payload
-        for where, words in problems:
+        for where, message in problems:
             assert where.startswith(path), payload
-            assert words.strip(), payload
+            assert message.strip(), payload
             assert not any(
-                unicodedata.category(character) in {"Cc", "Cf", "Cs"} for character in words
+                unicodedata.category(character) in {"Cc", "Cf", "Cs"} for character in message
             ), payload
 
 

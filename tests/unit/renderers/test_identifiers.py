@@ -114,7 +114,7 @@ LABEL = "must be lower-case letters, digits and . _ - (63 at most), and not star
 
 
 @pytest.mark.parametrize(
-    ("kind", "value", "words"),
+    ("kind", "value", "message"),
     [
         ("ModelId", "A", SLUG.format("61 characters")),
         ("BundleName", "a" * 58, SLUG.format("57 characters")),
@@ -178,12 +178,12 @@ LABEL = "must be lower-case letters, digits and . _ - (63 at most), and not star
         ("Memory", -1, "must be from 0 to 1 PiB"),
     ],
 )
-def test_a_refusal_names_the_rule(kind, value, words):
+def test_a_refusal_names_the_rule(kind, value, message):
     with pytest.raises(ValidationError) as refused:
         TypeAdapter(getattr(identifiers, kind)).validate_python(value)
     [problem] = refused.value.errors()
 
-    assert problem["msg"] == f"Value error, {words}"
+    assert problem["msg"] == f"Value error, {message}"
 
 
 @pytest.mark.parametrize(

@@ -23,9 +23,9 @@ def test_any_defaults_pass_with_the_built_in_templates(defaults):
 
 
 def test_the_self_test_covers_every_platform():
-    rehearsed = {model.serving.platform for model in self_test._every_kind().models}
+    tested = {model.serving.platform for model in self_test._every_kind().models}
 
-    assert rehearsed == set(PLATFORMS)
+    assert tested == set(PLATFORMS)
 
 
 @pytest.mark.parametrize(

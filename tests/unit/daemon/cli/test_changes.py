@@ -14,13 +14,13 @@ from tests.support.buckets import SCOPE, in_bucket
 WRITING = Writing("w" * 32, "2026-11-22T10:00:00.000Z", "alice", "freeze")
 
 
-def told(bucket, verb, live_tree, *, dry_run=False):
+def told(bucket, command, live_tree, *, dry_run=False):
     before = in_bucket(bucket, lambda published: published.pointer())
     printer = Printer("table", False, False, False, io.StringIO(), io.StringIO())
     print_change(
         printer,
         "verb",
-        ChangeResult(before, verb(before, WRITING), True, live_tree),
+        ChangeResult(before, command(before, WRITING), True, live_tree),
         dry_run=dry_run,
     )
     return printer.stdout.getvalue()
@@ -78,7 +78,7 @@ def test_a_dry_run_prints_would_and_omits_the_live_tree(bucket):
 
 
 @pytest.mark.parametrize(
-    "verb",
+    "command",
     [
         ("hold", SCOPE, "--reason", "r"),
         ("resume", SCOPE),
@@ -87,20 +87,20 @@ def test_a_dry_run_prints_would_and_omits_the_live_tree(bucket):
         ("quarantine", SCOPE, "state-3", "--reason", "r", "--rollback-to", "state-1"),
         ("retire", SCOPE, "--reason", "r"),
     ],
-    ids=lambda verb: verb[0],
+    ids=lambda command: command[0],
 )
-def test_a_dry_run_reports_the_result_and_changes_nothing(bucket, rebundle, verb):
-    if verb[0] == "resume":
+def test_a_dry_run_reports_the_result_and_changes_nothing(bucket, rebundle, command):
+    if command[0] == "resume":
         rebundle("hold", SCOPE, "--reason", "r")
     before = {path: path.read_bytes() for path in bucket.rglob("*") if path.is_file()}
-    result = rebundle(*verb, "--dry-run")
+    result = rebundle(*command, "--dry-run")
 
     assert (result.code, "would be sequence" in result.out) == (0, True)
     assert {path: path.read_bytes() for path in bucket.rglob("*") if path.is_file()} == before
 
 
 @pytest.mark.parametrize(
-    "verb",
+    "command",
     [
         ("hold", SCOPE),
         ("resume", SCOPE),
@@ -114,13 +114,13 @@ def test_a_dry_run_reports_the_result_and_changes_nothing(bucket, rebundle, verb
         ("dead-letters", "drop", "1"),
         ("dead-letters", "add", "e1"),
     ],
-    ids=lambda verb: verb[0],
+    ids=lambda command: command[0],
 )
-def test_a_reason_or_a_name_that_is_too_long_to_record_is_a_usage_error(bucket, rebundle, verb):
+def test_a_reason_or_a_name_that_is_too_long_to_record_is_a_usage_error(bucket, rebundle, command):
     for flag, other in (("--reason", "--by"), ("--by", "--reason")):
-        result = rebundle(*verb, flag, "x" * 2001, other, "ann")
+        result = rebundle(*command, flag, "x" * 2001, other, "ann")
         assert (result.code, "at most 2000 can be recorded" in result.err) == (2, True)
-    assert rebundle(*verb, "--reason", "\udcff").code == 2
+    assert rebundle(*command, "--reason", "\udcff").code == 2
 
 
 @pytest.mark.parametrize("text", ["x" * 2000, "\U0001f600" * 2000, "line\nline\033[31m\u202e\0"])

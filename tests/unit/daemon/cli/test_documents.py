@@ -53,7 +53,7 @@ SOUND = {
 WITHOUT_ANYTHING = {
     ("config", "check"): 0,
     ("config", "show"): 0,
-    **{verb: 3 for verb in SOUND if verb[0] == "dead-letters"},
+    **{command: 3 for command in SOUND if command[0] == "dead-letters"},
     ("keys", "generate"): 0,
     ("keys", "revoke"): 2,
     ("keys", "rotate"): 2,
@@ -62,7 +62,7 @@ WITHOUT_ANYTHING = {
 """The exit code where there is no bucket, journal, daemon or file; 6 for all others."""
 
 
-def verbs_with_documents() -> Iterator[tuple[str, ...]]:
+def commands_with_documents() -> Iterator[tuple[str, ...]]:
     """Every verb that takes `--output`."""
 
     def below(node: App, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
@@ -89,31 +89,31 @@ def prepared(bucket, journal, rebundle, tmp_path):
 
 
 def test_the_table_has_every_command():
-    assert sorted(verbs_with_documents()) == sorted(SOUND)
+    assert sorted(commands_with_documents()) == sorted(SOUND)
 
 
-@pytest.mark.parametrize("verb", SOUND, ids=" ".join)
-def test_every_command_prints_one_document(prepared, rebundle, verb):
-    result = rebundle(*verb, *prepared(SOUND[verb]), "-o", "json")
+@pytest.mark.parametrize("command", SOUND, ids=" ".join)
+def test_every_command_prints_one_document(prepared, rebundle, command):
+    result = rebundle(*command, *prepared(SOUND[command]), "-o", "json")
 
-    if verb == ("send",):
+    if command == ("send",):
         assert (result.code, result.json["exit_code"]) == (6, 6)
     else:
         assert (result.code, "error" in result.json) == (0, False), result.err
     assert result.json["schemaVersion"] == 1
 
 
-@pytest.mark.parametrize("verb", SOUND, ids=" ".join)
+@pytest.mark.parametrize("command", SOUND, ids=" ".join)
 def test_in_an_empty_bucket_every_command_prints_one_document(
-    rebundle, verb, tmp_path, monkeypatch
+    rebundle, command, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "event.json").write_bytes(arrival("e9").event.structured())
-    arguments = ["0" * 64 if item == "KEYID" else item for item in SOUND[verb]]
+    arguments = ["0" * 64 if item == "KEYID" else item for item in SOUND[command]]
 
-    result = rebundle(*verb, *arguments, "-o", "json")
+    result = rebundle(*command, *arguments, "-o", "json")
 
-    assert result.code == WITHOUT_ANYTHING.get(verb, 6), result.err
+    assert result.code == WITHOUT_ANYTHING.get(command, 6), result.err
     if result.code:
         document = result.json
         assert document.keys() == {"schemaVersion", "error", "exit_code"}
@@ -121,9 +121,9 @@ def test_in_an_empty_bucket_every_command_prints_one_document(
         assert result.err.split()[-len(document["error"].split()) :] == document["error"].split()
 
 
-@pytest.mark.parametrize("verb", SOUND, ids=" ".join)
-def test_wrong_usage_prints_a_document(rebundle, verb):
-    result = rebundle(*verb, "--output=json", "--nonsense")
+@pytest.mark.parametrize("command", SOUND, ids=" ".join)
+def test_wrong_usage_prints_a_document(rebundle, command):
+    result = rebundle(*command, "--output=json", "--nonsense")
 
     assert (result.code, result.json["exit_code"]) == (2, 2)
 

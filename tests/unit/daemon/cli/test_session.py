@@ -32,13 +32,13 @@ def writes(server: OddS3) -> list[str]:
     return [request.key for request in server.requests if request.method == "PUT"]
 
 
-@pytest.mark.parametrize("verb", ["hold", "republish"])
-def test_a_command_changes_nothing_on_a_server_that_ignores_conditions(bucket, rebundle, verb):
+@pytest.mark.parametrize("command", ["hold", "republish"])
+def test_a_command_changes_nothing_on_a_server_that_ignores_conditions(bucket, rebundle, command):
     with odd_s3(Oddity.IGNORES_CONDITIONS) as server:
         publish(server)
         before = dict(server.objects)
 
-        result = rebundle(verb, SCOPE, "--reason", "a look", "--bucket", server.url("p"))
+        result = rebundle(command, SCOPE, "--reason", "a look", "--bucket", server.url("p"))
 
         assert (result.code, "this store is not safe to publish to" in result.err) == (6, True)
         assert server.objects == before
@@ -60,7 +60,7 @@ def test_the_check_costs_a_writing_command_one_request_and_a_reading_one_none(bu
 
 
 @pytest.mark.parametrize(
-    "verb",
+    "command",
     [
         ("status",),
         ("status", SCOPE),
@@ -72,10 +72,10 @@ def test_the_check_costs_a_writing_command_one_request_and_a_reading_one_none(bu
         ("recover", SCOPE, "--reason", "r"),
         ("doctor",),
     ],
-    ids=lambda verb: verb[0],
+    ids=lambda command: command[0],
 )
 def test_a_missing_bucket_is_an_error_that_names_its_path_and_source(
-    rebundle, tmp_path, monkeypatch, verb
+    rebundle, tmp_path, monkeypatch, command
 ):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("REBUNDLE_BUCKET", raising=False)
@@ -86,11 +86,11 @@ def test_a_missing_bucket_is_an_error_that_names_its_path_and_source(
         (("--bucket", "mistyped"), "flag --bucket", "mistyped"),
         (("--config", settings), f"{settings}:1", "of-file"),
     ):
-        result = rebundle(*verb, *more)
+        result = rebundle(*command, *more)
         assert result.code == 6
         assert f"there is no bucket at {tmp_path / name} ({source})" in result.err
     monkeypatch.setenv("REBUNDLE_BUCKET", "of-environment")
-    assert f"{tmp_path / 'of-environment'} (environment REBUNDLE_BUCKET)" in rebundle(*verb).err
+    assert f"{tmp_path / 'of-environment'} (environment REBUNDLE_BUCKET)" in rebundle(*command).err
     assert [path.name for path in tmp_path.iterdir()] == ["rebundle.toml"], "nothing is made"
 
 

@@ -90,29 +90,29 @@ def test_messages_suggest_commands():
 
 @pytest.mark.parametrize("command", suggestions())
 def test_a_suggested_command_can_be_parsed(command):
-    words = [SAMPLES.get(word, word) for word in shlex.split(command)][1:]
+    arguments = [SAMPLES.get(word, word) for word in shlex.split(command)][1:]
     assert command not in BARE
-    assert not [word for word in words if re.fullmatch(r"[A-Z]{2,}", word)], (
+    assert not [word for word in arguments if re.fullmatch(r"[A-Z]{2,}", word)], (
         "a placeholder that nothing stands for"
     )
-    if "--help" in words:
+    if "--help" in arguments:
         return
 
-    parsed, bound, _ = app.build().parse_args(words, print_error=False, exit_on_error=False)
+    parsed, bound, _ = app.build().parse_args(arguments, print_error=False, exit_on_error=False)
 
     assert callable(parsed)
-    if words[0] == "gc":
+    if arguments[0] == "gc":
         assert bound.arguments.get("scope") or bound.arguments.get("all_"), (
             "gc wants a scope or --all"
         )
 
 
 def test_no_message_suggests_an_incomplete_command():
-    verbs = [name for _, name, _, _ in app._VERBS]
+    commands = [name for _, name, _, _ in app._VERBS]
     parts = [
         (path.name, text)
         for path in (ROOT / "daemon/publishing").rglob("*.py")
         for text in texts(ast.parse(path.read_text()))
-        if re.search(rf"[`(]({'|'.join(verbs)}) ", text)
+        if re.search(rf"[`(]({'|'.join(commands)}) ", text)
     ]
     assert parts == []

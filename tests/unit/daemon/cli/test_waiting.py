@@ -16,7 +16,7 @@ from tests.builders_runtime import InlineRuntime
 from tests.support.buckets import SCOPE, composition_with, in_bucket
 
 COMPOSE = "base/bundle/docker-compose.yaml"
-VERBS = {
+COMMANDS = {
     "rollback": ("rollback", SCOPE, "state-1", "--reason", "r", "-y"),
     "resume": ("resume", SCOPE, "-y"),
     "quarantine": (
@@ -52,14 +52,14 @@ def prepared(bucket, name):
         )
 
 
-@pytest.mark.parametrize("name", VERBS)
+@pytest.mark.parametrize("name", COMMANDS)
 def test_a_command_whose_live_tree_does_not_follow_exits_1_and_names_what_hosts_copy(
     bucket, rebundle, name, request
 ):
     prepared(bucket, name)
     request.getfixturevalue("blocked")
 
-    result = rebundle(*VERBS[name], "--wait", "0.3", "-o", "json")
+    result = rebundle(*COMMANDS[name], "--wait", "0.3", "-o", "json")
 
     assert result.code == 1
     assert COMPOSE in result.json["lag"]["reason"]
@@ -69,23 +69,23 @@ def test_a_command_whose_live_tree_does_not_follow_exits_1_and_names_what_hosts_
     assert f"`rebundle status {SCOPE}`" in result.err
 
 
-@pytest.mark.parametrize("name", VERBS)
+@pytest.mark.parametrize("name", COMMANDS)
 def test_without_waiting_one_pass_runs_and_the_exit_code_is_that_of_the_pointer(
     bucket, rebundle, name, request
 ):
     prepared(bucket, name)
     request.getfixturevalue("blocked")
 
-    result = rebundle(*VERBS[name], "--wait", "0")
+    result = rebundle(*COMMANDS[name], "--wait", "0")
 
     assert (result.code, "not in sync" in result.out) == (0, True), result.err
 
 
-@pytest.mark.parametrize("name", VERBS)
+@pytest.mark.parametrize("name", COMMANDS)
 def test_a_command_whose_live_tree_follows_exits_0(bucket, rebundle, name):
     prepared(bucket, name)
 
-    result = rebundle(*VERBS[name], "-o", "json")
+    result = rebundle(*COMMANDS[name], "-o", "json")
 
     assert (result.code, result.json["live_tree"]["follows"], result.json["lag"]) == (
         0,
@@ -95,11 +95,11 @@ def test_a_command_whose_live_tree_follows_exits_0(bucket, rebundle, name):
 
 
 def test_the_same_command_again_waits_again(bucket, rebundle, blocked):
-    rebundle(*VERBS["rollback"], "--wait", "0")
+    rebundle(*COMMANDS["rollback"], "--wait", "0")
     (blocked / "mine.txt").unlink()
     blocked.rmdir()
 
-    result = rebundle(*VERBS["rollback"], "-o", "json")
+    result = rebundle(*COMMANDS["rollback"], "-o", "json")
 
     assert (result.code, result.json["changed"], result.json["live_tree"]["follows"]) == (
         0,

@@ -30,7 +30,7 @@ ROLLBACK = "token-of-those-who-roll-back"
 STRUCTURED = {"content-type": "application/cloudevents+json"}
 BATCH = {"content-type": "application/cloudevents-batch+json"}
 BOTH = Credentials(TOKEN, ROLLBACK)
-NOBODY = Credentials()
+NO_CREDENTIALS = Credentials()
 DEFAULT_LIMITS = RequestLimits()
 DEFAULT_JOURNAL_LIMITS = JournalLimits()
 DEFAULT_CONNECTIONS = ConnectionLimits()
@@ -65,10 +65,10 @@ def rollback_event(**fields: Any) -> dict[str, Any]:
 
 
 @dataclass
-class Wellbeing:
+class FakeHealthSource:
     """Implements `daemon.http.health.Vitals`: says what a test gave it."""
 
-    told: Sequence[ReadinessCheck] = (ReadinessCheck("journal", ok=True, detail="open"),)
+    reported: Sequence[ReadinessCheck] = (ReadinessCheck("journal", ok=True, detail="open"),)
     fatal: str | None = None
     lasts: Sequence[Lasting] = ()
 
@@ -76,7 +76,7 @@ class Wellbeing:
         return self.fatal
 
     def checks(self) -> Sequence[ReadinessCheck]:
-        return self.told
+        return self.reported
 
     def lasting(self) -> Sequence[Lasting]:
         return self.lasts
@@ -114,7 +114,7 @@ class Service:
     journal: Journal
     stop: Stop
     metrics: Metrics
-    vitals: Wellbeing
+    vitals: FakeHealthSource
     serving: "asyncio.Task[None]"
     requests: Requests
 
@@ -160,7 +160,7 @@ async def running(
     connections: ConnectionLimits = DEFAULT_CONNECTIONS,
 ) -> AsyncIterator[Service]:
     runtime, stop, closing, metrics = SystemRuntime(2), Stop(), Stop(), Metrics.create("test", "1")
-    vitals = Wellbeing()
+    vitals = FakeHealthSource()
     journal = await Journal.open(
         tmp_path / "journal.db",
         clock=runtime.now,

@@ -14,7 +14,7 @@ from events.journal import Accepted, Journal, JournalLimits
 from events.model import Outcome, OutcomeKind
 from tests.unit.daemon.http.service import (
     BATCH,
-    NOBODY,
+    NO_CREDENTIALS,
     ROLLBACK,
     STRUCTURED,
     TOKEN,
@@ -161,8 +161,8 @@ def test_a_known_id_with_different_content_is_409_and_names_the_event(tmp_path: 
             assert len(await service.journal.rejected()) == 1
             alone = problem(await send(service, other), 409, "conflict")
             assert alone["errors"][0]["path"] == "$.id"
-            said = f"send new content under a new id; `rebundle status {other['id']}` shows the status of the first event"
-            assert alone["detail"].endswith(said)
+            advice = f"send new content under a new id; `rebundle status {other['id']}` shows the status of the first event"
+            assert alone["detail"].endswith(advice)
 
     run(scenario())
 
@@ -216,7 +216,7 @@ def test_a_rollback_request_is_refused_where_no_rollback_token_is_configured(
     tmp_path: Path,
 ) -> None:
     async def scenario() -> None:
-        async with running(tmp_path, credentials=NOBODY) as service:
+        async with running(tmp_path, credentials=NO_CREDENTIALS) as service:
             response = await service.client.post(
                 "/v1/events", json=rollback_event(), headers=STRUCTURED
             )
@@ -293,7 +293,7 @@ def test_without_configured_tokens_only_loopback_is_authorised(
     tmp_path: Path, headers: dict[str, str]
 ) -> None:
     async def scenario() -> None:
-        async with running(tmp_path, credentials=NOBODY) as service:
+        async with running(tmp_path, credentials=NO_CREDENTIALS) as service:
             refused = await service.client.post(
                 "/v1/events", json=state_event(), headers=LOCAL | headers
             )

@@ -98,7 +98,7 @@ def test_of_two_journals_that_create_an_id_at_once_the_loser_adopts_the_other_id
 
 
 @pytest.mark.parametrize(
-    ("body", "words"),
+    ("body", "message"),
     [
         (None, "is its volume not mounted"),
         (document(TWO), "is another volume mounted"),
@@ -110,7 +110,7 @@ def test_of_two_journals_that_create_an_id_at_once_the_loser_adopts_the_other_id
     ],
 )
 def test_a_bucket_that_is_not_the_remembered_one_is_refused_and_left_alone(
-    body: str | None, words: str
+    body: str | None, message: str
 ) -> None:
     store = FaultyStore(
         store_with(body),
@@ -118,7 +118,7 @@ def test_a_bucket_that_is_not_the_remembered_one_is_refused_and_left_alone(
     )
     memory = Memory(ONE)
     asked = identity(store, memory)
-    with pytest.raises(WrongBucket, match=words) as refused:
+    with pytest.raises(WrongBucket, match=message) as refused:
         asyncio.run(asked.check())
     assert "rebundle run --new-bucket" in str(refused.value)
     assert asked.pending == str(refused.value)

@@ -44,7 +44,7 @@ def test_any_bytes_are_a_writable_value_or_malformed(body: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "words"),
+    ("body", "message"),
     [
         (b"", "it is empty$"),
         (b"no JSON", "it is no JSON: Expecting value"),
@@ -72,9 +72,9 @@ def test_any_bytes_are_a_writable_value_or_malformed(body: bytes) -> None:
     ],
 )
 def test_values_that_readers_could_not_hold_or_write_again_are_malformed(
-    body: bytes, words: str
+    body: bytes, message: str
 ) -> None:
-    with pytest.raises(Malformed, match=f"^{words}"):
+    with pytest.raises(Malformed, match=f"^{message}"):
         parse(body)
 
 

@@ -307,7 +307,7 @@ NAMES = "must be letters, digits and . _ - (128 at most), the first no mark"
 
 
 @pytest.mark.parametrize(
-    ("path", "value", "words"),
+    ("path", "value", "message"),
     [
         ("signed.retained.0.at", "now", f"retained.0.at: {TIME}"),
         ("signed.retained.0.state", "a/b", f"retained.0.state: {NAMES}"),
@@ -322,11 +322,11 @@ NAMES = "must be letters, digits and . _ - (128 at most), the first no mark"
     ],
 )
 def test_damage_is_reported_with_its_place_and_the_rule(
-    path: str, value: object, words: str
+    path: str, value: object, message: str
 ) -> None:
     with pytest.raises(VerificationFailed) as error:
         pointer.decode(changed(POINTER, path, value), SCOPE)
-    assert f"({words}" in str(error.value)
+    assert f"({message}" in str(error.value)
 
 
 def test_a_path_that_leaves_its_folder_is_reported_with_the_rule_of_paths() -> None:

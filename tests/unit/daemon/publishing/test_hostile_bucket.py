@@ -359,7 +359,7 @@ def test_the_largest_sequence_is_refused_with_a_remedy() -> None:
 
 
 @pytest.mark.parametrize(
-    ("limit", "words"),
+    ("limit", "message"),
     [
         ("FILES", "files"),
         ("FILE", "bytes in its largest file"),
@@ -369,13 +369,13 @@ def test_the_largest_sequence_is_refused_with_a_remedy() -> None:
     ],
 )
 def test_no_publication_is_stored_that_readers_would_refuse(
-    monkeypatch: pytest.MonkeyPatch, limit: str, words: str
+    monkeypatch: pytest.MonkeyPatch, limit: str, message: str
 ) -> None:
     async def scenario() -> None:
         store = memory()
         monkeypatch.setattr(sizes, limit, 2)
         with pytest.raises(
-            OperationRefused, match=rf"state-1 of {SCOPE} has [0-9,]+ {words}, and readers take 2"
+            OperationRefused, match=rf"state-1 of {SCOPE} has [0-9,]+ {message}, and readers take 2"
         ):
             await Bucket(store, InlineRuntime("writer")).publisher.store_state(SCOPE, make_state(1))
         assert not await store.scan("")

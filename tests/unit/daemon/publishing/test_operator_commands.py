@@ -114,8 +114,8 @@ def test_a_rollback_to_what_is_live_holds_it(memory: MemoryStore) -> None:
 def test_a_rollback_that_discards_newer_needs_no_hold(memory: MemoryStore) -> None:
     async def scenario() -> None:
         await bucket(memory).publish(make_state(1), make_state(2))
-        verb = operator_commands.rollback("state-1", discard_newer=True)
-        done = await bucket(memory).operations.carry_out(SCOPE, verb, "ann")
+        command = operator_commands.rollback("state-1", discard_newer=True)
+        done = await bucket(memory).operations.carry_out(SCOPE, command, "ann")
         assert (names(done.after), done.after.hold) == (("state-1", "state-1"), None)
 
     asyncio.run(scenario())
@@ -273,7 +273,7 @@ def test_reading_commands_accept_a_unique_prefix_of_a_state() -> None:
 
 def test_changing_commands_require_the_full_state_id() -> None:
     pointer = published(make_publication("state-10"))
-    for verb in (
+    for command in (
         operator_commands.rollback("state-1"),
         operator_commands.quarantine("state-1"),
         operator_commands.quarantine("state-10", rollback_to="state-1"),
@@ -283,7 +283,7 @@ def test_changing_commands_require_the_full_state_id() -> None:
         with pytest.raises(
             NotFound, match=r"state-1 is not a retained state .*; is state-10 meant\?"
         ):
-            verb(pointer, protocol.Writing("w", "t", "ann"))
+            command(pointer, protocol.Writing("w", "t", "ann"))
 
 
 COMPOSE, MARKER = "base/docker-compose.yml", layout.live_tree(SCOPE, layout.MARKER)

@@ -234,8 +234,8 @@ def test_a_released_derived_state_uses_no_id_and_malformed_records_are_skipped()
     before = published(make_publication("derived", 1, derived=1, kind="derived"), TWO)
     pointer = protocol.collect(before, writing(4), {before.retained[0].id})
     assert pointer.history[-1].change == {"released": [str(before.retained[0].id)]}
-    odd = [{"used": 7}, {"used": {"a": 1, "b": ["1", "c"], "d": [1]}}]
-    entries = [pointer.history[-1].model_copy(update={"change": change}) for change in odd]
+    malformed = [{"used": 7}, {"used": {"a": 1, "b": ["1", "c"], "d": [1]}}]
+    entries = [pointer.history[-1].model_copy(update={"change": change}) for change in malformed]
     assert list(protocol.used_up(entries)) == []
 
 
@@ -413,10 +413,10 @@ def test_a_quarantine_of_a_state_that_is_not_live_moves_nothing_and_is_not_repea
 
 def test_quarantining_a_live_and_already_quarantined_composition_still_rolls_back() -> None:
     # Not reachable by these rules; a restored or a newer release's pointer may stand so.
-    odd = quarantined(published(TWO, ONE), TWO).model_copy(update={"live": TWO})
+    malformed = quarantined(published(TWO, ONE), TWO).model_copy(update={"live": TWO})
     with pytest.raises(OperationRefused, match="--rollback-to"):
-        protocol.quarantine(odd, writing(5), TWO)
-    back = quarantined(odd, TWO, ONE)
+        protocol.quarantine(malformed, writing(5), TWO)
+    back = quarantined(malformed, TWO, ONE)
     assert live(back) == "state-1"
     assert [quarantine.composition_digest for quarantine in back.quarantined] == [
         TWO.composition_digest
@@ -603,14 +603,14 @@ class Numbers:
 
 
 def carried_out(
-    verb: str,
+    command: str,
     pointer: Pointer,
     mark: protocol.Writing,
     target: Publication,
     back: Publication | None,
     flag: bool,
 ) -> Pointer | None:
-    match verb:
+    match command:
         case "rollback":
             return protocol.rollback(pointer, mark, target, discard_newer=flag)
         case "hold":
@@ -625,7 +625,7 @@ def carried_out(
             return protocol.pin(pointer, mark, target, pinned=flag)
         case "retire":
             return protocol.retire(pointer, mark)
-    raise AssertionError(verb)
+    raise AssertionError(command)
 
 
 @given(st.data())
@@ -634,7 +634,7 @@ def test_any_sequence_of_changes_keeps_the_invariants(data: st.DataObject) -> No
     pointer = protocol.absent(SCOPE)
     for number in range(1, data.draw(st.integers(1, 25)) + 1):
         mark = writing(number)
-        verb = data.draw(
+        command = data.draw(
             st.sampled_from(
                 [
                     "publish",
@@ -654,7 +654,7 @@ def test_any_sequence_of_changes_keeps_the_invariants(data: st.DataObject) -> No
         flag = data.draw(st.booleans())
         following: Pointer | None
         try:
-            if verb == "publish" or target is None:
+            if command == "publish" or target is None:
                 highest = pointer.highest_revision.producer + data.draw(st.integers(0, 2))
                 batch = [
                     numbers.publication(highest, composition, late=late)
@@ -674,7 +674,7 @@ def test_any_sequence_of_changes_keeps_the_invariants(data: st.DataObject) -> No
                 if pointer.hold is not None:
                     assert following.live == pointer.live
             else:
-                following = carried_out(verb, pointer, mark, target, back, flag)
+                following = carried_out(command, pointer, mark, target, back, flag)
                 if following is not None:
                     assert (following.positions, following.folded_events) == (
                         pointer.positions,

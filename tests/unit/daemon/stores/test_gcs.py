@@ -254,9 +254,9 @@ def test_a_create_that_failed_twice_in_two_ways_is_in_doubt() -> None:
 
 def test_messages_name_the_object_the_reason_and_the_next_step() -> None:
     with server(refuses(403, "no right to storage.objects.create")) as (address, _):
-        told = str(refusal(replaces, address))
-    assert told.startswith("key: 403")
-    assert "no right to storage.objects.create: permission denied" in told
+        refused_message = str(refusal(replaces, address))
+    assert refused_message.startswith("key: 403")
+    assert "no right to storage.objects.create: permission denied" in refused_message
     where = f"on projects/_/buckets/{BUCKET}/objects/"
     with server(refuses(403)) as (address, _):
         for call, needed in (

@@ -35,7 +35,7 @@ def test_a_url_names_a_place(text: str, location: Location) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "message"),
     [
         ("", "a directory"),
         ("a\0b", "a directory"),
@@ -59,8 +59,8 @@ def test_a_url_names_a_place(text: str, location: Location) -> None:
         ("s3://bucket?endpoint=https://key:secret@storage.example.com", "https://storage"),
     ],
 )
-def test_an_invalid_url_is_refused_in_plain_words(text: str, words: str) -> None:
-    with pytest.raises(ValueError, match=words) as refusal:
+def test_an_invalid_url_is_refused_in_plain_words(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as refusal:
         parse(text)
     assert "secret" not in str(refusal.value)
 

@@ -148,7 +148,7 @@ def test_a_conforming_store_passes_every_clause_and_stays_unchanged(by_content):
 
 
 @pytest.mark.parametrize(
-    ("store", "clause", "says"),
+    ("store", "clause", "expected"),
     [
         (IgnoresCreate, "create once", "published states could be overwritten"),
         (IgnoresReplace, "replace stale", "overwrite the other's pointer"),
@@ -161,17 +161,17 @@ def test_a_conforming_store_passes_every_clause_and_stays_unchanged(by_content):
         (OtherVersionsListed, "list", "live tree"),
     ],
 )
-def test_a_store_that_breaks_one_promise_is_refused_at_its_clause(store, clause, says):
+def test_a_store_that_breaks_one_promise_is_refused_at_its_clause(store, clause, expected):
     result = probed(store())
 
     assert result.refusal is not None
     assert not result.usable
     assert result.refusal.clause == clause
-    assert says in result.refusal.means
+    assert expected in result.refusal.means
     assert [finding.clause for finding in result.findings if finding.verdict is Verdict.OK][
         : EVERY_CLAUSE.index(clause)
     ] == (EVERY_CLAUSE[: EVERY_CLAUSE.index(clause)])
-    assert says in str(UnsafeStore(result.refusal))
+    assert expected in str(UnsafeStore(result.refusal))
 
 
 def test_an_ignored_condition_leaves_no_object_that_was_absent():
@@ -395,13 +395,13 @@ class OtherClock(Passing):
 
 
 @pytest.mark.parametrize(
-    ("ahead", "told"), [(59, None), (90, "90 s ahead of"), (-3600, "3600 s behind")]
+    ("ahead", "reported"), [(59, None), (90, "90 s ahead of"), (-3600, "3600 s behind")]
 )
-def test_a_clock_difference_is_reported(ahead, told):
+def test_a_clock_difference_is_reported(ahead, reported):
     result = probed(OtherClock(ahead=ahead))
 
     listing = next(finding for finding in result.findings if finding.clause == "list")
     assert result.ahead == ahead
     assert result.usable
-    assert listing.verdict is (Verdict.OK if told is None else Verdict.NOTE)
-    assert (told or "time") in listing.means
+    assert listing.verdict is (Verdict.OK if reported is None else Verdict.NOTE)
+    assert (reported or "time") in listing.means

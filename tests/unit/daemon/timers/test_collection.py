@@ -91,8 +91,8 @@ def test_every_round_waits_first_and_collects_each_scope() -> None:
         logs = await run(store, runtime)
         assert await states(store) == {"state-2"}
         assert runtime.waits == [6 * HOUR]
-        [told] = logs
-        assert (told["event"], told["released"], told["deleted"], told["scope"]) == (
+        [logged] = logs
+        assert (logged["event"], logged["released"], logged["deleted"], logged["scope"]) == (
             "collected",
             1,
             1,
@@ -230,8 +230,8 @@ def test_keys_of_no_publication_are_reported() -> None:
         store = MemoryStore(runtime)
         await Bucket(store, runtime).publish(make_state(1))
         await store.create(f"{layout.states(SCOPE)}notes", Content(b"mine"))
-        [told] = await run(store, runtime)
-        assert told["keys"] == (f"{layout.states(SCOPE)}notes",)
+        [logged] = await run(store, runtime)
+        assert logged["keys"] == (f"{layout.states(SCOPE)}notes",)
 
     asyncio.run(scenario())
 

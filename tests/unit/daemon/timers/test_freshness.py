@@ -64,7 +64,7 @@ def run(scenario: Callable[[MemoryStore], Awaitable[None]]) -> None:
     asyncio.run(scenario(MemoryStore(InlineRuntime("store"))))
 
 
-async def vouched(store: MemoryStore) -> int:
+async def freshness_sequence(store: MemoryStore) -> int:
     return json.loads((await store.get(layout.freshness(SCOPE))).body)["signed"]["sequence"]
 
 
@@ -94,7 +94,7 @@ def test_a_too_large_freshness_is_replaced() -> None:
         await daemon.bucket.publish(make_state(1))
         await store.create(layout.freshness(SCOPE), Content(b" " * (sizes.FRESHNESS + 1)))
         assert await daemon.timer.renew(SCOPE)
-        assert await vouched(store) == 1
+        assert await freshness_sequence(store) == 1
 
     run(scenario)
 
@@ -112,7 +112,7 @@ def test_freshness_is_written_when_the_pointer_changed_or_half_its_lifetime_is_o
         assert await daemon.timer.renew(SCOPE)
         await daemon.bucket.publish(make_state(2))
         assert await daemon.timer.renew(SCOPE)
-        assert await vouched(store) == 2
+        assert await freshness_sequence(store) == 2
 
     run(scenario)
 
@@ -139,7 +139,7 @@ def test_no_freshness_is_signed_for_a_restored_older_pointer() -> None:
         daemon.runtime.seconds += 3600
         with pytest.raises(SequenceWentBack):
             await daemon.timer.renew(SCOPE)
-        assert await vouched(store) == 2
+        assert await freshness_sequence(store) == 2
 
     run(scenario)
 
@@ -153,11 +153,11 @@ def test_a_new_daemon_signs_no_pointer_older_than_the_existing_freshness() -> No
         await daemon.timer.renew(SCOPE)
         there = await store.get(layout.pointer(SCOPE))
         await store.replace(layout.pointer(SCOPE), Content(old), there.version)
-        started_anew = Daemon(store, trust=POLICY)
-        started_anew.runtime.seconds += 3600
+        restarted = Daemon(store, trust=POLICY)
+        restarted.runtime.seconds += 3600
         with pytest.raises(SequenceWentBack, match="is at 1, and the newest one was 2"):
-            await started_anew.timer.renew(SCOPE)
-        assert await vouched(store) == 2
+            await restarted.timer.renew(SCOPE)
+        assert await freshness_sequence(store) == 2
 
     run(scenario)
 
@@ -195,7 +195,7 @@ def test_no_freshness_is_signed_for_an_unverified_pointer() -> None:
         assert not await Daemon(FaultyStore(store, before=swap), trust=POLICY).timer.renew(SCOPE)
         assert reads.count(layout.pointer(SCOPE)) == 2
         with pytest.raises(ObjectMissing):
-            await vouched(store)
+            await freshness_sequence(store)
 
     run(scenario)
 
@@ -207,7 +207,7 @@ def test_an_unreadable_freshness_is_written_again(body: bytes) -> None:
         await daemon.bucket.publish(make_state(1))
         await store.create(layout.freshness(SCOPE), Content(body))
         assert await daemon.timer.renew(SCOPE)
-        assert await vouched(store) == 1
+        assert await freshness_sequence(store) == 1
 
     run(scenario)
 
@@ -219,7 +219,7 @@ def test_an_unclear_answer_is_left_to_the_next_round() -> None:
         await daemon.bucket.publish(make_state(1))
         assert not await daemon.timer.renew(SCOPE)
         with pytest.raises(ObjectMissing):
-            await vouched(store)
+            await freshness_sequence(store)
         assert await daemon.timer.renew(SCOPE)
 
     run(scenario)
@@ -249,7 +249,7 @@ def test_rounds_start_at_once_and_continue_past_failing_scopes() -> None:
             assert 30 <= await runtime.pauses.get() <= 90, (
                 "a new scope is seen soon, however long a word holds"
             )
-            assert await vouched(store) == 1
+            assert await freshness_sequence(store) == 1
             assert list(daemon.timer.failing) == ["a/broken"]
             await daemon.bucket.publish(make_state(2))
             await store.delete(
@@ -257,7 +257,7 @@ def test_rounds_start_at_once_and_continue_past_failing_scopes() -> None:
             )
             runtime.go_on.release()
             await runtime.pauses.get()
-            assert await vouched(store) == 2
+            assert await freshness_sequence(store) == 2
             assert daemon.timer.failing == {}
         rounds.cancel()
 

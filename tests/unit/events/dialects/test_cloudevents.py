@@ -315,7 +315,7 @@ def test_a_problem_of_a_header_has_the_expected_and_the_found_value():
     ]
 
 
-def judge(kind, data):
+def validate(kind, data):
     """Finds fault with any data of type `t`."""
     return [Problem(f"$.data.{next(iter(data))}", "is judged")] if kind == "t" else []
 
@@ -336,28 +336,30 @@ HEADERS = [
             lambda: decode_http(
                 [(b"content-type", STRUCTURED.encode())],
                 json.dumps(BROKEN).encode(),
-                judge_data=judge,
+                judge_data=validate,
             ),
             "$",
         ),
         (
             lambda: decode_http(
-                [(b"content-type", BATCH.encode())], json.dumps([BROKEN]).encode(), judge_data=judge
+                [(b"content-type", BATCH.encode())],
+                json.dumps([BROKEN]).encode(),
+                judge_data=validate,
             ),
             "$[0]",
         ),
         (
             lambda: decode_http(
-                [(b"content-type", b"application/json"), *HEADERS], b'{"a":1}', judge_data=judge
+                [(b"content-type", b"application/json"), *HEADERS], b'{"a":1}', judge_data=validate
             ),
             "$",
         ),
-        (lambda: decode_structured(json.dumps(BROKEN).encode(), judge_data=judge), "$"),
-        (lambda: decode_many(json.dumps(BROKEN).encode(), judge_data=judge), "$"),
-        (lambda: decode_many(json.dumps([BROKEN]).encode(), judge_data=judge), "$[0]"),
+        (lambda: decode_structured(json.dumps(BROKEN).encode(), judge_data=validate), "$"),
+        (lambda: decode_many(json.dumps(BROKEN).encode(), judge_data=validate), "$"),
+        (lambda: decode_many(json.dumps([BROKEN]).encode(), judge_data=validate), "$[0]"),
         (
             lambda: decode_many(
-                json.dumps(BROKEN).encode() + b"\n" + with_attributes(), judge_data=judge
+                json.dumps(BROKEN).encode() + b"\n" + with_attributes(), judge_data=validate
             ),
             "line 1 $",
         ),
@@ -376,11 +378,11 @@ def test_data_of_an_event_with_a_broken_header_is_validated_too():
         (b"ce-id", b"2"),
     ]
 
-    assert list(problems(decode_http, headers, b'{"a":1}', judge_data=judge)) == [
+    assert list(problems(decode_http, headers, b'{"a":1}', judge_data=validate)) == [
         "$.id",
         "$.data.a",
     ]
-    assert list(problems(decode_http, headers, b"{", judge_data=judge)) == ["$.id", "$.data"]
+    assert list(problems(decode_http, headers, b"{", judge_data=validate)) == ["$.id", "$.data"]
 
 
 def test_problems_of_data_count_towards_the_limit_of_an_answer():
@@ -435,7 +437,7 @@ def test_a_problem_of_the_whole_body_has_the_expected_and_the_found_value():
 
 
 @pytest.mark.parametrize(
-    ("content_type", "words"),
+    ("content_type", "error"),
     [
         (
             "text/plain",
@@ -444,10 +446,10 @@ def test_a_problem_of_the_whole_body_has_the_expected_and_the_found_value():
         ("application/json; charset=latin-1", "must be UTF-8: charset 'latin-1' is not supported"),
     ],
 )
-def test_an_unsupported_content_type_is_refused_with_the_supported_ones(content_type, words):
+def test_an_unsupported_content_type_is_refused_with_the_supported_ones(content_type, error):
     with pytest.raises(UnsupportedContentType) as refused:
         http(content_type, ENVELOPE)
-    assert str(refused.value) == words
+    assert str(refused.value) == error
 
 
 def test_a_request_without_a_single_content_type_is_refused():

@@ -216,16 +216,16 @@ def test_a_torn_page_is_found_when_the_journal_is_opened_to_run(bench, play):
 
 
 @pytest.mark.parametrize(
-    ("version", "words"), [("4", "newer release"), ("one", "schema version is 'one'")]
+    ("version", "message"), [("4", "newer release"), ("one", "schema version is 'one'")]
 )
-def test_an_unknown_schema_is_refused(bench, play, version, words):
+def test_an_unknown_schema_is_refused(bench, play, version, message):
     async def story():
         async with bench.journal():
             pass
         with closing(sqlite3.connect(bench.path, isolation_level=None)) as db:
             db.execute("UPDATE meta SET value = ? WHERE key = 'schema'", (version,))
         for run in (True, False):
-            with pytest.raises(JournalDamaged, match=words):
+            with pytest.raises(JournalDamaged, match=message):
                 async with bench.journal(run=run):
                     pass
 

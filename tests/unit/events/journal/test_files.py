@@ -100,8 +100,8 @@ def test_a_restored_journal_file_accepts_again(bench, play, tmp_path):
     play(story())
 
 
-@pytest.mark.parametrize("verb", ["replay", "drop", "take_out"])
-def test_no_command_is_confirmed_in_a_missing_file(bench, play, scope, verb):
+@pytest.mark.parametrize("command", ["replay", "drop", "take_out"])
+def test_no_command_is_confirmed_in_a_missing_file(bench, play, scope, command):
     async def story():
         async with bench.journal() as journal:
             failed, waiting = await journal.append([bench.arrival("1"), bench.arrival("2")])
@@ -118,7 +118,7 @@ def test_no_command_is_confirmed_in_a_missing_file(bench, play, scope, verb):
                 ),
             }
             with pytest.raises(JournalDisplaced):
-                await calls[verb]()
+                await calls[command]()
 
     play(story())
 
@@ -277,7 +277,7 @@ def test_the_bucket_is_remembered(bench, play):
     play(story())
 
 
-SOMEBODY = 65534
+OTHER_USER = 65534
 ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root makes files for others")
 
 
@@ -285,7 +285,7 @@ ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root makes files for o
 def home():
     """The folder of another user, which that user can reach."""
     with tempfile.TemporaryDirectory() as made:
-        os.chown(made, SOMEBODY, SOMEBODY)
+        os.chown(made, OTHER_USER, OTHER_USER)
         yield Path(made)
 
 
@@ -310,10 +310,10 @@ def test_the_user_of_a_service_can_open_a_journal_that_root_started(bench, play,
                 "lib",
                 *(f"journal.db{suffix}" for suffix in ("", "-wal", "-shm", ".lock")),
             }
-            assert found == dict.fromkeys(names, (SOMEBODY, SOMEBODY))
+            assert found == dict.fromkeys(names, (OTHER_USER, OTHER_USER))
 
     play(story())
-    with_permissions_of(SOMEBODY, lambda: run_once(path))
+    with_permissions_of(OTHER_USER, lambda: run_once(path))
 
 
 @ROOT
@@ -326,10 +326,10 @@ def test_root_changes_the_owner_of_no_existing_file_and_the_service_reports_the_
     with pytest.raises(
         SourceUnavailable, match=r"belongs to another user.*sudo chown --reference="
     ) as refused:
-        with_permissions_of(SOMEBODY, lambda: run_once(path))
+        with_permissions_of(OTHER_USER, lambda: run_once(path))
     command = str(refused.value).partition("sudo ")[2]
     subprocess.run(["sh", "-c", command], check=True, timeout=60)
-    with_permissions_of(SOMEBODY, lambda: run_once(path))
+    with_permissions_of(OTHER_USER, lambda: run_once(path))
 
 
 @ROOT
@@ -356,4 +356,4 @@ def test_a_journal_without_open_permission_is_reported(tmp_path):
 def test_a_folder_without_search_permission_is_reported(home):
     (home / "closed").mkdir(0o700)
     with pytest.raises(SourceUnavailable, match=r"cannot be opened: Permission denied$"):
-        with_permissions_of(SOMEBODY, lambda: run_once(home / "closed/journal.db"))
+        with_permissions_of(OTHER_USER, lambda: run_once(home / "closed/journal.db"))

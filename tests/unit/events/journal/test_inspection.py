@@ -85,9 +85,9 @@ def test_bodies_of_settled_events_are_removed_after_7_days_and_identities_after_
             assert await journal.prune() == 0, "no newer event shows that the clock is right"
             await journal.append([bench.arrival("2")])
             assert await journal.prune() == 1
-            [anew] = await journal.append([bench.arrival("1")])
-            assert not anew.known
-            assert anew.position.offset > accepted.position.offset
+            [repeated] = await journal.append([bench.arrival("1")])
+            assert not repeated.known
+            assert repeated.position.offset > accepted.position.offset
 
     play(story())
 

@@ -26,7 +26,7 @@ def test_a_document_is_cut_at_its_first_and_last_services():
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "message"),
     [
         (b"", "line 1: expected a document with services and then networks, found another one"),
         (
@@ -47,15 +47,15 @@ def test_a_document_is_cut_at_its_first_and_last_services():
         ),
     ],
 )
-def test_a_document_without_services_and_networks_is_refused(text, words):
+def test_a_document_without_services_and_networks_is_refused(text, message):
     with pytest.raises(Unreadable) as refused:
         parsers.document(text, ["a"], [])
 
-    assert str(refused.value) == words
+    assert str(refused.value) == message
 
 
 @pytest.mark.parametrize(
-    ("top", "bottom", "words"),
+    ("top", "bottom", "message"),
     [
         (["b"], [], "line 3: expected service b here or below, found none"),
         (["a", "c"], [], "line 3: expected service c here or below, found none"),
@@ -66,11 +66,11 @@ def test_a_document_without_services_and_networks_is_refused(text, words):
         (["a", "n"], [], "line 3: expected service n here or below, found none"),
     ],
 )
-def test_services_that_are_not_at_their_end_are_refused(top, bottom, words):
+def test_services_that_are_not_at_their_end_are_refused(top, bottom, message):
     with pytest.raises(Unreadable) as refused:
         parsers.document(DOCUMENT, top, bottom)
 
-    assert str(refused.value) == words
+    assert str(refused.value) == message
 
 
 def test_with_a_duplicate_name_a_document_is_cut_from_its_end():
@@ -116,7 +116,7 @@ def test_yaml_is_read_with_the_line_of_each_part():
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "message"),
     [
         ("", "line 1: expected a document, found none"),
         ("# only\n", "line 1: expected a document, found none"),
@@ -152,11 +152,11 @@ def test_yaml_is_read_with_the_line_of_each_part():
         ("a: 1\nb: [1, &x 2]\n", "line 2: expected no anchor and no tag, found x"),
     ],
 )
-def test_yaml_with_advanced_features_is_refused_with_its_line(text, words):
+def test_yaml_with_advanced_features_is_refused_with_its_line(text, message):
     with pytest.raises(Unreadable) as refused:
         parsers.yaml_text(text)
 
-    assert str(refused.value).startswith(words)
+    assert str(refused.value).startswith(message)
 
 
 def test_an_entry_of_a_sequence_has_its_line():
@@ -199,7 +199,7 @@ def test_a_map_line_is_read_like_nginx_reads_it():
 
 
 @pytest.mark.parametrize(
-    ("line", "words"),
+    ("line", "message"),
     [
         ("101 s101s:8500\n", "line 1: expected <id> <service>:<port>;, found '101 s101s:8500\\n'"),
         ("101 s101s:8500;", "line 1: expected <id> <service>:<port>;, found '101 s101s:8500;'"),
@@ -212,11 +212,11 @@ def test_a_map_line_is_read_like_nginx_reads_it():
         ("a  sas:1;\n", "line 1: expected <id> <service>:<port>;, found 'a  sas:1;\\n'"),
     ],
 )
-def test_another_map_line_is_refused(line, words):
+def test_another_map_line_is_refused(line, message):
     with pytest.raises(Unreadable) as refused:
         parsers.map_line(line)
 
-    assert str(refused.value) == words
+    assert str(refused.value) == message
 
 
 def test_a_list_line_is_read_with_its_uri():
@@ -225,7 +225,7 @@ def test_a_list_line_is_read_with_its_uri():
 
 
 @pytest.mark.parametrize(
-    ("line", "words"),
+    ("line", "message"),
     [
         (
             "101/3 gcs:b/a",
@@ -250,11 +250,11 @@ def test_a_list_line_is_read_with_its_uri():
         ),
     ],
 )
-def test_another_list_line_is_refused(line, words):
+def test_another_list_line_is_refused(line, message):
     with pytest.raises(Unreadable) as refused:
         parsers.list_line(line)
 
-    assert str(refused.value) == words
+    assert str(refused.value) == message
 
 
 def test_an_env_file_is_read_without_its_comments():
@@ -262,7 +262,7 @@ def test_an_env_file_is_read_without_its_comments():
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "message"),
     [
         ("A=1\nA=2\n", "line 2: expected NAME=value, each name once, found 'A=2'"),
         ("A\n", "line 1: expected NAME=value, each name once, found 'A'"),
@@ -271,11 +271,11 @@ def test_an_env_file_is_read_without_its_comments():
         ("A='x'\n", "line 1: expected NAME=value, each name once, found \"A='x'\""),
     ],
 )
-def test_another_env_file_is_refused(text, words):
+def test_another_env_file_is_refused(text, message):
     with pytest.raises(Unreadable) as refused:
         parsers.env(text)
 
-    assert str(refused.value) == words
+    assert str(refused.value) == message
 
 
 def test_commented_amounts_are_read_with_their_units():
@@ -297,7 +297,7 @@ def test_batching_parameters_are_read():
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "message"),
     [
         ("a { value: x }\n", "line 1: expected a batching parameter, once, found 'a { value: x }'"),
         (
@@ -318,11 +318,11 @@ def test_batching_parameters_are_read():
         ),
     ],
 )
-def test_another_batching_file_is_refused(text, words):
+def test_another_batching_file_is_refused(text, message):
     with pytest.raises(Unreadable) as refused:
         parsers.batching(text)
 
-    assert str(refused.value) == words
+    assert str(refused.value) == message
 
 
 @pytest.mark.parametrize("text", [None, 1, "0", "${A}", "${A:-}", "${A:-1t}", "${A-1}", "x${A:-1}"])
@@ -371,7 +371,7 @@ def test_a_pattern_without_placeholders_matches_its_text():
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "message"),
     [
         ("", "line 1: expected '# ', found ''"),
         ("## a of b\n\nprose\n```\nend\n", "line 1: expected '# ', found '##'"),
@@ -382,11 +382,11 @@ def test_a_pattern_without_placeholders_matches_its_text():
         ("# a of b\n\nprose\n```\n", "line 5: expected 'end', found ''"),
     ],
 )
-def test_a_text_that_does_not_match_the_pattern_is_refused_with_its_line(text, words):
+def test_a_text_that_does_not_match_the_pattern_is_refused_with_its_line(text, message):
     with pytest.raises(Unreadable) as refused:
         parsers.gaps(text, PATTERN)
 
-    assert str(refused.value) == words
+    assert str(refused.value) == message
 
 
 def test_options_are_read_with_the_key_they_are_below():
@@ -423,7 +423,7 @@ def test_directives_of_nginx_are_read_at_every_depth():
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "message"),
     [
         ("a", "line 1: expected ';' or '}' before the end, found the end"),
         ("a {\n", "line 1: expected ';' or '}' before the end, found the end"),
@@ -436,8 +436,8 @@ def test_directives_of_nginx_are_read_at_every_depth():
         ('a;\n"b\n', "line 2: expected a word, a quoted word, ';' or a brace, found '\"b\\n'"),
     ],
 )
-def test_another_configuration_of_nginx_is_refused(text, words):
+def test_another_configuration_of_nginx_is_refused(text, message):
     with pytest.raises(Unreadable) as refused:
         parsers.nginx(text)
 
-    assert str(refused.value) == words
+    assert str(refused.value) == message

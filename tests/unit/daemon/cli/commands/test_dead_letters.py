@@ -30,8 +30,8 @@ def test_show_has_the_whole_event(journal, rebundle):
 
 
 def test_an_unknown_number_is_not_found(journal, rebundle):
-    for verb in (["show", 9], ["replay", 9], ["drop", 9, "--reason", "x"]):
-        assert rebundle("dead-letters", *verb).code == 3
+    for command in (["show", 9], ["replay", 9], ["drop", 9, "--reason", "x"]):
+        assert rebundle("dead-letters", *command).code == 3
 
 
 def test_add_takes_a_stuck_event_out_of_its_lane(journal, rebundle):

@@ -29,13 +29,13 @@ def test_a_reason_with_control_characters_cannot_steer_the_terminal(bucket, rebu
 
 
 def test_history_shows_pins_and_quarantines_and_their_ends(bucket, rebundle):
-    for verb in (
+    for command in (
         ("pin", SCOPE, "state-1"),
         ("pin", SCOPE, "state-1", "--lift"),
         ("quarantine", SCOPE, "state-1", "--reason", "bad scores"),
         ("quarantine", SCOPE, "state-1", "--reason", "it was the camera", "--lift"),
     ):
-        assert rebundle(*verb).code == 0, verb
+        assert rebundle(*command).code == 0, command
     table = rebundle("history", SCOPE).out
 
     for told in ("pin state-1", "unpin state-1", "quarantine ", "lift quarantine "):

@@ -64,12 +64,12 @@ def test_signed_documents_pass_and_those_older_than_the_key_do_not(trusting, reb
 
 def test_every_command_refuses_a_bucket_without_a_trusted_signature(policy, rebundle, monkeypatch):
     monkeypatch.setenv("REBUNDLE_TRUST__POLICY", str(policy))
-    for verb in (["show", SCOPE], ["states", SCOPE], ["hold", SCOPE, "--reason", "r"]):
-        result = rebundle(*verb)
+    for command in (["show", SCOPE], ["states", SCOPE], ["hold", SCOPE, "--reason", "r"]):
+        result = rebundle(*command)
         assert (result.code, "is not signed, and the trust policy demands it" in result.err) == (
             5,
             True,
-        ), verb
+        ), command
         assert f"`rebundle recover {SCOPE} --reason '…'` with a key that is trusted" in result.err
 
 

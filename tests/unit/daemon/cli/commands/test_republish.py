@@ -108,15 +108,15 @@ def test_a_dry_run_is_refused_like_the_command(bucket, rebundle, monkeypatch):
     assert (result.code, "not pinned by digest: image" in result.err) == (1, True)
 
 
-@pytest.mark.parametrize("verb", ["republish", "hold"])
+@pytest.mark.parametrize("command", ["republish", "hold"])
 def test_a_dry_run_on_the_pointer_of_a_newer_release_is_refused_like_the_command(
-    bucket, rebundle, verb
+    bucket, rebundle, command
 ):
     path = bucket / str(SCOPE) / "pointer.json"
     path.write_bytes(path.read_bytes().replace(b'"schema":2', b'"schema":99'))
 
-    for words in ((), ("--dry-run",)):
-        result = rebundle(verb, SCOPE, "--reason", "a look", *words)
+    for arguments in ((), ("--dry-run",)):
+        result = rebundle(command, SCOPE, "--reason", "a look", *arguments)
         assert (result.code, "written by a newer release" in result.err) == (4, True)
 
 

@@ -139,13 +139,13 @@ def test_a_unique_prefix_is_resolved_where_the_user_sees_the_result(
     assert f"Roll {SCOPE} back to fine-2026-11?" in result.err
 
 
-@pytest.mark.parametrize("verb", ["rollback", "pin", "quarantine"])
-def test_a_command_that_does_not_ask_accepts_no_prefix(bucket, rebundle, verb):
+@pytest.mark.parametrize("command", ["rollback", "pin", "quarantine"])
+def test_a_command_that_does_not_ask_accepts_no_prefix(bucket, rebundle, command):
     in_bucket(bucket, lambda it: it.publish(composition_with("3"), "fine-2026-11", 4))
     in_bucket(bucket, lambda it: it.publish(composition_with("4"), "state-5", 5))
 
     result = rebundle(
-        verb, SCOPE, "fine", "--reason", "r", *(["--yes"] if verb == "rollback" else [])
+        command, SCOPE, "fine", "--reason", "r", *(["--yes"] if command == "rollback" else [])
     )
 
     assert (result.code, "is fine-2026-11 meant?" in result.err, pointer(bucket).sequence) == (

@@ -114,11 +114,11 @@ def test_a_bundle_whose_folder_cannot_be_listed_is_a_row_and_hides_no_other(
         return await folders(store, prefix)
 
     monkeypatch.setattr(DirectoryStore, "folders", listed)
-    for verb in (("scopes",), ("status",)):
-        result = rebundle(*verb, "-o", "json")
+    for command in (("scopes",), ("status",)):
+        result = rebundle(*command, "-o", "json")
         assert (result.code, [row["scope"] for row in result.json["scopes"]]) == (6, [str(SCOPE)])
         assert "Permission denied" in result.json["unreadable_folders"]["private"]
-        assert "give this user permission" in rebundle(*verb).out
+        assert "give this user permission" in rebundle(*command).out
     verified = rebundle("verify", "--all", "-o", "json")
     assert (verified.code, [c["scope"] for c in verified.json["checks"] if not c["ok"]]) == (
         6,

@@ -278,8 +278,8 @@ def test_an_unexpected_error_of_a_pointer_hides_no_other_scope(bucket, rebundle,
         return await existing(self, scope)
 
     monkeypatch.setattr(Reader, "existing", faulty)
-    for verb in ("status", "scopes"):
-        result = rebundle(verb, "-o", "json")
+    for command in ("status", "scopes"):
+        result = rebundle(command, "-o", "json")
         assert result.code == 1
         errors = {row["scope"]: row["error"] for row in result.json["scopes"]}
         assert errors[str(OTHER.scope)] is None

@@ -762,11 +762,11 @@ async def test_progress_is_reported_for_each_publication(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     await grown(store, runtime)
-    told: list[PublicationId] = []
+    deleted_ids: list[PublicationId] = []
     collected = await collector(store, runtime).collect(
-        SCOPE, "cron", progress=lambda doomed: told.append(doomed.folder.id)
+        SCOPE, "cron", progress=lambda deletable: deleted_ids.append(deletable.folder.id)
     )
-    assert told == [deletable.folder.id for deletable in collected.deleted]
+    assert deleted_ids == [deletable.folder.id for deletable in collected.deleted]
 
 
 @in_loop

@@ -163,11 +163,11 @@ def trusting(store: ObjectStore, runtime: InlineRuntime) -> Bucket:
 
 
 async def recover_trusting(
-    store: ObjectStore, runtime: InlineRuntime, wish: Wish | None = None
+    store: ObjectStore, runtime: InlineRuntime, options: Wish | None = None
 ) -> Recovery:
     bucket = trusting(store, runtime)
     doing = Recoverer(store, bucket.reader, bucket.publisher, bucket.live_tree)
-    return await doing.recover(SCOPE, wish or Wish(), "ann", "looked odd")
+    return await doing.recover(SCOPE, options or Wish(), "ann", "looked odd")
 
 
 async def signed_scope(store: ObjectStore, runtime: InlineRuntime) -> Pointer:
@@ -218,7 +218,7 @@ async def test_unsigned_changes_lift_no_quarantine_and_make_nothing_live(
     await forge_marker(store, 5000, state_3.id)
     with pytest.raises(PointerLost, match="somebody else wrote the marker"):
         await trusting(store, runtime).live_tree.reconcile(SCOPE)
-    told = await recover_trusting(store, runtime)
+    report = await recover_trusting(store, runtime)
     pointer = await trusting(store, runtime).pointer()
 
     assert names(pointer) == ("state-2", before.desired and before.desired.state)
@@ -228,11 +228,11 @@ async def test_unsigned_changes_lift_no_quarantine_and_make_nothing_live(
         *(entry.by for entry in before.history),
         "ann",
     ]
-    assert told.recovered is not None
-    assert any(f"`--live {state_3.id}`" in message for message in told.recovered.unknown)
+    assert report.recovered is not None
+    assert any(f"`--live {state_3.id}`" in message for message in report.recovered.unknown)
     assert any(
         "1 changes did that no signed pointer leads to" in message
-        for message in told.recovered.unknown
+        for message in report.recovered.unknown
     )
     assert (await trusting(store, runtime).live_tree.survey(SCOPE, reading_all=True)).in_step
 
@@ -265,7 +265,7 @@ async def test_unsigned_changes_may_quarantine_but_not_the_live_state(
     ]
     unsigned = {"quarantined": every, "hold": bad, "pinned": [str(state_1.id)]}
     await forge_chunk(store, 900, before, unsigned)
-    told = await recover_trusting(store, runtime, Wish(hold=False))
+    report = await recover_trusting(store, runtime, Wish(hold=False))
     pointer = await bucket.pointer()
 
     assert [quarantine.composition_digest for quarantine in pointer.quarantined] == [
@@ -273,9 +273,9 @@ async def test_unsigned_changes_may_quarantine_but_not_the_live_state(
     ], "nor what is not even there"
     assert (names(pointer)[0], pointer.hold) == ("state-3", None)
     assert not any(publication.pinned for publication in pointer.retained)
-    assert told.recovered is not None
+    assert report.recovered is not None
     assert any(
-        f"whether {state_3.id} is quarantined" in message for message in told.recovered.unknown
+        f"whether {state_3.id} is quarantined" in message for message in report.recovered.unknown
     )
 
 
@@ -330,7 +330,7 @@ async def test_without_a_signed_pointer_the_unsigned_chunks_are_used_and_reporte
     [bad] = before.quarantined
     await forge_chunk(store, 900, before, {"quarantine": bad.model_dump(mode="json")})
     await remove(store, POINTER)
-    told = await recover_trusting(store, runtime)
+    report = await recover_trusting(store, runtime)
     pointer = await trusting(store, runtime).pointer()
 
     assert [quarantine.composition_digest for quarantine in pointer.quarantined] == [
@@ -339,8 +339,8 @@ async def test_without_a_signed_pointer_the_unsigned_chunks_are_used_and_reporte
     assert names(pointer)[0] == "state-2", (
         "as the marker says, for what the chunk says is quarantined"
     )
-    assert told.recovered is not None
-    assert any("nobody signs these" in message for message in told.recovered.unknown)
+    assert report.recovered is not None
+    assert any("nobody signs these" in message for message in report.recovered.unknown)
 
 
 @pytest.mark.parametrize("policy", [False, True])
@@ -380,12 +380,12 @@ async def test_a_pointer_without_an_accepted_signature_keeps_its_restrictions(
         await trusting(store, runtime).pointer()
     ancient = {"by": "bob", "reason": "ancient", "at": "2026-01-01T00:00:00Z"}
     await forge_chunk(store, 2, before, {"hold": ancient})
-    told = await recover_trusting(store, runtime)
+    report = await recover_trusting(store, runtime)
     pointer = await trusting(store, runtime).pointer()
 
     assert (pointer.quarantined, pointer.hold) == (before.quarantined, before.hold)
-    assert told.recovered is not None
-    assert "none is known but those of the pointer" in told.recovered.unknown[0]
+    assert report.recovered is not None
+    assert "none is known but those of the pointer" in report.recovered.unknown[0]
 
 
 @in_loop
@@ -403,10 +403,10 @@ async def test_chunks_that_a_signed_pointer_leads_to_are_fully_trusted(
         read = await bucket.publisher.swap(SCOPE, read, following)
     await forge_chunk(store, 900, before, {"lifted": "0" * 64})
     entries = await bucket.reader.history(read.pointer)
-    told = await recover_trusting(store, runtime)
+    report = await recover_trusting(store, runtime)
     pointer = await trusting(store, runtime).pointer()
 
-    assert told.recovered is not None
+    assert report.recovered is not None
     assert (pointer.quarantined, pointer.previous_chunk) == ((), read.pointer.previous_chunk)
     assert (await trusting(store, runtime).reader.history(pointer))[: len(entries)] == entries
 
@@ -421,12 +421,12 @@ async def test_a_scope_without_any_accepted_signature_is_held(
     await bucket.operations.carry_out(SCOPE, operator_commands.quarantine("state-1"), "ann", "bad")
     await bucket.live_tree.reconcile(SCOPE)
     before = await bucket.pointer()
-    told = await recover_trusting(store, runtime)
+    report = await recover_trusting(store, runtime)
     pointer = await trusting(store, runtime).pointer()
 
     assert (names(pointer), pointer.hold is not None) == ((None, None), True)
     assert pointer.quarantined == before.quarantined
-    assert ["is not in the trust policy" in damaged.why for damaged in told.remains.damaged] == [
+    assert ["is not in the trust policy" in damaged.why for damaged in report.remains.damaged] == [
         True,
         True,
     ]
@@ -444,7 +444,7 @@ async def test_a_deleted_pointer_is_rebuilt_with_a_hold_above_every_sequence(
     await remove(store, POINTER)
     with pytest.raises(PointerLost, match="rebundle recover"):
         await bucket.pointer()
-    told = await recover(store, runtime)
+    report = await recover(store, runtime)
     pointer = await check(store, runtime)
     assert names(pointer) == ("state-3", "state-3")
     assert pointer.sequence > before.sequence + MOST_HISTORY
@@ -467,10 +467,10 @@ async def test_a_deleted_pointer_is_rebuilt_with_a_hold_above_every_sequence(
         str(publication.id) for publication in before.retained
     )
     assert await tree(store) == files
-    assert told.damage is not None
-    assert "is gone" in told.damage
-    assert told.recovered is not None
-    assert any("none is known at all" in line for line in told.recovered.unknown)
+    assert report.damage is not None
+    assert "is gone" in report.damage
+    assert report.recovered is not None
+    assert any("none is known at all" in line for line in report.recovered.unknown)
 
 
 @in_loop
@@ -509,9 +509,9 @@ async def test_without_a_marker_the_newest_whole_state_is_live(
     await grown(store, runtime)
     for key in (POINTER, MARKER):
         await remove(store, key)
-    told = await recover(store, runtime)
+    report = await recover(store, runtime)
     assert names(await check(store, runtime)) == ("state-3", "state-3")
-    assert told.remains.traces["tags of the live tree"] == 3
+    assert report.remains.traces["tags of the live tree"] == 3
 
 
 @in_loop
@@ -541,14 +541,14 @@ async def test_a_scope_without_a_whole_state_accepts_the_next_one(
     await grown(store, runtime, 1)
     await damage_archive(store, "state-1")
     await remove(store, POINTER)
-    told = await recover(store, runtime)
+    report = await recover(store, runtime)
     pointer = await check(store, runtime)
     assert (names(pointer), pointer.hold is not None, pointer.highest_revision.producer) == (
         (None, None),
         True,
         0,
     )
-    assert [damaged.id.state for damaged in told.remains.damaged] == ["state-1"]
+    assert [damaged.id.state for damaged in report.remains.damaged] == ["state-1"]
 
 
 @in_loop
@@ -558,13 +558,15 @@ async def test_a_damaged_state_is_left_out_and_reported_and_can_be_sent_again(
     await grown(store, runtime)
     await damage_archive(store, "state-3")
     await remove(store, POINTER)
-    told = await recover(store, runtime)
+    report = await recover(store, runtime)
     pointer = await check(store, runtime)
     assert names(pointer) == ("state-2", "state-2")
     assert (pointer.highest_revision.producer, len(pointer.folded_events)) == (2, 2)
-    assert told.recovered is not None
-    assert any(line.startswith("left out state-3@") for line in told.recovered.did)
-    assert any("whether these events were folded: s e3." in line for line in told.recovered.unknown)
+    assert report.recovered is not None
+    assert any(line.startswith("left out state-3@") for line in report.recovered.did)
+    assert any(
+        "whether these events were folded: s e3." in line for line in report.recovered.unknown
+    )
 
 
 @in_loop
@@ -635,9 +637,9 @@ async def test_the_content_of_the_chunks_is_kept(
     await bucket.operations.carry_out(SCOPE, operator_commands.quarantine("state-2"), "bob", "bad")
     await held(bucket, 300)
     before = await bucket.pointer()
-    told_before = await bucket.reader.history(before)
+    history_before = await bucket.reader.history(before)
     await remove(store, POINTER)
-    told = await recover(store, runtime, hold=False)
+    report = await recover(store, runtime, hold=False)
     pointer = await check(store, runtime)
     assert [
         (quarantine.composition_digest, quarantine.reason) for quarantine in pointer.quarantined
@@ -649,8 +651,8 @@ async def test_the_content_of_the_chunks_is_kept(
     assert pointer.hold.reason == ""
     assert pointer.sequence > before.sequence
     after = await bucket.reader.history(pointer)
-    assert after[: told.remains.chunked] == told_before[: told.remains.chunked]
-    assert told.remains.chunked >= before.sequence - MOST_HISTORY
+    assert after[: report.remains.chunked] == history_before[: report.remains.chunked]
+    assert report.remains.chunked >= before.sequence - MOST_HISTORY
     assert pointer.history[-1].published == ()
 
 
@@ -659,7 +661,7 @@ async def test_a_lift_a_resume_and_an_unpin_are_replayed_as_well(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     bucket = await grown(store, runtime)
-    for verb in (
+    for command in (
         operator_commands.pin("state-1", pinned=True),
         operator_commands.quarantine("state-2"),
         operator_commands.rollback("state-1"),
@@ -667,7 +669,7 @@ async def test_a_lift_a_resume_and_an_unpin_are_replayed_as_well(
         operator_commands.lift_quarantine("state-2"),
         protocol.resume,
     ):
-        await bucket.operations.carry_out(SCOPE, verb, "bob")
+        await bucket.operations.carry_out(SCOPE, command, "bob")
     for _ in range(70):
         await bucket.operations.carry_out(
             SCOPE, operator_commands.pin("state-2", pinned=True), "bob"
@@ -715,11 +717,11 @@ async def test_a_chunk_that_was_changed_cuts_the_history_off_and_stops_nothing(
     await overwrite(store, first, json.dumps(body).encode())
     with pytest.raises(VerificationFailed):
         await Bucket(store, runtime).reader.history(await bucket.pointer())
-    told = await recover(store, runtime)
+    report = await recover(store, runtime)
     await check(store, runtime)
-    assert told.recovered is not None
-    assert any("cut the history off" in line for line in told.recovered.did)
-    assert names(told.recovered.pointer) == ("state-3", "state-3")
+    assert report.recovered is not None
+    assert any("cut the history off" in line for line in report.recovered.did)
+    assert names(report.recovered.pointer) == ("state-3", "state-3")
 
 
 @in_loop
@@ -765,9 +767,9 @@ async def test_a_history_that_was_cut_off_beside_a_chunk_that_a_crash_left_can_g
         await changed(Bucket(FaultyStore(store, {POINTER: [Fault.LOST_BEFORE] * 4}), runtime), 1)
     first, _ = await chunks(store)
     await remove(store, first)
-    told = await recover(store, runtime)
-    assert told.recovered is not None
-    assert any("cut the history off" in line for line in told.recovered.did)
+    report = await recover(store, runtime)
+    assert report.recovered is not None
+    assert any("cut the history off" in line for line in report.recovered.did)
     await check(store, runtime)
 
 
@@ -785,9 +787,9 @@ async def test_a_chunk_that_a_killed_writer_left_cuts_off_no_healthy_history(
         await changed(killed, 1)
     before = await bucket.pointer()
     assert len(await chunks(store)) == 2
-    told = await (recover_trusting if policy else recover)(store, runtime)
+    report = await (recover_trusting if policy else recover)(store, runtime)
 
-    assert told.recovered is None
+    assert report.recovered is None
     assert await bucket.pointer() == before
 
 
@@ -819,8 +821,8 @@ async def test_uploads_after_a_restored_pointer_are_listed(
     await bucket.publish(make_state(2))
     lost = (await bucket.pointer()).live
     await overwrite(store, POINTER, old.body)
-    told = await recover(store, runtime)
-    assert (told.recovered, told.remains.unnamed_uploads) == (None, (lost and lost.id,))
+    report = await recover(store, runtime)
+    assert (report.recovered, report.remains.unnamed_uploads) == (None, (lost and lost.id,))
 
 
 @in_loop
@@ -833,17 +835,17 @@ async def test_an_upload_that_lost_its_race_is_not_retained(
         SCOPE, make_state(9, state="state-2", revision=Revision(producer=2))
     )
     await remove(store, POINTER)
-    told = await recover(store, runtime)
+    report = await recover(store, runtime)
     pointer = await bucket.pointer()
-    assert told.recovered is not None
+    assert report.recovered is not None
     assert any(
         str(rival.id) in line and "which of these was committed" in line
-        for line in told.recovered.unknown
+        for line in report.recovered.unknown
     )
     assert {publication.state for publication in pointer.retained} == {"state-1", "state-3"}
     both = [
         found_item.publication.id
-        for found_item in told.remains.found
+        for found_item in report.remains.found
         if found_item.publication.state == "state-2"
     ]
     [committed] = [item for item in both if item != rival.id]
@@ -883,8 +885,8 @@ async def test_an_unreadable_chunk_still_bounds_the_sequence(
     for entry in await store.scan(layout.live_tree(SCOPE)):
         await remove(store, entry.key)
     await remove(store, POINTER)
-    told = await recover(store, runtime)
-    assert told.remains.traces == {"the history": 512 - MOST_HISTORY}
+    report = await recover(store, runtime)
+    assert report.remains.traces == {"the history": 512 - MOST_HISTORY}
     assert (await check(store, runtime)).sequence == 512 + 1
 
 
@@ -895,8 +897,8 @@ async def test_the_key_of_an_empty_chunk_bounds_the_sequence(
     await grown(store, runtime, 1)
     await store.create(layout.history(SCOPE, 321, 384, "w"), Content(b""))
     await store.create(f"{layout.histories(SCOPE)}notes.txt", Content(b"somebody's"))
-    told = await recover(store, runtime)
-    assert told.remains.traces["the history"] == 384
+    report = await recover(store, runtime)
+    assert report.remains.traces["the history"] == 384
     assert (await check(store, runtime)).sequence == 384 + MOST_HISTORY + 1
 
 
@@ -910,8 +912,8 @@ async def test_the_remaining_bytes_of_a_truncated_chunk_bound_the_sequence_above
         layout.history(SCOPE, 321, 384, "w"),
         Content(b'{"entries":[{"sequence":330},{"sequence":900'),
     )
-    told = await recover(store, runtime)
-    assert told.remains.traces["the history"] == 900
+    report = await recover(store, runtime)
+    assert report.remains.traces["the history"] == 900
 
 
 @in_loop
@@ -951,7 +953,7 @@ async def test_a_restored_old_pointer_is_updated_with_later_changes(
     await overwrite(store, POINTER, old.body)
     with pytest.raises(PointerLost, match="rebundle recover"):
         await Bucket(store, runtime).live_tree.reconcile(SCOPE)
-    told = await recover(store, runtime)
+    report = await recover(store, runtime)
     pointer = await check(store, runtime)
     assert names(pointer) == ("state-3", "state-3")
     assert pointer.sequence > before.sequence
@@ -966,7 +968,7 @@ async def test_a_restored_old_pointer_is_updated_with_later_changes(
         "state-3",
     ]
     assert [entry.kind for entry in pointer.history] == ["publish", "pin", "recover"]
-    assert told.damage is None
+    assert report.damage is None
 
 
 @in_loop
@@ -981,9 +983,12 @@ async def test_the_sequence_seen_on_this_machine_counts(
     with pytest.raises(SequenceWentBack, match="rebundle recover"):
         await bucket.pointer()
     recovering = Recoverer(store, bucket.reader, bucket.publisher, bucket.live_tree)
-    told = await recovering.recover(SCOPE, Wish(), "ann", "why")
-    assert told.remains.pointer is not None
-    assert (told.remains.pointer.sequence, told.remains.traces["who read here before"]) == (3, 8)
+    report = await recovering.recover(SCOPE, Wish(), "ann", "why")
+    assert report.remains.pointer is not None
+    assert (report.remains.pointer.sequence, report.remains.traces["who read here before"]) == (
+        3,
+        8,
+    )
     assert (await bucket.pointer()).sequence == 8 + MOST_HISTORY + 1
     await check(store, runtime)
 
@@ -994,8 +999,8 @@ async def test_a_whole_pointer_above_every_trace_is_left_alone(
 ) -> None:
     await grown(store, runtime)
     watched = FaultyStore(store)
-    told = await recover(watched, runtime)
-    assert (told.recovered, watched.writes) == (None, [])
+    report = await recover(watched, runtime)
+    assert (report.recovered, watched.writes) == (None, [])
 
 
 @in_loop
@@ -1016,12 +1021,12 @@ async def test_freshness_and_a_damaged_pointer_bound_the_sequence(
     await grown(store, runtime)
     await store.create(layout.freshness(SCOPE), Content(b'{"signed": {"sequence": 5000, "sco'))
     await overwrite(store, POINTER, b'{"signed": {"sequence": 7000,')
-    told = await recover(store, runtime)
+    report = await recover(store, runtime)
     pointer = await check(store, runtime)
     assert pointer.sequence > 7000 + MOST_HISTORY
-    assert told.remains.traces["freshness.json"] == 5000
-    assert told.damage is not None
-    assert "damaged" in told.damage
+    assert report.remains.traces["freshness.json"] == 5000
+    assert report.damage is not None
+    assert "damaged" in report.damage
 
 
 @in_loop
@@ -1031,8 +1036,8 @@ async def test_a_damaged_marker_bounds_the_sequence(
     await grown(store, runtime)
     await overwrite(store, MARKER, b'{"sequence": 300, "files": {')
     await remove(store, POINTER)
-    told = await recover(store, runtime)
-    assert told.remains.traces["the live tree's marker"] == 300
+    report = await recover(store, runtime)
+    assert report.remains.traces["the live tree's marker"] == 300
     assert (await check(store, runtime)).sequence == 300 + MOST_HISTORY + 1
 
 
@@ -1048,10 +1053,10 @@ async def test_unreadable_or_large_files_of_operators_stop_no_recovery(
     await store.create(large, Content(b"\0" * ((8 << 20) + 1)))
     await remove(store, POINTER)
     troubled = TroubledStore(store, unreadable={secret})
-    told = await recover(troubled, runtime)
-    assert told.remains.traces["tags of the live tree"] == 3
-    assert isinstance(told.live_tree, Synced)
-    assert set(told.live_tree.overrides) == {"example/conf/bundle/.env", "example/model.bin"}
+    report = await recover(troubled, runtime)
+    assert report.remains.traces["tags of the live tree"] == 3
+    assert isinstance(report.live_tree, Synced)
+    assert set(report.live_tree.overrides) == {"example/conf/bundle/.env", "example/model.bin"}
 
 
 # -- states are missing
@@ -1065,7 +1070,7 @@ async def test_a_missing_state_is_removed_from_an_otherwise_whole_pointer(
     before = await bucket.pointer()
     [missing] = before.retained_of("state-1")
     await remove(store, layout.manifest(SCOPE, "state-1", missing.attempt))
-    told = await recover(store, runtime)
+    report = await recover(store, runtime)
     pointer = await check(store, runtime)
     assert [publication.state for publication in pointer.retained] == ["state-2", "state-3"]
     assert (names(pointer), pointer.hold, pointer.sequence) == (
@@ -1074,8 +1079,8 @@ async def test_a_missing_state_is_removed_from_an_otherwise_whole_pointer(
         before.sequence + 1,
     )
     assert (pointer.positions, pointer.folded_events) == (before.positions, before.folded_events)
-    assert told.recovered is not None
-    assert str(missing.id) in told.recovered.did[0]
+    assert report.recovered is not None
+    assert str(missing.id) in report.recovered.did[0]
 
 
 @in_loop
@@ -1111,8 +1116,8 @@ async def test_a_preview_writes_nothing(store: MemoryStore, runtime: InlineRunti
     await grown(store, runtime)
     await remove(store, POINTER)
     watched = FaultyStore(store)
-    told = await recoverer(watched, runtime).preview(SCOPE, Wish(), "ann", "why")
-    assert told.recovered is not None
+    report = await recoverer(watched, runtime).preview(SCOPE, Wish(), "ann", "why")
+    assert report.recovered is not None
     assert watched.writes == []
 
 
@@ -1154,11 +1159,11 @@ def test_a_faulty_answer_stops_no_recovery(
         await accepted.accept(SCOPE, 6)
         reader = Reader(faulty, runtime, accepted=accepted)
         acting = Publisher(faulty, reader, runtime), LiveTree(faulty, reader, runtime)
-        told = await Recoverer(faulty, reader, *acting).recover(SCOPE, Wish(), "ann", "why")
+        report = await Recoverer(faulty, reader, *acting).recover(SCOPE, Wish(), "ann", "why")
         await faulty.arrive()
         pointer = await check(store, runtime)
-        assert told.recovered is not None
-        assert pointer.write_id == told.recovered.pointer.write_id
+        assert report.recovered is not None
+        assert pointer.write_id == report.recovered.pointer.write_id
 
     asyncio.run(play())
 
@@ -1169,12 +1174,12 @@ async def test_a_committed_recovery_is_reported_although_the_live_tree_cannot_fo
 ) -> None:
     await grown(store, runtime)
     await remove(store, POINTER)
-    told = await recover(
+    report = await recover(
         FaultyStore(store, {layout.MARKER: [Fault.REFUSED]}), runtime, live="state-1"
     )
-    assert told.recovered is not None
-    assert isinstance(told.live_tree, Unfinished)
-    assert (await Bucket(store, runtime).pointer()) == told.recovered.pointer
+    assert report.recovered is not None
+    assert isinstance(report.live_tree, Unfinished)
+    assert (await Bucket(store, runtime).pointer()) == report.recovered.pointer
 
 
 @in_loop
@@ -1266,13 +1271,13 @@ async def test_an_object_that_the_store_reports_as_damaged_stops_no_recovery(
             raise ObjectDamaged(f"{key} is damaged: checksum")
 
     rotten = Bucket(FaultyStore(store, before=before), runtime)
-    wish = Wish("state-1") if damaged.startswith("state-2") else Wish()
-    told = await Recoverer(rotten.store, rotten.reader, rotten.publisher, rotten.live_tree).preview(
-        SCOPE, wish, "ann", "bytes rot"
-    )
+    options = Wish("state-1") if damaged.startswith("state-2") else Wish()
+    report = await Recoverer(
+        rotten.store, rotten.reader, rotten.publisher, rotten.live_tree
+    ).preview(SCOPE, options, "ann", "bytes rot")
 
     assert asked
-    whys = [told.damage or "", *(item.why for item in told.remains.damaged)]
+    whys = [report.damage or "", *(item.why for item in report.remains.damaged)]
     if not damaged.startswith(("history", "docker")):
         assert any("is damaged: checksum" in why for why in whys)
         assert not any("is gone" in why for why in whys)

@@ -118,12 +118,12 @@ def test_the_record_of_an_earlier_recovery_counts_without_other_evidence() -> No
         "at": AT,
     }
     held = {"by": "bob", "reason": "wait", "at": AT}
-    told = entry(
+    recorded = entry(
         7,
         kind="recover",
         change={"quarantined": [rejected, "?"], "pinned": [str(ONE.id)], "hold": held},
     )
-    pointer = recovered(remains(ONE, TWO, entries=(told,))).pointer
+    pointer = recovered(remains(ONE, TWO, entries=(recorded,))).pointer
     assert [quarantine.reason for quarantine in pointer.quarantined] == ["bad"]
     assert [publication.state for publication in pointer.retained if publication.pinned] == [
         "state-1"
@@ -137,7 +137,7 @@ def test_the_record_of_an_earlier_recovery_counts_without_other_evidence() -> No
 
 
 def test_malformed_changes_are_skipped() -> None:
-    odd = [
+    malformed = [
         entry(number, change=change)
         for number, change in enumerate(
             (
@@ -151,7 +151,7 @@ def test_malformed_changes_are_skipped() -> None:
             1,
         )
     ]
-    pointer = recovered(remains(ONE, entries=tuple(odd)), Wish(hold=False)).pointer
+    pointer = recovered(remains(ONE, entries=tuple(malformed)), Wish(hold=False)).pointer
     assert (pointer.hold, pointer.quarantined, live(pointer)) == (None, (), "state-1")
 
 
@@ -171,8 +171,8 @@ def test_an_explicit_state_with_a_lower_revision_than_an_earlier_one_was_late() 
 
 
 def test_the_record_of_an_older_pointer_about_a_publication_counts() -> None:
-    told = ONE.model_copy(update={"late": True, "superseded_at": AT})
-    old = published(TWO).model_copy(update={"retained": (told, TWO)})
+    recorded = ONE.model_copy(update={"late": True, "superseded_at": AT})
+    old = published(TWO).model_copy(update={"retained": (recorded, TWO)})
     pointer = recovered(remains(ONE, TWO, pointer=old, traces={"marker": 5})).pointer
     assert (pointer.retained[0].late, pointer.retained[0].superseded_at) == (True, AT)
     assert (desired(pointer), pointer.history[-1].published) == ("state-2", ())
@@ -183,14 +183,14 @@ def test_an_older_pointer_does_not_verify_another_manifest() -> None:
     other = ONE.model_copy(update={"manifest_sha256": "f" * 64})
     pointer = recovered(remains(other, pointer=old, traces={"marker": 5})).pointer
     assert [publication.manifest_sha256 for publication in pointer.retained] == ["f" * 64]
-    mended = recovered(remains(other, TWO, pointer=published(TWO, ONE)))
-    assert [publication.state for publication in mended.pointer.retained] == ["state-2"]
-    assert any("restore their objects before you recover" in line for line in mended.unknown)
+    repaired = recovered(remains(other, TWO, pointer=published(TWO, ONE)))
+    assert [publication.state for publication in repaired.pointer.retained] == ["state-2"]
+    assert any("restore their objects before you recover" in line for line in repaired.unknown)
 
 
 def test_the_newer_of_live_tree_and_history_decides_what_was_live() -> None:
-    told = entry(5, live=str(ONE.id), desired=str(TWO.id), published=[str(ONE.id), str(TWO.id)])
-    left = remains(ONE, TWO, entries=(told,), tree=TWO.id, chunked=5, previous_chunk=OLDER)
+    recorded = entry(5, live=str(ONE.id), desired=str(TWO.id), published=[str(ONE.id), str(TWO.id)])
+    left = remains(ONE, TWO, entries=(recorded,), tree=TWO.id, chunked=5, previous_chunk=OLDER)
     assert live(recovered(replace(left, tree_sequence=4)).pointer) == "state-1"
     assert live(recovered(replace(left, tree_sequence=6)).pointer) == "state-2"
     gone = replace(left, tree_sequence=6, tree=PublicationId(state="gone", attempt="x"))
@@ -198,20 +198,23 @@ def test_the_newer_of_live_tree_and_history_decides_what_was_live() -> None:
 
 
 def test_desired_is_the_newest_unrecorded_state_or_that_of_the_last_change() -> None:
-    told = entry(5, live=str(ONE.id), desired=str(ONE.id), published=[str(ONE.id), str(TWO.id)])
-    assert desired(recovered(remains(ONE, TWO, entries=(told,))).pointer) == "state-1"
-    assert desired(recovered(remains(ONE, TWO, THREE, entries=(told,))).pointer) == "state-3"
-    assert desired(recovered(remains(TWO, entries=(told,))).pointer) == "state-2"
+    recorded = entry(5, live=str(ONE.id), desired=str(ONE.id), published=[str(ONE.id), str(TWO.id)])
+    assert desired(recovered(remains(ONE, TWO, entries=(recorded,))).pointer) == "state-1"
+    assert desired(recovered(remains(ONE, TWO, THREE, entries=(recorded,))).pointer) == "state-3"
+    assert desired(recovered(remains(TWO, entries=(recorded,))).pointer) == "state-2"
 
 
 def test_a_retired_scope_stays_retired_unless_a_state_is_newer_or_requested() -> None:
-    told = entry(5, kind="retire", published=[str(ONE.id)], **NEVER)
-    pointer = recovered(remains(ONE, entries=(told,), tree=ONE.id, tree_sequence=4)).pointer
+    recorded = entry(5, kind="retire", published=[str(ONE.id)], **NEVER)
+    pointer = recovered(remains(ONE, entries=(recorded,), tree=ONE.id, tree_sequence=4)).pointer
     assert (live(pointer), desired(pointer), pointer.hold) == (None, None, None)
-    assert live(recovered(remains(ONE, TWO, entries=(told,))).pointer) == "state-2"
-    assert live(recovered(remains(ONE, entries=(told,)), Wish(live="state-1")).pointer) == "state-1"
+    assert live(recovered(remains(ONE, TWO, entries=(recorded,))).pointer) == "state-2"
     assert (
-        live(recovered(remains(ONE, entries=(told,), tree=ONE.id, tree_sequence=6)).pointer)
+        live(recovered(remains(ONE, entries=(recorded,)), Wish(live="state-1")).pointer)
+        == "state-1"
+    )
+    assert (
+        live(recovered(remains(ONE, entries=(recorded,), tree=ONE.id, tree_sequence=6)).pointer)
         == "state-1"
     )
 
@@ -374,8 +377,8 @@ def test_events_of_explicit_and_committed_states_are_recognised_from_any_source(
     last = Found(derived(2, 2, composition="b"), (event(3, 10, "kafka:c/t/2"),))
     left = Remains(SCOPE, had_pointer=True, found=(first, committed, last))
     assert sorted(folded(recovered(left).pointer)) == [1, 3]
-    told = entry(5, kind="publish", published=[str(committed.publication.id)])
-    assert sorted(folded(recovered(replace(left, entries=(told,))).pointer)) == [1, 2, 3]
+    recorded = entry(5, kind="publish", published=[str(committed.publication.id)])
+    assert sorted(folded(recovered(replace(left, entries=(recorded,))).pointer)) == [1, 2, 3]
 
 
 def test_an_event_below_a_passed_position_is_not_reported_as_waiting() -> None:
@@ -400,24 +403,26 @@ def test_the_revisions_of_an_older_pointer_count_without_other_evidence() -> Non
 
 def test_a_state_that_lost_its_race_does_not_become_desired() -> None:
     lost = derived(1, composition="a").model_copy(update={"at": "2026-01-09T00:00:00.000Z"})
-    told = entry(5, live=str(TWO.id), desired=str(TWO.id), published=[str(ONE.id), str(TWO.id)])
-    assert desired(recovered(remains(ONE, TWO, lost, entries=(told,))).pointer) == "state-2"
+    recorded = entry(5, live=str(TWO.id), desired=str(TWO.id), published=[str(ONE.id), str(TWO.id)])
+    assert desired(recovered(remains(ONE, TWO, lost, entries=(recorded,))).pointer) == "state-2"
     assert desired(recovered(remains(ONE, TWO, lost)).pointer) == "state-2"
-    gone = told.model_copy(update={"desired": "gone@x"})
+    gone = recorded.model_copy(update={"desired": "gone@x"})
     assert desired(recovered(remains(ONE, TWO, lost, entries=(gone,))).pointer) == "state-2"
     won, rival = derived(1, 2, composition="b"), derived(1, 2, composition="c")
     moved = entry(6, live=str(won.id), desired=str(won.id), published=[str(won.id)])
-    assert desired(recovered(remains(TWO, won, rival, entries=(told, moved))).pointer) == won.state
+    assert (
+        desired(recovered(remains(TWO, won, rival, entries=(recorded, moved))).pointer) == won.state
+    )
     retired = entry(5, kind="retire", published=[str(TWO.id)])
     assert desired(recovered(remains(TWO, lost, entries=(retired,))).pointer) is None
 
 
 def test_a_republished_desired_state_after_the_last_known_change_is_desired() -> None:
-    anew = TWO.model_copy(update={"attempt": "anew", "at": "2026-01-09T00:00:00.000Z"})
-    told = entry(5, live=str(ONE.id), desired=str(TWO.id), published=[str(ONE.id), str(TWO.id)])
-    pointer = recovered(remains(ONE, TWO, anew, entries=(told,))).pointer
+    republished = TWO.model_copy(update={"attempt": "anew", "at": "2026-01-09T00:00:00.000Z"})
+    recorded = entry(5, live=str(ONE.id), desired=str(TWO.id), published=[str(ONE.id), str(TWO.id)])
+    pointer = recovered(remains(ONE, TWO, republished, entries=(recorded,))).pointer
     assert pointer.desired is not None
-    assert pointer.desired.id == anew.id
+    assert pointer.desired.id == republished.id
 
 
 def test_a_pointer_behind_a_trace_keeps_its_unknown_fields() -> None:
@@ -487,9 +492,9 @@ def test_in_a_repaired_pointer_without_a_hold_desired_is_live() -> None:
     pointer = lifted.model_copy(
         update={"live": ONE, "desired": THREE, "retained": (ONE, TWO, THREE), "hold": None}
     )
-    mended = recovered(remains(ONE, TWO, pointer=pointer), Wish(hold=False)).pointer
-    assert (live(mended), desired(mended)) == ("state-1", "state-2")
-    assert mended.hold is not None
+    repaired = recovered(remains(ONE, TWO, pointer=pointer), Wish(hold=False)).pointer
+    assert (live(repaired), desired(repaired)) == ("state-1", "state-2")
+    assert repaired.hold is not None
 
 
 def test_an_adopted_upload_that_is_not_late_is_desired() -> None:
@@ -567,9 +572,9 @@ def test_a_recovery_stops_if_the_state_that_must_be_live_is_unreadable(left: Rem
 
 
 def test_a_retired_scope_stays_retired_though_its_last_state_cannot_be_read() -> None:
-    told = entry(5, kind="retire", published=[str(TWO.id)], **NEVER)
+    recorded = entry(5, kind="retire", published=[str(TWO.id)], **NEVER)
     pointer = recovered(
-        remains(entries=(told,), tree=TWO.id, tree_sequence=4, unreadable=(HIDDEN,))
+        remains(entries=(recorded,), tree=TWO.id, tree_sequence=4, unreadable=(HIDDEN,))
     ).pointer
     assert (live(pointer), desired(pointer)) == (None, None)
 
@@ -607,19 +612,21 @@ def test_of_uploads_with_one_id_or_revision_the_recorded_one_is_retained() -> No
 
 
 def test_committed_publications_take_precedence_over_adopted_ones() -> None:
-    told = (
+    recorded = (
         entry(5, kind="publish", published=[str(LEFT.id)]),
         entry(6, kind="recover", published=[str(RIGHT.id)], live=str(RIGHT.id)),
     )
-    assert retained(recovered(remains(LEFT, RIGHT, entries=told)).pointer) == [str(LEFT.id)]
-    assert retained(recovered(remains(LEFT, RIGHT, entries=told[1:])).pointer) == [str(RIGHT.id)]
+    assert retained(recovered(remains(LEFT, RIGHT, entries=recorded)).pointer) == [str(LEFT.id)]
+    assert retained(recovered(remains(LEFT, RIGHT, entries=recorded[1:])).pointer) == [
+        str(RIGHT.id)
+    ]
 
 
 def test_a_recorded_damaged_publication_has_the_committed_composition() -> None:
     damaged = Damaged(RIGHT.id, "cut off", RIGHT.revision, (), RIGHT.composition_digest, "explicit")
     again = RIGHT.model_copy(update={"attempt": "again"})
-    told = entry(5, kind="publish", published=[str(RIGHT.id)])
-    pointer = recovered(remains(LEFT, again, entries=(told,), damaged=(damaged,))).pointer
+    recorded = entry(5, kind="publish", published=[str(RIGHT.id)])
+    pointer = recovered(remains(LEFT, again, entries=(recorded,), damaged=(damaged,))).pointer
     assert retained(pointer) == [str(again.id)]
     unnamed = recovered(remains(LEFT, damaged=(damaged,))).pointer
     assert retained(unnamed) == [str(LEFT.id)], (
@@ -714,20 +721,22 @@ def test_a_history_is_cut_off_only_where_the_chain_of_the_pointer_is_broken() ->
 
 
 def test_ids_used_in_a_cut_off_history_stay_used() -> None:
-    told = entry(1, kind="gc", change={"used": {"old": [3, "c" * 64]}})
+    recorded = entry(1, kind="gc", change={"used": {"old": [3, "c" * 64]}})
     broken = remains(
-        TWO, pointer=published(ONE).model_copy(update={"previous_chunk": OLDER}), entries=(told,)
+        TWO,
+        pointer=published(ONE).model_copy(update={"previous_chunk": OLDER}),
+        entries=(recorded,),
     )
-    mended = recovered(replace(broken, chain_holds=False)).pointer
-    assert set(protocol.used_up(mended.history)) == {
+    repaired = recovered(replace(broken, chain_holds=False)).pointer
+    assert set(protocol.used_up(repaired.history)) == {
         ("old", 3, "c" * 64),
         ("state-1", 1, ONE.composition_digest),
     }
     many = tuple(entry(number) for number in range(2, MOST_HISTORY + 9))
-    rebuilt = recovered(remains(TWO, entries=(told, *many))).pointer
+    rebuilt = recovered(remains(TWO, entries=(recorded, *many))).pointer
     assert list(protocol.used_up(rebuilt.history)) == [("old", 3, "c" * 64)]
     reached = recovered(
-        remains(TWO, entries=(told, *many), previous_chunk=OLDER, chunked=100)
+        remains(TWO, entries=(recorded, *many), previous_chunk=OLDER, chunked=100)
     ).pointer
     assert list(protocol.used_up(reached.history)) == [], "the chunks tell"
 

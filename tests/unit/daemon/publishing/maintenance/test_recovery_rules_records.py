@@ -83,8 +83,8 @@ def test_of_a_long_history_the_newest_changes_are_kept() -> None:
 
 
 def test_unrecorded_publications_are_recorded_as_published_by_the_recovery() -> None:
-    told = entry(5, published=[str(ONE.id)], live=str(ONE.id), desired=str(ONE.id))
-    found = recovered(remains(ONE, TWO, entries=(told,)))
+    recorded = entry(5, published=[str(ONE.id)], live=str(ONE.id), desired=str(ONE.id))
+    found = recovered(remains(ONE, TWO, entries=(recorded,)))
 
     assert found.pointer.history[-1].published == (str(TWO.id),)
     assert f"whether these were ever committed, and in which order: {TWO.id}" in found.unknown
@@ -101,9 +101,12 @@ def test_a_recovery_reports_how_far_above_the_traces_it_went() -> None:
 
 
 def test_a_recovery_reports_that_a_scope_stays_retired() -> None:
-    told = entry(5, kind="retire", published=[str(ONE.id)], live=None, desired=None)
+    recorded = entry(5, kind="retire", published=[str(ONE.id)], live=None, desired=None)
 
-    assert "live: nothing (the scope stays retired)" in recovered(remains(ONE, entries=(told,))).did
+    assert (
+        "live: nothing (the scope stays retired)"
+        in recovered(remains(ONE, entries=(recorded,))).did
+    )
 
 
 def test_a_repaired_pointer_repeats_no_entry_of_its_chunks() -> None:
@@ -128,10 +131,10 @@ def test_a_repaired_pointer_is_held_only_if_another_state_is_live_now() -> None:
 
 def test_a_retired_scope_without_its_states_is_repaired_and_stays_retired() -> None:
     retired = protocol.retire(published(ONE, TWO), writing(3))
-    mended = recovered(remains(TWO, pointer=retired)).pointer
+    repaired = recovered(remains(TWO, pointer=retired)).pointer
 
-    assert (mended.live, mended.desired) == (None, None)
-    assert [publication.id for publication in mended.retained] == [TWO.id]
+    assert (repaired.live, repaired.desired) == (None, None)
+    assert [publication.id for publication in repaired.retained] == [TWO.id]
 
 
 def test_an_adopted_upload_below_the_highest_revision_was_late() -> None:
@@ -243,9 +246,9 @@ def test_a_name_that_fits_uploads_with_different_compositions_is_refused_with_al
 
 def test_publications_that_a_change_released_or_dropped_are_not_retained() -> None:
     for name in ("released", "dropped"):
-        told = entry(5, kind="gc", change={name: [str(ONE.id)]})
+        recorded = entry(5, kind="gc", change={name: [str(ONE.id)]})
 
-        assert kept(recovered(remains(ONE, TWO, entries=(told,))).pointer) == [TWO.attempt]
+        assert kept(recovered(remains(ONE, TWO, entries=(recorded,))).pointer) == [TWO.attempt]
 
 
 def test_publications_are_retained_in_the_order_in_which_they_were_committed() -> None:
@@ -279,14 +282,14 @@ def test_pins_of_an_older_pointer_are_kept_and_nothing_else_is_pinned() -> None:
 
 def test_a_recovery_counts_at_least_one_change_for_each_upload() -> None:
     gone = recovery_rules.Damaged(LEFT.id, "cut off")
-    told = recovered(remains(ONE, TWO, traces={"marker": 1}, damaged=(gone,)))
+    recorded = recovered(remains(ONE, TWO, traces={"marker": 1}, damaged=(gone,)))
 
-    assert told.pointer.sequence == 3 + MOST_HISTORY + 1
+    assert recorded.pointer.sequence == 3 + MOST_HISTORY + 1
 
 
 def test_a_recovery_reports_what_is_live_and_why() -> None:
-    told = entry(5, published=[str(ONE.id), str(TWO.id)], live=str(ONE.id), desired=str(TWO.id))
-    left = remains(ONE, TWO, entries=(told,), tree=TWO.id)
+    recorded = entry(5, published=[str(ONE.id), str(TWO.id)], live=str(ONE.id), desired=str(TWO.id))
+    left = remains(ONE, TWO, entries=(recorded,), tree=TWO.id)
     held = f"held by ann: recovered: why; `rebundle resume {SCOPE}` ends that"
 
     for sequence, live in (
@@ -309,8 +312,8 @@ def test_without_evidence_of_live_the_newest_explicit_state_is_live() -> None:
 
 
 def test_a_scope_stays_retired_although_its_live_tree_followed_that_change() -> None:
-    told = entry(5, kind="retire", published=[str(ONE.id)])
-    pointer = recovered(remains(ONE, entries=(told,), tree=ONE.id, tree_sequence=5)).pointer
+    recorded = entry(5, kind="retire", published=[str(ONE.id)])
+    pointer = recovered(remains(ONE, entries=(recorded,), tree=ONE.id, tree_sequence=5)).pointer
 
     assert (pointer.live, pointer.desired) == (None, None)
 

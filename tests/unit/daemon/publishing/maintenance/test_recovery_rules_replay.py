@@ -75,25 +75,25 @@ def test_a_manifest_gives_a_recovery_the_same_record_as_the_publisher_gave_the_p
 
 
 def test_a_repaired_pointer_reports_what_it_left_out_and_keeps_the_rest() -> None:
-    mended = recovered(ONE, THREE, pointer=published(ONE, TWO, THREE))
+    repaired = recovered(ONE, THREE, pointer=published(ONE, TWO, THREE))
 
-    assert mended.did[0].startswith("left out, because missing or damaged: state-2@")
-    assert not any("cut the history off" in line for line in mended.did)
-    assert (mended.pointer.live, mended.pointer.desired) == (
-        mended.pointer.desired,
-        mended.pointer.live,
+    assert repaired.did[0].startswith("left out, because missing or damaged: state-2@")
+    assert not any("cut the history off" in line for line in repaired.did)
+    assert (repaired.pointer.live, repaired.pointer.desired) == (
+        repaired.pointer.desired,
+        repaired.pointer.live,
     )
-    assert mended.pointer.live is not None
-    assert mended.pointer.live.id == THREE.id
-    assert any("live as it was" in line for line in mended.did)
+    assert repaired.pointer.live is not None
+    assert repaired.pointer.live.id == THREE.id
+    assert any("live as it was" in line for line in repaired.did)
 
 
 def test_a_repaired_pointer_without_its_live_and_desired_states_uses_the_newest_whole_one() -> None:
-    mended = recovered(ONE, TWO, pointer=published(ONE, TWO, THREE)).pointer
+    repaired = recovered(ONE, TWO, pointer=published(ONE, TWO, THREE)).pointer
 
-    assert mended.live is not None
-    assert mended.desired is not None
-    assert (mended.live.id, mended.desired.id) == (TWO.id, TWO.id)
+    assert repaired.live is not None
+    assert repaired.desired is not None
+    assert (repaired.live.id, repaired.desired.id) == (TWO.id, TWO.id)
 
 
 def test_a_history_without_its_chunks_is_cut_off_and_reported() -> None:

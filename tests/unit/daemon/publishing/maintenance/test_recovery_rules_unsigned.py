@@ -99,29 +99,33 @@ def test_an_unsigned_change_lifts_no_restriction() -> None:
 
 
 def test_malformed_unsigned_changes_are_skipped() -> None:
-    odd = (entry(901, quarantine=7), entry(902, quarantined="x"), entry(903, quarantined=["?", 3]))
+    malformed = (
+        entry(901, quarantine=7),
+        entry(902, quarantined="x"),
+        entry(903, quarantined=["?", 3]),
+    )
 
-    assert rejections(recovered(Unsigned(entries=odd)).pointer) == {}
+    assert rejections(recovered(Unsigned(entries=malformed)).pointer) == {}
 
 
 def test_without_a_signed_pointer_a_quarantine_keeps_a_state_from_going_live() -> None:
     unsigned = Unsigned(entries=quarantined(THREE, None))
-    told = recovered(unsigned, pointer=None)
+    recorded = recovered(unsigned, pointer=None)
 
-    assert rejections(told.pointer) == {THREE.composition_digest: "bad"}
-    assert live(told.pointer) == "state-2"
-    assert told.unknown[2] == COMPARE + "Compare it with what runs"
+    assert rejections(recorded.pointer) == {THREE.composition_digest: "bad"}
+    assert live(recorded.pointer) == "state-2"
+    assert recorded.unknown[2] == COMPARE + "Compare it with what runs"
 
 
 def test_holds_and_quarantines_of_a_pointer_without_a_valid_signature_stay() -> None:
     doubted = published(ONE).model_copy(
         update={"quarantined": (rejected(TWO), rejected()), "hold": HELD}
     )
-    told = recovered(Unsigned(pointer=doubted), pointer=None, live="state-1")
+    recorded = recovered(Unsigned(pointer=doubted), pointer=None, live="state-1")
 
-    assert rejections(told.pointer) == {TWO.composition_digest: "bad", ABSENT: "bad"}
-    assert told.pointer.hold == HELD
-    assert told.unknown[0] == (
+    assert rejections(recorded.pointer) == {TWO.composition_digest: "bad", ABSENT: "bad"}
+    assert recorded.pointer.hold == HELD
+    assert recorded.unknown[0] == (
         "holds, quarantines, pins and their ends: none is known but those of the pointer whose signature does not count"
     )
 
@@ -165,16 +169,16 @@ def test_a_state_that_only_the_marker_names_is_reported_with_the_command_that_ad
 
 def test_signatures_are_not_mentioned_if_everything_is_signed_or_no_policy_requires_them() -> None:
     for unsigned in (Unsigned(), None):
-        told = recovered(unsigned, ONE, TWO)
+        recorded = recovered(unsigned, ONE, TWO)
 
-        assert told.unknown == (
+        assert recorded.unknown == (
             "holds, quarantines, pins and their ends: none is known after sequence 2",
             "events that settled without a publication of their own may be folded again if they are sent again",
         )
 
 
 def test_nothing_is_known_where_no_change_and_no_pointer_is_left() -> None:
-    told = recovered(None, ONE, pointer=None, tree=PublicationId(state="gone", attempt="x"))
+    recorded = recovered(None, ONE, pointer=None, tree=PublicationId(state="gone", attempt="x"))
 
-    assert told.unknown[0] == "holds, quarantines, pins and their ends: none is known at all"
-    assert told.unknown[2] == f"whether these were ever committed, and in which order: {ONE.id}"
+    assert recorded.unknown[0] == "holds, quarantines, pins and their ends: none is known at all"
+    assert recorded.unknown[2] == f"whether these were ever committed, and in which order: {ONE.id}"

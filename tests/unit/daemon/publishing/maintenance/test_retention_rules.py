@@ -42,7 +42,7 @@ def published_daily(count: int) -> Pointer:
     return pointer
 
 
-def judged(pointer: Pointer, policy: Policy = TWO_NEWEST) -> dict[str, str]:
+def decisions(pointer: Pointer, policy: Policy = TWO_NEWEST) -> dict[str, str]:
     """Why each state stays; what goes is marked."""
     verdicts = retention_rules.retention_of(pointer, policy, NOW)
     return {
@@ -52,7 +52,7 @@ def judged(pointer: Pointer, policy: Policy = TWO_NEWEST) -> dict[str, str]:
 
 
 def test_the_newest_by_commit_order_and_the_recently_superseded_stay() -> None:
-    why = judged(published_daily(33))
+    why = decisions(published_daily(33))
     assert [state for state, told in why.items() if told.startswith("goes")] == [
         "state-1",
         "state-2",
@@ -70,7 +70,7 @@ def test_live_desired_and_pinned_stay_at_any_age() -> None:
     pointer = protocol.publish(
         pointer, write(63, 0), [make_publication(f"late-{n}", 1, late=True) for n in range(3)]
     )
-    why = judged(pointer)
+    why = decisions(pointer)
     assert (why["state-1"], why["state-2"], why["state-60"]) == ("live", "pinned", "desired")
 
 
@@ -78,17 +78,21 @@ def test_with_zero_days_a_slightly_future_time_counts_as_superseded() -> None:
     pointer = protocol.publish(
         published_daily(2), write(3, -0.00001), [make_publication("state-3", 3)]
     )
-    assert judged(pointer, Policy(newest=1, days=0))["state-2"].startswith(
+    assert decisions(pointer, Policy(newest=1, days=0))["state-2"].startswith(
         "goes: superseded 0 days ago"
     )
-    assert judged(pointer, Policy(newest=1, days=1))["state-2"] == "superseded less than 1 days ago"
+    assert (
+        decisions(pointer, Policy(newest=1, days=1))["state-2"] == "superseded less than 1 days ago"
+    )
 
 
 def test_a_publication_without_a_known_time_stays() -> None:
     pointer = published_daily(60)
     for unknown in (None, "yesterday", "2020-01-01T00:00:00"):
-        odd = pointer.retained[0].model_copy(update={"superseded_at": unknown})
-        why = judged(pointer.model_copy(update={"retained": (odd, *pointer.retained[1:])}))
+        without_time = pointer.retained[0].model_copy(update={"superseded_at": unknown})
+        why = decisions(
+            pointer.model_copy(update={"retained": (without_time, *pointer.retained[1:])})
+        )
         assert why["state-1"] == "nothing tells since when it is superseded"
 
 
@@ -139,7 +143,7 @@ def test_keys_of_no_publication_are_unknown() -> None:
     assert list(strays) == [f"{SCOPE}/{key}" for key in keys]
 
 
-def doom(
+def verdicts_on(
     *stored: Folder, retained: tuple[Publication, ...] = (), entries: tuple[HistoryEntry, ...] = ()
 ) -> list[tuple[str, str]]:
     verdicts = retention_rules.plan_deletions(
@@ -155,32 +159,36 @@ def doom(
 
 
 def test_retained_publications_are_not_considered() -> None:
-    assert doom(folder("s1"), retained=(make_publication("s1", attempt=ATTEMPT),)) == []
+    assert verdicts_on(folder("s1"), retained=(make_publication("s1", attempt=ATTEMPT),)) == []
     assert (
-        len(doom(folder("s1", attempt=OTHER), retained=(make_publication("s1", attempt=ATTEMPT),)))
+        len(
+            verdicts_on(
+                folder("s1", attempt=OTHER), retained=(make_publication("s1", attempt=ATTEMPT),)
+            )
+        )
         == 1
     )
 
 
 def test_unreferenced_objects_are_deleted_after_the_grace() -> None:
-    assert doom(folder("s1", days=1.01)) == [("Deletable", "no pointer names it")]
-    [(verdict, why)] = doom(folder("s1", days=1))
+    assert verdicts_on(folder("s1", days=1.01)) == [("Deletable", "no pointer names it")]
+    [(verdict, why)] = verdicts_on(folder("s1", days=1))
     assert (verdict, why) == ("Deletable", "no pointer names it")
-    [(verdict, why)] = doom(folder("s1", days=0.99))
+    [(verdict, why)] = verdicts_on(folder("s1", days=0.99))
     assert verdict == "NotYetDeletable"
     assert "24 hours" in why
 
 
 def test_the_grace_counts_from_the_youngest_object() -> None:
     young = listed(f"states/s1/{ATTEMPT}/manifest.json", days=0.1)
-    [(verdict, _)] = doom(
+    [(verdict, _)] = verdicts_on(
         Folder(PublicationId(state="s1", attempt=ATTEMPT), (*folder("s1", days=9).objects, young))
     )
     assert verdict == "NotYetDeletable"
 
 
 def test_released_publications_are_deleted_with_their_reason() -> None:
-    assert doom(folder("let-go")) == [("Deletable", "old")]
+    assert verdicts_on(folder("let-go")) == [("Deletable", "old")]
 
 
 def drop(name: object, days: float) -> HistoryEntry:
@@ -196,20 +204,20 @@ def drop(name: object, days: float) -> HistoryEntry:
 
 def test_publications_dropped_from_a_full_pointer_stay_seven_days() -> None:
     name = f"s1@{ATTEMPT}"
-    [(verdict, why)] = doom(folder("s1", days=50), entries=(drop([name], 6.9),))
+    [(verdict, why)] = verdicts_on(folder("s1", days=50), entries=(drop([name], 6.9),))
     assert (verdict, "7 days" in why) == ("NotYetDeletable", True)
     for days in (7, 7.1):
-        assert doom(folder("s1", days=50), entries=(drop([name], days),)) == [
+        assert verdicts_on(folder("s1", days=50), entries=(drop([name], days),)) == [
             ("Deletable", "the pointer had no more room for it")
         ]
-    assert doom(folder("s1", days=50, attempt=OTHER), entries=(drop([name], 1),)) == [
+    assert verdicts_on(folder("s1", days=50, attempt=OTHER), entries=(drop([name], 1),)) == [
         ("Deletable", "no pointer names it")
     ]
 
 
 def test_a_malformed_change_retains_nothing() -> None:
     assert (
-        doom(folder("s1"), entries=(drop("s1", 1), drop(None, 1), drop([7], 1)))[0][0]
+        verdicts_on(folder("s1"), entries=(drop("s1", 1), drop(None, 1), drop([7], 1)))[0][0]
         == "Deletable"
     )
 

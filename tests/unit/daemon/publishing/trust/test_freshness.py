@@ -16,20 +16,20 @@ NOW = InlineRuntime().now()
 LIFETIME = timedelta(minutes=10)
 
 
-def said(*, minutes: float = 5, sequence: int = 3, body: bytes = b"pointer") -> Freshness:
+def make_freshness(*, minutes: float = 5, sequence: int = 3, body: bytes = b"pointer") -> Freshness:
     return Freshness.of(SCOPE, sequence, body, NOW + timedelta(minutes=minutes))
 
 
 def document() -> dict[str, Any]:
-    return json.loads(said().signed_part())
+    return json.loads(make_freshness().signed_part())
 
 
 def test_a_signed_freshness_round_trips() -> None:
-    assert Freshness.parse(document(), SCOPE) == said()
+    assert Freshness.parse(document(), SCOPE) == make_freshness()
 
 
 @pytest.mark.parametrize(
-    ("signed", "words"),
+    ("signed", "message"),
     [
         (None, "cannot be read: the document: must be a valid dictionary"),
         ([], "cannot be read: the document: must be a valid dictionary"),
@@ -56,8 +56,8 @@ def test_a_signed_freshness_round_trips() -> None:
         (document() | {"scope": "another/scope"}, "is the one of another/scope"),
     ],
 )
-def test_an_invalid_freshness_is_refused(signed: object, words: str) -> None:
-    with pytest.raises(VerificationFailed, match=words):
+def test_an_invalid_freshness_is_refused(signed: object, message: str) -> None:
+    with pytest.raises(VerificationFailed, match=message):
         Freshness.parse(signed, SCOPE)
 
 
@@ -67,23 +67,23 @@ def test_a_freshness_of_another_scope_is_refused() -> None:
 
 
 def test_the_named_pointer_and_any_newer_one_are_fresh() -> None:
-    said().check(b"pointer", 3, NOW)
-    said().check(b"a newer one", 4, NOW)
+    make_freshness().check(b"pointer", 3, NOW)
+    make_freshness().check(b"a newer one", 4, NOW)
     with pytest.raises(VerificationFailed, match="is not the one that"):
-        said().check(b"another", 3, NOW)
+        make_freshness().check(b"another", 3, NOW)
     with pytest.raises(SequenceWentBack, match="is at 2, and the newest one was 3"):
-        said().check(b"older", 2, NOW)
+        make_freshness().check(b"older", 2, NOW)
 
 
 def test_an_expired_freshness_proves_nothing_and_still_reveals_an_older_pointer() -> None:
-    said(minutes=1).check(b"pointer", 3, NOW + timedelta(seconds=59))
+    make_freshness(minutes=1).check(b"pointer", 3, NOW + timedelta(seconds=59))
     with pytest.raises(VerificationFailed, match="expired at"):
-        said(minutes=1).check(b"pointer", 3, NOW + timedelta(seconds=60))
+        make_freshness(minutes=1).check(b"pointer", 3, NOW + timedelta(seconds=60))
     with pytest.raises(SequenceWentBack):
-        said(minutes=-60).check_not_older(2)
+        make_freshness(minutes=-60).check_not_older(2)
 
 
 def test_a_freshness_is_due_after_half_its_lifetime_or_with_another_pointer() -> None:
-    assert not said(minutes=5).is_due(b"pointer", NOW, LIFETIME)
-    assert said(minutes=4.9).is_due(b"pointer", NOW, LIFETIME)
-    assert said(minutes=9).is_due(b"another", NOW, LIFETIME)
+    assert not make_freshness(minutes=5).is_due(b"pointer", NOW, LIFETIME)
+    assert make_freshness(minutes=4.9).is_due(b"pointer", NOW, LIFETIME)
+    assert make_freshness(minutes=9).is_due(b"another", NOW, LIFETIME)

@@ -67,7 +67,7 @@ def pem(key: Ed25519PrivateKey | ec.EllipticCurvePrivateKey, password: bytes | N
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "expected"),
     [
         ("", "no private key"),
         ("secret-but-no-key", "no private key"),
@@ -78,9 +78,9 @@ def pem(key: Ed25519PrivateKey | ec.EllipticCurvePrivateKey, password: bytes | N
     ids=["empty", "garbage", "passphrase", "ecdsa", "public"],
 )
 def test_a_file_with_anything_else_is_refused_and_not_quoted(
-    tmp_path: Path, text: str, words: str
+    tmp_path: Path, text: str, expected: str
 ) -> None:
-    with pytest.raises(KeyUnusable, match=words) as refusal:
+    with pytest.raises(KeyUnusable, match=expected) as refusal:
         load(key_file(tmp_path, text))
     assert "secret-but" not in str(refusal.value)
 
@@ -104,11 +104,11 @@ def test_other_tools_accept_the_key_and_its_signatures(tmp_path: Path) -> None:
     """securesystemslib is what python-tuf and in-toto verify with."""
     private, public = generate()
     signer = load(key_file(tmp_path, private))
-    theirs = CryptoSigner(serialization.load_pem_private_key(private.encode(), None))
+    other_tool = CryptoSigner(serialization.load_pem_private_key(private.encode(), None))
 
-    assert signer.keyid == theirs.public_key.keyid
-    assert signer.sign(b"message").hex() == theirs.sign(b"message").signature
-    theirs.public_key.verify_signature(
+    assert signer.keyid == other_tool.public_key.keyid
+    assert signer.sign(b"message").hex() == other_tool.sign(b"message").signature
+    other_tool.public_key.verify_signature(
         TheirSignature(public.keyid, signer.sign(b"message").hex()), b"message"
     )
 

@@ -55,8 +55,8 @@ class Key:
         )
 
 
-OURS, OTHER = Key(), Key()
-POLICY = TrustPolicy(keys=(OURS.trusted(),))
+TRUSTED, OTHER = Key(), Key()
+POLICY = TrustPolicy(keys=(TRUSTED.trusted(),))
 
 
 def run(scenario: Callable[[MemoryStore], Any], store: MemoryStore | None = None) -> Any:
@@ -64,7 +64,7 @@ def run(scenario: Callable[[MemoryStore], Any], store: MemoryStore | None = None
 
 
 def signing(store: MemoryStore, *keys: Key, name: str = "writer") -> Bucket:
-    return Bucket(store, InlineRuntime(name), signers=[key.signer for key in keys or (OURS,)])
+    return Bucket(store, InlineRuntime(name), signers=[key.signer for key in keys or (TRUSTED,)])
 
 
 def reading(store: MemoryStore, trust: TrustPolicy = POLICY) -> Bucket:
@@ -86,8 +86,8 @@ async def put(store: MemoryStore, key: str, body: bytes) -> None:
     await store.replace(key, Content(body), (await store.get(key)).version)
 
 
-async def refused(store: MemoryStore, words: str, trust: TrustPolicy = POLICY) -> None:
-    with pytest.raises(VerificationFailed, match=words):
+async def refused(store: MemoryStore, message: str, trust: TrustPolicy = POLICY) -> None:
+    with pytest.raises(VerificationFailed, match=message):
         await read_whole(store, trust)
 
 
@@ -271,13 +271,13 @@ def test_a_manifest_without_a_canonical_form_is_damaged() -> None:
 
 def test_a_signer_without_the_role_stores_nothing() -> None:
     async def scenario(store: MemoryStore) -> None:
-        for trust, words in (
-            (TrustPolicy(keys=(OURS.trusted("pointer"),)), "may not sign as publish"),
-            (TrustPolicy(keys=(OURS.trusted("publish"),)), "may not sign as pointer"),
+        for trust, message in (
+            (TrustPolicy(keys=(TRUSTED.trusted("pointer"),)), "may not sign as publish"),
+            (TrustPolicy(keys=(TRUSTED.trusted("publish"),)), "may not sign as pointer"),
             (TrustPolicy(keys=(OTHER.trusted(),)), "is not in the trust policy"),
         ):
-            writer = Bucket(store, InlineRuntime("writer"), signers=[OURS.signer], trust=trust)
-            with pytest.raises(CannotSign, match=rf"nothing is written.*{words}"):
+            writer = Bucket(store, InlineRuntime("writer"), signers=[TRUSTED.signer], trust=trust)
+            with pytest.raises(CannotSign, match=rf"nothing is written.*{message}"):
                 await writer.publish(make_state(1))
         keyless = Bucket(store, InlineRuntime("keyless"), trust=POLICY)
         with pytest.raises(CannotSign, match="there is no signing key"):
@@ -293,7 +293,7 @@ def test_a_signature_of_another_kind_of_document_is_refused() -> None:
     async def scenario(store: MemoryStore) -> None:
         read = await signing(store).publish(make_state(1))
         wrong = signatures.signed_by(
-            [OURS.signer], signatures.FRESHNESS, pointer.signed_part(read.pointer)
+            [TRUSTED.signer], signatures.FRESHNESS, pointer.signed_part(read.pointer)
         )
         await put(store, layout.pointer(SCOPE), pointer.encode(read.pointer, wrong))
         await refused(store, "does not fit")
@@ -375,7 +375,9 @@ def test_a_document_verified_in_one_scope_proves_nothing_in_another() -> None:
         claim = (await signing(store).pointer()).model_copy(update={"scope": str(elsewhere)})
         made = signatures.signed_by([OTHER.signer], signatures.POINTER, pointer.signed_part(claim))
         await store.create(layout.pointer(elsewhere), Content(pointer.encode(claim, made)))
-        policy = TrustPolicy(keys=(OURS.trusted(), OTHER.trusted("pointer", scopes=("other/*",))))
+        policy = TrustPolicy(
+            keys=(TRUSTED.trusted(), OTHER.trusted("pointer", scopes=("other/*",)))
+        )
         reader = reading(store, policy).reader
         await reader.files(SCOPE, named)
         (claimed,) = (await reader.existing(elsewhere)).pointer.retained
@@ -387,21 +389,21 @@ def test_a_document_verified_in_one_scope_proves_nothing_in_another() -> None:
 
 
 @pytest.mark.parametrize(
-    ("trust", "words"),
+    ("trust", "message"),
     [
         (TrustPolicy(), "is not in the trust policy"),
         (TrustPolicy(keys=(OTHER.trusted(),)), "is not in the trust policy"),
-        (TrustPolicy(keys=(OURS.trusted("publish"),)), "may not sign as pointer"),
-        (TrustPolicy(keys=(OURS.trusted("pointer"),)), "may not sign as publish"),
+        (TrustPolicy(keys=(TRUSTED.trusted("publish"),)), "may not sign as pointer"),
+        (TrustPolicy(keys=(TRUSTED.trusted("pointer"),)), "may not sign as publish"),
         (
-            TrustPolicy(keys=(OURS.trusted(scopes=("other/*",)),)),
+            TrustPolicy(keys=(TRUSTED.trusted(scopes=("other/*",)),)),
             "may not sign as pointer for visual-anomaly/core-versions",
         ),
         (
             TrustPolicy(
-                keys=(OURS.trusted(),),
+                keys=(TRUSTED.trusted(),),
                 revoked=(
-                    Revocation(keyid=OURS.public.keyid, reason="lost laptop", at="2026-01-01"),
+                    Revocation(keyid=TRUSTED.public.keyid, reason="lost laptop", at="2026-01-01"),
                 ),
             ),
             r"was revoked at 2026-01-01 \(lost laptop\)",
@@ -409,23 +411,23 @@ def test_a_document_verified_in_one_scope_proves_nothing_in_another() -> None:
     ],
     ids=["no key", "another key", "publish only", "pointer only", "another scope", "revoked"],
 )
-def test_an_unaccepted_key_is_refused_with_the_reason(trust: TrustPolicy, words: str) -> None:
+def test_an_unaccepted_key_is_refused_with_the_reason(trust: TrustPolicy, message: str) -> None:
     async def scenario(store: MemoryStore) -> None:
         await signing(store).publish(make_state(1))
-        await refused(store, words, trust)
+        await refused(store, message, trust)
 
     run(scenario)
 
 
 def test_two_keys_at_once_let_readers_survive_a_rotation() -> None:
     async def scenario(store: MemoryStore) -> None:
-        await signing(store, OURS).publish(make_state(1))
-        await signing(store, OURS, OTHER, name="both").publish(make_state(2))
-        revoked = Revocation(keyid=OURS.public.keyid, reason="exchanged", at="2026-01-01")
+        await signing(store, TRUSTED).publish(make_state(1))
+        await signing(store, TRUSTED, OTHER, name="both").publish(make_state(2))
+        revoked = Revocation(keyid=TRUSTED.public.keyid, reason="exchanged", at="2026-01-01")
         for trust in (
             POLICY,
             TrustPolicy(keys=(OTHER.trusted(),)),
-            TrustPolicy(keys=(OURS.trusted(), OTHER.trusted()), revoked=(revoked,)),
+            TrustPolicy(keys=(TRUSTED.trusted(), OTHER.trusted()), revoked=(revoked,)),
         ):
             assert (await read_whole(store, trust)).state == "state-2"
 
@@ -454,7 +456,7 @@ def test_a_state_that_readers_refuse_does_not_go_live() -> None:
         await signing(store).publish(make_state(2))
         body = (await store.get(layout.pointer(SCOPE))).body
         operator = Bucket(
-            store, InlineRuntime("operator"), signers=[OURS.signer], trust=POLICY
+            store, InlineRuntime("operator"), signers=[TRUSTED.signer], trust=POLICY
         ).operations
         for act in (operator.preview, operator.carry_out):
             with pytest.raises(VerificationFailed, match=r"state-1.* is not signed"):
@@ -466,11 +468,11 @@ def test_a_state_that_readers_refuse_does_not_go_live() -> None:
 
 # -- freshness
 
-FRESH = TrustPolicy(keys=(OURS.trusted(),), freshness="required")
+FRESH = TrustPolicy(keys=(TRUSTED.trusted(),), freshness="required")
 
 
-async def vouch(
-    store: MemoryStore, sequence: int, body: bytes, *, minutes: int = 5, key: Key = OURS
+async def store_freshness(
+    store: MemoryStore, sequence: int, body: bytes, *, minutes: int = 5, key: Key = TRUSTED
 ) -> None:
     signed = Freshness.of(SCOPE, sequence, body, NOW + timedelta(minutes=minutes)).signed_part()
     made = signatures.signed_by([key.signer], signatures.FRESHNESS, signed)
@@ -490,11 +492,11 @@ def test_freshness_is_required_and_a_newer_pointer_needs_no_new_one() -> None:
         await signing(store).publish(make_state(1))
         old = (await store.get(layout.pointer(SCOPE))).body
         await refused(store, "has no freshness.json", FRESH)
-        await vouch(store, 1, old)
+        await store_freshness(store, 1, old)
         await read_whole(store, FRESH)
         await signing(store, name="again").publish(make_state(2))
         assert (await read_whole(store, FRESH)).state == "state-2"
-        await vouch(store, 2, (await store.get(layout.pointer(SCOPE))).body)
+        await store_freshness(store, 2, (await store.get(layout.pointer(SCOPE))).body)
         await put(store, layout.pointer(SCOPE), old)
         await refused(store, "is at 1, and the newest one was 2", FRESH)
 
@@ -504,7 +506,7 @@ def test_freshness_is_required_and_a_newer_pointer_needs_no_new_one() -> None:
 def test_a_pointer_replaced_and_refreshed_during_a_read_is_fresh() -> None:
     async def scenario(store: MemoryStore) -> None:
         await signing(store).publish(make_state(1))
-        await vouch(store, 1, (await store.get(layout.pointer(SCOPE))).body)
+        await store_freshness(store, 1, (await store.get(layout.pointer(SCOPE))).body)
         reads: list[str] = []
 
         async def go_on(operation: str, key: str) -> None:
@@ -513,7 +515,7 @@ def test_a_pointer_replaced_and_refreshed_during_a_read_is_fresh() -> None:
             if len(reads) == 2:  # between the two objects that a reader compares
                 reads.append("others come between")
                 await signing(store, name="again").publish(make_state(2))
-                await vouch(store, 2, (await store.get(layout.pointer(SCOPE))).body)
+                await store_freshness(store, 2, (await store.get(layout.pointer(SCOPE))).body)
 
         reader = Bucket(
             FaultyStore(store, before=go_on), InlineRuntime("reader"), trust=FRESH
@@ -525,19 +527,19 @@ def test_a_pointer_replaced_and_refreshed_during_a_read_is_fresh() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "message"),
     [
         ({"minutes": 0}, "expired at"),
         ({"key": OTHER}, "not in the trust policy"),
         ({"body": b"another"}, "is not the one that freshness.json names"),
     ],
 )
-def test_a_freshness_of_another_pointer_is_refused(change: dict[str, Any], words: str) -> None:
+def test_a_freshness_of_another_pointer_is_refused(change: dict[str, Any], message: str) -> None:
     async def scenario(store: MemoryStore) -> None:
         await signing(store).publish(make_state(1))
         body = change.pop("body", None) or (await store.get(layout.pointer(SCOPE))).body
-        await vouch(store, 1, body, **change)
-        await refused(store, words, FRESH)
+        await store_freshness(store, 1, body, **change)
+        await refused(store, message, FRESH)
 
     run(scenario)
 
@@ -548,7 +550,7 @@ def test_a_freshness_of_another_pointer_is_refused(change: dict[str, Any], words
 def test_a_policy_round_trips_through_its_file() -> None:
     revoked = Revocation(keyid="0" * 64, reason="r", at="a")
     policy = TrustPolicy(
-        keys=(OURS.trusted(scopes=("a/*",)), OTHER.trusted("pointer")),
+        keys=(TRUSTED.trusted(scopes=("a/*",)), OTHER.trusted("pointer")),
         revoked=(revoked,),
         freshness="required",
     )
@@ -556,7 +558,7 @@ def test_a_policy_round_trips_through_its_file() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "message"),
     [
         (b"", "must be JSON"),
         (b"[]", "whole"),
@@ -570,18 +572,21 @@ def test_a_policy_round_trips_through_its_file() -> None:
             b'{"schema": 1, "keys": [{"keyid": "k", "public": "x", "roles": ["publish"]}]}',
             "no public key",
         ),
-        (json.dumps({"keys": [OURS.trusted().model_dump() | {"roles": []}]}).encode(), "roles"),
+        (json.dumps({"keys": [TRUSTED.trusted().model_dump() | {"roles": []}]}).encode(), "roles"),
         (
-            json.dumps({"keys": [OURS.trusted().model_dump() | {"roles": ["admin"]}]}).encode(),
+            json.dumps({"keys": [TRUSTED.trusted().model_dump() | {"roles": ["admin"]}]}).encode(),
             "roles",
         ),
-        (json.dumps({"keys": [OURS.trusted().model_dump() | {"scopes": []}]}).encode(), "scopes"),
-        (json.dumps({"keys": [OURS.trusted().model_dump() | {"until": "x"}]}).encode(), "until"),
         (
-            json.dumps({"keys": [OURS.trusted().model_dump() | {"keyid": "0" * 64}]}).encode(),
+            json.dumps({"keys": [TRUSTED.trusted().model_dump() | {"scopes": []}]}).encode(),
+            "scopes",
+        ),
+        (json.dumps({"keys": [TRUSTED.trusted().model_dump() | {"until": "x"}]}).encode(), "until"),
+        (
+            json.dumps({"keys": [TRUSTED.trusted().model_dump() | {"keyid": "0" * 64}]}).encode(),
             "the key has the id",
         ),
-        (json.dumps({"keys": [OURS.trusted().model_dump()] * 2}).encode(), "twice"),
+        (json.dumps({"keys": [TRUSTED.trusted().model_dump()] * 2}).encode(), "twice"),
         (
             json.dumps({"revoked": [{"keyid": "0" * 12, "reason": "r", "at": "a"}]}).encode(),
             "keyid",
@@ -592,8 +597,8 @@ def test_a_policy_round_trips_through_its_file() -> None:
         ),
     ],
 )
-def test_a_partly_unreadable_policy_is_refused(text: bytes, words: str) -> None:
-    with pytest.raises(PolicyUnusable, match=words):
+def test_a_partly_unreadable_policy_is_refused(text: bytes, message: str) -> None:
+    with pytest.raises(PolicyUnusable, match=message):
         TrustPolicy.parse(text, "trust.json")
 
 
@@ -608,9 +613,9 @@ def test_a_reader_without_a_pointer_finds_nothing() -> None:
 def test_documents_older_than_the_key_hide_no_override_and_stop_no_pass() -> None:
     async def scenario(store: MemoryStore) -> None:
         await Bucket(store, InlineRuntime("before")).publish(make_state(1))
-        daemon = Bucket(store, InlineRuntime("writer"), signers=[OURS.signer])
+        daemon = Bucket(store, InlineRuntime("writer"), signers=[TRUSTED.signer])
         await daemon.publish(make_state(2))
-        trusting = Bucket(store, InlineRuntime("daemon"), trust=POLICY, signers=[OURS.signer])
+        trusting = Bucket(store, InlineRuntime("daemon"), trust=POLICY, signers=[TRUSTED.signer])
         assert isinstance(await trusting.live_tree.reconcile(SCOPE), Synced)
         path = "example/conf/bundle/.env"
         await put(store, layout.live_tree(SCOPE, path), b"mine")

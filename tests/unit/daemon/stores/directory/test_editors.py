@@ -135,9 +135,9 @@ NEW = Content(b"new", tag={"n": "2"})
 
 
 @pytest.mark.parametrize("save", SAVES, ids=lambda save: save.__name__)
-@pytest.mark.parametrize("verb", ["replace", "delete"])
+@pytest.mark.parametrize("operation", ["replace", "delete"])
 def test_a_save_at_the_last_moment_is_restored(
-    file: Path, version: Version, verb: str, save: Save, tmp_path: Path
+    file: Path, version: Version, operation: str, save: Save, tmp_path: Path
 ) -> None:
     expected = tmp_path / "expected"
     shutil.copy2(file, expected)
@@ -147,7 +147,7 @@ def test_a_save_at_the_last_moment_is_restored(
     with pytest.raises(ConditionFailed):
         done(
             store.replace("example/file", NEW, version)
-            if verb == "replace"
+            if operation == "replace"
             else store.delete("example/file", version)
         )
 
@@ -277,8 +277,8 @@ class CrashingEditedFileSystem(EditedFileSystem):
         super().change(operation)
 
 
-@pytest.mark.parametrize("verb", ["replace", "delete"])
-def test_a_crash_at_any_moment_keeps_what_an_editor_saved(tmp_path: Path, verb: str) -> None:
+@pytest.mark.parametrize("operation", ["replace", "delete"])
+def test_a_crash_at_any_moment_keeps_what_an_editor_saved(tmp_path: Path, operation: str) -> None:
     kept_aside = crashes = 0
     for n in itertools.count(1):
         file = tmp_path / str(n) / "bucket/example/file"
@@ -288,7 +288,7 @@ def test_a_crash_at_any_moment_keeps_what_an_editor_saved(tmp_path: Path, verb: 
         try:
             done(
                 store.replace("example/file", NEW, version)
-                if verb == "replace"
+                if operation == "replace"
                 else store.delete("example/file", version)
             )
         except Crash:

@@ -118,16 +118,16 @@ def test_a_lock_file_of_another_user_can_be_held(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files for others")
 def test_a_file_created_by_root_belongs_to_the_owner_of_its_folder(tmp_path):
     """An operator's verb, run by root, beside a daemon of another user."""
-    files, theirs = RealFileSystem(), tmp_path / "bucket"
-    theirs.mkdir()
-    os.chown(theirs, 65534, 65534)
-    files.mkdir(theirs / "folder")
-    files.write(theirs / "folder/file", b"1", mode=0o666)
-    with files.lock(theirs / "folder/lock") as held:
+    files, bucket = RealFileSystem(), tmp_path / "bucket"
+    bucket.mkdir()
+    os.chown(bucket, 65534, 65534)
+    files.mkdir(bucket / "folder")
+    files.write(bucket / "folder/file", b"1", mode=0o666)
+    with files.lock(bucket / "folder/lock") as held:
         assert held
 
-    assert {path.stat().st_uid for path in theirs.rglob("*")} == {65534}
-    assert len(list(theirs.rglob("*"))) == 3
+    assert {path.stat().st_uid for path in bucket.rglob("*")} == {65534}
+    assert len(list(bucket.rglob("*"))) == 3
 
 
 def test_no_call_goes_through_a_link_in_any_part_of_a_path(tmp_path: Path) -> None:

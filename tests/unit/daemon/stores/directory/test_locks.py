@@ -173,20 +173,20 @@ def test_a_lock_file_that_is_removed_while_it_is_taken_is_not_held(
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
 def test_root_changes_the_owner_only_of_files_it_just_created(tmp_path: Path) -> None:
-    theirs = tmp_path / "bucket"
-    theirs.mkdir()
-    os.chown(theirs, 65534, 65534)
-    mine = theirs / "mine"
+    bucket = tmp_path / "bucket"
+    bucket.mkdir()
+    os.chown(bucket, 65534, 65534)
+    mine = bucket / "mine"
     mine.touch(0o600)
-    (theirs / "folder").mkdir(0o700)
+    (bucket / "folder").mkdir(0o700)
 
     with FS.lock(mine) as held:
         assert held
-    for call in (lambda: FS.mkdir(theirs / "folder"), lambda: FS.write(mine, b"", mode=0o666)):
+    for call in (lambda: FS.mkdir(bucket / "folder"), lambda: FS.write(mine, b"", mode=0o666)):
         with pytest.raises(FileExistsError):
             call()
 
-    assert [path.stat().st_uid for path in (mine, theirs / "folder")] == [0, 0]
+    assert [path.stat().st_uid for path in (mine, bucket / "folder")] == [0, 0]
     assert stat.S_IMODE(mine.stat().st_mode) == 0o600
 
 

@@ -33,7 +33,7 @@ from tests.support.filesystems import Operation, PassingFileSystem, Sync, SyncFo
 from tests.support.privileges import as_an_ordinary_user
 
 STRUCK: Final = Scope("visual-anomaly", "core-versions")
-SPARED: Final = Scope("other", "cpu")
+UNAFFECTED: Final = Scope("other", "cpu")
 
 
 # ---- what is put there
@@ -116,7 +116,7 @@ def an_empty_file(path: Path) -> None:
     path.touch()
 
 
-THINGS: Final[list[Callable[[Path], None]]] = [
+OBSTACLES: Final[list[Callable[[Path], None]]] = [
     a_link_to_a_file,
     a_link_to_a_folder,
     a_link_to_nothing,
@@ -231,7 +231,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     async def write() -> None:
         store = open_store(root, "before")
-        for key in [*keys_of(STRUCK), *keys_of(SPARED)]:
+        for key in [*keys_of(STRUCK), *keys_of(UNAFFECTED)]:
             await store.create(
                 key, Content(key.encode(), tag={"n": "1"} if layout.LIVE_TREE in key else {})
             )
@@ -241,8 +241,8 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def put(path: Path, thing: Callable[[Path], None]) -> Iterator[None]:
-    thing(path)
+def put(path: Path, object_: Callable[[Path], None]) -> Iterator[None]:
+    object_(path)
     try:
         yield
     finally:
@@ -253,14 +253,14 @@ def put(path: Path, thing: Callable[[Path], None]) -> Iterator[None]:
             path.unlink()
 
 
-async def look_around(root: Path, place: Place, thing: Callable[[Path], None]) -> None:
+async def look_around(root: Path, place: Place, object_: Callable[[Path], None]) -> None:
     store = open_store(root, "after")
     listing = await store.scan("")
-    await the_listing_says_what_it_could_not_see(listing, place, thing)
+    await the_listing_says_what_it_could_not_see(listing, place, object_)
     await every_object_without_a_fault_is_read_as_listed(store, listing)
-    await the_scopes_are_found(store, place, thing)
+    await the_scopes_are_found(store, place, object_)
     await the_other_scope_is_as_before(store, listing)
-    await objects_can_be_written(store, SPARED, tag={"n": "2"})
+    await objects_can_be_written(store, UNAFFECTED, tag={"n": "2"})
     if not place.path.startswith(".rebundle/"):
         await objects_can_be_written(store, place.path.rpartition("/")[0], tag={})
     assert [entry.key for entry in await store.scan("")] == [entry.key for entry in listing]
@@ -271,18 +271,18 @@ def is_shown(place: Place) -> bool:
 
 
 async def the_listing_says_what_it_could_not_see(
-    listing: Listing, place: Place, thing: Callable[[Path], None]
+    listing: Listing, place: Place, object_: Callable[[Path], None]
 ) -> None:
     faults = {entry.key: entry.fault for entry in listing if entry.fault is not None}
-    if thing in SPECIAL or (
-        thing is an_unreadable_file and not ownership.is_credential(place.path)
+    if object_ in SPECIAL or (
+        object_ is an_unreadable_file and not ownership.is_credential(place.path)
     ):
         assert list(faults) == [place.path] * is_shown(place)
         assert all(re.search(r"(mv|chmod a\+r) ", fault) for fault in faults.values())
     else:
         assert faults == {}
     unreadable = {path.key: path.reason for path in listing.unreadable}
-    assert list(unreadable) == [place.path] * (thing in UNREADABLE_FOLDERS and is_shown(place))
+    assert list(unreadable) == [place.path] * (object_ in UNREADABLE_FOLDERS and is_shown(place))
     assert all("chmod a+rx " in reason for reason in unreadable.values())
 
 
@@ -303,21 +303,21 @@ async def every_object_without_a_fault_is_read_as_listed(
 
 
 async def the_scopes_are_found(
-    store: DirectoryStore, place: Place, thing: Callable[[Path], None]
+    store: DirectoryStore, place: Place, object_: Callable[[Path], None]
 ) -> None:
     reader = Reader(store, InlineRuntime())
     found = await reader.scopes()
     scopes = set(found)
     bundle, _, rest = place.path.partition("/")
     hidden = (
-        thing in UNREADABLE_FOLDERS and not rest and bundle in {STRUCK.bundle, "anything", "zz"}
+        object_ in UNREADABLE_FOLDERS and not rest and bundle in {STRUCK.bundle, "anything", "zz"}
     )
     assert list(found.unreadable) == [bundle] * hidden
-    assert SPARED in scopes
+    assert UNAFFECTED in scopes
     if place.path not in {STRUCK.bundle, str(STRUCK)}:
         assert STRUCK in scopes
     allowed = {
-        SPARED,
+        UNAFFECTED,
         STRUCK,
         *(Scope(name, below) for name in ("anything", "zz", STRUCK.bundle) for below in BELOW),
     }
@@ -325,7 +325,7 @@ async def the_scopes_are_found(
     # How much of an object is read is for the reader to say, not for the store.
     for scope in (
         (scopes & {Scope(STRUCK.bundle, "notes"), STRUCK})
-        if thing is not a_huge_sparse_file
+        if object_ is not a_huge_sparse_file
         else ()
     ):
         with suppress(StoreError, PublishingError):
@@ -333,9 +333,9 @@ async def the_scopes_are_found(
 
 
 async def the_other_scope_is_as_before(store: DirectoryStore, listing: Listing) -> None:
-    kept = sorted(keys_of(SPARED), key=str.encode)
-    assert [entry.key for entry in listing if entry.key.startswith(f"{SPARED}/")] == kept
-    scanned = await store.scan(f"{SPARED}/")
+    kept = sorted(keys_of(UNAFFECTED), key=str.encode)
+    assert [entry.key for entry in listing if entry.key.startswith(f"{UNAFFECTED}/")] == kept
+    scanned = await store.scan(f"{UNAFFECTED}/")
     assert ([entry.key for entry in scanned], scanned.unreadable) == (kept, ())
     for key in kept:
         stored = await store.get(key)
@@ -363,6 +363,6 @@ def test_a_fault_at_one_path_affects_no_other(sound: Path, tmp_path: Path, place
         shutil.rmtree(path)
     path.unlink(missing_ok=True)
     path.parent.mkdir(parents=True, exist_ok=True)
-    for thing in THINGS:
-        with put(path, thing):
-            as_an_ordinary_user(lambda: asyncio.run(look_around(root, place, thing)))  # noqa: B023  # it is called here
+    for object_ in OBSTACLES:
+        with put(path, object_):
+            as_an_ordinary_user(lambda: asyncio.run(look_around(root, place, object_)))  # noqa: B023  # it is called here

@@ -103,11 +103,11 @@ def test_the_command_for_a_permission_fault_grants_access(
         "read": file.read_bytes,
     }[what]
 
-    told = denied(work)
+    message = denied(work)
 
     quoted = shlex.quote(str(closed))
-    assert f"(its owner and mode: ls -ld {quoted})" in told
-    command = told.partition(") permission: ")[2].partition(" (its owner")[0]
+    assert f"(its owner and mode: ls -ld {quoted})" in message
+    command = message.partition(") permission: ")[2].partition(" (its owner")[0]
     assert command.endswith(quoted)
     subprocess.run(["sh", "-c", command], check=True)
     as_an_ordinary_user(work)

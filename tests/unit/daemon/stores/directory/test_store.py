@@ -296,8 +296,8 @@ def test_a_scope_whose_folder_is_closed_is_refused_with_the_command_that_opens_i
                 done(getattr(DirectoryStore(root, InlineRuntime()), call)("bundle/target/"))
             return str(raised.value)
 
-        told = as_an_ordinary_user(work)
-        assert f"chmod a+rx {scope} (its owner and mode: ls -ld {scope})" in told
+        message = as_an_ordinary_user(work)
+        assert f"chmod a+rx {scope} (its owner and mode: ls -ld {scope})" in message
 
 
 def test_a_file_in_place_of_a_folder_and_the_reverse_are_refused(

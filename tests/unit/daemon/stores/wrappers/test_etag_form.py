@@ -122,13 +122,13 @@ def test_a_refusal_by_a_server_that_accepts_quotes_stays_a_refusal(settled, prob
         version = await scene.store.create("key", Content(b"first"))
         there = await scene.server.replace("key", Content(b"of another"), version)
 
-        async def put_back(operation: str, key: str) -> None:
+        async def recreate(operation: str, key: str) -> None:
             scene.server.before = None
             await scene.server.inner.replace("key", Content(b"first"), there)
 
         async def on_read(operation: str, key: str) -> None:
             if operation == "get":
-                await put_back(operation, key)
+                await recreate(operation, key)
 
         scene.server.before = on_read
         with pytest.raises(ConditionFailed):
