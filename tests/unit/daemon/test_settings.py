@@ -164,7 +164,7 @@ def test_only_the_settings_given_in_a_scope_are_shown_with_their_lines(
 
 
 @pytest.mark.parametrize(
-    ("text", "setting", "line", "words"),
+    ("text", "setting", "line", "message"),
     [
         (
             '[scopes."a/B".render]\nrestart = "no"\n',

@@ -30,7 +30,7 @@ def test_a_composition_within_every_limit_passes():
 
 
 @pytest.mark.parametrize(
-    ("most", "composition", "said"),
+    ("most", "composition", "message"),
     [
         (
             {"models": 2},
@@ -55,11 +55,11 @@ def test_a_composition_within_every_limit_passes():
     ],
     ids=["models", "files", "depth", "signature"],
 )
-def test_a_value_above_a_limit_is_reported_with_the_setting(most, composition, said):
+def test_a_value_above_a_limit_is_reported_with_the_setting(most, composition, message):
     with pytest.raises(TooBig) as refused:
         BundleLimits(**most).check(composition)
 
-    assert str(refused.value).startswith(said)
+    assert str(refused.value).startswith(message)
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,7 @@ TRITON = BUILT_IN.text("triton.yaml")
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "said"),
+    ("name", "text", "message"),
     [
         ("labels.yaml", "{% include 'labels.yaml' %}", "RecursionError"),
         (
@@ -136,8 +136,8 @@ TRITON = BUILT_IN.text("triton.yaml")
         ("triton.yaml", "services:\n  a: {}\n  b: {}\n", "one service"),
     ],
 )
-def test_an_error_in_a_template_is_reported_as_its_fault(name, text, said):
-    with pytest.raises(TemplateFault, match=said):
+def test_an_error_in_a_template_is_reported_as_its_fault(name, text, message):
+    with pytest.raises(TemplateFault, match=message):
         self_test.rehearse(Customisation(templates=BUILT_IN.overridden_by({name: text})))
 
 

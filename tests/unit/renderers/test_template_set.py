@@ -94,7 +94,7 @@ def test_only_equal_texts_have_equal_digests():
 
 
 @pytest.mark.parametrize(
-    ("sources", "said"),
+    ("sources", "message"),
     [
         (
             {"modles.map": ""},
@@ -111,8 +111,8 @@ def test_only_equal_texts_have_equal_digests():
     ],
     ids=["nearly a name", "a path", "no name", "no template", "no filter", "too deep"],
 )
-def test_an_invalid_override_is_refused_with_its_place(sources, said):
-    with pytest.raises(TemplateFault, match=said):
+def test_an_invalid_override_is_refused_with_its_place(sources, message):
+    with pytest.raises(TemplateFault, match=message):
         BUILT_IN.overridden_by(sources)
 
 

@@ -14,7 +14,7 @@ HEAVY = ("boto3", "botocore", "google", "aiokafka", "fastapi", "starlette", "uvi
 
 
 def imported_by(*arguments):
-    """Modules that a process has loaded after the command is done."""
+    """The modules that a process has loaded when the command ends."""
     script = (
         "import sys; from daemon.cli.app import run; code = run(sys.argv[1:]); "
         "sys.stderr.write('\\n'.join(['MODULES', *sys.modules])); sys.exit(code)"

@@ -1,4 +1,4 @@
-"""What programs and scheduled jobs read: one document of every verb, also for errors (ADR 28), and `--quiet`."""
+"""Output for programs and scheduled jobs: one document per command, also for errors (ADR 28), and `--quiet`."""
 
 import inspect
 import json
@@ -48,7 +48,7 @@ SOUND = {
     ("status",): (),
     ("verify",): (SCOPE,),
 }
-"""Arguments that each verb can carry out on a sound bucket, but `send`, which finds no daemon here."""
+"""Arguments with which each command succeeds on a healthy bucket, except `send`, which finds no daemon here."""
 
 WITHOUT_ANYTHING = {
     ("config", "check"): 0,
@@ -59,11 +59,11 @@ WITHOUT_ANYTHING = {
     ("keys", "rotate"): 2,
     ("keys", "trust"): 2,
 }
-"""The exit code where there is no bucket, journal, daemon or file; 6 for all others."""
+"""The exit code without any bucket, journal, daemon or file; 6 for all others."""
 
 
 def commands_with_documents() -> Iterator[tuple[str, ...]]:
-    """Every verb that takes `--output`."""
+    """Every command that accepts `--output`."""
 
     def below(node: App, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
         command = node.default_command
@@ -81,7 +81,7 @@ def commands_with_documents() -> Iterator[tuple[str, ...]]:
 
 @pytest.fixture
 def prepared(bucket, journal, rebundle, tmp_path):
-    """A sound bucket and journal, an event's file, and a trust policy with one key."""
+    """A healthy bucket and journal, a file with an event, and a trust policy with one key."""
     (tmp_path / "event.json").write_bytes(arrival("e9").event.structured())
     keyid = rebundle("keys", "generate", "key.pem", "-o", "json").json["keyid"]
     rebundle("keys", "trust", "policy.json", "key.pem.pub")

@@ -69,7 +69,7 @@ def test_input_comes_from_a_file_or_from_standard_input(tmp_path, monkeypatch):
 
 
 def test_a_link_that_replaces_the_staged_folder_is_not_followed(tmp_path, monkeypatch):
-    """Whoever may write the folder around the tree must not make root write somewhere else."""
+    """A user who may write the parent folder must not be able to redirect writes of root."""
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
 

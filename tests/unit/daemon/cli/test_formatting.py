@@ -49,7 +49,7 @@ def test_pairs_leave_absent_values_out_and_keep_zero():
 
 
 @pytest.mark.parametrize(
-    ("seconds", "told"),
+    ("seconds", "expected"),
     [
         (0, "0s"),
         (119, "119s"),
@@ -61,8 +61,8 @@ def test_pairs_leave_absent_values_out_and_keep_zero():
         (-5, "0s"),
     ],
 )
-def test_age_is_rounded_and_never_negative(seconds, told):
-    assert age((NOW - timedelta(seconds=seconds)).isoformat(), NOW) == told
+def test_age_is_rounded_and_never_negative(seconds, expected):
+    assert age((NOW - timedelta(seconds=seconds)).isoformat(), NOW) == expected
 
 
 def test_age_of_no_time_and_of_no_valid_time():

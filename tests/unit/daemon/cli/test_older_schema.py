@@ -1,4 +1,4 @@
-"""Every verb refuses a bucket of schema 1 with exit code 4, and none advises to recover it (ADR 29)."""
+"""Every command refuses a bucket of schema 1 with exit code 4, and none advises a recovery (ADR 29)."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What every verb that opens a bucket gets with it: a guard against servers that ignore conditions."""
+"""Every command that opens a bucket is protected against servers that ignore conditions."""
 
 import asyncio
 import re
@@ -91,7 +91,7 @@ def test_a_missing_bucket_is_an_error_that_names_its_path_and_source(
         assert f"there is no bucket at {tmp_path / name} ({source})" in result.err
     monkeypatch.setenv("REBUNDLE_BUCKET", "of-environment")
     assert f"{tmp_path / 'of-environment'} (environment REBUNDLE_BUCKET)" in rebundle(*command).err
-    assert [path.name for path in tmp_path.iterdir()] == ["rebundle.toml"], "nothing is made"
+    assert [path.name for path in tmp_path.iterdir()] == ["rebundle.toml"], "nothing is created"
 
 
 def test_doctor_creates_a_bucket_on_request(rebundle, tmp_path):

@@ -1,4 +1,4 @@
-"""Every command that a message suggests is one that the command line takes: it works when it is copied."""
+"""Every command that a message suggests is accepted by the command line, so that it can be copied."""
 
 import ast
 import re
@@ -22,7 +22,7 @@ SAMPLES = {
     "FILE": "event.json",
     "DIGEST": "0123456789ab",
 }
-"""What stands for a placeholder in capitals; what a message fills in is `filled`."""
+"""Values for placeholders in capitals. Values that a message inserts are `filled`."""
 BARE = {
     "rebundle gc",
     "rebundle hold",
@@ -31,11 +31,11 @@ BARE = {
     "rebundle quarantine",
     "rebundle recover",
 }
-"""Verbs that do nothing without arguments: none is suggested."""
+"""Commands that do nothing without arguments. No message suggests them alone."""
 
 
 def filled(expression: str) -> str:
-    """A value for the expression that an f-string has there."""
+    """A value for this expression in an f-string."""
     if "shlex" in expression:
         return "e1"
     if expression == "near[0]":
@@ -46,7 +46,7 @@ def filled(expression: str) -> str:
 
 
 def texts(tree: ast.AST) -> Iterator[str]:
-    """Every text that is no docstring, with something in place of what is filled in."""
+    """Every text that is not a docstring, with values in place of its expressions."""
     documented = {
         id(node.body[0].value)
         for node in ast.walk(tree)
@@ -93,7 +93,7 @@ def test_a_suggested_command_can_be_parsed(command):
     arguments = [SAMPLES.get(word, word) for word in shlex.split(command)][1:]
     assert command not in BARE
     assert not [word for word in arguments if re.fullmatch(r"[A-Z]{2,}", word)], (
-        "a placeholder that nothing stands for"
+        "a placeholder without a value"
     )
     if "--help" in arguments:
         return
@@ -103,7 +103,7 @@ def test_a_suggested_command_can_be_parsed(command):
     assert callable(parsed)
     if arguments[0] == "gc":
         assert bound.arguments.get("scope") or bound.arguments.get("all_"), (
-            "gc wants a scope or --all"
+            "gc needs a scope or --all"
         )
 
 

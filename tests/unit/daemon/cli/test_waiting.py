@@ -1,4 +1,4 @@
-"""Verbs that change what is live wait for the live tree, and exit 1 if hosts would still copy something else."""
+"""Commands that change live wait for the live tree, and exit 1 if hosts would still copy another state."""
 
 import asyncio
 import json
@@ -36,7 +36,7 @@ COMMANDS = {
 
 @pytest.fixture
 def blocked(bucket):
-    """A folder stands where a file of base/ belongs: no pass can write that file."""
+    """A folder is at the path of a file of base/, so no pass can write that file."""
     path = bucket / str(SCOPE) / "docker-compose-gen" / COMPOSE
     path.unlink()
     path.mkdir()
@@ -126,7 +126,7 @@ def test_a_blocked_path_of_example_does_not_count(bucket, rebundle):
     ]
 
 
-# -- the wait itself, without real time
+# -- the wait itself, in virtual time
 
 
 async def _rolled_back(runtime):

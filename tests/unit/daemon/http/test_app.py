@@ -1,4 +1,4 @@
-"""Every answer of the intake, over a real socket, with a real journal behind it."""
+"""Every answer of the intake, over a real socket, with a real journal."""
 
 import asyncio
 import json
@@ -420,7 +420,7 @@ def test_a_stopping_daemon_is_503_with_retry_after(tmp_path: Path) -> None:
 
 
 class Held:
-    """A journal whose appends wait for a test's word."""
+    """A journal whose appends wait until the test releases them."""
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal

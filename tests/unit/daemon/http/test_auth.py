@@ -1,4 +1,4 @@
-"""Who may do what, without a network."""
+"""Authorisation: which role a request has, without a network."""
 
 import pytest
 

@@ -10,7 +10,7 @@ from daemon.http.problems import RequestRefused
 
 
 class Chunks:
-    """A body in chunks, that tells how much of it was asked for; a chunk of None never comes."""
+    """A body in chunks that counts the chunks read. A chunk of None never arrives."""
 
     def __init__(self, *chunks: bytes | None) -> None:
         self._chunks = chunks

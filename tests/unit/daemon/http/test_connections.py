@@ -1,4 +1,4 @@
-"""Which connections stay, decided without a network."""
+"""Connection limits: which connections stay open, decided without a network."""
 
 from ipaddress import ip_network
 

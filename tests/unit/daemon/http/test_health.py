@@ -1,4 +1,4 @@
-"""Probes and metrics, through the application that stands in front of the framework."""
+"""Probes and metrics, through the application in front of the framework."""
 
 import asyncio
 import threading
@@ -182,7 +182,7 @@ def test_the_metrics_text_is_made_once_a_second() -> None:
 
 
 def test_excess_requests_are_503_with_retry_after_and_livez_is_exempt() -> None:
-    """The metrics' text is held up in its thread; everybody who asks meanwhile waits for that one."""
+    """The metrics text is computed once in a thread. Concurrent requests wait for that one."""
     metrics, runtime = Metrics.create("1", "1"), SystemRuntime(1)
     go_on = threading.Event()
 

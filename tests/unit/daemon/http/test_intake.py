@@ -1,4 +1,4 @@
-"""Judging and appending, without a network: what goes to the journal, and where the work is done."""
+"""Validation and append, without a network: what goes to the journal, and where the work runs."""
 
 import asyncio
 import json
@@ -52,7 +52,7 @@ class Log:
 
 
 class Counting(SystemRuntime):
-    """Counts what leaves the event loop."""
+    """Counts the calls that leave the event loop."""
 
     def __init__(self) -> None:
         super().__init__(1)

@@ -1,4 +1,4 @@
-"""Refusals as problem documents, also those of the framework and of our own faults."""
+"""Refusals as problem documents, including those of the framework and of programming errors."""
 
 import asyncio
 from http import HTTPStatus

@@ -1,4 +1,4 @@
-"""The server on raw sockets: what a well-behaved client library cannot send."""
+"""The server on raw sockets: requests that a well-behaved client library cannot send."""
 
 import asyncio
 import json
@@ -38,7 +38,7 @@ def test_an_address_can_be_bound_again_right_after_a_stop(tmp_path: Path) -> Non
     async def scenario() -> None:
         async with running(tmp_path) as service:
             port = service.port
-            # The server closes first, so that its side of the connection lingers in the kernel.
+            # The server closes first, so its side of the connection lingers in the kernel.
             assert await service.raw(b"GET /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
         bind("127.0.0.1", port).close()
 
@@ -127,7 +127,7 @@ def test_a_body_that_is_not_http_is_answered_once(
             while not (rejected := service.counted("rebundle_events_rejected_total")):
                 assert (await service.client.get("/livez")).status_code == 200
             assert rejected == {("http", "gone"): 1}, (
-                "the application is told at once that nothing more will come"
+                "the application learns at once that nothing more will arrive"
             )
             writer.close()
 
@@ -211,7 +211,7 @@ def test_a_peer_whose_connections_are_all_busy_gets_no_more_and_others_do(tmp_pa
             held = [await connected(service) for _ in range(2)]
             for _, writer in held:
                 writer.write(UNFINISHED)
-            # They are being served once a request of another peer that was sent after them is answered.
+            # They are in progress once a later request of another peer is answered.
             first_reader, first = await connected(service, "127.0.0.3")
             first.write(GET)
             assert await one_answer(first_reader)
@@ -353,7 +353,7 @@ def test_a_request_whose_body_comes_later_than_its_head_keeps_its_connection(
         async with running(tmp_path, idle_seconds=100) as service:
             reader, writer = await connected(service)
             writer.write(UNFINISHED)
-            # The head is there once a request that was sent after it is answered.
+            # The head has arrived once a later request is answered.
             assert (await service.client.get("/livez")).status_code == 200
             writer.write(b"123456789")
             answer = await one_answer(reader)

@@ -1,4 +1,4 @@
-"""Tokens are exchanged without a restart, and a mistake on the way shuts nobody out."""
+"""Tokens are rotated without a restart, and a mistake in a file locks no client out."""
 
 import os
 from pathlib import Path
@@ -13,7 +13,7 @@ FIRST, SECOND, ROLLBACK = "first-token-0123456", "second-token-012345", "rollbac
 
 
 def write(file: Path, token: str, mode: int = 0o600) -> None:
-    """As a person or a secret store does: another file takes its place."""
+    """Replaces the file by another one, like a person or a secret store does."""
     half = file.with_suffix(".half")
     half.write_text(token)
     half.chmod(mode)
@@ -58,7 +58,7 @@ def test_two_roles_can_exchange_their_tokens(tmp_path: Path) -> None:
     write(files["token"], ROLLBACK)
     tokens.refresh()
     assert tokens.current() == Credentials(FIRST, ROLLBACK), (
-        "half of an exchange would give one token both roles"
+        "half of a swap would give one token both roles"
     )
     write(files["rollback_token"], FIRST)
     tokens.refresh()

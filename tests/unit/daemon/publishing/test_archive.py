@@ -1,4 +1,4 @@
-"""The archive: reproducible bytes, digests over what a state holds, and a reader that takes plain files only."""
+"""The archive: reproducible bytes, digests of its content, and a reader that accepts only plain files."""
 
 import gzip
 import hashlib
@@ -55,7 +55,7 @@ def pack(files: Iterable[RenderedFile], packer: Packer | None = None) -> Archive
 
 
 def by_tarfile(files: Iterable[RenderedFile]) -> bytes:
-    """The tar as the standard library makes it."""
+    """The tar as the standard library writes it."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for file in sorted(files, key=lambda file: file.path.encode()):
@@ -168,7 +168,7 @@ def test_the_tar_is_ustar_sorted_by_bytes_with_owner_and_time_zero() -> None:
     )
     raw = gzip.decompress(made.body)
     assert raw[257:265] == b"ustar\x0000"
-    assert made.body[4:8] == bytes(4), "gzip has a time, too"
+    assert made.body[4:8] == bytes(4), "gzip has a time field, too"
     with tarfile.open(fileobj=io.BytesIO(raw)) as tar:
         members = tar.getmembers()
     assert [member.name for member in members] == ["B", "a/z", "b"]
@@ -179,7 +179,7 @@ def test_the_tar_is_ustar_sorted_by_bytes_with_owner_and_time_zero() -> None:
 
 
 def test_the_tar_of_known_files_has_its_known_digest() -> None:
-    # Compared across the Python versions: protocol 1 promises the uncompressed bytes.
+    # Compared across Python versions: protocol 1 promises the uncompressed bytes.
     assert (
         pack(make_files("1")).tar_sha256
         == "c7f22eafc72dcc86350dfc03a3e35237bfe2e4327ca99ddb3211f884a1c970d7"
@@ -222,7 +222,7 @@ FILE = RenderedFile("base/file", bytes(range(256)) * 8)
 
 
 def refused(body: bytes, *files: RenderedFile) -> pytest.ExceptionInfo[VerificationFailed]:
-    """What is said about an archive that should have these files, and has not."""
+    """The error for an archive that should have these files but has not."""
     with pytest.raises(VerificationFailed, match=r"^the (archive|file) ") as error:
         unpack(body, digest_files(files))
     return error
@@ -269,7 +269,7 @@ def test_trailing_bytes_are_found_if_the_end_is_a_chunk_boundary() -> None:
     raw = gzip.decompress(pack([file]).body)
 
     def named(length: int) -> bytes:
-        """The archive with a file name of this length in its header, to fill it up."""
+        """The archive with a file name of this length in its header, as padding."""
         buffer = io.BytesIO()
         with gzip.GzipFile("x" * length, "wb", 1, buffer, mtime=0) as stream:
             stream.write(raw)
@@ -300,7 +300,7 @@ def test_read_bytes_are_counted_once() -> None:
 
 
 def inflated(bomb: bytes, *files: RenderedFile) -> int:
-    """How many bytes a bomb makes before it is refused as the archive of these files."""
+    """The number of bytes that a bomb decompresses to before it is refused as the archive of these files."""
     source = archive.Inflater(bomb)
     with pytest.raises(VerificationFailed):
         list(archive.members_of(source, digest_files(files)))

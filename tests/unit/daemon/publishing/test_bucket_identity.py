@@ -1,4 +1,4 @@
-"""Which bucket it is: created once, remembered, compared, and never made up where it should be found."""
+"""The id of a bucket: created once, remembered, compared, and never created where one is expected."""
 
 import asyncio
 import itertools
@@ -223,7 +223,7 @@ def test_the_daemon_waits_for_the_right_bucket_with_growing_delays_and_so_do_tim
     store = store_with(None)
 
     async def note(operation: str, _key: str) -> None:
-        assert operation == "get", "nothing is created where an id is remembered"
+        assert operation == "get", "nothing is created if an id is remembered"
         asked.append(runtime.seconds)
         if len(asked) == 2:
             raise StoreUnavailable("away")

@@ -1,4 +1,4 @@
-"""JSON of a bucket: what is accepted can be written again, what is refused costs little."""
+"""JSON documents of a bucket: accepted values can be written again, and refusals are cheap."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""Every field of every stored document has a rule; a value that breaks its rule is damage of the document."""
+"""Every field of every stored document has a rule. A value that breaks its rule is damage of the document."""
 
 import copy
 import hashlib
@@ -46,7 +46,7 @@ def read_manifest(body: bytes) -> bytes:
         read.composition_value()
         read.defaults_value()
     except VerificationFailed:
-        pass  # it is damaged, and can be written again all the same
+        pass  # it is damaged, and can still be written again
     attestation.statement(read, body)
     return manifest.encode(read)
 
@@ -92,7 +92,7 @@ def test_stored_documents_are_read_and_round_trip(path: Path, read: Read) -> Non
 
 
 def check_kept(before: Any, after: Any) -> None:
-    """Nothing is lost; fields that came into being later may have been added."""
+    """Nothing is lost; fields of later releases may have been added."""
     if isinstance(before, dict):
         assert before.keys() <= after.keys()
         for key, value in before.items():

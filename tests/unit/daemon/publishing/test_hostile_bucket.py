@@ -1,4 +1,4 @@
-"""A bucket that others write: hostile bytes in place of any object are damage of that object, and of nothing else."""
+"""A bucket that attackers write: hostile bytes in place of any object damage that object only."""
 
 import asyncio
 import json
@@ -34,7 +34,7 @@ MARKER = layout.live_tree(SCOPE, layout.MARKER)
 
 
 class RecordingRuntime(InlineRuntime):
-    """Notes what was done outside of the event loop."""
+    """Records what ran outside the event loop."""
 
     def __init__(self) -> None:
         super().__init__("recording")
@@ -50,7 +50,7 @@ def memory() -> MemoryStore:
 
 
 async def put(store: MemoryStore, key: str, body: bytes) -> None:
-    """Whatever is there."""
+    """The whole content of the bucket."""
     there = [entry for entry in await store.scan(key) if entry.key == key]
     if there:
         await store.replace(key, Content(body), there[0].version)
@@ -70,7 +70,7 @@ def recoverer(store: MemoryStore, bucket: Bucket) -> Recoverer:
 
 
 async def read_all(store: MemoryStore) -> None:
-    """Everything that a reader does; only the errors that callers know may come out."""
+    """Every operation of a reader. Only the errors that callers handle may be raised."""
     bucket = Bucket(store, InlineRuntime("reader"))
     read = bucket.reader
     publications: list[Any] = []
@@ -177,7 +177,7 @@ def test_a_document_with_any_field_changed_raises_nothing_unexpected(data: st.Da
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Limits that a test can go beyond."""
+    """Limits that a test can exceed."""
     for name in ("POINTER", "CHUNK", "MANIFEST", "SIGNATURE", "MARKER", "FRESHNESS"):
         monkeypatch.setattr(sizes, name, 20_000)
 

@@ -1,4 +1,4 @@
-"""Keys are as the protocol has them: buckets that earlier releases wrote have no others."""
+"""Keys of objects: exactly those of the protocol, because existing buckets have them."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The manifest: everything of a publication that is fixed before its pointer is written."""
+"""The manifest: everything about a publication that is fixed before its pointer is written."""
 
 import hashlib
 import json
@@ -230,7 +230,7 @@ def test_defaults_of_a_newer_release_are_refused_by_name_of_the_state() -> None:
 
 
 def test_a_composition_that_the_intake_would_refuse_today_still_verifies() -> None:
-    # Published before the rule on batch sizes: a stricter rule must not stop a scope.
+    # Published before the rule on batch sizes. A stricter rule must not stop a scope.
     document = json.loads(golden_composition().canonical)
     serving = next(
         model["serving"]

@@ -28,7 +28,7 @@ STORED = Path(__file__).parents[3] / "data" / "stored" / "schema-1"
 POINTER = layout.pointer(SCOPE)
 REMEDY = r"schema 1.* Use a new prefix of the bucket, a new journal and a new trust.state_file"
 EMPTY_POLICY = TrustPolicy(freshness="off")
-"""Trusts nobody, so no signature counts."""
+"""Has no keys, so no signature is accepted."""
 
 
 def stored(name: str) -> bytes:
@@ -104,7 +104,7 @@ async def objects(store: MemoryStore) -> dict[str, bytes]:
 
 
 async def refused(store: MemoryStore, work: Callable[[], Awaitable[object]]) -> None:
-    """The work raises OlderSchema and leaves the bucket as it was."""
+    """The work raises OlderSchema and leaves the bucket unchanged."""
     before = await objects(store)
     with pytest.raises(OlderSchema, match=REMEDY):
         await work()

@@ -1,4 +1,4 @@
-"""Operators' verbs as one compare-and-swap each and a pass over the live tree (protocol 4)."""
+"""Commands of operators: one compare-and-swap each, then a pass over the live tree (protocol 4)."""
 
 import asyncio
 from collections.abc import Callable
@@ -28,7 +28,7 @@ def memory() -> MemoryStore:
 
 
 def bucket(store: MemoryStore | FaultyStore, name: str = "") -> Bucket:
-    """Another process; two of them never make the same random id."""
+    """Another process. Two of them never generate the same random id."""
     return Bucket(store, InlineRuntime(f"{name}-{next(PROCESSES)}"))
 
 

@@ -1,4 +1,4 @@
-"""The pointer's document: what goes in comes out, unknown fields too, and what is no pointer is refused."""
+"""The pointer document round-trips, including unknown fields; other bytes are refused."""
 
 import json
 

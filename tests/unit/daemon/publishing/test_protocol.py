@@ -1,4 +1,4 @@
-"""Which pointer may follow which: protocol 3 and 4, one test to a rule, and the invariants of any sequence of changes."""
+"""Pure rules for the next pointer: protocol 3 and 4, one test per rule, and invariants of any sequence of changes."""
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -264,7 +264,7 @@ def test_pins_are_limited_to_the_capacity_of_a_pointer() -> None:
     assert sum(publication.pinned for publication in more.retained) == MOST_PINNED
 
 
-# -- operators' verbs
+# -- commands of operators
 
 
 def test_a_rollback_sets_live_and_a_hold_and_keeps_desired_and_positions() -> None:
@@ -412,7 +412,7 @@ def test_a_quarantine_of_a_state_that_is_not_live_moves_nothing_and_is_not_repea
 
 
 def test_quarantining_a_live_and_already_quarantined_composition_still_rolls_back() -> None:
-    # Not reachable by these rules; a restored or a newer release's pointer may stand so.
+    # These rules cannot produce it; a restored pointer or that of a newer release may look so.
     malformed = quarantined(published(TWO, ONE), TWO).model_copy(update={"live": TWO})
     with pytest.raises(OperationRefused, match="--rollback-to"):
         protocol.quarantine(malformed, writing(5), TWO)
@@ -520,7 +520,7 @@ def test_a_chunk_names_the_one_before_it() -> None:
     assert split[0].previous_chunk == older
 
 
-# -- what became of a write
+# -- the result of a write
 
 
 @dataclass(frozen=True)
@@ -587,7 +587,7 @@ def test_a_write_whose_answer_was_lost_is_resolved_by_the_lineage(case: Case) ->
 
 @dataclass
 class Numbers:
-    """Makes every publication of a run a new one; compositions come again."""
+    """Gives each publication of a run a new id; compositions repeat."""
 
     count: int = field(default=0)
 
@@ -710,7 +710,7 @@ def test_any_sequence_of_changes_keeps_the_invariants(data: st.DataObject) -> No
         pointer = following
 
 
-# -- what grows is bounded
+# -- growth is bounded
 
 
 def days_later(days: int) -> protocol.Writing:
@@ -748,7 +748,7 @@ def test_only_a_collection_removes_positions_of_journals_idle_for_90_days() -> N
     assert after.history[-1].change["positions_dropped"] == 1
     assert set(after.positions_changed) == {"journal:busy", "journal:other"}
     assert raised(after, 92, journal_idle=4).positions["journal:idle"] == 4, (
-        "one that comes back is new"
+        "an instance that returns is new"
     )
 
 

@@ -1,4 +1,4 @@
-"""What an entry of the history records of its change: recovery replays it when the pointer is lost (protocol 4)."""
+"""What a history entry records about its change. Recovery replays it if the pointer is lost (protocol 4)."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from tests.builders_publishing import SCOPE, make_publication, published, writin
 
 ONE, TWO = make_publication("state-1", 1), make_publication("state-2", 2)
 HELD = {"by": "ann", "reason": "because", "at": writing(9).at}
-"""A hold, as the writing with the number 9 makes it."""
+"""A hold, as set by writing number 9."""
 REJECTED = {"composition_digest": TWO.composition_digest} | HELD
 
 

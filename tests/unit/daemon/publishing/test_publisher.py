@@ -1,6 +1,6 @@
-"""Publishing beside other writers over a network that loses answers: won, lost or unknown, never a guess.
+"""Publishing beside other writers over a network that loses answers: the result is won, lost or unknown.
 
-Both flavours of versions, because the two clouds differ where it hurts.
+Runs on both kinds of versions, generations and digests, because the clouds differ in exactly that.
 """
 
 import asyncio
@@ -47,7 +47,7 @@ def memory(request: pytest.FixtureRequest) -> MemoryStore:
 
 
 def bucket(store: MemoryStore | FaultyStore, name: str = "") -> Bucket:
-    """Another process; two of them never make the same random id."""
+    """Another process. Two of them never generate the same random id."""
     return Bucket(store, InlineRuntime(f"{name}-{next(PROCESSES)}"))
 
 
@@ -342,7 +342,7 @@ def test_history_is_split_into_chunks_without_loss(memory: MemoryStore) -> None:
         chunks = [item.key for item in await memory.scan(f"{SCOPE}/history/")]
         entries = await process.reader.history(current.pointer)
         assert [entry.sequence for entry in entries] == list(range(1, 3 * pointer.MOST_HISTORY + 2))
-        # Each by the write that found the history full.
+        # Each chunk by the write that found the history full.
         firsts = range(1, len(entries) - pointer.MOST_HISTORY + 1, pointer.CHUNK)
         writes = [entries[first + pointer.MOST_HISTORY - 1].write_id for first in firsts]
         meant = {

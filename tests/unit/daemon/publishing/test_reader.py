@@ -1,4 +1,4 @@
-"""Verified reads: nothing is handed on that its parent does not vouch for."""
+"""Verified reads: every returned document matches the digest in the document that references it."""
 
 import asyncio
 import hashlib
@@ -30,7 +30,7 @@ def memory() -> MemoryStore:
 
 
 def bucket(store: MemoryStore | FaultyStore) -> Bucket:
-    """Another process; two of them never make the same random id."""
+    """Another process. Two of them never generate the same random id."""
     return Bucket(store, InlineRuntime(f"process-{next(PROCESSES)}"))
 
 
@@ -193,7 +193,7 @@ def test_a_manifest_that_only_history_names_is_read_by_its_name(memory: MemorySt
         live = await one_live(memory)
         reader = bucket(memory).reader
         gone = PublicationId(state="state-1", attempt="none")
-        for _ in range(2):  # read, then kept
+        for _ in range(2):  # first read, then cached
             assert [
                 manifest.revision
                 for manifest in await reader.named_manifests(SCOPE, [live.id, gone])
@@ -337,7 +337,7 @@ def test_a_malformed_history_chunk_is_damaged_although_its_digest_matches(
 
 
 class SlowFirstAnswer(MemoryStore):
-    """A store whose first answer with a pointer is on its way until it is let through."""
+    """A store whose first answer with a pointer is delayed until the test releases it."""
 
     def __init__(self) -> None:
         super().__init__(InlineRuntime("store"))

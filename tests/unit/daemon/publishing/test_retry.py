@@ -1,4 +1,4 @@
-"""Waiting for a store that says slow down."""
+"""Retries while the store throttles writes (429, SlowDown)."""
 
 import asyncio
 
@@ -10,7 +10,7 @@ from tests.builders_runtime import InlineRuntime
 
 
 class Writes:
-    """Ends as it is told, one try after the other, then succeeds."""
+    """Fails with the given errors, one per try, then succeeds."""
 
     def __init__(self, *ends: Exception) -> None:
         self.tries = 0

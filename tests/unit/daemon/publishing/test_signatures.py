@@ -1,4 +1,4 @@
-"""What is signed, and the one form in which signatures are written."""
+"""What is signed, and the one accepted form of signatures."""
 
 import pytest
 from securesystemslib.dsse import Envelope
@@ -31,7 +31,7 @@ def test_signatures_round_trip() -> None:
         [{"keyid": "k", "sig": "AA==", "more": 1}],
         [{"keyid": "k", "sig": "!"}],
         [{"keyid": "k", "sig": "A"}],
-        [{"keyid": "k", "sig": "AB=="}],  # the same byte as AA==, by a lenient reader
+        [{"keyid": "k", "sig": "AB=="}],  # the same byte as AA== for a lenient reader
         [{"keyid": "k", "sig": "AA== "}],
         [{"keyid": "k", "sig": "AA=="}, {"keyid": "k", "sig": "AQ=="}],
         [{"keyid": str(number), "sig": "AA=="} for number in range(17)],

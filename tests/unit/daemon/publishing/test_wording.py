@@ -1,4 +1,4 @@
-"""Long lists are cut in messages, and the number of what is left out is told."""
+"""Long lists in messages are cut, and the number of omitted items is given."""
 
 from daemon.publishing.wording import some
 

@@ -1,6 +1,6 @@
-"""What each answer of a server of Cloud Storage becomes, and how often a request is sent, on a scripted server.
+"""How each response of Cloud Storage is mapped, and how often a request is sent, on a scripted server.
 
-That conditions hold is for real servers to show: tests/contract.
+Real servers show that conditions hold: tests/contract.
 """
 
 import asyncio
@@ -90,7 +90,7 @@ STORED = tells(name="key", generation=VERSION)
 
 
 def holds(body: bytes, generation: str, described: str | None = None, **headers: str) -> Answer:
-    """An object: its body and what is known of it are two answers."""
+    """An object: its body and its metadata are two responses."""
     media = says(200, body, X_Goog_Generation=generation, **headers)
     metadata = {"mtime": "1", "rebundle-name": "a%20%C3%BC"}
     about = tells(name="key", generation=described or generation, metadata=metadata)
@@ -141,7 +141,7 @@ def refusal(call: Call, address: str | None) -> StoreError:
     return caught.value
 
 
-# ---- answers that are not yes
+# ---- error responses
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_permanent_errors_and_every_change_are_sent_once(
     with server(answer) as (address, seen):
         found = refusal(call, address)
 
-    # Body and metadata of an object are two requests, of which the second may be spared.
+    # Body and metadata of an object are two requests. The second one may be skipped.
     paths = {path.split("?")[0] for _, path, _, _ in seen}
     assert (type(found), len(seen)) == (error, len(paths))
 
@@ -275,7 +275,7 @@ def test_messages_name_the_object_the_reason_and_the_next_step() -> None:
         assert f"there is no bucket {BUCKET}: create it" in str(refusal(scans, address))
 
 
-# ---- no answer, or not the right one
+# ---- missing and malformed responses
 
 
 @pytest.mark.parametrize(
@@ -341,7 +341,7 @@ def test_an_object_that_changes_constantly_is_not_read() -> None:
         assert "repeatedly" in str(refusal(gets, address))
 
 
-# ---- what the operator has to set
+# ---- missing configuration
 
 
 @pytest.mark.parametrize("call", [gets, scans, creates, replaces, deletes])

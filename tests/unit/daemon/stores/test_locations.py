@@ -1,4 +1,4 @@
-"""What a bucket's URL may be, and what it names."""
+"""Valid bucket URLs, and what they name."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What the two flavours of the memory store differ in; what they share is in the contract suite."""
+"""The two kinds of versions of the memory store. What they share is in the contract suite."""
 
 import asyncio
 

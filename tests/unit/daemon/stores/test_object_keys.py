@@ -1,4 +1,4 @@
-"""What may be a key."""
+"""Valid object keys."""
 
 import pytest
 

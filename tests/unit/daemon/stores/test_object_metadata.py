@@ -1,4 +1,4 @@
-"""Tags survive the way through a header, and other people's metadata is none of them."""
+"""Tags round-trip through headers, and metadata of other tools is not a tag."""
 
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,4 +1,4 @@
-"""The probe: what each broken store looks like to it, and that it leaves nothing behind, or at least nothing that grows."""
+"""The start-up probe: how it classifies each kind of broken store, and that its leftovers do not grow."""
 
 import asyncio
 from collections import Counter
@@ -46,7 +46,7 @@ def verdicts(result: ProbeResult) -> dict[str, str]:
 
 @dataclass
 class Passing:
-    """A store that does what the one behind it does; what differs is overridden."""
+    """A store that passes calls on to another one. Tests override what differs."""
 
     inner: ObjectStore = field(default_factory=memory)
 
@@ -242,7 +242,7 @@ def test_a_write_without_an_answer_is_inconclusive(fault, turn):
 
 @pytest.mark.parametrize("turn", [1, 3])
 def test_a_refusal_of_an_applied_write_is_not_a_fault_of_the_store(turn):
-    """`create` and `replace`, each sent twice by somebody on the way."""
+    """`create` and `replace`, each sent twice by something on the network path."""
     store = FaultyStore(memory(), faults={"": [*[Fault.NONE] * (turn - 1), Fault.OWN_SUCCESS]})
 
     result = probed(store)
@@ -280,7 +280,7 @@ def between(
     *,
     by_content: bool,
 ) -> FaultyStore:
-    """A good store, and another probe that acts just before one of this probe's calls."""
+    """A conforming store, and another probe that acts just before a call of this probe."""
     store, calls = memory(by_content=by_content), Counter[str]()
 
     async def before(called: str, key: str) -> None:
@@ -338,7 +338,7 @@ def test_an_unavailable_store_is_neither_usable_nor_refused():
 
 @dataclass
 class Shows(Passing):
-    """An adapter that shows what its server does by itself."""
+    """An adapter that shows the behaviour of its server alone."""
 
     compares_digests: bool = True
     compares_versions: bool = True

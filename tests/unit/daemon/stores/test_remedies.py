@@ -1,4 +1,4 @@
-"""Commands in messages work when somebody copies them, whatever is in a name."""
+"""Commands in messages work when they are copied, with any name."""
 
 import asyncio
 import re

@@ -1,6 +1,6 @@
-"""What each answer of an S3 server becomes, and how often a request is sent, on a server whose answers are scripted.
+"""How each response of an S3 server is mapped, and how often a request is sent, on a scripted server.
 
-That conditions hold is for real servers to show: tests/contract.
+Real servers show that conditions hold: tests/contract.
 """
 
 import asyncio
@@ -74,7 +74,7 @@ def refuses(status: int, code: str) -> Callable[[Any], None]:
 
 
 def deletes_answered_by(answer: Callable[[Any], None]) -> Callable[[Any], None]:
-    """The look before a deletion finds the version."""
+    """The read before a deletion finds the version."""
     return lambda handler: (STORED if handler.command == "HEAD" else answer)(handler)
 
 
@@ -122,7 +122,7 @@ def refusal(call: Call, address: str) -> StoreError:
     return caught.value
 
 
-# ---- answers that are not yes
+# ---- error responses
 
 
 @pytest.mark.parametrize(
@@ -265,7 +265,7 @@ def test_messages_name_the_object_the_reason_and_the_next_step() -> None:
         assert "there is no bucket bucket (NoSuchBucket): create it" in str(refusal(scans, address))
 
 
-# ---- no answer, or half of one
+# ---- missing and partial responses
 
 
 @pytest.mark.parametrize(
@@ -341,7 +341,7 @@ def test_an_answer_that_no_s3_server_gives(
         assert type(refusal(call, address)) is error
 
 
-# ---- what the operator has to set
+# ---- missing configuration
 
 
 @pytest.mark.parametrize("call", [gets, scans, creates, replaces, deletes])

@@ -1,4 +1,4 @@
-"""The store's clock is read whatever becomes of the answers, and what was written for that is removed where it may be."""
+"""Reading the clock of the store works with lost answers, and its object is removed if permissions allow."""
 
 import asyncio
 from datetime import timedelta
@@ -55,6 +55,6 @@ def test_an_object_whose_key_only_shares_the_prefix_is_ignored() -> None:
         assert await store_time(store, "token") == runtime.now() != first
         assert [entry.key for entry in await store.scan("")] == [
             f"{KEY}0"
-        ]  # who may not delete leaves it
+        ]  # without delete permission the object stays
 
     asyncio.run(scenario())

@@ -70,7 +70,7 @@ MISSING = "nothing of it, or not in this order"
 
 
 @pytest.mark.parametrize(
-    ("key", "expected", "found", "said"),
+    ("key", "expected", "found", "message"),
     [
         ("command", COMMAND, [*COMMAND, "--name=b"], (TWICE, "'--name=b'")),
         ("command", COMMAND, [*COMMAND, "--name", "b"], (TWICE, "'--name b'")),
@@ -95,5 +95,5 @@ MISSING = "nothing of it, or not in this order"
         ("entrypoint", ["sh", "x"], ["sh", "-c", "x"], ("['sh', 'x']", "['sh', '-c', 'x']")),
     ],
 )
-def test_a_contradiction_is_not_an_addition(key, expected, found, said):
-    assert difference({key: expected}, {key: found}, (), may_add=True) == ((key,), *said)
+def test_a_contradiction_is_not_an_addition(key, expected, found, message):
+    assert difference({key: expected}, {key: found}, (), may_add=True) == ((key,), *message)

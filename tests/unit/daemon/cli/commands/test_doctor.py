@@ -1,4 +1,4 @@
-"""`rebundle doctor`, on a folder and on servers with oddities."""
+"""`rebundle doctor` on a folder and on servers with defects."""
 
 import pytest
 

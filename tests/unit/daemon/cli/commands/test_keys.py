@@ -1,4 +1,4 @@
-"""Keys from their making to their revocation, by the command, on a bucket."""
+"""`rebundle keys`: keys from generation to revocation, and the other commands with a trust policy."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from tests.support.buckets import SCOPE
 
 @pytest.fixture
 def policy(bucket, rebundle, tmp_path, monkeypatch) -> Path:
-    """One key, with which everybody here signs, and which everybody here trusts."""
+    """One key, which signs everything here and which the policy trusts."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.delenv("STATE_DIRECTORY", raising=False)
     assert rebundle("keys", "generate", tmp_path / "one.key").code == 0
@@ -24,7 +24,7 @@ def policy(bucket, rebundle, tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture
 def trusting(policy, rebundle, monkeypatch) -> Path:
-    """The bucket is signed, and read by the policy."""
+    """A signed bucket, read with the trust policy."""
     assert rebundle("republish", SCOPE).code == 0
     monkeypatch.setenv("REBUNDLE_TRUST__POLICY", str(policy))
     return policy
@@ -58,7 +58,7 @@ def test_signed_documents_pass_and_those_older_than_the_key_do_not(trusting, reb
     assert all("is not signed" in problem for problem in refused.values())
     assert [
         what.split("@")[0] for what in whole if what.startswith("state") and what not in refused
-    ] == ["state state-3"], "published anew, by who signs"
+    ] == ["state state-3"], "republished with a signature"
     assert "freshness" in result.json["not_checked"][0]
 
 
@@ -198,7 +198,7 @@ def test_a_revocation_reports_what_it_blocks_before_and_after(trusting, rebundle
 
 
 def test_a_key_can_be_revoked_in_any_state_of_the_bucket(trusting, bucket, rebundle, monkeypatch):
-    """Or who stole it would decide when it is revoked."""
+    """Otherwise the thief of a key could prevent its revocation."""
     (keyid,) = keyids(trusting)
     damaged = next((bucket / str(SCOPE) / "states").rglob("manifest.json"))
     damaged.write_bytes(damaged.read_bytes() + b" ")
@@ -246,7 +246,7 @@ def test_a_policy_behind_a_link_stays_a_link_and_keeps_its_readers(trusting, reb
 
 
 def test_a_policy_in_a_folder_that_others_may_write_is_not_made(rebundle, tmp_path, policy):
-    """Else whoever may write the folder makes root write wherever a link of theirs leads to."""
+    """Otherwise a user who may write the folder could make root write through a link to any place."""
     shared = tmp_path / "shared"
     shared.mkdir()
     (shared / "policy.json").symlink_to(shared / "nologin")
@@ -272,7 +272,7 @@ def test_root_changes_no_policy_that_another_user_may_replace(rebundle, tmp_path
 def test_a_signer_whose_policy_rejects_its_own_key_writes_nothing(
     trusting, bucket, rebundle, tmp_path, monkeypatch
 ):
-    """Or nobody with the policy could read the scope any more."""
+    """Otherwise no reader with the policy could read the scope any more."""
     before = (bucket / str(SCOPE) / "pointer.json").read_bytes()
     assert rebundle("keys", "generate", tmp_path / "other.key").code == 0
     monkeypatch.setenv("REBUNDLE_SIGNING__KEY_FILE", str(tmp_path / "other.key"))
@@ -429,7 +429,7 @@ def test_status_reports_what_it_trusts_about_the_live_tree(trusting, rebundle, m
 
 
 def test_an_unsigned_live_tree_is_compared_with_signed_documents(trusting, bucket, rebundle):
-    """A marker that says `updating` excuses nothing: whoever can write the tree can write it, too."""
+    """A marker with status `updating` excuses nothing: an attacker who can write the tree can write it, too."""
     tree = bucket / str(SCOPE) / "docker-compose-gen"
     (tree / "base/bundle/docker-compose.yaml").unlink()
     marker = tree / ".rebundle.json"

@@ -44,7 +44,7 @@ def test_a_quarantine_that_changes_what_is_live_asks_first(bucket, rebundle):
         "quarantine", SCOPE, "state-3", "--reason", "bad", "--rollback-to", "state-1"
     )
 
-    assert (refused.code, "--yes" in refused.err) == (2, True), "nobody sits at a terminal here"
+    assert (refused.code, "--yes" in refused.err) == (2, True), "there is no terminal here"
     assert pointer.read_bytes() == before
     assert (
         rebundle(
@@ -53,7 +53,7 @@ def test_a_quarantine_that_changes_what_is_live_asks_first(bucket, rebundle):
         == 0
     )
     assert rebundle("quarantine", SCOPE, "state-1", "--reason", "bad").code == 0, (
-        "what is not live needs no question"
+        "a state that is not live needs no confirmation"
     )
 
 

@@ -165,7 +165,7 @@ def test_a_live_tree_that_cannot_follow_is_reported_beside_the_written_pointer(l
 
 
 def test_a_first_publication_in_progress_is_not_published_unless_it_is_named(lost, rebundle):
-    """The state is uploaded; pointer, history and live tree are not there yet."""
+    """The state is uploaded. Pointer, history and live tree do not exist yet."""
     shutil.rmtree(lost / layout.live_tree(SCOPE))
     shutil.rmtree(lost / ".rebundle" / "store" / layout.live_tree(SCOPE), ignore_errors=True)
 

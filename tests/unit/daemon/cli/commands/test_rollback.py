@@ -74,7 +74,7 @@ def test_at_a_terminal_it_asks(bucket, rebundle, monkeypatch, answer, code, live
 
 def test_a_confirmed_rollback_is_refused_once_another_state_is_live(bucket, rebundle, monkeypatch):
     class Slow(Terminal):
-        """Somebody publishes while the operator thinks."""
+        """Another writer publishes while the operator reads the question."""
 
         def readline(self):
             thread = ThreadPoolExecutor(1)

@@ -26,7 +26,7 @@ def write_events(tmp_path, *events):
 
 
 def accepting(handler):
-    """Takes everything, as the daemon does."""
+    """Accepts everything, like the daemon."""
     body = json.loads(handler.received)
     taken = body if isinstance(body, list) else [body]
     known = [

@@ -160,7 +160,7 @@ def test_an_unwritable_path_is_named_with_a_remedy(bucket, rebundle):
 
 @pytest.mark.parametrize("held", [False, True])
 def test_faults_that_only_a_pass_sees_are_reported_with_time_and_remedy(bucket, rebundle, held):
-    """A folder in the way is in no listing: whether it is still there, only a write shows."""
+    """A folder at the path of a file is in no listing. Only a write shows whether it is still there."""
     if held:
         rebundle("hold", SCOPE, "--reason", "test")
     file = live_file(bucket, COMPOSE)
@@ -236,7 +236,7 @@ def test_a_lost_archive_of_live_needs_attention(bucket, rebundle):
     assert "cannot be compared with the live state: " in scope_of(result)["attention"][0]
     assert "gone from the bucket" in scope_of(result)["attention"][0]
     table = rebundle("status").out
-    assert "state-3 (3)   state-3 (3)" in table, "the pointer can be read, so it is shown"
+    assert "state-3 (3)   state-3 (3)" in table, "the pointer is readable, so it is shown"
     assert ("not compared" in table, "unreadable" in table) == (True, False)
 
 

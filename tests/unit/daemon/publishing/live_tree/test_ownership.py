@@ -1,4 +1,4 @@
-"""Whose a file of the live tree is: every case of protocol 5, without a store."""
+"""Ownership of files in the live tree: every case of protocol 5, without a store."""
 
 from collections.abc import Mapping
 
@@ -172,7 +172,7 @@ def test_an_unreadable_file_is_never_overwritten(
 
 
 def test_an_unreadable_file_of_a_removed_model_blocks_base_if_rebundle_wrote_it() -> None:
-    """Hosts copy what is in base/. What was never written here is an operator's, and base/ follows beside it."""
+    """Hosts copy what is in base/. A file that Rebundle never wrote belongs to an operator and does not block base/."""
     before = marker({"base/gone": ("old", (1, 0)), ENV: ("old", (1, 0))})
     present = {path: Unread("why") for path in ("base/gone", "base/notes", ENV)}
     verdicts = plan_paths(wanted({}), present, before)
@@ -221,7 +221,7 @@ def test_the_marker_records_no_path_that_was_not_written() -> None:
     lost = marker_after(
         before, plan, {}, (Remove("base/gone", V1), Put(ENV, None)), {}, confirmed=False
     )
-    assert lost.files == before.files, "nobody knows whether it is gone"
+    assert lost.files == before.files, "it is unknown whether the file is gone"
     disturbed = marker_after(before, plan, {}, verdicts, {ENV: V1}, confirmed=False)
     assert (disturbed.status, disturbed.blocked, disturbed.files[ENV].sha256) == (
         "updating",

@@ -1,4 +1,4 @@
-"""What the marker of a live tree says while a pass works, and what stays in it (protocol 5)."""
+"""The marker of a live tree: what a pass writes into it, and what stays in it (protocol 5)."""
 
 from daemon.publishing.live_tree.ownership import (
     Marker,

@@ -1,4 +1,4 @@
-"""The live tree on a store: protocol 5, one test to a rule, beside operators, other passes and failures."""
+"""The live tree on a store: one test per rule of protocol 5, with edits, concurrent passes and failures."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -31,7 +31,7 @@ def memory(request: pytest.FixtureRequest) -> MemoryStore:
 
 
 def bucket(store: MemoryStore | FaultyStore, name: str = "") -> Bucket:
-    """Another process; two of them never make the same random id."""
+    """Another process. Two of them never generate the same random id."""
     return Bucket(store, InlineRuntime(f"{name}-{next(PROCESSES)}"))
 
 
@@ -298,7 +298,7 @@ def test_a_file_with_the_digest_of_the_marker_needs_no_tag(memory: MemoryStore) 
         process = bucket(memory)
         await process.publish(make_state(1))
         await synced(process)
-        await edit(memory, COMPOSE, b"services 1\n")  # the same bytes again; the tag is gone
+        await edit(memory, COMPOSE, b"services 1\n")  # the same bytes again, without their tag
         await process.publish(make_state(2))
         store = FaultyStore(memory, forbidden=lambda operation, key: "states/state-1" in key)
         assert (await synced(bucket(store))).kept_aside == ()
@@ -309,7 +309,7 @@ def test_a_file_with_the_digest_of_the_marker_needs_no_tag(memory: MemoryStore) 
 def test_an_older_marker_does_not_recreate_a_file_that_an_operator_deleted(
     memory: MemoryStore,
 ) -> None:
-    """The marker that this process wrote last counts only while it is the one that is there."""
+    """The marker that this process wrote last counts only while it is still in the bucket."""
 
     async def scenario() -> None:
         process, other = bucket(memory), bucket(memory)
@@ -426,7 +426,7 @@ def test_an_unreadable_marker_is_written_again(memory: MemoryStore, body: bytes)
         await synced(bucket(memory))
         await edit(memory, layout.MARKER, body)
         await synced(bucket(memory))
-        # What is below creds/ cannot be told without reading it, so it is not in the new marker.
+        # Credentials are never read, so the new marker cannot record what is below creds/.
         assert (await marker_of(memory)).files.keys() == bodies(make_state(1)).keys() - {CREDS}
 
     asyncio.run(scenario())
@@ -445,7 +445,7 @@ def test_a_hold_without_a_move_raises_only_the_sequence_of_the_marker(memory: Me
     asyncio.run(scenario())
 
 
-# -- beside others
+# -- concurrent changes
 
 
 def test_two_passes_at_once_end_synced(memory: MemoryStore) -> None:
@@ -500,7 +500,7 @@ def test_a_late_write_of_an_old_pass_is_repaired_by_the_next(memory: MemoryStore
 
         async def dies_after(operation: str, key: str) -> None:
             if operation == "scan":
-                raise StoreUnavailable("the old process dies here")
+                raise StoreUnavailable("the old process ends here")
 
         paused.before = dies_after
         gate.open()
@@ -707,7 +707,7 @@ def test_a_lost_pointer_leaves_the_tree_alone(memory: MemoryStore) -> None:
 
 
 def test_a_pass_lists_the_tree_before_it_reads_the_pointer(memory: MemoryStore) -> None:
-    # The marker catches most of what the other order lets through; after it was lost, only the order does.
+    # The marker prevents most of what the other order would let through. Once it is lost, only the order does.
     async def scenario() -> None:
         await bucket(memory).publish(make_state(1))
         done: list[tuple[str, str]] = []
@@ -721,7 +721,7 @@ def test_a_pass_lists_the_tree_before_it_reads_the_pointer(memory: MemoryStore) 
     asyncio.run(scenario())
 
 
-# -- a marker that somebody else wrote
+# -- a marker that another writer wrote
 
 
 def test_a_forged_marker_hides_no_file_from_a_process_that_does_not_trust_markers(
@@ -780,7 +780,7 @@ def test_a_process_that_does_not_trust_markers_reads_every_file_once(memory: Mem
         await synced(process)
         await synced(process)
         assert read == ["example/conf/bundle/.env"], (
-            "whose default has changed, so that its own tag counts"
+            "its default has changed, so its own tag counts"
         )
 
     asyncio.run(scenario())
@@ -841,7 +841,7 @@ def test_a_survey_of_a_retired_scope_is_empty(memory: MemoryStore) -> None:
 
 
 class KnowingStore(FaultyStore):
-    """Its listings know the digest of each body, as those of the directory store do."""
+    """Its listings have the digest of each body, like those of the directory store."""
 
     async def scan(self, prefix: str) -> Listing:
         listed = await super().scan(prefix)
@@ -855,7 +855,7 @@ class KnowingStore(FaultyStore):
 
 
 class UnreadStore(FaultyStore):
-    """Its listings cannot tell the version of what must not be read, as those of the directory store cannot."""
+    """Its listings lack the version of files that must not be read, like those of the directory store."""
 
     async def scan(self, prefix: str) -> Listing:
         return Listing(
@@ -1023,7 +1023,7 @@ def test_an_idle_pass_still_notices_every_edit(memory: MemoryStore) -> None:
         await edit(memory, COMPOSE, b"mine")
 
         assert (await synced(process)).kept_aside == (COMPOSE,)
-        assert (await synced(process)).verdicts == (), "what was done is not said again"
+        assert (await synced(process)).verdicts == (), "an earlier result is not reported again"
 
     asyncio.run(scenario())
 
@@ -1073,7 +1073,7 @@ def test_a_version_in_the_marker_counts_only_for_its_bytes(
         process = bucket(memory)
         await process.publish(make_state(1))
         await synced(process)
-        # An operator puts the very bytes back that were there: another object, the same text.
+        # An operator restores the same bytes: another object with the same text.
         was = (await memory.get(layout.live_tree(SCOPE, ENV))).body
         await edit(memory, ENV, b"mine")
         await edit(memory, ENV, was)
@@ -1161,7 +1161,7 @@ def test_a_survey_of_a_tree_that_advances_meanwhile_does_not_call_it_ahead(
 def test_a_default_with_a_reused_version_has_the_commit_position_of_its_tag(
     memory: MemoryStore,
 ) -> None:
-    """A, B, A: where versions are digests, the marker's version of the first A fits the second one, too."""
+    """A, B, A: if versions are digests, the version that the marker recorded for the first A fits the second one."""
 
     async def scenario() -> None:
         first, other = make_files("1"), make_files("2")
@@ -1177,14 +1177,14 @@ def test_a_default_with_a_reused_version_has_the_commit_position_of_its_tag(
         assert restored
         stored = await memory.get(layout.live_tree(SCOPE, ENV))
         assert stored.tag["commit"] == "3.0"
-        # The pass that wrote it never came to its marker.
+        # The pass that wrote the file ended before it wrote its marker.
         there = await memory.get(MARKER_KEY)
         await memory.replace(MARKER_KEY, Content(marker.body), there.version)
         await rolled_back(bucket(memory), "state-2")
         await synced(bucket(memory))
 
         assert (await memory.get(layout.live_tree(SCOPE, ENV))).body == stored.body, (
-            "a rollback leaves newer defaults"
+            "a rollback keeps newer defaults"
         )
 
     asyncio.run(scenario())

@@ -1,4 +1,4 @@
-"""The live tree in a directory, where links, folders and permissions get in the way of single files (ADR 18)."""
+"""The live tree in a directory, where links, folders and permissions block single files (ADR 18)."""
 
 import asyncio
 import errno
@@ -26,7 +26,7 @@ RETRY_SECONDS = 300.0
 
 
 class Forbidding(RealFileSystem):
-    """Some files may be seen and not read, as with another owner's mode 0600."""
+    """Some files can be listed but not read, as with mode 0600 of another owner."""
 
     def __init__(self) -> None:
         self.secret: set[Path] = set()
@@ -38,7 +38,7 @@ class Forbidding(RealFileSystem):
 
 
 class Scene:
-    """A bucket in a folder: state-1 is in the tree, state-2 is live and has two files more."""
+    """A bucket in a folder: the tree has state-1; state-2 is live and has two more files."""
 
     def __init__(self, folder: Path) -> None:
         self.filesystem, self.runtime = Forbidding(), InlineRuntime()
@@ -60,7 +60,7 @@ class Scene:
         return result
 
     def at(self, path: str) -> Path:
-        """A path of the tree, with its folder."""
+        """A path of the tree, including its folder."""
         (self.tree / path).parent.mkdir(parents=True, exist_ok=True)
         return self.tree / path
 
@@ -112,7 +112,7 @@ def test_an_obstacle_at_a_path_blocks_only_that_file(
         obstacle(scene.at(path))
         result = await scene.passed()
         told = {blocked.path: blocked.reason for blocked in result.blocked}
-        # A store that lists links shows the folder as one that cannot be looked into: an override in example/.
+        # A store that lists links shows the folder as unreadable: an override in example/.
         assert set(told) == {path} or (path == NEW_EXAMPLE and path in result.overrides)
         assert all(
             any(word in item for word in ("move", "replace", "plain file"))

@@ -1,4 +1,4 @@
-"""The live tree where single paths cannot be read or written: each is a result of its own (protocol 5, ADR 18)."""
+"""Single paths of the live tree that cannot be read or written: each has its own result (protocol 5, ADR 18)."""
 
 import asyncio
 from dataclasses import replace
@@ -70,7 +70,7 @@ def calls_of(store: FaultyStore) -> list[tuple[str, str]]:
 
 
 async def two_states(store: ObjectStore, runtime: InlineRuntime, **more: str) -> Bucket:
-    """state-1 is in the tree, state-2 is live and has more files; the tree does not follow yet."""
+    """The tree has state-1. state-2 is live and has more files, and the tree does not follow yet."""
     process = Bucket(store, runtime)
     await process.publish(make_state(1))
     await passed(process)
@@ -78,7 +78,7 @@ async def two_states(store: ObjectStore, runtime: InlineRuntime, **more: str) ->
     return process
 
 
-# -- what cannot be written
+# -- unwritable paths
 
 
 @pytest.mark.parametrize("path", [NEW, "base/new"])
@@ -155,7 +155,7 @@ async def test_a_blocked_path_is_tried_again_after_minutes_and_costs_nothing_unt
     store.writes.clear()
     assert (await passed(process)).blocked == said.blocked
     assert store.writes == [], (
-        "a retry that changes nothing does not write the marker, so no daemon wakes another"
+        "a retry without a change does not write the marker, so daemons do not wake one another"
     )
 
     store.recover()
@@ -207,7 +207,7 @@ async def test_bytes_that_cannot_be_kept_aside_are_not_replaced(
 async def test_the_marker_has_the_files_that_an_interrupted_pass_wrote(
     memory: MemoryStore, runtime: InlineRuntime
 ) -> None:
-    """A program that rewrites one file of base/ all the time does not bring deleted defaults back."""
+    """A program that rewrites one file of base/ all the time does not cause deleted defaults to return."""
     process = await two_states(memory, runtime, **{NEW: "new\n"})
     saves = count()
 
@@ -227,7 +227,7 @@ async def test_the_marker_has_the_files_that_an_interrupted_pass_wrote(
     assert (await passed(process)).deleted_by_operator == (NEW,)
 
 
-# -- what cannot be read
+# -- unreadable paths
 
 
 @in_loop
@@ -259,7 +259,7 @@ async def test_an_unreadable_file_in_base_is_blocked_if_live_has_it_and_unknown_
     assert (await tree(memory))[SCRIPT] == b"exit # 2\n"
     marker = await marker_of(memory)
     assert marker.files[COMPOSE].sha256 == sha256(b"services 1\n"), (
-        "what was not written is not recorded"
+        "a file that was not written is not recorded"
     )
     store.recover()
     after = await passed(process)
@@ -356,7 +356,7 @@ async def test_an_unlistable_folder_of_base_blocks_its_live_files(
 async def test_a_link_in_place_of_a_folder_hides_what_is_below_it(
     store: TroubledStore, memory: MemoryStore, runtime: InlineRuntime
 ) -> None:
-    """Where a listing shows links, as a file that cannot be read."""
+    """Listings show links like files that cannot be read."""
     process = Bucket(store, runtime)
     await process.publish(
         make_state(1, files=make_files("1", **{"example/linked/a": "a\n", "base/linked/b": "b\n"}))
@@ -451,9 +451,7 @@ async def test_a_large_file_of_a_retained_state_is_recognised(
     )
     await passed(process)
     for path in ("base/large", "base/left"):
-        await edit(
-            memory, path, TOO_LARGE
-        )  # the same bytes; the tag is gone, and the version is another one
+        await edit(memory, path, TOO_LARGE)  # the same bytes without their tag, in another version
     await process.publish(make_state(2, files=make_files("2", **{"base/large": text + "2"})))
     result = await passed(another_process(memory))
     assert (result.blocked, result.strays, result.kept_aside) == ((), (), ())
@@ -484,9 +482,9 @@ async def test_an_earlier_default_that_an_operator_restores_is_kept_aside_once(
     first = await memory.get(key_of(ENV))
     await process.publish(make_state(2))
     await passed(process)
-    assert await kept(memory) == set(), "a default that nobody touched is not kept"
+    assert await kept(memory) == set(), "an unchanged default is not kept aside"
     for _ in range(2):
-        # With its tag, as the directory store finds the tag of the body that was there before.
+        # With its tag: the directory store still finds the tag of the earlier body.
         version = (await memory.get(key_of(ENV))).version
         await memory.replace(key_of(ENV), Content(first.body, tag=first.tag), version)
         result = await passed(process)
@@ -523,7 +521,7 @@ async def test_a_default_of_a_pass_that_crashed_before_its_marker_is_not_kept_as
 
 @in_loop
 async def test_a_copy_that_is_needed_again_restarts_its_retention(memory: MemoryStore) -> None:
-    runtime = memory._runtime  # the store's own clock
+    runtime = memory._runtime  # the clock of the store
     assert isinstance(runtime, InlineRuntime)
     process = await two_states(memory, runtime)
     await passed(process)
@@ -585,7 +583,7 @@ async def test_a_damaged_manifest_of_an_old_state_stops_no_tree_and_is_reported(
     assert [
         (damaged.publication, "not the one" in damaged.reason) for damaged in result.damaged
     ] == [(first.id, True)]
-    # Only the damaged manifest knew that these bytes are ours.
+    # Only the damaged manifest recorded that Rebundle wrote these bytes.
     assert (result.overrides, result.kept_aside) == ((ENV,), (COMPOSE,))
     assert await kept(memory) == {(COMPOSE, b"services 1\n")}
     assert (await tree(memory))[COMPOSE] == b"services 3\n"
@@ -613,7 +611,7 @@ async def test_an_unreadable_old_manifest_stops_no_tree_and_counts_again_once_re
     assert (result.damaged, result.overrides) == ((), ())
 
 
-# -- markers and looks
+# -- markers and surveys
 
 
 @pytest.mark.parametrize("status", ["blocked", "of a later release"])
@@ -653,7 +651,7 @@ async def test_a_survey_reports_paths_that_the_last_pass_could_not_write(
     store.recover()
     await process.publish(make_state(3))
     survey = await another_process(store).live_tree.survey(SCOPE)
-    assert (survey.seen.blocked, survey.follows) == ((), True), "held: live has not moved"
+    assert (survey.seen.blocked, survey.follows) == ((), True), "on hold: live has not moved"
 
 
 @in_loop
@@ -683,7 +681,7 @@ async def test_a_deleted_default_of_a_removed_model_is_reported_before_the_model
     assert NEW not in await tree(memory)
 
 
-# -- any mix of all this
+# -- any mix of these faults
 
 WANTED = (README, COMPOSE, SCRIPT, ENV, "example/.env")
 OTHERS = ("base/notes", "base/bundle/model.bin", "example/own", "example/conf/bundle/own")
@@ -804,7 +802,7 @@ def check_marker(marker: Marker, after: dict[str, bytes], then: Marker, result: 
         if recorded.commit != (3, 0):
             assert then.files[path].sha256 == recorded.sha256
         else:
-            assert sha256(after[path]) == recorded.sha256, "recorded and not there"
+            assert sha256(after[path]) == recorded.sha256, "recorded but absent"
     assert not any(marker.files.get(path, NOTHING).commit == (3, 0) for path in blocked)
 
 

@@ -1,4 +1,4 @@
-"""Collection on both flavours of store: what it deletes and when, crashes at every call, and races it must lose or win."""
+"""Garbage collection on both kinds of stores: what it deletes and when, crashes at every call, and races."""
 
 import asyncio
 import functools
@@ -33,7 +33,7 @@ POLICY = Policy(newest=2, days=30)
 
 
 def in_loop(test: Callable[P, Coroutine[None, None, None]]) -> Callable[P, None]:
-    """The test in an event loop of its own."""
+    """The test in its own event loop."""
 
     @functools.wraps(test)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -70,7 +70,7 @@ async def grown(store: ObjectStore, runtime: InlineRuntime) -> Bucket:
 
 
 async def dropped_long_ago(store: ObjectStore, runtime: InlineRuntime) -> Bucket:
-    """state-1 had to leave the pointer just now, and only a chunk of the history tells that."""
+    """state-1 was just dropped from the pointer, and only a chunk of the history records that."""
     bucket = Bucket(store, runtime)
     await bucket.publish(make_state(1))
     base = await bucket.reader.pointer(SCOPE)
@@ -90,7 +90,7 @@ async def dropped_long_ago(store: ObjectStore, runtime: InlineRuntime) -> Bucket
 
 
 async def folders(store: ObjectStore) -> dict[str, set[str]]:
-    """Names of the objects of each attempt, by state@attempt."""
+    """The names of the objects of each attempt, by state@attempt."""
     found: dict[str, set[str]] = {}
     for entry in await store.scan(layout.states(SCOPE)):
         state, attempt, name = entry.key.removeprefix(layout.states(SCOPE)).split("/")
@@ -103,7 +103,7 @@ async def states(store: ObjectStore) -> list[str]:
 
 
 async def check_whole(store: ObjectStore, runtime: InlineRuntime) -> Pointer:
-    """Everything the pointer names is there, and right."""
+    """Checks that everything that the pointer references exists and verifies."""
     reader = Bucket(store, runtime).reader
     pointer = (await reader.existing(SCOPE)).pointer
     for publication in pointer.retained:
@@ -115,7 +115,7 @@ def went(collected: Collected) -> list[str]:
     return sorted(deletable.folder.id.state for deletable in collected.deleted)
 
 
-# -- what goes
+# -- what is deleted
 
 
 @in_loop
@@ -170,7 +170,7 @@ async def test_positions_of_idle_journals_are_removed_even_without_a_release(
     assert collected.sequence is not None
     assert (await bucket.pointer()).positions == {}
     again = await collector(store, runtime).collect(SCOPE, "cron")
-    assert again.sequence is None, "there is no more to do"
+    assert again.sequence is None, "nothing is left to do"
 
 
 @in_loop
@@ -190,7 +190,7 @@ async def test_an_orphan_is_deleted_after_the_grace_and_not_before(
 
 
 class SlowClock(MemoryStore):
-    """A store whose clock is two days behind this machine's."""
+    """A store whose clock is two days behind that of this machine."""
 
     async def scan(self, prefix: str):  # type: ignore[no-untyped-def]
         moved = timedelta(days=2)
@@ -211,7 +211,7 @@ async def test_the_grace_is_measured_by_the_clock_of_the_store(
     await bucket.publish(make_state(1))
     await bucket.publisher.store_state(SCOPE, make_state(2))
     seen = await collector(store, runtime).preview(SCOPE)
-    assert went(seen) == ["state-2"]  # by this machine's clock two days old
+    assert went(seen) == ["state-2"]  # two days old by the clock of this machine
     collected = await collector(store, runtime).collect(SCOPE, "cron")
     assert collected.deleted == ()
     assert await states(store) == ["state-1", "state-2"]
@@ -361,7 +361,7 @@ async def test_a_copy_that_is_renewed_before_its_deletion_stays(
 ) -> None:
     store = MemoryStore(
         runtime
-    )  # where versions are digests, no condition can tell the two writes apart
+    )  # if versions are digests, no condition distinguishes the two writes
     await Bucket(store, runtime).publish(make_state(1))
     await keep(store, "base/a", "1", "2")
     await runtime.sleep(31 * DAY)
@@ -413,7 +413,7 @@ async def test_an_object_that_cannot_be_deleted_does_not_stop_the_others(
 
 
 class Crash(Exception):
-    """The process ends here."""
+    """The process ends at this call."""
 
 
 def crash_at(number: int) -> Callable[[str, str], object]:
@@ -445,7 +445,7 @@ async def test_a_crash_at_any_call_keeps_referenced_objects_and_the_next_collect
                 assert await states(store) == ["state-3", "state-4"], number
                 await check_whole(store, runtime)
             else:
-                assert number > 8  # so many calls it takes at least: the loop did see some
+                assert number > 8  # a collection needs at least this many calls, so the loop ran
                 break
         else:
             pytest.fail("it never came to its end")
@@ -515,7 +515,7 @@ async def test_publications_of_a_faster_publisher_are_not_deleted(
     assert await states(store) == [
         "state-4",
         "state-5",
-    ]  # judged again: state-3 is not one of the newest any more
+    ]  # decided again: state-3 is no longer one of the newest
 
 
 @in_loop
@@ -674,7 +674,7 @@ async def test_one_credential_releases_and_another_deletes_without_touching_the_
     released = await releasing.collect(SCOPE, "daemon", parts=frozenset({"release"}))
     assert [verdict.folder.id.state for verdict in released.left] == ["state-1", "state-2"]
     again = await releasing.collect(SCOPE, "daemon", parts=frozenset({"release"}))
-    assert again.sequence is None  # what waits to be deleted is no reason to move the pointer
+    assert again.sequence is None  # pending deletions alone do not write the pointer
 
     only_pointer = FaultyStore(
         store, forbidden=lambda operation, _key: operation in {"create", "replace"}
@@ -824,11 +824,11 @@ async def test_a_preview_of_one_part_reports_what_that_part_does(
     assert went(seen) == ([] if part == "release" else ["state-1", "state-2"])
 
 
-# -- clocks: the store's is right, any machine's may be wrong by days
+# -- clocks: the store's is right, that of a machine may be wrong by days
 
 
 class OtherClock(InlineRuntime):
-    """A machine beside that of `right`, whose clock is wrong."""
+    """A second machine beside that of `right`, with a wrong clock."""
 
     def __init__(self, right: InlineRuntime, days: float) -> None:
         super().__init__(f"{days} days ahead")

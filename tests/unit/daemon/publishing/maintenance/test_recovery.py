@@ -1,4 +1,4 @@
-"""A pointer that is deleted, damaged or put back, states that are missing: what recovery makes of real buckets."""
+"""Recovery on real buckets: a deleted, damaged or restored pointer, and missing states."""
 
 import asyncio
 import fnmatch
@@ -109,7 +109,7 @@ async def damage_archive(store: ObjectStore, state: str) -> None:
 
 
 async def check(store: ObjectStore, runtime: InlineRuntime) -> Pointer:
-    """The scope works again: all that is retained is whole, history reads, and the next state is published."""
+    """Checks that the scope works: retained states verify, history reads, and the next state is published."""
     bucket = Bucket(store, runtime)
     pointer = await bucket.pointer()
     for publication in pointer.retained:
@@ -131,7 +131,7 @@ async def check(store: ObjectStore, runtime: InlineRuntime) -> Pointer:
 
 
 async def changed(bucket: Bucket, times: int) -> Pointer:
-    """The pointer after so many changes: above 128 the history that it had is in chunks, whatever was left of those."""
+    """The pointer after this many changes. Above 128, the earlier history is in chunks, even if some are gone."""
     read = await bucket.reader.pointer(SCOPE)
     for _ in range(times):
         following = protocol.hold(read.pointer, bucket.publisher.writing("ann"))
@@ -143,13 +143,13 @@ def names(pointer: Pointer) -> tuple[str | None, str | None]:
     return pointer.live and pointer.live.state, pointer.desired and pointer.desired.state
 
 
-# -- who trusts nobody but a key
+# -- with a trust policy
 
 KEY = generate()[0]
 
 
 def trusting(store: ObjectStore, runtime: InlineRuntime) -> Bucket:
-    """A process that signs, and accepts nothing else."""
+    """A process that signs, and that requires signatures."""
     private = serialization.load_pem_private_key(KEY.encode(), None)
     assert isinstance(private, Ed25519PrivateKey)
     signer = KeySigner(private)
@@ -171,7 +171,7 @@ async def recover_trusting(
 
 
 async def signed_scope(store: ObjectStore, runtime: InlineRuntime) -> Pointer:
-    """Three states, all signed; the newest is quarantined, the one before it live."""
+    """Three signed states: the newest is quarantined, the one before it is live."""
     bucket = trusting(store, runtime)
     await bucket.publish(make_state(1), make_state(2), make_state(3))
     await bucket.operations.carry_out(
@@ -184,7 +184,7 @@ async def signed_scope(store: ObjectStore, runtime: InlineRuntime) -> Pointer:
 async def forge_chunk(
     store: ObjectStore, sequence: int, pointer: Pointer, change: dict[str, object]
 ) -> None:
-    """A chunk that nobody signed: state-3 was made live by somebody who lifted everything."""
+    """An unsigned chunk: it lifts every quarantine and makes state-3 live."""
     [state_3] = pointer.retained_of("state-3")
     entry = pointer.history[-1].model_dump(mode="json") | {
         "sequence": sequence,
@@ -223,7 +223,7 @@ async def test_unsigned_changes_lift_no_quarantine_and_make_nothing_live(
 
     assert names(pointer) == ("state-2", before.desired and before.desired.state)
     assert pointer.quarantined == before.quarantined
-    assert pointer.sequence > 5000, "numbers count whoever wrote them"
+    assert pointer.sequence > 5000, "sequences count even if they are unsigned"
     assert [entry.by for entry in pointer.history] == [
         *(entry.by for entry in before.history),
         "ann",
@@ -253,7 +253,7 @@ async def test_an_unsigned_marker_makes_nothing_live(
 async def test_unsigned_changes_may_quarantine_but_not_the_live_state(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
-    """A pointer, well signed, may have been put back from before a quarantine: the chunk may be all that knows."""
+    """A signed pointer may be a restored one from before a quarantine. The chunk may be the only record of it."""
     bucket = trusting(store, runtime)
     await bucket.publish(make_state(1), make_state(2), make_state(3))
     before = await bucket.pointer()
@@ -270,7 +270,7 @@ async def test_unsigned_changes_may_quarantine_but_not_the_live_state(
 
     assert [quarantine.composition_digest for quarantine in pointer.quarantined] == [
         state_1.composition_digest
-    ], "nor what is not even there"
+    ], "nor a composition that the bucket does not have"
     assert (names(pointer)[0], pointer.hold) == ("state-3", None)
     assert not any(publication.pinned for publication in pointer.retained)
     assert report.recovered is not None
@@ -337,7 +337,7 @@ async def test_without_a_signed_pointer_the_unsigned_chunks_are_used_and_reporte
         bad.composition_digest
     ]
     assert names(pointer)[0] == "state-2", (
-        "as the marker says, for what the chunk says is quarantined"
+        "the state in the marker, because the one in the chunk is quarantined"
     )
     assert report.recovered is not None
     assert any("nobody signs these" in message for message in report.recovered.unknown)
@@ -415,7 +415,7 @@ async def test_chunks_that_a_signed_pointer_leads_to_are_fully_trusted(
 async def test_a_scope_without_any_accepted_signature_is_held(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
-    """Its only key was revoked: what comes next must not be live before somebody has looked."""
+    """Its only key was revoked. The next state must not go live before an operator has checked the scope."""
     bucket = Bucket(store, runtime, signers=[KeySigner(Ed25519PrivateKey.generate())])
     await bucket.publish(make_state(1), make_state(2))
     await bucket.operations.carry_out(SCOPE, operator_commands.quarantine("state-1"), "ann", "bad")
@@ -498,7 +498,7 @@ async def test_the_state_that_the_live_tree_follows_stays_live_despite_a_newer_o
     bucket = Bucket(store, runtime)
     pointer = await bucket.pointer()
     assert names(pointer) == ("state-1", "state-3")
-    assert pointer.hold is not None, "that they differ shows that somebody held the scope"
+    assert pointer.hold is not None, "live and desired differ, so the scope was on hold"
     await check(store, runtime)
 
 
@@ -907,7 +907,7 @@ async def test_the_remaining_bytes_of_a_truncated_chunk_bound_the_sequence_above
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     await grown(store, runtime, 1)
-    # An earlier recovery went on at a higher sequence in the midst of it.
+    # An earlier recovery continued at a higher sequence while this one ran.
     await store.create(
         layout.history(SCOPE, 321, 384, "w"),
         Content(b'{"entries":[{"sequence":330},{"sequence":900'),
@@ -935,7 +935,7 @@ async def test_a_released_publication_does_not_return(
     ]
 
 
-# -- an older one was put back
+# -- a restored older pointer
 
 
 @in_loop
@@ -1059,7 +1059,7 @@ async def test_unreadable_or_large_files_of_operators_stop_no_recovery(
     assert set(report.live_tree.overrides) == {"example/conf/bundle/.env", "example/model.bin"}
 
 
-# -- states are missing
+# -- missing states
 
 
 @in_loop
@@ -1108,7 +1108,7 @@ async def test_a_quarantined_state_does_not_become_live_by_recovery(
     assert names(await check(store, runtime)) == ("state-1", "state-2")
 
 
-# -- others at work
+# -- concurrent writers
 
 
 @in_loop

@@ -1,4 +1,4 @@
-"""What is made of remains that a bucket shows only after many accidents, and what holds for any remains."""
+"""Recovery rules for remains that only appear after several accidents, and properties of any remains."""
 
 import re
 from dataclasses import replace
@@ -229,7 +229,7 @@ def test_a_derived_state_is_live_where_no_explicit_one_is_left() -> None:
     )
 
 
-# -- what was stored and perhaps never committed
+# -- uploads that may never have been committed
 
 
 def event(number: int, at: int, instance: str = "journal:1") -> ManifestEvent:
@@ -252,7 +252,7 @@ def derived(number: int, revision: int = 1, *, composition: str = "") -> Publica
 
 
 def folded(pointer: Pointer) -> list[int]:
-    """The numbers of the events that need not be folded again."""
+    """The numbers of the events that are already folded."""
     return [int(delivery.event, 16) for delivery in pointer.folded_events]
 
 
@@ -453,7 +453,7 @@ def test_another_live_state_can_be_requested_for_a_whole_pointer() -> None:
 
 
 def test_without_a_hold_live_is_desired_unless_a_quarantine_keeps_them_apart() -> None:
-    """A pointer has them apart only by a hold or a quarantine, so what shows them apart shows that somebody held."""
+    """In a pointer, live and desired differ only by a hold or a quarantine, so the difference proves a hold."""
     unheld = Wish(hold=False)
     healthy = remains(ONE, TWO, pointer=published(ONE, TWO))
     asked = recovered(healthy, Wish(live="state-1", hold=False))
@@ -480,7 +480,7 @@ def test_without_a_hold_live_is_desired_unless_a_quarantine_keeps_them_apart() -
 
 
 def test_in_a_repaired_pointer_without_a_hold_desired_is_live() -> None:
-    """Desired is gone, and the newest that is left is not live."""
+    """Desired is missing, and the newest remaining state is not live."""
     rejected = protocol.quarantine(published(ONE, TWO), writing(3), TWO, rollback_to=ONE)
     assert rejected is not None
     lifted = protocol.lift_quarantine(
@@ -534,7 +534,7 @@ def test_an_unreadable_old_state_is_left_out_of_a_rebuilt_pointer_with_its_reaso
 
 
 def test_an_unreadable_state_stays_in_a_readable_pointer() -> None:
-    """It may be whole, and a collection deletes what the pointer does not name."""
+    """The publication may be whole, and a collection deletes what the pointer does not reference."""
     old = published(ONE, TWO, THREE)
     left = remains(THREE, pointer=old, unreadable=(HIDDEN,))
     found = recovered(left)
@@ -579,7 +579,7 @@ def test_a_retired_scope_stays_retired_though_its_last_state_cannot_be_read() ->
     assert (live(pointer), desired(pointer)) == (None, None)
 
 
-# -- uploads that contradict each other
+# -- conflicting uploads
 
 
 def upload(state: str, number: int, attempt: str, composition: str) -> Publication:
@@ -630,7 +630,7 @@ def test_a_recorded_damaged_publication_has_the_committed_composition() -> None:
     assert retained(pointer) == [str(again.id)]
     unnamed = recovered(remains(LEFT, damaged=(damaged,))).pointer
     assert retained(unnamed) == [str(LEFT.id)], (
-        "what was stored in part may never have been committed"
+        "a partly stored batch may never have been committed"
     )
 
 
@@ -708,7 +708,7 @@ def test_unreferenced_uploads_newer_than_the_pointer_are_listed() -> None:
     assert remains(TWO, ONE, had_pointer=False).unnamed_uploads == (ONE.id, TWO.id)
 
 
-# -- a history that cannot be read whole
+# -- a partly unreadable history
 
 
 def test_a_history_is_cut_off_only_where_the_chain_of_the_pointer_is_broken() -> None:
@@ -738,7 +738,7 @@ def test_ids_used_in_a_cut_off_history_stay_used() -> None:
     reached = recovered(
         remains(TWO, entries=(recorded, *many), previous_chunk=OLDER, chunked=100)
     ).pointer
-    assert list(protocol.used_up(reached.history)) == [], "the chunks tell"
+    assert list(protocol.used_up(reached.history)) == [], "the chunks have these entries"
 
 
 def test_a_long_list_of_names_is_shortened() -> None:
@@ -747,7 +747,7 @@ def test_a_long_list_of_names_is_shortened() -> None:
 
 
 def assert_no_contradiction(pointer: Pointer) -> None:
-    """Protocol 3: the id, the number and the composition of an explicit state belong together."""
+    """Protocol 3: id, revision and composition of an explicit state belong together."""
     triples = {
         (p.state, p.revision.producer, p.composition_digest)
         for p in pointer.retained

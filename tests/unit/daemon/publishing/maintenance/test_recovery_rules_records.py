@@ -1,4 +1,4 @@
-"""What a recovery keeps of history, numbers and events, and what it records of its own."""
+"""What a recovery keeps of history, revisions and events, and what it records itself."""
 
 from dataclasses import replace
 from typing import Any
@@ -277,7 +277,7 @@ def test_pins_of_an_older_pointer_are_kept_and_nothing_else_is_pinned() -> None:
     assert [publication.pinned for publication in pointer.retained] == [True, False, False]
 
 
-# -- what it says
+# -- what it reports
 
 
 def test_a_recovery_counts_at_least_one_change_for_each_upload() -> None:

@@ -1,4 +1,4 @@
-"""What a recovery reads out of recorded changes and manifests, and what it says it did."""
+"""What a recovery reads from recorded changes and manifests, and what it reports."""
 
 import hashlib
 from typing import Any

@@ -1,6 +1,6 @@
-"""What a recovery takes from remains that nobody signed, where a trust policy asks for signatures.
+"""What a recovery accepts from unsigned remains under a trust policy that requires signatures.
 
-Anyone who can write the bucket can make such remains. They may keep a state from becoming live, and never make one so.
+Anyone who can write the bucket can forge such remains. They may prevent a state from going live, and never cause it.
 """
 
 from typing import Any
@@ -42,7 +42,7 @@ def entry(number: int, **change: Any) -> HistoryEntry:
 
 
 def quarantined(*publications: Publication | None) -> tuple[HistoryEntry, ...]:
-    """A change for each; None is a composition that the bucket does not have."""
+    """One change per publication. None stands for a composition that the bucket does not have."""
     return tuple(
         entry(900 + number, quarantine=rejected(publication).model_dump())
         for number, publication in enumerate(publications)
@@ -56,7 +56,7 @@ def recovered(
     live: str | None = None,
     **more: Any,
 ) -> Recovered:
-    """Of a scope where the marker has seen a later pointer than the one that is there."""
+    """Of a scope whose marker has seen a later pointer than the present one."""
     remains = Remains(
         SCOPE,
         pointer=pointer,

@@ -1,4 +1,4 @@
-"""What is kept, let go and doomed, one test to a rule, and what holds for any pointer."""
+"""Retention: what is kept, released and deleted, one test per rule, and properties of any pointer."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -43,7 +43,7 @@ def published_daily(count: int) -> Pointer:
 
 
 def decisions(pointer: Pointer, policy: Policy = TWO_NEWEST) -> dict[str, str]:
-    """Why each state stays; what goes is marked."""
+    """The reason why each state is kept; released ones are marked."""
     verdicts = retention_rules.retention_of(pointer, policy, NOW)
     return {
         verdict.publication.state: ("" if isinstance(verdict, Kept) else "goes: ") + verdict.why
@@ -299,7 +299,7 @@ def test_each_path_keeps_its_newest_copy(found: list[tuple[str, int]]) -> None:
         assert kept.modified == NOW - timedelta(days=min(ages))
 
 
-# -- what holds for any pointer
+# -- properties of any pointer
 
 
 @st.composite

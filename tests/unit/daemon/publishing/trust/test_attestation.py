@@ -1,4 +1,4 @@
-"""The statement that is signed, and the one form of the envelope around it."""
+"""The signed statement, and the one accepted form of its envelope."""
 
 import base64
 import hashlib
@@ -71,7 +71,7 @@ def test_an_envelope_has_the_dsse_form_and_round_trips() -> None:
         ENVELOPE | {"payload": 1},
         ENVELOPE | {"payload": "e30"},
         ENVELOPE | {"payload": "e30=\n"},
-        ENVELOPE | {"payload": "e31="},  # the same bytes as e30=, by a lenient reader
+        ENVELOPE | {"payload": "e31="},  # the same bytes as e30= for a lenient reader
         ENVELOPE | {"payloadType": "application/json"},
         ENVELOPE | {"signatures": {}},
         ENVELOPE | {"signatures": [{"keyid": "one", "sig": "MQ"}]},

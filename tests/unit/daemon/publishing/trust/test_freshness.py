@@ -1,4 +1,4 @@
-"""What a freshness.json says, and when it is written anew. Who may say it: test_trust."""
+"""The content of freshness.json, and when it is written again. Who may sign it: test_policy.py."""
 
 import json
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""Key files, and what they sign."""
+"""Key files and their signatures."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Whose signatures count: every changed bit, every swapped, stripped or revoked signature is refused, with the reason."""
+"""Accepted signatures: every changed, swapped, stripped or revoked signature is refused with the reason."""
 
 import asyncio
 import hashlib
@@ -68,7 +68,7 @@ def signing(store: MemoryStore, *keys: Key, name: str = "writer") -> Bucket:
 
 
 def reading(store: MemoryStore, trust: TrustPolicy = POLICY) -> Bucket:
-    """A reader who knows nothing yet."""
+    """A reader that has not seen any pointer yet."""
     return Bucket(store, InlineRuntime("reader"), trust=trust)
 
 
@@ -82,7 +82,7 @@ async def read_whole(store: MemoryStore, trust: TrustPolicy = POLICY) -> Publica
 
 
 async def put(store: MemoryStore, key: str, body: bytes) -> None:
-    """Whoever can write the bucket writes it."""
+    """Written by an attacker who can write the bucket."""
     await store.replace(key, Content(body), (await store.get(key)).version)
 
 
@@ -250,7 +250,7 @@ def signatures_written(document: Any) -> bytes:
 
 
 def test_a_manifest_without_a_canonical_form_is_damaged() -> None:
-    """The store is not trusted: what stops one reading must not stop the next (recover reads every folder)."""
+    """The store is not trusted. An error in one read must not stop the next one (recover reads every folder)."""
 
     async def scenario(store: MemoryStore) -> None:
         await signing(store).publish(make_state(1))
@@ -288,7 +288,7 @@ def test_a_signer_without_the_role_stores_nothing() -> None:
 
 
 def test_a_signature_of_another_kind_of_document_is_refused() -> None:
-    """The pointer's signed part, signed as a freshness.json."""
+    """The signed part of the pointer, signed as a freshness.json."""
 
     async def scenario(store: MemoryStore) -> None:
         read = await signing(store).publish(make_state(1))
@@ -365,7 +365,7 @@ def test_a_manifest_of_another_scope_or_state_is_refused_although_its_signature_
 
 
 def test_a_document_verified_in_one_scope_proves_nothing_in_another() -> None:
-    """Who may only say what is live elsewhere names a publication that this reader has read, and so keeps."""
+    """A key for the pointers of other scopes signs a publication that this reader has read and cached."""
 
     async def scenario(store: MemoryStore) -> None:
         elsewhere = Scope("other", "target")
@@ -544,7 +544,7 @@ def test_a_freshness_of_another_pointer_is_refused(change: dict[str, Any], messa
     run(scenario)
 
 
-# -- the policy's file
+# -- the policy file
 
 
 def test_a_policy_round_trips_through_its_file() -> None:

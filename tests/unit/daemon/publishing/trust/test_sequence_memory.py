@@ -1,4 +1,4 @@
-"""The highest sequence that was accepted is never lowered, lost or mixed up with another's."""
+"""The highest accepted sequence is never lowered, lost or mixed up between scopes and buckets."""
 
 import asyncio
 import contextlib
@@ -67,7 +67,7 @@ async def test_a_late_writer_lowers_nothing(tmp_path: Path) -> None:
     await slow.accept(SCOPE, 2)
 
     assert await in_file(path).highest(SCOPE) == 9
-    assert await slow.highest(SCOPE) == 9, "what others saw counts here, too"
+    assert await slow.highest(SCOPE) == 9, "sequences that other processes saw count, too"
 
 
 @in_loop
@@ -157,13 +157,13 @@ async def test_a_lock_of_another_process_is_awaited_once_and_then_named(tmp_path
                 await accepted.accept(scope, 1)
             waited.append(runtime.seconds - began)
     assert LOCK_SECONDS <= waited[0] < LOCK_SECONDS + 1
-    assert waited[1] < 1, "a command that reads many scopes does not wait as long for each"
+    assert waited[1] < 1, "a command that reads many scopes waits only once"
     assert await accepted.highest(SCOPE) == 0
     await accepted.accept(SCOPE, 1)
     began = runtime.seconds
     with local_files.lock(Path(f"{path}.lock")), pytest.raises(SequenceMemoryUnusable):
         await accepted.accept(OTHER, 1)
-    assert runtime.seconds - began >= LOCK_SECONDS, "after a success it is patient again"
+    assert runtime.seconds - began >= LOCK_SECONDS, "after a success it waits the full time again"
 
 
 @in_loop

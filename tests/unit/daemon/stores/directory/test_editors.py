@@ -1,6 +1,6 @@
-"""An editor that saves at the worst moment: between the store's last look at a file and the call that takes its name.
+"""An editor that saves at the worst moment: between the store's last check of a file and its rename.
 
-The editor acts just before a call of the file-system port, which is as late as it can be; and again and again.
+The editor acts just before a call of the file-system port, which is the latest possible moment, and repeatedly.
 """
 
 import errno
@@ -38,7 +38,7 @@ Save = Callable[[Path], None]
 
 
 class EditedFileSystem(PassingFileSystem):
-    """Somebody saves a file just before each exchange of its name, and before a rename that takes it away."""
+    """An editor saves a file just before each exchange of its name, and before a rename that removes it."""
 
     def __init__(self, path: Path, saves: list[Save]) -> None:
         super().__init__(RealFileSystem())
@@ -81,7 +81,7 @@ def the_same_bytes_at_another_time(path: Path) -> None:
 
 
 def in_the_same_moment(path: Path) -> None:
-    """No time and no size tells this edit."""
+    """Neither time nor size shows this edit."""
     found = path.stat()
     path.write_bytes(b"OLD")
     os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns))

@@ -1,4 +1,4 @@
-"""The real file system's calls, where they promise more than the system call of the same name."""
+"""Calls of the real file system that guarantee more than the system call of the same name."""
 
 import os
 import stat
@@ -15,7 +15,7 @@ FS = RealFileSystem()
 
 @pytest.fixture(params=["openat2", "step by step"], autouse=True)
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """How the folder of a name is reached; an older kernel does it step by step."""
+    """How the folder of a name is reached. An older kernel does it step by step."""
     if request.param == "step by step":
         monkeypatch.setattr(
             "daemon.stores.directory.filesystem._opened_at_once", lambda _folder: -1
@@ -117,7 +117,7 @@ def test_a_lock_file_of_another_user_can_be_held(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files for others")
 def test_a_file_created_by_root_belongs_to_the_owner_of_its_folder(tmp_path):
-    """An operator's verb, run by root, beside a daemon of another user."""
+    """A command that root runs, beside a daemon of another user."""
     files, bucket = RealFileSystem(), tmp_path / "bucket"
     bucket.mkdir()
     os.chown(bucket, 65534, 65534)

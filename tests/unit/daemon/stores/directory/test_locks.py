@@ -1,5 +1,5 @@
-"""What somebody who may write the folder of a bucket can put in the way of a command of root: nothing that it follows,
-waits for, creates outside, or gives away."""
+"""Obstacles that another user of the bucket's folder can plant for a command of root. Root follows none of them,
+does not wait for them, creates nothing outside and changes no owner through them."""
 
 import fcntl
 import os
@@ -46,7 +46,7 @@ def a_folder(path: Path) -> None:
 
 
 def a_socket(path: Path) -> None:
-    # By a short name, for a socket's address is at most 108 bytes.
+    # A short name, because the address of a socket is at most 108 bytes.
     here = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
         with socket.socket(socket.AF_UNIX) as server:

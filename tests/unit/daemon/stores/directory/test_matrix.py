@@ -1,8 +1,8 @@
-"""Everything that a file system can hold, at every place of a bucket: a fault of one place stays its own.
+"""Every kind of file-system object at every place of a bucket: a fault at one place affects no other.
 
-A bucket with two published scopes is damaged in one of them, or beside them. Whatever is put there: listings succeed
-and say what they could not see, the other scope reads as before, nothing waits, no big body is read into memory, and
-objects beside the damage can be written.
+A bucket with two published scopes is damaged in one of them, or beside them. With any obstacle, listings succeed and
+report what they could not read, the other scope stays readable, nothing blocks, no large body is read into memory,
+and objects beside the damage can be written.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ STRUCK: Final = Scope("visual-anomaly", "core-versions")
 UNAFFECTED: Final = Scope("other", "cpu")
 
 
-# ---- what is put there
+# ---- obstacles
 
 
 def a_link_to_a_file(path: Path) -> None:
@@ -60,7 +60,7 @@ def a_fifo(path: Path) -> None:
 
 
 def a_socket(path: Path) -> None:
-    # By a short name, for a socket's address is at most 108 bytes.
+    # A short name, because the address of a socket is at most 108 bytes.
     here = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
         with socket.socket(socket.AF_UNIX) as server:
@@ -144,15 +144,15 @@ SPECIAL: Final = {
 }
 UNREADABLE_FOLDERS: Final = {an_unreadable_folder, a_folder_that_may_be_listed_and_not_entered}
 BELOW: Final = ("below", "d", "inside", "notes")
-"""Names of folders that make scopes of what is put into a bundle's place."""
+"""Folder names with which an obstacle in the place of a bundle looks like a scope."""
 
 
-# ---- where
+# ---- places
 
 
 @dataclass(frozen=True)
 class Place:
-    """A path of the bucket; what is there already goes away first."""
+    """A path of the bucket. Existing content is removed first."""
 
     name: str
     path: str
@@ -213,7 +213,7 @@ def keys_of(scope: Scope) -> list[str]:
 
 
 class UnsyncedFileSystem(PassingFileSystem):
-    """Makes nothing durable: here no power is cut."""
+    """Syncs nothing: no power is cut in these tests."""
 
     def change(self, operation: Operation) -> None:
         if not isinstance(operation, Sync | SyncFolder):
@@ -294,7 +294,7 @@ async def every_object_without_a_fault_is_read_as_listed(
             with pytest.raises(StoreRefused):
                 await store.get(entry.key)
         elif ownership.is_credential(entry.key):
-            continue  # never opened: whether it can be read is not known
+            continue  # never opened, so it is unknown whether it can be read
         elif entry.size < 1 << 30:
             assert (await store.get(entry.key)).version == entry.version
         else:
@@ -322,7 +322,7 @@ async def the_scopes_are_found(
         *(Scope(name, below) for name in ("anything", "zz", STRUCK.bundle) for below in BELOW),
     }
     assert scopes <= allowed
-    # How much of an object is read is for the reader to say, not for the store.
+    # The reader decides how much of an object is read, not the store.
     for scope in (
         (scopes & {Scope(STRUCK.bundle, "notes"), STRUCK})
         if object_ is not a_huge_sparse_file

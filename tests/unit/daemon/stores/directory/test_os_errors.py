@@ -1,4 +1,4 @@
-"""What a failed call means, by when it failed."""
+"""The meaning of a failed system call, depending on when it failed."""
 
 import errno
 import os
@@ -73,7 +73,7 @@ NAMES = ["plain", "it's a folder"]
 
 
 def denied(work) -> str:
-    """The message about what an ordinary user may not do."""
+    """The message about a permission that an ordinary user lacks."""
 
     def run() -> str:
         with pytest.raises(StoreRefused) as raised, before_writing("key"):

@@ -1,6 +1,6 @@
-"""What only a directory can meet: editors, links, foreign files, full disks, writers that are stopped or killed.
+"""Faults that only a directory has: editors, links, foreign files, full disks, writers that are stopped or killed.
 
-What it shares with every store is in the contract suite, what a power cut leaves in `tests/powercut`.
+The contract suite has what all stores share; `tests/powercut` has power cuts.
 """
 
 import asyncio
@@ -69,7 +69,7 @@ def keys(store: DirectoryStore, prefix: str = "") -> list[str]:
     return [listed.key for listed in done(store.scan(prefix))]
 
 
-# ---- a normal folder
+# ---- an ordinary folder
 
 
 def test_an_object_is_a_file_under_its_key(store: DirectoryStore, root: Path) -> None:
@@ -327,7 +327,7 @@ def test_names_that_no_key_can_have_are_left_out(store: DirectoryStore, root: Pa
 
 
 class HidingFileSystem(PassingFileSystem):
-    """One file may not be read: tests may run as root, whom no mode stops."""
+    """One file may not be read. Tests may run as root, which no mode stops."""
 
     def __init__(self, hidden: str) -> None:
         super().__init__(RealFileSystem())
@@ -426,7 +426,7 @@ def test_an_unlistable_folder_fails_only_its_own_listing(root: Path) -> None:
 
 
 class CountingReads(PassingFileSystem):
-    """Counts the bytes that are read of files outside of the store's own folders."""
+    """Counts the bytes read from files outside the private folders of the store."""
 
     def __init__(self) -> None:
         super().__init__(RealFileSystem())
@@ -441,7 +441,7 @@ class CountingReads(PassingFileSystem):
 
 @pytest.fixture
 def later() -> InlineRuntime:
-    """A time at which no file that a test has just written can change without showing it."""
+    """A time after which a file that a test has just written cannot change unnoticed."""
     runtime = InlineRuntime("later")
     runtime.seconds = time.time() + 3600
     return runtime
@@ -644,11 +644,11 @@ def test_a_lack_of_file_descriptors_is_reported_and_blames_no_file(root: Path) -
         done(DirectoryStore(root, InlineRuntime(), Exhausted("a/b")).folders(""))
 
 
-# ---- how far a question for folders looks
+# ---- how far a search in folders reaches
 
 
 class CountingEntries(PassingFileSystem):
-    """Counts the folders that are looked into."""
+    """Counts the folders that are listed."""
 
     def __init__(self) -> None:
         super().__init__(RealFileSystem())
@@ -687,7 +687,7 @@ def test_a_search_for_an_object_is_bounded(root: Path, shape: str) -> None:
 
 
 class VanishingFileSystem(PassingFileSystem):
-    """A file goes away between the listing of its folder and its reading."""
+    """A file disappears between the listing of its folder and its reading."""
 
     def chunks(self, path: Path) -> Iterable[bytes]:
         if path.name == "vanishing":
@@ -750,7 +750,7 @@ def test_a_file_that_the_disk_cannot_read_has_a_specific_fault(root: Path) -> No
 
 
 class InterruptedReads(PassingFileSystem):
-    """Other writers come in just before the body of `file` is read."""
+    """Other writers act just before the body of `file` is read."""
 
     def __init__(self, meanwhile: list[Callable[[], None]]) -> None:
         super().__init__(RealFileSystem())
@@ -789,11 +789,11 @@ def test_a_reader_overtaken_twice_still_finds_the_tag_of_the_body(
 
 
 class Crash(BaseException):
-    """Stands for the end of the process: nothing that the store catches."""
+    """Stands for the end of the process: the store does not catch it."""
 
 
 class CrashingFileSystem(PassingFileSystem):
-    """The process ends just before the n-th change; from then on no call does anything."""
+    """The process ends just before the n-th change. Later calls do nothing."""
 
     def __init__(self, n: int) -> None:
         super().__init__(RealFileSystem())

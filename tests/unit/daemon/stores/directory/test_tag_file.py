@@ -1,4 +1,4 @@
-"""Which body carries which tag."""
+"""The tag file: which body has which tag."""
 
 import pytest
 

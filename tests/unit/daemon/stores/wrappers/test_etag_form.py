@@ -1,4 +1,4 @@
-"""ETags with and without quotes: which form is taken, and that a doubt never costs an object."""
+"""ETags with and without quotes: which form the server accepts, and that doubt never costs an object."""
 
 import asyncio
 
@@ -28,7 +28,7 @@ class Refusing:
 
 
 class Blind(Refusing):
-    """A client whose form the server takes for no condition at all."""
+    """A client whose conditions the server ignores."""
 
     async def replace(self, key: str, content: Content, version: Version) -> Version:
         return await self._inner.replace(key, content, (await self._inner.get(key)).version)
@@ -91,7 +91,7 @@ def test_a_server_that_accepts_neither_form_or_ignores_one_gets_no_unconditional
     assert scene.store.form is None
     assert asyncio.run(scene.store.get("key")).body == b"first"
     assert len(scene.listed()) == 2, (
-        "what such a server lets nobody delete stays, for the next to use"
+        "the object stays if the server permits no deletion, and the next process uses it"
     )
 
 
@@ -112,7 +112,7 @@ def test_a_lost_race_raises_no_doubt_about_the_form():
 
 @pytest.mark.parametrize(("settled", "probes"), [(False, 3), (True, 0)])
 def test_a_refusal_by_a_server_that_accepts_quotes_stays_a_refusal(settled, probes):
-    """Somebody wrote and put the same content back while our write was under way: the version is the same again."""
+    """Another writer changed and restored the content during this write, so the version is the same again."""
     scene = Scene(None, Blind)
 
     async def play() -> None:

@@ -1,4 +1,4 @@
-"""The pacer: writes of one key keep their distance, everything else goes on."""
+"""The rate limit: writes of one key are spaced, all other calls pass."""
 
 import asyncio
 
@@ -15,7 +15,7 @@ SECONDS = 1.1
 
 
 class Timed:
-    """A paced store on a clock that only sleeping moves, and when each write reached the store behind it."""
+    """A rate-limited store on a clock that only sleeping advances, with the time of each write."""
 
     def __init__(self) -> None:
         self.runtime = InlineRuntime()

@@ -1,4 +1,4 @@
-"""A store that hangs is a store that is away; a write that hangs may have been applied."""
+"""A hanging store counts as unavailable. A hanging write may have been applied."""
 
 import asyncio
 
@@ -13,7 +13,7 @@ from tests.simulation.loop import SimulatedLoop
 
 
 class Hanging:
-    """A store none of whose operations ever answers."""
+    """A store whose operations never return."""
 
     def __getattr__(self, _name):
         async def hang(*_, **__):
@@ -24,7 +24,7 @@ class Hanging:
 
 @pytest.fixture
 def play():
-    """Plays a coroutine in virtual time."""
+    """Runs a coroutine in virtual time."""
 
     def run(coroutine):
         loop = SimulatedLoop("1", permute=False)
@@ -60,7 +60,7 @@ def test_a_hanging_operation_ends_at_the_limit_with_the_matching_error(
 
 
 class ManyPages(MemoryStore):
-    """A store whose listing has 400 pages, each a second."""
+    """A store whose listing has 400 pages of one second each."""
 
     async def scan(self, prefix):
         for _ in range(400):

@@ -1,4 +1,4 @@
-"""The guard in front of a store that nobody has probed."""
+"""The guard in front of a store that was not probed."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -22,7 +22,7 @@ def guarded(store: ObjectStore) -> GuardedStore:
 
 
 class Deaf(MemoryStore):
-    """Ignores conditions, as a server behind a proxy that drops them does."""
+    """Ignores conditions, like a server behind a proxy that drops them."""
 
     async def replace(self, key: str, content: Content, version: Version) -> Version:
         try:
@@ -57,7 +57,7 @@ def test_a_store_that_ignores_conditions_gets_no_write(
 
 
 def test_of_concurrent_writes_one_checks_the_store() -> None:
-    """The failure of the first cancels the second: it must not be cancelled between its own question and the clean-up."""
+    """The failure of the first write cancels the second. The second must still clean up after its own check."""
 
     async def scenario() -> None:
         store = FaultyStore(Deaf(InlineRuntime()))
