@@ -1,4 +1,4 @@
-"""Pointers, publications and whole states for tests of publishing, without a renderer."""
+"""Builds pointers, publications and complete states for tests of publishing, without a renderer."""
 
 import hashlib
 import json
@@ -36,7 +36,7 @@ def make_publication(
     composition: str = "",
     pinned: bool = False,
 ) -> Publication:
-    """A publication as a pointer names it; its composition is made of its state's name unless given."""
+    """A publication as in a pointer. Unless given, its composition is derived from the name of its state."""
     return Publication(
         state=state,
         revision=Revision(producer=revision, derived=derived),
@@ -77,7 +77,7 @@ def published(*publications: Publication, start: Pointer | None = None) -> Point
 
 
 def make_files(text: str = "1", **more: str) -> tuple[RenderedFile, ...]:
-    """A small tree with one file of every kind that the live tree treats in its own way; `more` by path."""
+    """A small tree with one file of each kind that the live tree distinguishes, and `more` by path."""
     texts = {
         "README.md": f"readme {text}\n",
         "base/.rebundle.json": json.dumps({"state": text}),
@@ -95,7 +95,7 @@ def make_files(text: str = "1", **more: str) -> tuple[RenderedFile, ...]:
 def make_state(
     number: int = 1, *, files: tuple[RenderedFile, ...] | None = None, **fields: Any
 ) -> RenderedState:
-    """An explicit state that is to be stored."""
+    """An explicit state to be stored."""
     document = composition_document(1)
     document["models"][0]["version"] = str(number)
     given: dict[str, Any] = {
@@ -114,7 +114,7 @@ def make_state(
 
 
 class Bucket:
-    """Everything that acts on one store, for one process of it."""
+    """All objects that work on a store, as in one process."""
 
     def __init__(
         self,
@@ -131,7 +131,7 @@ class Bucket:
         self.operations = Operations(self.reader, self.publisher, self.live_tree)
 
     async def publish(self, *states: RenderedState) -> PointerRead:
-        """One compare-and-swap for each state; the live tree is left as it is."""
+        """One compare-and-swap for each state. The live tree is unchanged."""
         for state in states:
             base = await self.reader.pointer(SCOPE)
             publication = await self.publisher.store_state(SCOPE, state)
@@ -152,7 +152,7 @@ class Bucket:
 async def tree(
     store: ObjectStore, prefix: str = f"{SCOPE}/docker-compose-gen/"
 ) -> dict[str, bytes]:
-    """Every object below a prefix, without the live tree's marker."""
+    """Every object below a prefix, except the marker of the live tree."""
     listed = [entry.key for entry in await store.scan(prefix)]
     bodies = {key.removeprefix(prefix): (await store.get(key)).body for key in listed}
     bodies.pop(".rebundle.json", None)

@@ -1,4 +1,4 @@
-"""Since when a condition holds, with the clock in the test's hand."""
+"""Conditions and how long they have lasted, with a clock that the test moves."""
 
 from daemon.attention import KINDS, Attention, Change, Condition, Lasting
 

@@ -1,4 +1,4 @@
-"""Which events make a batch, and what becomes of them."""
+"""Batches: which events form one, and their outcomes."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""When two names are names of one bucket, whether a marker is believed, and where accepted sequences are kept."""
+"""When two URLs name one bucket, when a marker is trusted, and where accepted sequences are stored."""
 
 import asyncio
 import json
@@ -172,7 +172,7 @@ OTHER_USER = 12345
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root works with another user's files")
 def test_root_may_use_the_state_file_of_the_daemon_user_and_of_no_other(tmp_path: Path) -> None:
-    """A verb that root runs; docs/operations.md names it."""
+    """A command that root runs; docs/operations.md names it."""
     policy, folder = tmp_path / "policy.json", tmp_path / "state"
     policy.write_bytes(TrustPolicy().written())
     folder.mkdir(mode=0o700)

@@ -1,4 +1,4 @@
-"""What an event asks for: its scopes, its digest, and every problem of both its owners at once."""
+"""Interpreting an event: its scopes, its digest, and the problems of envelope, data and composition together."""
 
 import copy
 import json

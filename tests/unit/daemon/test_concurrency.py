@@ -1,4 +1,4 @@
-"""Work side by side: order, bound, and one failure that is raised as itself."""
+"""Concurrent work: order, limit, and a failure that is raised unwrapped."""
 
 import asyncio
 from typing import TypeVar
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 class Failed(Exception):
-    """Of one piece of work."""
+    """The failure of one piece of work."""
 
 
 def test_results_come_in_the_order_of_the_items() -> None:
@@ -58,7 +58,7 @@ def test_the_first_failure_is_raised_once_the_rest_has_ended() -> None:
 
     assert isinstance(raised.value.__cause__, ExceptionGroup)
     assert sorted(ended) == sorted(begun)
-    assert 4 not in begun  # the last one still waited for a place
+    assert 4 not in begun  # the last one still waited for its turn
 
 
 def test_two_different_calls_run_concurrently_and_return_their_results() -> None:
@@ -117,9 +117,7 @@ def test_a_lock_is_shared_or_exclusive_and_a_waiting_writer_goes_first() -> None
             group.create_task(share("c"))
             for _ in range(5):
                 await asyncio.sleep(0)
-            assert told == ["a in", "b in"], (
-                "whoever wants it alone waits, and the next one behind that"
-            )
+            assert told == ["a in", "b in"], "a writer waits, and later readers wait behind it"
             assert not waiting.done()
             go_on.set()
         return told[2:]

@@ -1,4 +1,4 @@
-"""Directories of templates: which files count, in which order, and what is said of those that cannot be used."""
+"""Directories of templates: which files count, in which order, and the errors for unusable ones."""
 
 import os
 from pathlib import Path
@@ -181,7 +181,7 @@ def test_a_special_file_is_refused_without_waiting(tmp_path: Path, kind: str) ->
 
 def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     directory = folder(tmp_path, "own")
-    # A regular file whose first bytes nobody can read, root neither: no page is mapped there.
+    # A regular file whose first bytes cannot be read, not even by root: no page is mapped there.
     (directory / "models.map").symlink_to("/proc/self/mem")
 
     ((_, _, message),) = problems(settings(directory))

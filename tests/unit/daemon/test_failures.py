@@ -1,4 +1,4 @@
-"""What a failed try of a lane means."""
+"""The classification of a failed try of a lane."""
 
 import pytest
 

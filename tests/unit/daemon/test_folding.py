@@ -1,5 +1,4 @@
-"""The fold of protocol 3, one test to a sentence, and its two promises as properties: repetition and late arrival
-are harmless."""
+"""The fold of protocol 3, one test per sentence, and two properties: repeated and late events are harmless."""
 
 from collections.abc import Sequence
 from itertools import accumulate, count
@@ -477,7 +476,7 @@ def test_any_repetition_of_explicit_states_publishes_each_once(
 def test_any_repetition_of_states_and_the_models_after_them_ends_in_the_same_composition(
     before: list[Foldable], states: list[StateCreated], moves: list[ModelVersionChanged], times: int
 ) -> None:
-    # A model event from before a state is kept from coming again by `inputs` and `recent`, not by the fold (protocol 2).
+    # `positions` and `folded_events` keep an old model event from being folded again, not the fold (protocol 2).
     suffix = [*states, *moves]
     once = folded(*before, *suffix)
     again = folded(*suffix * times, start=once)
@@ -540,7 +539,7 @@ def test_revisions_never_decrease(changes: list[Foldable]) -> None:
     assert numbers == sorted(numbers)
 
 
-# -- what a plan says of each state
+# -- what a plan has for each state
 
 
 def test_a_planned_explicit_state_has_every_field_of_its_event() -> None:

@@ -1,4 +1,4 @@
-"""The process around the work, with real threads, real sockets and real processes."""
+"""The lifecycle of the process, with real threads, sockets and processes."""
 
 import asyncio
 import contextvars
@@ -175,7 +175,7 @@ def test_a_thread_is_busy_until_its_call_ends_even_if_the_caller_was_cancelled()
         first, second = runtime.calls()
         assert before <= first <= second <= runtime.monotonic()
         go_on.set()
-        # Both threads are needed for these two, so that the calls before them are over.
+        # Both threads are needed for these two, so the calls before them have ended.
         both = threading.Barrier(2, timeout=20)
         await asyncio.gather(runtime.run_in_thread(both.wait), runtime.run_in_thread(both.wait))
         assert runtime.calls() == ()
@@ -257,7 +257,7 @@ def test_the_watchdog_is_fed_only_if_it_is_for_this_process(
 
 
 class TwoRounds(SystemRuntime):
-    """Sleeps not at all, and ends the third sleep by being cancelled."""
+    """Does not sleep, and ends the third sleep with a cancellation."""
 
     def __init__(self) -> None:
         super().__init__(1)

@@ -1,4 +1,4 @@
-"""Who else may read a secret, or change what is trusted, on a real file system."""
+"""Which other users may read a secret, or change a trusted file, on a real file system."""
 
 import os
 import socket
@@ -17,7 +17,7 @@ OTHER_USER = 12345
 
 @pytest.fixture
 def give_away(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
-    """Makes a path another user's: really where root runs the tests, else by being somebody else."""
+    """Gives a path to another user: really if root runs the tests, else by changing this process's user id."""
 
     def give(path: Path) -> None:
         if os.geteuid() == 0:
@@ -118,7 +118,7 @@ def test_a_file_of_another_user_is_trusted_only_if_that_user_is_allowed(
 def test_a_file_on_a_read_only_mount_is_trusted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Like a ConfigMap, whose folder everybody may write by its mode."""
+    """Like a ConfigMap, whose folder has a mode that lets all users write."""
     path = file(tmp_path / "policy", mode=0o666)
     found = os.statvfs(path)
     fields = [*found]

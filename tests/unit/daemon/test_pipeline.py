@@ -54,7 +54,7 @@ def run(coroutine):
 
 
 def scenario(path, store, play, **options):
-    """Plays on one open scene."""
+    """Runs a scenario on one open scene."""
 
     async def body():
         async with open_scene(path, store, **options) as scene:
@@ -285,9 +285,7 @@ def test_an_event_for_several_scopes_settles_in_each_although_one_fails(journal_
         await scene.watcher.saw(lambda: str(scene.watcher.changes[-1].live.revision) == "42.1")
         waiting = (await scene.journal.backlog()).lanes
 
-        assert [lane.scope for lane in waiting] == [str(OTHER)], (
-            "the other scope holds nothing back"
-        )
+        assert [lane.scope for lane in waiting] == [str(OTHER)], "the other scope blocks nothing"
         assert "pointer.json" in waiting[0].error
         broken_version = (await store.get(broken)).version
         await store.replace(broken, Content(stored.body), broken_version)
@@ -418,13 +416,13 @@ def test_a_restored_journal_continues_under_a_new_id_and_loses_nothing(journal_p
             shutil.copy2(file, backup / file.name)
         async with open_scene(journal_path, store) as scene:
             await scene.send(*(state_event(number) for number in (2, 3, 4)))
-        for file in backup.iterdir():  # in place: the same inode, as a restore by content is
+        for file in backup.iterdir():  # in place: the same inode, as a restore by content does
             (journal_path.parent / file.name).write_bytes(file.read_bytes())
         async with open_scene(journal_path, store) as scene:
             outcomes = await scene.send(state_event(5))
 
             assert kinds(outcomes) == ["published"], (
-                "its position was folded already, under the old id"
+                "its position was already folded, under the old id"
             )
             assert scene.journal.instance != before
 
@@ -533,7 +531,7 @@ def test_id_and_composition_belong_together_after_a_collection_deleted_the_state
 def test_a_late_state_is_published_although_a_released_manifest_is_damaged(
     journal_path, store, damaged
 ):
-    """The history tells number and composition of what was released: its manifest is nobody's business any more."""
+    """History records revision and composition of a released state, so its manifest is no longer needed."""
 
     async def play(scene: Scene):
         for number in (10, 20, 30):
@@ -674,7 +672,7 @@ def test_a_state_lists_the_replaced_model_events_as_skipped_and_they_stay_supers
 
 
 class LateStore(MemoryStore):
-    """Once armed, a replacement of the pointer is not answered, and lands just before the next one."""
+    """Once armed, a replacement of the pointer gets no answer, and lands just before the next one."""
 
     def __init__(self):
         super().__init__(InlineRuntime())
@@ -737,7 +735,7 @@ def test_outcomes_of_a_lost_write_are_withdrawn(journal_path, store):
 def test_the_reported_outcome_is_that_of_the_write_that_landed(
     journal_path,
 ):
-    """A write given up as unknown wins, while another one of more events is tried (found by the simulation)."""
+    """A write given up as unknown wins while a larger one is tried (found by the simulation)."""
     store = LateStore()
 
     async def play(scene: Scene):
@@ -750,7 +748,7 @@ def test_the_reported_outcome_is_that_of_the_write_that_landed(
         await scene.accept(model_event("second", "101", "3"))
         waiting = [first, await scene.journal.next()]
         done = await scene.pipeline.process(GOLDEN, waiting)
-        assert done == {first.position}, "passed by the write that was late"
+        assert done == {first.position}, "passed by the late write"
         await scene.pipeline.process(GOLDEN, waiting[1:])
 
         (reported,) = await scene.outcomes("first")
@@ -765,7 +763,7 @@ def test_the_reported_outcome_is_that_of_the_write_that_landed(
 
 
 async def bury(scene: Scene):
-    """Change the pointer until its history begins after whatever it has now; the chunks have that."""
+    """Change the pointer until all its present history has moved to chunks."""
     read = await scene.reader.pointer(GOLDEN)
     for _ in range(pointers.MOST_HISTORY + 2):
         read = await scene.publisher.swap(
@@ -803,7 +801,9 @@ def test_of_two_writes_interrupted_by_a_crash_the_lineage_shows_which_landed(
         await scene.pipeline.process(GOLDEN, [delivery])
 
         (reported,) = await scene.outcomes(f"{GOLDEN}/state-3")
-        assert reported.kind is OutcomeKind.LATE, "no manifest tells it from a published one"
+        assert reported.kind is OutcomeKind.LATE, (
+            "no manifest distinguishes it from a published one"
+        )
 
     scenario(journal_path, store, play)
 
@@ -842,7 +842,7 @@ def test_a_cut_off_lineage_does_not_drop_a_dead_letter(journal_path):
 
 
 def refuse_to_read(store, key):
-    """As where the daemon's user has no permission for one file."""
+    """As if the daemon's user had no permission for one file."""
     get = store.get
 
     async def refusing(asked, *, most_bytes=None):
@@ -889,7 +889,7 @@ def test_an_event_that_only_a_damaged_manifest_may_list_is_not_superseded(
 
 
 async def only_named_by_history(scene: Scene, state: str) -> PublicationId:
-    """Takes a state out of the pointer as releases did whose history did not tell numbers and compositions."""
+    """Removes a state from the pointer like releases whose history recorded no revisions and compositions."""
     base = await scene.reader.pointer(GOLDEN)
     [old] = base.pointer.retained_of(state)
     following = protocol.collect(base.pointer, scene.publisher.writing("ann"), [old.id])
@@ -947,7 +947,7 @@ def test_an_unreadable_old_manifest_stops_no_independent_state(journal_path, sto
 
 
 def test_a_dead_letter_stays_when_the_write_that_passed_it_lands_late(journal_path):
-    """A write given up as unknown wins after all: the outcomes are its own, and must not be withdrawn."""
+    """A write given up as unknown wins after all. The outcomes are its own and must not be withdrawn."""
 
     def has_version_2(composition):
         return composition.model("101").version == "2"
@@ -1037,7 +1037,7 @@ def test_events_that_change_nothing_do_not_write_the_pointer(journal_path, store
 
 @pytest.mark.parametrize("suffix", range(7))
 def test_any_suffix_delivered_again_in_order_changes_nothing(journal_path, store, suffix):
-    """A crash before settling, at any point: protocol 2. Model events would fold anew onto what came later."""
+    """A crash before settling, at any point (protocol 2). Model events would be folded again onto later states."""
 
     async def play(scene: Scene):
         events = [
@@ -1096,7 +1096,7 @@ def test_the_next_fold_does_not_read_the_own_publication_again(journal_path, sto
         await scene.batch(model_event("c", "101", "10"))
 
     scenario(journal_path, store, again)
-    assert len(parsed) == 1, "a daemon that starts knows nothing"
+    assert len(parsed) == 1, "a daemon that starts has no cache"
 
 
 def test_a_new_model_version_writes_state_pointer_marker_and_the_files_whose_bytes_changed(
@@ -1161,7 +1161,7 @@ def test_a_model_that_makes_a_bundle_too_large_is_a_dead_letter_and_changes_noth
         (moved,) = await scene.batch(model_event("n", "101", "9"))
 
         assert str(refused.kind) == "dead-lettered"
-        assert scene.watcher.refusals == [], "no fault of the renderer"
+        assert scene.watcher.refusals == [], "not a fault of the renderer"
         assert "has 4 models; the limit is 3 (setting limits.models)" in refused.reason
         assert str(moved.kind) == "published"
 
@@ -1211,7 +1211,7 @@ def test_an_event_that_follows_another_one_is_committed_with_three_writes_and_no
             ("replace", layout.pointer(GOLDEN)),
         ]
         assert calls[2][0] == "replace"
-        assert calls[3:] == [("get", layout.pointer(GOLDEN))], "that was the test's own"
+        assert calls[3:] == [("get", layout.pointer(GOLDEN))], "that call was the test's own"
 
     scenario(journal_path, recording, play)
 
@@ -1224,7 +1224,7 @@ def test_an_event_is_not_ignored_because_of_an_outdated_pointer(tmp_path, store)
         ):
             await one.batch(state_event(42))
             await two.batch(complete_model_event("joins", "104", scopes=[GOLDEN]))
-            # By the pointer that the first daemon wrote last, no model 104 is in the scope.
+            # In the pointer that the first daemon wrote last, the scope has no model 104.
             (outcome,) = await one.batch(model_event("moves", "104", "9"))
 
             assert str(outcome.kind) == "published"
@@ -1306,7 +1306,7 @@ def test_images_by_tag_are_a_dead_letter_where_digests_are_required(journal_path
 
         assert str(refused.kind) == "dead-lettered"
         assert "not pinned by digest: image" in refused.reason
-        assert scene.watcher.refusals == [], "no fault of the renderer"
+        assert scene.watcher.refusals == [], "not a fault of the renderer"
         assert (await scene.pointer()).sequence == 0
 
     scenario(journal_path, store, play, pinning="require")
@@ -1330,7 +1330,7 @@ async def _composition(scene: Scene):
 
 
 async def _live_files(scene: Scene):
-    """What stands in the live tree, by path; without the marker."""
+    """The files of the live tree by path, without the marker."""
     prefix = layout.live_tree(GOLDEN)
     keys = [entry.key for entry in await scene.store.scan(prefix)]
     return {

@@ -1,4 +1,4 @@
-"""When the daemon is not ready, when only a restart helps, and what needs an operator."""
+"""Readiness, liveness and attention: when the daemon is not ready, needs a restart, or needs an operator."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -33,7 +33,7 @@ AWAY, STUCK = Transient("bucket away"), NeedsOperator("no permission")
 
 @dataclass
 class Log:
-    """A journal that says what a test gave it, or fails like that."""
+    """A journal that returns or raises what a test sets."""
 
     answer: Backlog | Exception = EMPTY
 
@@ -55,7 +55,7 @@ class Worker:
 
 
 class Clock(InlineRuntime):
-    """Implements `daemon.readiness.Threads`: two threads, and calls that began when a test says."""
+    """Implements `daemon.readiness.Threads`: two threads, and calls that began at times that a test sets."""
 
     threads = 2
 
@@ -73,7 +73,7 @@ class Trying:
 
 
 class Daemon:
-    """The parts that `Vitals` looks at, each in the hands of a test."""
+    """The parts that readiness checks, all set by a test."""
 
     def __init__(self, **others: object) -> None:
         self.log, self.worker, self.clock, self.stop = Log(), Worker(), Clock(), Stop()
@@ -93,7 +93,7 @@ class Daemon:
         )
 
     def observe(self, *, every: float = 5, for_seconds: float = 0) -> None:
-        """Look, and again until so many seconds have passed."""
+        """Check, wait so many seconds, and check again."""
         end = self.clock.seconds + for_seconds
         asyncio.run(self.vitals.observe())
         while self.clock.seconds < end:

@@ -1,4 +1,4 @@
-"""What is counted and said of what happened."""
+"""Metrics and log lines for what the daemon did."""
 
 import json
 import logging
@@ -28,7 +28,7 @@ SCOPE = Scope("visual-anomaly", "core-versions")
 
 @pytest.fixture
 def logged():
-    """The log's lines as JSON; the process's logging is put back afterwards."""
+    """The log lines as JSON. The logging of the process is restored afterwards."""
     before, handlers = structlog.get_config(), logging.getLogger().handlers[:]
     stream = StringIO()
     configure_logging("json", "info", stream)

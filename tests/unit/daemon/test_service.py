@@ -1,4 +1,4 @@
-"""What the service decides when it starts: how many connections it takes, and how commands name its bucket."""
+"""Decisions at the start of the service: the number of connections, and how commands name its bucket."""
 
 import pytest
 from structlog.testing import capture_logs

@@ -1,4 +1,4 @@
-"""Another bucket that is mounted in the place of the right one, under a running daemon."""
+"""Another bucket is mounted in place of the right one while the daemon runs."""
 
 import asyncio
 import contextlib
@@ -33,7 +33,7 @@ def empty_store() -> MemoryStore:
 
 
 class Volumes:
-    """Implements daemon.stores.port.ObjectStore: one of two buckets, whichever is mounted."""
+    """Implements daemon.stores.port.ObjectStore: one of two buckets, depending on which is mounted."""
 
     def __init__(self) -> None:
         self.right, self.other = empty_store(), empty_store()
@@ -85,7 +85,7 @@ async def pointer_of(store: MemoryStore) -> bytes:
 async def with_other_bucket(
     folder: Path, store: Volumes, play: Callable[[Scene], Awaitable[None]], *, states: int
 ) -> None:
-    """Plays on a scene whose journal remembers `right`; `other` is another journal's, with the same scope."""
+    """Runs on a scene whose journal remembers `right`; `other` belongs to another journal and has the same scope."""
     async with open_scene(folder / "other.db", store.other, remembers_bucket=True) as other:
         await other.bucket.check()
         for number in range(1, states + 1):
@@ -96,7 +96,7 @@ async def with_other_bucket(
 
 
 IGNORED_THERE = model_event("same", "101", "5", scopes=[GOLDEN])
-"""The other bucket's fifth state has the model at this version: there the event would change nothing."""
+"""The other bucket's fifth state has the model at this version, so the event would change nothing there."""
 
 
 @pytest.mark.parametrize("states", [2, 5])
@@ -172,7 +172,7 @@ def test_a_listing_of_another_bucket_is_not_trusted_although_the_right_one_retur
 
 
 def test_a_first_pointer_is_not_sent_again_into_another_bucket(tmp_path: Path) -> None:
-    """The volume is lost while the answer of the first sending is waited for: the condition holds in both buckets."""
+    """The volume is lost during the first request. The condition of the write holds in both buckets."""
     volumes = Volumes()
 
     async def lose(operation: str, key: str) -> None:
@@ -196,7 +196,7 @@ def test_a_first_pointer_is_not_sent_again_into_another_bucket(tmp_path: Path) -
 
 
 def test_the_id_is_not_read_again_for_publications_on_a_known_pointer(tmp_path: Path) -> None:
-    """Neither for a pointer of our own, nor for one that another daemon built on ours."""
+    """Neither on a pointer of this daemon, nor on one that another daemon built on it."""
     inner, asked = empty_store(), 0
 
     async def count(operation: str, key: str) -> None:

@@ -1,4 +1,4 @@
-"""Logs that cannot be broken or made to talk, and the catalogue of metrics."""
+"""Logs that hostile text cannot forge and that reveal no secret, and the catalogue of metrics."""
 
 import io
 import json

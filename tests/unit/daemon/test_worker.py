@@ -1,4 +1,4 @@
-"""Lanes: side by side, in order, never losing what waits; and the drain."""
+"""Lanes run concurrently, keep their order and lose no waiting event; a stop drains."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ SHORT = Patience()
 
 
 class Switch:
-    """A store that is away for one scope while it is off."""
+    """A store that is unavailable for one scope while it is off."""
 
     def __init__(self, inner, scope):
         self._inner = inner
@@ -408,7 +408,7 @@ def test_lanes_are_removed_when_the_timer_lists_the_bucket(tmp_path):
         running = asyncio.create_task(worker.run(stop))
         await scene.watcher.saw(lambda: len(scene.watcher.removed_lanes) == len(MISSPELT))
         assert worker.lanes == ()
-        # And one that went comes back with its next event.
+        # A removed lane returns with its next event.
         await scene.accept(state_event(1, scope=MISSPELT[0]))
         await scene.watcher.saw(lambda: scene.watcher.changes)
         stop.request("done")
@@ -420,7 +420,7 @@ def test_lanes_are_removed_when_the_timer_lists_the_bucket(tmp_path):
 
 
 class Unreadable:
-    """A bucket in which one folder cannot be listed."""
+    """A bucket with a folder that cannot be listed."""
 
     def __init__(self, reader, folder):
         self._reader = reader
@@ -518,7 +518,7 @@ def test_passes_over_hanging_scopes_end_at_their_limit_and_delay_no_other(tmp_pa
     async def play(scene: Scene):
         await scene.send(state_event(1), *(state_event(1, scope=scope) for scope in scopes))
         store.on = False
-        # One that hangs alone never reaches its limit: the other scope's passes do not wait for that.
+        # A scope that hangs does not delay the passes of the others, so they never reach the limit.
         limit = 3600 if hanging == 1 else 0.5
         worker, stop = (
             worker_of(scene, live_tree_seconds=0.01, opened_at=1 + hanging, pass_seconds=limit),
@@ -549,7 +549,7 @@ def test_passes_over_hanging_scopes_end_at_their_limit_and_delay_no_other(tmp_pa
 
 
 def test_a_live_tree_that_cannot_follow_makes_no_readable_scope_unreadable(tmp_path):
-    """Its marker is ahead of a sound pointer: one fault, and `Reporter.behind` has it."""
+    """The marker is ahead of an intact pointer: one fault, which `Reporter.behind` reports."""
     store = MemoryStore(InlineRuntime())
 
     async def play(scene: Scene):
@@ -569,7 +569,7 @@ def test_a_live_tree_that_cannot_follow_makes_no_readable_scope_unreadable(tmp_p
 
 
 def test_nothing_is_reported_about_a_removed_scope(tmp_path):
-    """Also where no event came for it since the start, so that it has no lane."""
+    """Also without any event for the scope since the start, so without a lane."""
     store = MemoryStore(InlineRuntime())
 
     async def play(scene: Scene):
@@ -626,7 +626,7 @@ class Unlistable:
 
 
 class Mount:
-    """A bucket on a volume that may be taken away: an empty folder is left, to which anything may be written."""
+    """A bucket on a volume that may be unmounted. An empty folder remains, and writes to it succeed."""
 
     def __init__(self):
         self.volume = self.mounted = MemoryStore(InlineRuntime())
@@ -646,8 +646,7 @@ class Mount:
 def test_nothing_is_published_or_settled_while_the_volume_of_the_bucket_is_missing(
     tmp_path, restarted
 ):
-    """Neither a new state, nor an event for every scope, of which the empty folder has none, nor one for a scope that
-    is not there."""
+    """A new state, an event for every scope (the empty folder has none), and one for a scope that does not exist."""
     store = Mount()
 
     async def body():
@@ -685,7 +684,7 @@ def test_nothing_is_published_or_settled_while_the_volume_of_the_bucket_is_missi
 
 
 def test_a_dispatcher_that_ended_without_a_stop_is_reported(tmp_path):
-    """A cancellation from below ends a task of a group without a word."""
+    """A cancellation from below ends a task of a group silently."""
 
     async def play(scene: Scene):
         worker, stop = worker_of(scene), Stop()

@@ -1,4 +1,4 @@
-"""Pages that are made from the code say what the code says."""
+"""Pages that are generated from the code are up to date."""
 
 import importlib.util
 import re
@@ -20,7 +20,7 @@ def generator():
 
 @pytest.mark.parametrize("page", ["settings.md", "cli.md"])
 def test_a_generated_page_is_up_to_date(page, tmp_path):
-    # As a process of its own: the help has the name of the program that shows it.
+    # In its own process: the help text has the name of the program that shows it.
     subprocess.run(
         [sys.executable, str(ROOT / "docs/generate.py"), str(tmp_path)], check=True, timeout=60
     )

@@ -1,4 +1,4 @@
-"""An event as it is kept and sent on, and what makes two deliveries the same."""
+"""Events as they are stored and forwarded, and when two deliveries are the same event."""
 
 import hashlib
 import json

@@ -186,7 +186,7 @@ def _made_of_name(fields):
 
 
 class Outer(BaseModel):
-    """Holds what the renderers' models do to pydantic's errors."""
+    """Raises pydantic errors like the renderers' models do."""
 
     count: Annotated[int, Field(strict=True, ge=1)] | Literal["all"] | None = None
     inners: Annotated[tuple[Inner, ...], Field(min_length=1)] = (Inner(number=1),)

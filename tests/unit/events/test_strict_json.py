@@ -136,7 +136,7 @@ def test_nesting_of_exactly_the_limit_is_accepted_and_one_level_more_is_not():
 def test_an_endlessly_nested_body_is_refused_without_a_recursion_error():
     for opening in (b"[", b'{"a":'):
         assert "levels" in problems(opening * 100_000)["$"]
-    # Also when it is well formed, and the caller stands near the end of the stack itself.
+    # Also when it is well formed, and the caller is near the end of the stack.
     deep = b"[" * 500 + b"]" * 500
     assert "levels" in next(iter(problems(deep).values()))
 

@@ -1,4 +1,4 @@
-"""The whole tree: its files, its determinism, and that an event costs what it changes."""
+"""The whole tree: its files, that it is deterministic, and that an event costs only what it changes."""
 
 import json
 import re
@@ -271,7 +271,7 @@ def test_a_one_model_event_passes_at_most_one_block_through_ruamel(
 ):
     renderer, composition = Renderer(), make_composition(models)
     renderer.render(composition, GOLDEN_DEFAULTS, STAMP)
-    # Each shape of a block passes through once, whichever model has it first.
+    # The first model of each shape of a block passes through ruamel once.
     Renderer().render(
         composition.with_model(make_model("104", version="98")), GOLDEN_DEFAULTS, STAMP
     )
@@ -294,7 +294,7 @@ def test_a_one_model_event_passes_one_models_block_through_the_gate(monkeypatch,
 
     gate.check(changed, GOLDEN_DEFAULTS, rendered)
 
-    # The model's; beside it the three services that carry digests, and the two ends of the document.
+    # One block for the model, the three services with digests, and the two ends of the document.
     assert len(reads) == 1 + 3 + 2
 
 

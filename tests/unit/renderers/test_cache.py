@@ -88,5 +88,5 @@ def test_threads_that_share_a_cache_keep_its_limit():
     for key in range(100, 120):
         cache.put(key, 0, 50)
 
-    # Twenty values of 50 bytes fill it exactly: had a count been lost, fewer or more would be there.
+    # Twenty values of 50 bytes fill it exactly. With a lost count, fewer or more would be there.
     assert len(cache) == 20

@@ -1,4 +1,4 @@
-"""The compose file: equal to what ruamel.yaml writes for the whole document, and to the golden one where nothing was decided beyond it."""
+"""The compose file equals what ruamel.yaml writes for the whole document, and the golden one except intended changes."""
 
 from itertools import pairwise
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What an error says, and what its caller can read from it."""
+"""Messages of errors, and the fields that a caller can read."""
 
 from renderers.errors import GateFailure, RenderError, TemplateFault, UnsafeText
 

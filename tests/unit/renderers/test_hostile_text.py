@@ -1,4 +1,4 @@
-"""Hostile text, at every place where text comes in: refused with its place, or rendered so that readers read it back."""
+"""Hostile text, wherever text comes in, is refused with its place, or rendered so that readers read it back."""
 
 import json
 import re
@@ -32,7 +32,7 @@ def accepted(place: str) -> list[tuple[str, Composition, RenderDefaults]]:
 
 
 def checked(composition: Composition, defaults: RenderDefaults) -> RenderedBundle:
-    """The bundle, which says what the composition says to the gate and to other people's readers."""
+    """The bundle, checked by the gate and by independent readers to have the values of the composition."""
     bundle = Renderer().render(composition, defaults, STAMP)
     gate.check(composition, defaults, bundle)
     says_what_it_was_given(bundle, composition, defaults)
@@ -108,7 +108,7 @@ def _shown_target(bundle: RenderedBundle) -> str:
 
 
 def pulled(image: str, defaults: RenderDefaults) -> str:
-    """A mirror takes the registry's place; a name without one is Docker Hub's."""
+    """A mirror replaces the registry. A name without a registry is on Docker Hub."""
     found = re.fullmatch(r"((?:[^/]*[.:][^/]*|localhost)/)?(.*)", image)
     assert found is not None
     registry = found[1][:-1] if found[1] else "docker.io"
@@ -207,7 +207,7 @@ def test_accepted_labels_round_trip(place):
 @pytest.mark.parametrize("place", ["signature text", "signature key"])
 def test_accepted_signatures_round_trip(place):
     taken = accepted(place)
-    assert len(taken) == len(payloads()), "a signature is the proxy's; any text may stand in it"
+    assert len(taken) == len(payloads()), "a signature belongs to the proxy; it may have any text"
     document = {"all": [composition.proxy.signature.document for _, composition, _ in taken]}
     basis = make_composition(1)
     proxy = basis.proxy.model_validate(

@@ -1,4 +1,4 @@
-"""What may reach a rendered file at all: one allow-list for each kind of text."""
+"""Text that may reach a rendered file: one allow-list for each kind of text."""
 
 import pytest
 from pydantic import TypeAdapter, ValidationError
@@ -7,7 +7,7 @@ from renderers import identifiers
 
 
 def accepted(kind: object, value: object) -> object:
-    """The value as the rule keeps it, or None when it is refused."""
+    """The value as the rule normalises it, or None if it is refused."""
     try:
         return TypeAdapter(kind).validate_python(value)
     except ValidationError:

@@ -1,4 +1,4 @@
-"""The composition: canonical form, identity, and what it refuses."""
+"""The composition: canonical form, identity, and refusals."""
 
 import hashlib
 import json
@@ -65,7 +65,7 @@ def test_the_order_of_models_spellings_and_unknown_fields_change_no_digest():
 
 
 def test_the_digest_of_the_golden_composition_never_changes():
-    """It stands in manifests: a change of it is a change of the protocol."""
+    """Manifests contain it, so a change of it is a change of the protocol."""
     assert (
         golden_composition().digest
         == "8fcbfde0802ed4526b2595aeb7a6e34b16ff1998c356d54f3542ac7946cd1361"
@@ -139,7 +139,7 @@ def test_the_digest_of_a_value_is_that_of_its_canonical_json():
 
 
 def test_the_serving_version_of_a_non_numeric_version_is_a_hash_of_version_and_uri():
-    """It names a folder on every host: a change of it is a change of the protocol."""
+    """It names a folder on every host, so a change of it is a change of the protocol."""
     digest = hashlib.sha256(b'["v1","gs://b/a"]').digest()
 
     assert (

@@ -1,4 +1,4 @@
-"""What may change under its name is found, once each, and refused where that is asked for."""
+"""Mutable references are found, once each, and refused if the setting requires it."""
 
 import pytest
 

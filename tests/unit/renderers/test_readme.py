@@ -1,4 +1,4 @@
-"""The bundle's README: the sections of the golden one, and nothing shown that the compose file does not have."""
+"""The bundle's README: the sections of the golden one, and only lines that the compose file has."""
 
 import re
 import shlex
@@ -128,7 +128,7 @@ def test_the_update_steps_bring_the_files_of_a_new_model_to_a_deployment(tmp_pat
 
     [command] = re.findall(r"with `(cp [^`]+)`", (tmp_path / "README.md").read_text())
     command = command.replace("<deployment_dir>", "deployed")
-    # Not checked: some releases of cp fail for what they skip.
+    # Not checked: some releases of cp fail for files that they skip.
     subprocess.run(shlex.split(command), cwd=tmp_path, check=False, capture_output=True)
 
     joined = "conf/bundle/batching_new-one.txt"

@@ -188,7 +188,7 @@ def test_no_template_can_access_the_environment_or_python(monkeypatch, text):
         rendered = own.render("router.yaml", labels=1)
     except TemplateFault:
         return
-    # Jinja2 renders some of what it forbids as nothing.
+    # Jinja2 renders some forbidden expressions as nothing.
     assert "canary" not in rendered
     assert "<" not in rendered
 

@@ -49,7 +49,7 @@ def test_a_document_round_trips_in_both_versions_of_yaml(document):
 
 
 class _AsJson(RoundTripRepresenter):
-    """null and numbers that YAML 1.1 reads as JSON does."""
+    """null and numbers that YAML 1.1 reads like JSON."""
 
     def represent_null(self, _: None) -> object:
         return self.represent_scalar("tag:yaml.org,2002:null", "null")
@@ -89,7 +89,7 @@ def _written_by_ruamel(document: object) -> str:
     return stream.getvalue()
 
 
-# At the edges of what is escaped, of what breaks a line, and of the length beyond which a key is written otherwise.
+# At the limits of escaping, of line breaks, and of the length beyond which a key is written differently.
 _edges = st.text(
     "ab -:#'\"\\\t\n\x7f\x80\x85\xa0\u2027\u2028\u2029\u202a\ud7ff\ue000\ufefe\ufeff\uff00\ufffd\U00010000\U0010ffff",
     max_size=8,

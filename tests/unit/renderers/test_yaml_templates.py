@@ -1,4 +1,4 @@
-"""ruamel.yaml's home: placeholders filled in values, keys and comments; values that every reader of YAML reads alike."""
+"""YAML templates (the home of ruamel.yaml): placeholders in values, keys and comments, and unambiguous values."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -49,7 +49,7 @@ def test_a_number_stays_a_number():
     assert yaml_templates.Template.parse("<name>: 3\n").filled({"name": "model"}) == "model: 3\n"
 
 
-def test_a_comment_beside_a_key_is_removed_with_the_key():
+def test_a_placeholder_in_a_key_and_in_its_comment_is_filled():
     text = "<name>: x # of <name>\nother: y\n"
 
     assert yaml_templates.Template.parse(text).filled({"name": "models"}) == text.replace(
@@ -355,7 +355,7 @@ def test_the_list_of_what_readers_disagree_on_is_needed(monkeypatch, value):
 
 
 def _either(fill: Callable[[dict[str, str]], str], values: dict[str, str]) -> str:
-    """The text, or the name of the error: some texts ruamel.yaml cannot write, and then neither way may."""
+    """The text, or the name of the error. Some texts ruamel.yaml cannot write; then neither way may."""
     try:
         return fill(values)
     except (YAMLError, ValueError, UnsafeText) as error:

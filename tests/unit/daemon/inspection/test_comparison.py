@@ -80,7 +80,7 @@ def _file(content):
 
 
 def _applied(old, diff):
-    """A strict reader of unified diffs: every line number and every context line must fit."""
+    """A strict reader of unified diffs: every line number and every context line must match."""
     result, at = [], 0
     for line in diff:
         if line.startswith("@@"):

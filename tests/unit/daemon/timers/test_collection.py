@@ -1,4 +1,4 @@
-"""The timer: which scopes it collects, how often, and what it does when it may not, cannot, or finds nothing."""
+"""The collection timer: which scopes it collects, how often, and how it handles refusals and failures."""
 
 import asyncio
 import contextlib
@@ -24,7 +24,7 @@ HOUR = 3600
 
 
 class Rounds(InlineRuntime):
-    """Stops the timer when it is about to wait for a round too many."""
+    """Stops the timer before the wait after the last round."""
 
     def __init__(self, rounds: int, between: Callable[[], Awaitable[None]] | None = None) -> None:
         super().__init__("timer")
@@ -58,7 +58,7 @@ async def run(
     refused: list[int] | None = None,
     failing: list[Mapping[str, str]] | None = None,
 ) -> Sequence[MutableMapping[str, Any]]:
-    """The log; `refused` and `failing` get what was reported after each round."""
+    """The log lines; `refused` and `failing` get what was reported after each round."""
     bucket = Bucket(store, runtime)
     timer = CollectionTimer(
         collector=GarbageCollector(
@@ -128,7 +128,7 @@ def test_without_hours_it_never_collects() -> None:
 
 
 class MayNotDelete(FaultyStore):
-    """Refuses to delete states; `refusals` so many times."""
+    """Refuses to delete states, `refusals` times."""
 
     refusals = 1000
 

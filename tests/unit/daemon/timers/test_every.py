@@ -10,7 +10,7 @@ from tests.builders_runtime import InlineRuntime
 
 
 class Pauses(InlineRuntime):
-    """Writes each pause beside the runs, and cancels instead of a fourth one."""
+    """Records each pause between the runs, and raises a cancellation in the fourth one."""
 
     def __init__(self, chance: float = 0.5) -> None:
         super().__init__("every")

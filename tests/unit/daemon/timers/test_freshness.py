@@ -36,7 +36,7 @@ POLICY = TrustPolicy(
 
 
 class Daemon:
-    """A bucket that is signed, and the timer of one daemon, which has seen nothing yet."""
+    """A signed bucket, and the timer of one daemon that has seen no pointer yet."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ async def freshness_sequence(store: MemoryStore) -> int:
 
 
 def test_a_daemon_signs_freshness_only_if_its_own_policy_accepts_it() -> None:
-    """Or it would put what nobody believes over what another daemon said."""
+    """Otherwise it would replace a valid freshness.json of another daemon by one that readers refuse."""
     elsewhere = TrustedKey(
         keyid=PUBLIC.keyid, public=PUBLIC.pem, roles=("publish", "pointer"), scopes=("elsewhere/*",)
     )
@@ -167,7 +167,7 @@ def test_with_a_policy_a_freshness_that_readers_refuse_is_written_again() -> Non
         ours = Daemon(store, trust=POLICY)
         await ours.bucket.publish(make_state(1))
         assert await Daemon(store, signer=STRANGER).timer.renew(SCOPE)
-        assert not await Daemon(store).timer.renew(SCOPE), "without a policy it is as good as any"
+        assert not await Daemon(store).timer.renew(SCOPE), "without a policy it is accepted"
         assert await ours.timer.renew(SCOPE)
         POLICY.check_freshness((await store.get(layout.freshness(SCOPE))).body, SCOPE)
         assert not await ours.timer.renew(SCOPE)
@@ -226,7 +226,7 @@ def test_an_unclear_answer_is_left_to_the_next_round() -> None:
 
 
 class SteppedRuntime(InlineRuntime):
-    """Its pauses are told, and end when the test says so."""
+    """Its pauses are recorded, and end when the test says so."""
 
     def __init__(self) -> None:
         super().__init__("stepped")
@@ -247,7 +247,7 @@ def test_rounds_start_at_once_and_continue_past_failing_scopes() -> None:
         rounds = asyncio.create_task(daemon.timer.run())
         async with asyncio.timeout(10):
             assert 30 <= await runtime.pauses.get() <= 90, (
-                "a new scope is seen soon, however long a word holds"
+                "a new scope is noticed soon, with any lifetime"
             )
             assert await freshness_sequence(store) == 1
             assert list(daemon.timer.failing) == ["a/broken"]

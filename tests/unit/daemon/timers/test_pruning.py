@@ -1,4 +1,4 @@
-"""The timer that lets the journal forget: every hour, and not for a day after the clock has jumped."""
+"""The timer that prunes the journal: every hour, and not for a day after a step of the clock."""
 
 import asyncio
 import contextlib
@@ -15,7 +15,7 @@ HOUR = 3600
 
 
 class Clocks(InlineRuntime):
-    """Takes the steps of the wall clock, in seconds, one after each wait; and stops the timer after them."""
+    """Steps the wall clock by these seconds, one after each wait, and stops the timer after the last."""
 
     def __init__(self, *steps: float) -> None:
         super().__init__("clocks")
@@ -33,7 +33,7 @@ class Clocks(InlineRuntime):
 
 
 class Pruned:
-    """Remembers when it was pruned, in hours from the start."""
+    """Records when it was pruned, in hours from the start."""
 
     def __init__(self, runtime: InlineRuntime) -> None:
         self._runtime = runtime

@@ -316,7 +316,7 @@ def test_a_problem_of_a_header_has_the_expected_and_the_found_value():
 
 
 def validate(kind, data):
-    """Finds fault with any data of type `t`."""
+    """Reports a problem for any data of type `t`."""
     return [Problem(f"$.data.{next(iter(data))}", "is judged")] if kind == "t" else []
 
 

@@ -1,4 +1,4 @@
-"""What only the whole journal can show: waiting, instances, two processes, and kills."""
+"""Properties of the whole journal: waiting, instances, two processes, and kills."""
 
 import asyncio
 import gc
@@ -52,7 +52,7 @@ def test_waiting_can_be_cancelled_without_losing_an_event(bench, play):
             await asyncio.wait([waiting])
             [accepted] = await journal.append([bench.arrival("1")])
             waiting = asyncio.ensure_future(journal.next())
-            await asyncio.sleep(0)  # its query is on its way
+            await asyncio.sleep(0)  # its query is queued
             waiting.cancel()
             await asyncio.wait([waiting])
             assert (await journal.next()).position == accepted.position
@@ -103,7 +103,7 @@ def test_a_delivery_read_during_a_change_of_instance_is_read_again(bench, play):
             assert (await journal.next()).event.id == "1"
             reinstating = asyncio.ensure_future(journal.reinstate(recorded=100))
             await asyncio.sleep(0)
-            # Its query stands in line behind the change, and still knows the old place and instance.
+            # Its query is queued behind the change, and still has the old place and instance.
             delivery = await journal.next()
             await reinstating
             delivered = [delivery, await journal.next()]
@@ -248,7 +248,7 @@ def test_of_many_pending_commits_the_newest_sixteen_are_remembered(bench, play, 
             await journal.record(scope, "late", {accepted.position: GOOD})
         with closing(sqlite3.connect(bench.path)) as db:
             assert db.execute("SELECT count(*) FROM recorded").fetchone() == (0,), (
-                "nothing asks for them any more"
+                "nothing refers to them any more"
             )
 
     play(story())
@@ -298,7 +298,7 @@ def test_an_event_in_many_scopes_is_decoded_once_and_cached_only_while_reference
             assert {id(event) for event in held} == {id(held[0])}
             gone = weakref.ref(held[0])
             held.clear()
-            await journal.backlog()  # the journal's thread holds what it returned last
+            await journal.backlog()  # the journal's thread keeps the last value that it returned
             gc.collect()
             assert gone() is None
             [again] = await journal.waiting(scopes[0])

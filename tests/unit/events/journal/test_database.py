@@ -65,7 +65,7 @@ def test_a_second_run_on_the_journal_is_refused_with_the_holder_of_the_lock(benc
                 async with bench.journal():
                     pass
         async with bench.journal():
-            pass  # the lock went with the journal
+            pass  # the lock was released with the journal
 
     play(story())
 
@@ -145,7 +145,7 @@ def test_a_copied_journal_delivers_its_unsettled_events_under_a_new_instance(
             assert {delivery.position.instance for delivery in deliveries} == {journal.instance}
             # That commit named a position of the original.
             assert await journal.recorded(scope, [deliveries[0].position]) == {}
-            # Positions of the original say nothing here.
+            # Positions of the original do not count here.
             assert {delivery.position for delivery in await journal.waiting(scope)} & {
                 recorded.position
             } == set()
@@ -259,7 +259,7 @@ def test_a_journal_of_schema_1_continues_with_its_records(bench, play, scope):
             assert {delivery.event.id for delivery in await journal.waiting(scope)} == {"0", "2"}
             await journal.withdraw(scope, "")
             assert await journal.recorded(scope, [waiting.position]) == {}, (
-                "the lane itself has it no more"
+                "the lane itself no longer has it"
             )
         async with bench.journal(run=False) as beside:
             assert len(await beside.waiting(scope)) == 2
@@ -325,7 +325,7 @@ def test_a_full_disk_is_a_full_journal_and_nothing_is_stored(bench, play):
 def test_a_database_of_another_program_stays_byte_for_byte_unchanged(
     bench, play, tmp_path, table, run
 ):
-    """Root may run a verb where another user has put a link to a database in the journal's place."""
+    """Root may run a command where another user has put a link to a database in place of the journal."""
     other, link = tmp_path / "other.db", tmp_path / "journal.db"
     with closing(sqlite3.connect(other)) as db:
         db.execute(f"CREATE TABLE {table} (key TEXT, value TEXT)")

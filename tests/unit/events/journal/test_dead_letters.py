@@ -65,7 +65,7 @@ def test_a_replay_gets_a_new_position_for_its_scope_alone_and_passes_the_identit
             assert await journal.dead_letters() == ()
             with pytest.raises(NotWaiting, match=f"being replayed at position {position.offset}"):
                 await journal.replay(letter.id, by="ann")
-            # Its own id still is known at its first position.
+            # The original id is still recognised at its first position.
             [known] = await journal.append([bench.arrival("1")])
             assert known.position == accepted.position
 

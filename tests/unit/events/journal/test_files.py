@@ -1,4 +1,4 @@
-"""The journal's files: held by one run, and missed as soon as somebody moves or replaces them."""
+"""The files of the journal: locked by one run, and checked for being moved or replaced."""
 
 import asyncio
 import errno
@@ -73,7 +73,7 @@ def test_nothing_is_accepted_once_a_file_is_missing_and_stored_events_are_delive
                     await attempt
             assert (await journal.next()).position == before.position
             assert (await journal.next()).event.id == "2", (
-                "it was not acknowledged, and is published all the same"
+                "it was not confirmed, and is published nevertheless"
             )
             await journal.settle(scope, {before.position: GOOD})
             assert await journal.recorded(scope, [before.position]) == {
@@ -149,7 +149,7 @@ def test_a_refused_run_leaves_the_locks_of_the_first(bench, play):
                 async with bench.journal():
                     pass
             assert "stop that one first" in await opened_elsewhere(bench.path, "run")
-            # With SQLite's own locks lost, another process would take itself for the last one and remove the log.
+            # With SQLite's own locks lost, another process would believe to be the last one and remove the log.
             assert await opened_elsewhere(bench.path, "beside") == "0\n"
             await journal.append([bench.arrival("1")])
 
@@ -231,7 +231,7 @@ def test_a_journal_on_another_machine_is_a_copy(bench, play, tmp_path, first, se
         on(ONE)
         async with bench.journal(machine_id_file=file) as journal:
             assert (journal.instance != renewed) == (second == TWO), (
-                "what is not known is not forgotten"
+                "an unknown value does not erase the known one"
             )
 
     play(story())
@@ -344,7 +344,7 @@ def test_no_file_of_root_remains_where_its_owner_cannot_be_changed(home, monkeyp
 
 
 def test_a_journal_without_open_permission_is_reported(tmp_path):
-    """The owner of file and folder is the same: a change of the owner would not help."""
+    """File and folder have the same owner, so a change of the owner would not help."""
     path = tmp_path / "journal.db"
     path.touch(0o000)
     Path(f"{path}.lock").touch(0o000)

@@ -147,7 +147,7 @@ def test_a_disk_without_room_for_events_is_full_although_a_row_would_fit(bench, 
 
     async def story():
         async with bench.journal() as journal:
-            # SQLite refuses to grow the database, as it does on a full disk.
+            # SQLite refuses to grow the database, as on a full disk.
             await journal._call(lambda db: db.execute("PRAGMA max_page_count = 1").fetchone())
             await journal.probe()
             with pytest.raises(JournalFull, match="no space is left"):

@@ -1,4 +1,4 @@
-"""An event whose stored row was damaged holds up no other one."""
+"""An event with a damaged row delays no other event."""
 
 import contextlib
 import sqlite3

@@ -1,4 +1,4 @@
-"""Agreement of values: exact, or with what a template of the bundle's own may add."""
+"""Comparison of values: exact, or with additions that a custom template may make."""
 
 from decimal import Decimal
 

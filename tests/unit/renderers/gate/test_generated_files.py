@@ -1,4 +1,4 @@
-"""The gate: silent about what the renderer makes, red for every planted fault, with file and line."""
+"""The gate accepts everything that the renderer makes, and reports every planted fault with file and line."""
 
 import json
 from dataclasses import dataclass
@@ -76,7 +76,7 @@ class Fault:
     old: str
     new: str
     line_of: str | None = None
-    """The failure names the line where this text first is in the broken file; None: any line."""
+    """The failure names the first line with this text in the broken file; None: any line."""
 
 
 FAULTS = {
@@ -361,7 +361,7 @@ FAULTS = {
 
 
 MESSAGES = json.loads((Path(__file__).parents[3] / "data" / "gate_messages.json").read_text())
-"""What is said about each fault and each contradiction: file and line, what was expected there and what was found."""
+"""The message for each fault and contradiction: file and line, expected and found value."""
 
 
 @pytest.mark.parametrize(("name", "fault"), FAULTS.items(), ids=FAULTS)
@@ -435,7 +435,7 @@ def test_a_bundle_under_other_defaults_fails():
 
 
 def test_a_verdict_is_not_reused_for_another_model_with_the_same_text():
-    """The text that is right for one composition is judged anew for another."""
+    """A text that is right for one composition is checked again for another."""
     document = golden_document()
     bundle = render(Composition.model_validate(document), GOLDEN_DEFAULTS)
     gate.check(Composition.model_validate(document), GOLDEN_DEFAULTS, bundle)
@@ -618,7 +618,7 @@ def test_every_message_belongs_to_a_fault():
 
 
 def test_every_template_overridden_by_the_built_in_text_passes():
-    """What the files say is judged by meaning, too, where their text is not the package's."""
+    """A custom template may write the same meaning with another text."""
     overridden = frozenset(Templates.built_in().names)
 
     gate.check(MIXED, DEFAULTS, render(), overridden)

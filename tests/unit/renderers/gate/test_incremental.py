@@ -1,4 +1,4 @@
-"""What the gate need not judge again: only what is the same model in the same bytes."""
+"""What the gate may skip: only an unchanged model with unchanged bytes."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""The gate's parsers, alone: what they read, and that they refuse the rest with its line."""
+"""The gate's parsers alone: what they read, and that they refuse everything else with its line."""
 
 from itertools import pairwise
 
