@@ -1,4 +1,4 @@
-"""What fails behind the scenes of a running daemon is reported where operators look, until it works again."""
+"""Failing background jobs of a running daemon are reported to operators until they work again."""
 
 import http.client
 import json
@@ -78,7 +78,7 @@ def test_a_prune_and_a_collection_that_fail_are_conditions_until_they_succeed(
 
 
 def until(port: int, kinds: set[str]) -> dict[str, str]:
-    """Returns what is degraded once it is of exactly these kinds."""
+    """Returns the degraded conditions once they are of exactly these kinds."""
     deadline = time.monotonic() + 60
     while (found := degraded(port)).keys() != kinds:
         assert time.monotonic() < deadline, found

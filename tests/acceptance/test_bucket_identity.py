@@ -1,4 +1,4 @@
-"""The daemon and a bucket whose volume is not mounted, or that is another one."""
+"""The daemon with a bucket whose volume is not mounted, or with another bucket."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The command as processes: a real daemon on its embedded journal and a directory bucket, and the verbs beside it."""
+"""The command line as processes: a real daemon with its journal and a directory bucket, and commands beside it."""
 
 import json
 import os
@@ -36,7 +36,7 @@ Command = Callable[..., Done]
 
 @pytest.fixture
 def rebundle(tmp_path: Path) -> Command:
-    """Runs the command in a process of its own, in an empty working directory, without a terminal."""
+    """Runs the command in a separate process, in an empty working directory, without a terminal."""
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith("REBUNDLE_")
     }
@@ -60,7 +60,7 @@ def rebundle(tmp_path: Path) -> Command:
 
 @pytest.fixture
 def daemon(tmp_path: Path) -> Iterator[str]:
-    """The address of `rebundle run` with no configuration but a free port; stopped by SIGTERM, and must exit 0."""
+    """The address of `rebundle run` with only a free port configured. It is stopped by SIGTERM and must exit with 0."""
     process = subprocess.Popen(
         [sys.executable, "-m", "daemon", "run", "--listen", "127.0.0.1:0"],
         cwd=tmp_path,

@@ -1,5 +1,5 @@
-"""What one scope has of its own, in a daemon: rendered for it alone, read at the start, published by nobody but an event
-or `republish`."""
+"""Templates and defaults of one scope in a daemon: used for that scope only, read at the start, and published only by
+an event or `republish`."""
 
 import json
 import os
@@ -64,7 +64,7 @@ class Site:
         live = json.loads((home / "pointer.json").read_bytes())["signed"]["live"]
         publication = home / f"states/{live['state']}/{live['attempt']}"
         manifest = json.loads((publication / "manifest.json").read_bytes())
-        # The archive, because the live tree follows it by and by.
+        # The archive, because the live tree is eventually consistent.
         with tarfile.open(publication / "bundle.tar.gz") as archive:
             compose = archive.extractfile("base/bundle/docker-compose.yaml")
             assert compose is not None

@@ -1,4 +1,4 @@
-"""A flood from one address keeps nobody else out. `make flood` measures how long the others wait."""
+"""A flood from one address does not lock out other clients. `make flood` measures how long they wait."""
 
 from pathlib import Path
 
@@ -32,7 +32,7 @@ def test_others_are_served_while_one_peer_opens_more_connections_than_it_may_hav
 
 
 class Asked:
-    """A user who waits for `seconds`, and notes who asked."""
+    """A user who waits for `seconds`, and records the call."""
 
     resident = 1
 

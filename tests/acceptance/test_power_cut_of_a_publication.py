@@ -1,8 +1,8 @@
-"""A power cut anywhere in a publication and its pass over the live tree: the pointer is whole and names what is whole.
+"""A power cut at any point of a publication and its pass: the pointer is whole and references only whole objects.
 
-The real pipeline works on a recorded disk in memory (`tests.support.powercut`); every disk that a cut may leave is opened
-by a reader, and by a daemon that gets again what was not settled and must come to the same end. What the journal keeps
-is durable when it says so, here as in SQLite; nothing else is. To trust it, syncs are left out, and must be missed.
+The real pipeline works on a recorded disk in memory (`tests.support.powercut`). Every disk that a cut may leave is opened
+by a reader, and by a daemon that gets the unsettled events again and must reach the same result. Writes of the journal
+are durable when they return, as with SQLite; nothing else is. As a check of the test, syncs are left out; it must fail.
 """
 
 import asyncio
@@ -50,11 +50,11 @@ Log = list[Operation | Mark]
 
 
 class DurableSource:
-    """What the journal keeps of a scope: outcomes, recorded and settled; each word is durable when it returns."""
+    """The journal's records of a scope: outcomes, recorded and settled. Each is durable when the call returns."""
 
     instance = "journal:1"
     owns_instance = False
-    """The daemon after a cut starts with an empty one: what the first one recorded explains nothing to it."""
+    """The daemon after a cut starts with empty records: those of the first one do not help it."""
 
     def __init__(self, mark: Callable[[str], None] = lambda _label: None) -> None:
         self._mark = mark
@@ -98,7 +98,7 @@ def deliveries(events: Sequence[Event], first: int) -> list[Delivery]:
 
 
 class Daemon:
-    """One run of it on a disk."""
+    """One run of the scenario on a disk."""
 
     def __init__(self, name: str, disk: FileSystem, source: DurableSource) -> None:
         self.runtime = InlineRuntime(name)
@@ -140,7 +140,7 @@ class Daemon:
                 for item in listed
                 if item.key.startswith(tree) and item.key != f"{tree}{layout.MARKER}"
             },
-            # Our own bytes, cut short, are not to be taken for somebody else's.
+            # Truncated bytes of Rebundle must not be mistaken for those of another writer.
             "kept aside": [item.key for item in listed if "/replaced/" in item.key],
         }
 
@@ -156,7 +156,7 @@ def _summary(pointer: Pointer, which: str) -> Any:
 
 @dataclass
 class Recorded:
-    """A story on a recorded disk, and what it came to."""
+    """A scenario on a recorded disk, and its result."""
 
     story: Story
     disk: SimulatedDisk = field(default_factory=lambda: SimulatedDisk(BASE))
@@ -170,7 +170,7 @@ class Recorded:
 
     @property
     def publication(self) -> Log:
-        """The steps of what is cut short."""
+        """The steps of the interrupted part."""
         return self.log[self.begin :]
 
     @property
@@ -183,7 +183,7 @@ class Recorded:
         daemon = Daemon("first", recording, DurableSource(recording.mark))
         if self.story.before:
             await daemon.publish(deliveries(self.story.before, 1))
-            # As an editor saves: a new file, synced, in the place of the old one.
+            # An editor saves like this: a synced new file replaces the old one.
             recording.unlink(OVERRIDE_PATH)
             recording.write(OVERRIDE_PATH, OVERRIDDEN, mode=0o666)
             recording.sync(OVERRIDE_PATH)
@@ -196,7 +196,7 @@ class Recorded:
         self.account = await daemon.account()
 
     def states(self, log: Log) -> Iterator[CrashState]:
-        """Each disk once that a cut may leave after the beginning."""
+        """Each different disk that a cut may leave after the beginning, once."""
         seen = set()
         for state in crash_states(log, BASE):
             if "begin" not in state.marks:
@@ -207,7 +207,7 @@ class Recorded:
                 yield state
 
     async def violations(self, log: Log) -> AsyncIterator[str]:
-        """What is wrong, for each disk that breaks a promise; an empty text for each that does not."""
+        """The violation on each disk; an empty text if there is none."""
         for state in self.states(log):
             try:
                 await self._check(state)
@@ -225,7 +225,7 @@ class Recorded:
         pointer = await read_whole(daemon.bucket.store, daemon.runtime)
         sequence = pointer.sequence if pointer else 0
         assert self.sequences[0] <= sequence <= self.sequences[1], sequence
-        assert sequence >= self.sequences[0] + settlements, "settled, and not in the pointer"
+        assert sequence >= self.sequences[0] + settlements, "settled, but not in the pointer"
         if self.story.before:
             assert b"".join(state.disk.chunks(OVERRIDE_PATH)) == OVERRIDDEN
         await daemon.publish([] if all_settled else self.waiting)
@@ -311,8 +311,8 @@ def test_leaving_out_a_kind_of_sync_is_detected(
     ],
 )
 def test_leaving_out_the_sync_of_one_file_is_detected(story: str, file: str) -> None:
-    """Of names, and of tags, no single one can be missed here: the next write syncs the folder again, or the next pass
-    repairs the file. The store's own test misses each of them."""
+    """Syncs of single names and tags are redundant here: the next write syncs the folder again, or the next pass
+    repairs the file. The test of the store detects each of them."""
     made = recorded(named(story))
     placed = {
         step.source
@@ -339,7 +339,7 @@ def test_leaving_out_the_sync_of_one_file_is_detected(story: str, file: str) -> 
 
 
 def first_violation(made: Recorded, left_out: Sequence[Operation | Mark]) -> str:
-    """The first broken promise of a publication without these steps; an empty text if there is none."""
+    """The first violation of a publication without these steps; an empty text if there is none."""
 
     async def first() -> str:
         async for said in made.violations(

@@ -1,8 +1,8 @@
-"""Random SIGKILLs of the daemon under load over HTTP: nothing accepted is lost, nothing counts twice, no reader sees a torn state.
+"""Random SIGKILLs of the daemon under load: nothing accepted is lost or counted twice, and no reader sees a torn state.
 
-Three senders, one for each scope, send one event after another and again until it is accepted; a reader loops over what is
-published; the daemon is killed and started again. The default takes about half a minute; `make crash-long MINUTES=5` (or
-REBUNDLE_CRASH_MINUTES) goes on for longer. Both print the figures.
+Three senders, one for each scope, send event after event and repeat each until it is accepted. A reader reads what is
+published in a loop. The daemon is killed and restarted. The default takes about half a minute; `make crash-long MINUTES=5`
+(or REBUNDLE_CRASH_MINUTES) runs longer. Both print the figures.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ EVERY_STATE = 40
 
 @dataclass
 class Run:
-    """What happens, and what was seen of it."""
+    """Counters of what happened."""
 
     bucket: Path
     port: int = 0
@@ -54,7 +54,7 @@ class Run:
 
 
 def event_number(scope: Scope, number: int) -> Event:
-    """State 1, then models; now and then a newer state, which stands for everything before it."""
+    """State 1, then models, and sometimes a newer state, which replaces everything before it."""
     if number % EVERY_STATE == 0:
         revision = number // EVERY_STATE + 1
         return state_event(
@@ -91,7 +91,7 @@ def read(run: Run) -> None:
                 run.torn.append(repr(error))
                 continue
             if pointer is not None:
-                assert pointer.sequence >= highest[scope], "a sequence went back"
+                assert pointer.sequence >= highest[scope], "a sequence decreased"
                 highest[scope] = pointer.sequence
                 run.reads += 1
 
@@ -181,7 +181,7 @@ def test_random_kills_under_load_lose_nothing(tmp_path: Path) -> None:
 
 
 def is_done(outcome: Outcome | None) -> bool:
-    """Published, or replaced by a newer state of the same batch; no event here may be passed over otherwise."""
+    """Published, or replaced by a newer state of the same batch. No event may be ignored otherwise."""
     if outcome is None:
         return False
     if outcome.kind is OutcomeKind.SUPERSEDED:
@@ -190,7 +190,7 @@ def is_done(outcome: Outcome | None) -> bool:
 
 
 async def ends_as_sent(bucket: Path, scope: Scope, events: list[Event]) -> None:
-    """What is desired and live is the last event's, and each event counted once."""
+    """Desired and live come from the last event, and each event is counted once."""
     runtime = InlineRuntime()
     store = DirectoryStore(bucket, runtime)
     reader = Reader(store, runtime)
@@ -199,7 +199,7 @@ async def ends_as_sent(bucket: Path, scope: Scope, events: list[Event]) -> None:
     await check_history(reader, pointer)
     assert pointer.desired is not None
     assert pointer.live == pointer.desired
-    # The last one may have been kept although its answer was lost.
+    # The last one may have been stored although its answer was lost.
     numbers = [len(events) - 1, len(events)]
     assert (pointer.highest_revision.producer, pointer.highest_revision.derived) in [
         (number // EVERY_STATE + 1, number % EVERY_STATE) for number in numbers

@@ -1,4 +1,4 @@
-"""The daemon with a key, and readers with a policy, as processes beside it."""
+"""A daemon with a signing key, and readers with a trust policy, as processes."""
 
 import json
 import os
@@ -18,7 +18,7 @@ SECONDS = 60
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A bucket, the journal of its daemon, a key, and a policy that demands a fresh pointer."""
+    """A bucket, the journal of its daemon, a key, and a policy that requires a fresh pointer."""
 
     folder: Path
 

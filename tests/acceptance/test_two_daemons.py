@@ -30,7 +30,7 @@ def explicit(scope: Scope, number: int) -> Event:
 
 
 def events_of(daemon: int) -> list[Event]:
-    """Of the states every second one, not always in order; and, in two of the scopes, models between them."""
+    """Every second state, not always in order, and in two of the scopes model events between them."""
     chance = random.Random(daemon)
     numbers = list(range(2 + daemon, 2 + STATES, 2))
     for _ in range(3):
@@ -91,11 +91,11 @@ def test_two_daemons_on_one_bucket_leave_one_history_without_gaps_and_settle_eve
         assert pointer.highest_revision.producer == STATES + 1
         assert len(pointer.positions) == 2
         published = [name.rpartition("@")[0] for entry in history for name in entry.published]
-        # Each state was published, and none twice, though both were sent the first one.
+        # Each state was published once, although both daemons got the first one.
         assert sorted(name for name in published if name.startswith("state-")) == sorted(
             f"state-{number}" for number in range(1, 2 + STATES)
         )
-        # Whoever was faster: what is desired follows the producer's order.
+        # In any order of commits, desired follows the producer's order.
         desired = [entry.desired for entry in history if entry.desired]
         numbers = [producer_of(name) for name in desired]
         assert numbers == sorted(numbers)
@@ -125,7 +125,7 @@ def batched(events: Sequence[Event], size: int) -> Iterator[Sequence[Event]]:
 
 
 def together(act: Callable[[int], None]) -> None:
-    """Act as both daemons' senders at once."""
+    """Send to both daemons at once."""
     failures: list[BaseException] = []
 
     def run(at: int) -> None:
@@ -150,7 +150,7 @@ def send(port: int, events: Sequence[Event]) -> None:
 
 
 async def checked_pointers(bucket: Path) -> dict[Scope, tuple[Pointer, tuple[HistoryEntry, ...]]]:
-    """Each scope's pointer and history, its sequences in a row, everything it retains whole."""
+    """Checks that each scope has a history with consecutive sequences, and whole retained states."""
     runtime = InlineRuntime()
     store = DirectoryStore(bucket, runtime)
     reader = Reader(store, runtime)

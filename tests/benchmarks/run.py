@@ -1,8 +1,8 @@
-"""`make bench`: times every job against its floor and its peers, and says which goals were reached.
+"""`make bench`: times every job against its floor and its peers, and reports which goals were reached.
 
     python -m tests.benchmarks.run [--sizes 50,500] [--only P1,P16] [--json FILE] [--check] [--write-docs]
 
-`--check` compares a run with the table in docs/performance.md; `--write-docs` writes that table anew.
+`--check` compares a run with the table in docs/performance.md. `--write-docs` replaces that table.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from tests.services.availability import Unavailable
 DOCS = ROOT / "docs" / "performance.md"
 BEGIN, END = "<!-- figures: made by make bench ARGS=--write-docs -->", "<!-- end of figures -->"
 TOLERANCE = 0.35
-"""How much worse a ratio may be than the table's before `--check` fails: what these machines differ by."""
+"""How much worse than in the table a ratio may be before `--check` fails: the noise of these machines."""
 SIZES = (5, 50, 500, 2_000)
 
 
@@ -45,7 +45,7 @@ class Result:
     value: float
     unit: str
     wanted: str
-    """The goal in words, empty where there is none."""
+    """The goal as text; empty if there is none."""
     reached: bool | None
     detail: dict[str, float] = field(default_factory=dict)
     """Median milliseconds of each participant, or megabytes."""
@@ -127,12 +127,12 @@ def one_image(models: int) -> Iterator[Result]:
 
 
 def changes(models: int) -> Iterator[Result]:
-    """P2: events of every kind, rendered and with the digests of what changed, against one copy and sha256 of it all."""
+    """P2: events of every kind, rendered, with digests of the changes, against one copy and sha256 of all files."""
     composition, daemon = job.mixed(models), Daemon()
     everything = b"".join(file.body for file in daemon.render(composition).files)
 
     def event(changed: Composition) -> object:
-        # With the digest of every file that changed, as the floor has one of everything.
+        # With the digest of every changed file, because the floor has a digest of everything.
         return daemon.packer.members(changed.scope, daemon.render(changed).files)
 
     kinds: dict[str, Callable[[int], object]] = {
@@ -189,7 +189,7 @@ def scaling(_: int) -> Iterator[Result]:
 
 
 def templates(models: int) -> Iterator[Result]:
-    """P5: the whole tree after an event, against what fills a template of the compose file alone, its values at hand."""
+    """P5: the whole tree after an event, against tools that fill only a template of the compose file with given values."""
     composition, daemon, rounds = job.even(models), Daemon(), 9
     digest = job.sha256(job.compose_file(daemon.render(composition)))
     changed = [
@@ -227,7 +227,7 @@ def templates(models: int) -> Iterator[Result]:
 
 
 def processes(models: int) -> Iterator[Result]:
-    """Whole processes that set one image in a compose file on disk, beside an event in a daemon that runs."""
+    """Whole processes that set one image in a compose file on disk, beside an event in a running daemon."""
     if models > 500:
         return
     composition, daemon = job.even(models), Daemon()
@@ -311,7 +311,7 @@ def _copier(
 
 
 def cold(models: int) -> Iterator[Result]:
-    """P9: everything for the first time, against the whole compose file through ruamel.yaml."""
+    """P9: a first rendering of everything, against the whole compose file through ruamel.yaml."""
     if models > 500:
         return
     composition = job.mixed(models)
@@ -380,7 +380,7 @@ def to_archive(models: int) -> Iterator[Result]:
 
 
 def memory(_: int) -> Iterator[Result]:
-    """P10: the largest size of a process that renders 2,000 models, over what its imports take."""
+    """P10: the largest size of a process that renders 2,000 models, minus its imports."""
     imports = "from tests.benchmarks import job, peers"
     alone = measure.peak_megabytes(imports)
     ours = measure.peak_megabytes(f"{imports}\njob.Daemon().render(job.mixed(2000))")
@@ -456,7 +456,7 @@ WHATEVER_SIZE = {"P3", "P10", "P11"}
 def run(
     sizes: tuple[int, ...], only: set[str], report: Callable[[str], None]
 ) -> tuple[list[Result], list[str]]:
-    """Every comparison that was asked for, and the cases that failed."""
+    """Every requested comparison, and the failed cases."""
     results: list[Result] = []
     failures: list[str] = []
     for goal, (case, own) in CASES.items():
@@ -485,7 +485,7 @@ HEAD = "| | what | models | figure | goal | | medians: ms of CPU, of wall where 
 
 
 def check(results: list[Result], table: str) -> list[str]:
-    """What is worse than the table says, by more than the tolerance."""
+    """The figures that are worse than in the table, by more than the tolerance."""
     known = {}
     for row in table.splitlines():
         cells = [cell.strip() for cell in row.strip("|").split("|")]

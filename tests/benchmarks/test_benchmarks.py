@@ -1,4 +1,4 @@
-"""The benchmarks do what they say, at the smallest size: so that they do not rot between two runs."""
+"""The benchmarks work at the smallest size, so that they do not rot between two runs."""
 
 import pytest
 
@@ -100,7 +100,7 @@ def test_sequential_requests_are_the_longest_run_without_overlap():
 
     assert in_a_row(requests()) == 0
     assert in_a_row(requests((0, 2), (0, 3), (3, 4))) == 2, (
-        "archive and manifest side by side, then the pointer"
+        "archive and manifest concurrently, then the pointer"
     )
     assert in_a_row(requests((0, 1), (1, 2), (2, 3))) == 3
     assert in_a_row(requests((0, 10), (1, 2), (3, 4))) == 2

@@ -1,7 +1,7 @@
-"""What every ObjectStore must do, as clauses that run on any adapter (`test_object_store`).
+"""The contract of every ObjectStore, as clauses that run on any adapter (`test_object_store`).
 
-A clause gets a bucket that is empty and opens as many clients of it as it wants. Clauses with `race` in their name are
-about several clients at once; they repeat, since one lucky round proves little.
+A clause gets an empty bucket and opens as many clients of it as it needs. Clauses with `race` in their name use several
+concurrent clients. They repeat, because one lucky round proves little.
 """
 
 import asyncio
@@ -210,7 +210,7 @@ async def a_prefix_is_text_and_not_a_folder(bucket: Bucket) -> None:
 @clause
 async def a_listing_is_sorted_by_bytes_and_knows_sizes(bucket: Bucket) -> None:
     store = bucket.open()
-    # Text sorts the last two the other way round where it is compared by UTF-16 units.
+    # Text sorts the last two the other way round if it is compared by UTF-16 units.
     keys = ["Z", "a!", "a-b", "a/b", "a/b!", "a0", "é", "\uff61", "\U0001d11e"]
     for key in reversed(keys):
         await store.create(key, Content(key.encode()))
@@ -474,7 +474,7 @@ async def a_race_between_replace_and_delete_has_one_winner(bucket: Bucket) -> No
 
 @clause
 async def a_race_in_one_folder_loses_no_object(bucket: Bucket) -> None:
-    """Folders come and go with their objects; whoever creates meanwhile must not notice."""
+    """Folders come and go with their objects. A concurrent creator must not notice."""
 
     async def come_and_go(writer: int) -> None:
         store = bucket.open()

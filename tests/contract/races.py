@@ -1,8 +1,8 @@
 """Writers that race for one object of a real server: whole requests on raw sockets, all but the last byte sent, then
-the last bytes at once. No SDK stands between, whose pools and threads would put the writers in a row.
+the last bytes at once. No SDK is in between, because its pools and threads would serialise the writers.
 
-A round has one key, one base and `WRITERS` writers with a body each. It must end with exactly one writer told yes, that
-writer's body stored, and every other one told no in a way its server has declared.
+A round has one key, one base and `WRITERS` writers with a body each. It must end with exactly one successful writer,
+whose body is stored. Every other writer must get a refusal that its server is declared to use.
 """
 
 import http.client
@@ -26,7 +26,7 @@ _SIZES = (1_500, 60_000)
 
 
 class Arena(Protocol):
-    """A bucket of some server, spoken to in its own words."""
+    """A bucket of some server, in the server's own protocol."""
 
     @property
     def address(self) -> str:
@@ -47,7 +47,7 @@ class Arena(Protocol):
 
 
 class S3Arena:
-    """Presigned PUTs, as S3 takes them from anyone who was given one."""
+    """Presigned PUTs, which S3 accepts from every holder."""
 
     def __init__(self, address: str, bucket: str, *, access_key: str, secret_key: str) -> None:
         self.address = address
@@ -64,7 +64,7 @@ class S3Arena:
         )
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Close the connections."""
         self._client.close()
 
     def create(self, key: str, body: bytes) -> bytes:
@@ -89,7 +89,7 @@ class S3Arena:
 
 
 class GcsArena:
-    """Multipart uploads of the JSON API, as the SDK sends what is not larger than 8 MiB."""
+    """Multipart uploads of the JSON API, like those that the SDK sends for up to 8 MiB."""
 
     def __init__(self, address: str, bucket: str) -> None:
         self.address = address
@@ -122,14 +122,14 @@ class GcsArena:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """How one ended: what each writer was told, what each had to say, and what is stored."""
+    """The result of a round: the status and the body of each writer, and the stored body."""
 
     statuses: tuple[int, ...]
     bodies: tuple[bytes, ...]
     stored: bytes
 
     def fault(self, losers: frozenset[int]) -> str | None:
-        """What is wrong with it, when losers may be told these statuses."""
+        """The fault of the round, if losers may get these statuses."""
         winners = [
             writer for writer, status in enumerate(self.statuses) if status == http.HTTPStatus.OK
         ]
@@ -154,7 +154,7 @@ def races_to_create(arena: Arena, rounds: int, writers: int = WRITERS) -> list[R
 
 
 def races_to_replace(arena: Arena, rounds: int, writers: int = WRITERS) -> list[Round]:
-    """Rounds for one object, each over the version that the round before has left."""
+    """Rounds for one object, each over the version of the previous round."""
     key = f"replace/{uuid4().hex}"
     [statuses] = _released_together(arena.address, [arena.create(key, b"start")])
     assert statuses == http.HTTPStatus.OK, statuses
@@ -171,7 +171,7 @@ def races_to_replace(arena: Arena, rounds: int, writers: int = WRITERS) -> list[
 
 
 def faults(ended: Sequence[Round], losers: frozenset[int]) -> list[str]:
-    """What was wrong, round by round."""
+    """The faults, round by round."""
     found = ((turn, item.fault(losers)) for turn, item in enumerate(ended))
     return [f"round {turn}: {fault}" for turn, fault in found if fault is not None]
 

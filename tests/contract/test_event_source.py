@@ -1,6 +1,6 @@
-"""What every source of events promises (`events.source`), shown on each adapter.
+"""The contract of every event source (`events.source`), on each adapter.
 
-The log of the simulation stands beside the journal: what is shown in simulated worlds rests on this contract.
+The log of the simulation is tested beside the journal, because results of simulated worlds rely on this contract.
 """
 
 import asyncio
@@ -71,7 +71,7 @@ class JournalBench:
 
 @pytest.fixture(params=["log", "journal"])
 def play(request, tmp_path):
-    """Plays a story on a bench with this adapter; `bench.source` is the source, also after a restart."""
+    """Runs a scenario on a bench with this adapter. `bench.source` is the source, also after a restart."""
 
     def run(story):
         async def whole():
@@ -260,7 +260,7 @@ def test_a_reinstated_source_delivers_waiting_events_under_a_new_instance(play):
         assert again.event.id == "2"
         assert again.position.instance == bench.source.instance != before
         assert await bench.source.recorded(ONE, [again.position]) == {}
-        # Positions of the old instance say nothing any more.
+        # Positions of the old instance no longer count.
         assert {delivery.position for delivery in await bench.source.waiting(ONE)} & {
             waiting
         } == set()

@@ -1,7 +1,7 @@
-"""The tests of the tests: what must be seen red on servers that break the contract, and is, every time.
+"""Tests of the tests: clauses must fail on servers that break the contract, every time.
 
-Three wheels that ignore conditions, and one server of ours that honours them and loses races. A red clause is one that
-has found a broken promise; a server that does not answer proves nothing, so some clauses must stay green.
+The servers are three wheels that ignore conditions, and one of this project that honours them and loses races. A failing
+clause is one that found a broken promise. A server that does not answer proves nothing, so some clauses must pass.
 """
 
 import asyncio
@@ -213,7 +213,7 @@ class _Bucket:
 
 
 def broken_clauses(opened: Opened, names: frozenset[str]) -> set[str]:
-    """Those of the clauses that find a broken promise; any other failure is raised."""
+    """The clauses that find a broken promise. Any other failure is raised."""
     clauses = [clause for clause in CLAUSES if clause.__name__ in names]
     assert len(clauses) == len(names), "clauses were renamed"
     broken = set()

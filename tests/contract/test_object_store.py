@@ -1,7 +1,7 @@
 """Every adapter of the store port against the same clauses, and the clauses against two stores that break them.
 
-A new adapter is one more function in `ADAPTERS`, or one more server in `tests.contract.servers`, whose table says what
-it does not keep.
+A new adapter is one more function in `ADAPTERS`, or one more server in `tests.contract.servers`, whose table declares
+its gaps.
 """
 
 import asyncio
@@ -48,7 +48,7 @@ def in_memory(
 
 
 def check_clause(clause: Clause, bucket: Bucket) -> None:
-    """Raises ContractBroken, and nothing else that a store may bring about."""
+    """Raises ContractBroken, and nothing else that a store may cause."""
     try:
         asyncio.run(asyncio.wait_for(clause(bucket), CLAUSE_SECONDS))
     except (
@@ -101,7 +101,7 @@ def test_an_adapter_keeps_the_contract(adapter: Adapter, clause: Clause, tmp_pat
 
 @pytest.fixture(scope="session")
 def opens(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Server], Opens]]:
-    """What opens a client of a server, which is started when it is first asked for, and tried once."""
+    """Opens clients of a server, which is started at the first use, and tried only once."""
     tried: dict[str, Opens | Unavailable | NotGiven] = {}
 
     def started(server: Server) -> Opens:
@@ -207,7 +207,7 @@ class DeafStore:
 
 
 class SlowStore(DeafStore):
-    """A store that looks first and writes later: its conditions hold only while nobody else writes."""
+    """A store that checks first and writes later: its conditions hold only without concurrent writers."""
 
     async def create(self, key: str, content: Content) -> Version:
         try:

@@ -1,6 +1,6 @@
 """Races on real servers: 12 writers a round, in CI a hundred rounds on each server, 10,000 by `make contract-long`.
 
-What a loser may be told differs; the table is what each server here was seen to say.
+Servers answer losers differently. The table has the answers that were observed.
 """
 
 import os
@@ -32,7 +32,7 @@ ROUNDS = int(os.environ.get("REBUNDLE_RACE_ROUNDS", "400"))
 
 @dataclass(frozen=True, slots=True)
 class Racetrack:
-    """A server, and what it tells losers."""
+    """A server, and its answers to losers."""
 
     name: str
     opened: Callable[[ExitStack, Path], Arena]

@@ -1,6 +1,6 @@
-"""Writes the corpus anew, from documents that the project itself makes: `python -m tests.fuzz.make_corpus`.
+"""Writes the corpus from documents that the project itself makes: `python -m tests.fuzz.make_corpus`.
 
-Needed when a format changes. What somebody added by hand, such as an input that once was a fault, stays.
+Run it when a format changes. Files added by hand, such as an input that once showed a fault, stay.
 """
 
 import asyncio
@@ -104,7 +104,7 @@ async def _write_documents(folder: Path) -> None:
         revoked=(Revocation(keyid="0" * 64, reason="lost", at="2026-01-01"),),
     )
     with ThreadRuntime() as runtime:
-        # Without the policy while the history is made: nobody vouches for its pointers.
+        # Without the policy while the history is made, because its pointers are unsigned.
         store = MemoryStore(runtime)
         bucket = Bucket(store, runtime, signers=(signer,))
         first = (await bucket.publish(make_state(1))).pointer.live

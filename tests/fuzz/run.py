@@ -1,8 +1,8 @@
-"""Coverage-guided fuzzing of every parser: `make fuzz MINUTES=20`, or with a target's name for that one alone.
+"""Coverage-guided fuzzing of every parser: `make fuzz MINUTES=20`, optionally with the name of one target.
 
-Atheris stands in an environment of its own (`requirements/tools/atheris.lock`). Each target runs in a process of its
-own, with the corpus of the repository and what earlier runs found in `.cache/fuzz`. An input that breaks the rule of
-`targets` is kept in `.cache/fuzz/faults`: put it into the corpus, and `test_corpus` fails until the parser is right.
+Atheris is in a separate environment (`requirements/tools/atheris.lock`). Each target runs in a separate process, with
+the corpus of the repository and the inputs that earlier runs found in `.cache/fuzz`. An input that shows a fault is kept
+in `.cache/fuzz/faults`: put it into the corpus, and `test_corpus` fails until the parser is right.
 """
 
 import argparse
@@ -26,7 +26,7 @@ _LONGEST_INPUT = 64 << 10
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What became of one target."""
+    """The result for one target."""
 
     target: str
     inputs: int

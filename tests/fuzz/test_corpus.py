@@ -1,4 +1,4 @@
-"""The corpus of the fuzzer, without the fuzzer: each input keeps the rule, and each real one is read."""
+"""The corpus of the fuzzer, without the fuzzer: each input keeps the rule, and each valid one is read."""
 
 from pathlib import Path
 
