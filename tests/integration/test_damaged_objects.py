@@ -1,4 +1,4 @@
-"""Bytes that rot on a server's disk, as the command line tells of them."""
+"""Bytes that rot on the disk of a server, as reported by the command line."""
 
 import asyncio
 import json

@@ -1,5 +1,5 @@
-"""deploy/ as far as it can be checked without an engine or a running systemd: their own parsers, the image's build steps
-run by hand, the script that makes tokens in the shells that may run it."""
+"""deploy/, checked without an engine or a running systemd: with their parsers, the build steps of the image run by hand,
+and the script that makes tokens in every shell that may run it."""
 
 import os
 import re
@@ -38,7 +38,7 @@ def settings_of(environ: dict[str, str]) -> Settings:
 
 @pytest.fixture
 def project(compose: Compose, tmp_path: Path) -> dict:
-    # Elsewhere, so that a .env that somebody keeps in deploy/ does not count.
+    # In another folder, so that a .env in deploy/ does not count.
     (tmp_path / "deploy").mkdir()
     shutil.copy(DEPLOY / "compose.yaml", tmp_path / "deploy")
     return compose.config(tmp_path / "deploy")["services"]
@@ -142,7 +142,7 @@ def test_tokens_are_not_made_where_other_users_could_replace_them(
 def test_a_link_in_the_place_of_a_new_file_is_not_followed(
     shell: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Somebody else guesses each name, or puts the link there right after a name was chosen."""
+    """Another user guesses each name, or creates the link right after a name was chosen."""
     victim, folder, tools = tmp_path / "victim", tmp_path / "tokens", tmp_path / "tools"
     folder.mkdir(mode=0o700)
     tools.mkdir()
@@ -177,7 +177,7 @@ def test_the_image_names_its_bases_by_version_and_runs_as_a_number(
     image: list[tuple[str, str]],
 ) -> None:
     bases = [argument.split()[0] for word, argument in image if word == "FROM"]
-    # A number, because an orchestrator cannot tell whether a name is root.
+    # A number, because an orchestrator cannot see whether a name is root.
     assert [argument for word, argument in image if word == "USER"] == [UNPRIVILEGED]
     assert all(
         re.fullmatch(r"docker\.io/library/python:3\.\d+-slim-[a-z]+", base) for base in bases
@@ -226,7 +226,7 @@ def test_files_that_the_image_copies_exist_and_are_not_ignored(
 def test_the_build_steps_of_the_image_give_a_command_that_runs(
     image: list[tuple[str, str]], tmp_path: Path
 ) -> None:
-    """The RUN lines as they are, with the folders of the image below a temporary one and this machine's Python."""
+    """The RUN lines unchanged, with the folders of the image below a temporary one and this machine's Python."""
     source = tmp_path / "src"
     source.mkdir()
     for name in ("events", "renderers", "daemon", "requirements"):
@@ -271,7 +271,7 @@ def systemd_analyze() -> Path:
 
 @pytest.fixture
 def unit(tmp_path: Path) -> Path:
-    """The unit, with a command that is there."""
+    """The unit, with a command that exists."""
     text = (DEPLOY / "rebundle.service").read_text()
     assert "ExecStart=/opt/rebundle/bin/rebundle run" in text
     copy = tmp_path / "rebundle.service"
@@ -313,7 +313,7 @@ def test_the_unit_keeps_its_state_in_its_own_folder_and_takes_its_credentials(
 
 
 def test_nothing_that_the_daemon_imports_needs_memory_that_is_written_and_executed() -> None:
-    """MemoryDenyWriteExecute= of the unit, by the kernel's own switch for it."""
+    """MemoryDenyWriteExecute= of the unit, through the kernel's own switch for it."""
     program = (
         "import ctypes, sys\n"
         "if ctypes.CDLL(None).prctl(65, 1, 0, 0, 0): sys.exit(77)\n"

@@ -1,4 +1,4 @@
-"""The daemon under the promises that deploy/ makes for it: systemd's notify protocol, credentials, one writable folder."""
+"""The daemon in the environment of deploy/: systemd's notify protocol, credentials, one writable folder."""
 
 import os
 import signal
@@ -19,7 +19,7 @@ _LIMIT_SECONDS = 30
 
 @pytest.fixture
 def host(tmp_path: Path) -> dict[str, str]:
-    """What systemd would give the process of deploy/rebundle.service."""
+    """What systemd would set for the process of deploy/rebundle.service."""
     credentials, state = tmp_path / "credentials", tmp_path / "state"
     credentials.mkdir()
     state.mkdir()
@@ -70,7 +70,7 @@ def is_healthy(env: dict[str, str]) -> bool:
 
 
 def notified(manager: socket.socket, wanted: str) -> str:
-    """The first message that contains `wanted`; the time limit of the socket ends a wait for one that never comes."""
+    """The first message that contains `wanted`. The socket's timeout ends a wait for a message that never comes."""
     while wanted not in (message := manager.recv(4096).decode()):
         pass
     return message

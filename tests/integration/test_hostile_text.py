@@ -1,4 +1,4 @@
-"""Every hostile text that is accepted, many to a bundle: the real tools take each for the text that it is."""
+"""Every accepted hostile text, many to a bundle: the real tools read each as the text that it is."""
 
 import subprocess
 from functools import cache
@@ -20,7 +20,7 @@ _READ = 'while read -r folder source || [ -n "$folder" ]; do printf "%s %s\\n" "
 
 @cache
 def changed_models(place: str) -> list[Model]:
-    """The models that accepted payloads at a place make."""
+    """The models with the payloads that are accepted at a place."""
     _, put = PLACES[place]
     models = []
     for payload in payloads():
@@ -92,7 +92,7 @@ def test_compose_reads_every_label_unchanged(compose: Compose, tmp_path: Path) -
 
     for service in services.values():
         shown = {key: value for key, value in service["labels"].items() if key.startswith("x")}
-        # What `config` prints is for Compose to read again: a dollar stands twice.
+        # `config` prints output for Compose to read again, so a dollar is doubled.
         assert shown == {key: value.replace("$", "$$") for key, value in defaults.labels.items()}
 
 

@@ -1,4 +1,4 @@
-"""The locks against the ranges they were made from: what is installed is what pyproject.toml allows, and nothing else."""
+"""The lock files against pyproject.toml: exactly what it allows is installed."""
 
 import re
 import tomllib

@@ -1,9 +1,9 @@
-"""Publications on real servers, through the real SDKs, while requests and answers are lost on the way.
+"""Publications on real servers, through the real SDKs, while requests and answers are lost.
 
-One story is told with something wrong at every kind of request: a scope is made, published anew twice, and an operator
-has an override in it. Whatever goes wrong, each state is committed exactly once, no writer takes its own success for a
-loss, nothing immutable is written twice, the override stays byte for byte, and the next try brings all into step. So it
-does when requests reach the server after their client has given them up. What is so is read from the server directly.
+One scenario runs with a fault at each kind of request: a scope is created, published twice more, and has an override of
+an operator. With any fault, each state is committed exactly once, no writer mistakes its own success for a loss, nothing
+immutable is written twice, the override stays byte for byte, and the next try repairs the rest. The same holds if
+requests reach the server after their client has given up. The results are read directly from the server.
 """
 
 import asyncio
@@ -49,7 +49,7 @@ from tests.support.scenes import GOLDEN, Scene, open_scene, state_event
 
 pytestmark = [
     pytest.mark.slow,
-    # google-cloud-storage leaves the answer to a failed download open until it is collected.
+    # google-cloud-storage leaves the response to a failed download open until it is collected.
     pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
 ]
 
@@ -57,20 +57,20 @@ OVERRIDE = "example/conf/bundle/.env"
 OVERRIDDEN = b"# ours, not yours\nSERVING_101_CPU_LIMIT=7\n"
 _CALL_SECONDS = 30.0
 _SHORT_CALL_SECONDS = 2.0
-"""Where calls are to reach their limit. Elsewhere none may, on the slowest machine: each is counted."""
+"""For tests in which calls reach their limit. In others no call may, on the slowest machine: each is counted."""
 _SILENCE_SECONDS = 3.0
 _RENDERER = Renderer()
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A real one, with a bucket for folders of one's own."""
+    """A real server, with a bucket and a folder per test."""
 
     dialect: Dialect
     address: str
 
     def url(self, folder: str, address: str) -> str:
-        """The bucket's URL by way of an address."""
+        """The bucket's URL through an address."""
         scheme, region = ("s3", "&region=us-east-1") if self.dialect is Dialect.S3 else ("gs", "")
         return f"{scheme}://lossy/{folder}?endpoint={address}{region}"
 
@@ -135,7 +135,7 @@ class Play:
 
     @asynccontextmanager
     async def joined_by(self, journal: Path) -> AsyncIterator["Play"]:
-        """One more daemon on the bucket, which knows nothing yet."""
+        """One more daemon on the bucket, without any cache."""
         async with daemon(self.opened, self.url, journal, self.call_seconds) as scene:
             yield replace(self, scene=scene)
 
@@ -146,7 +146,7 @@ class Play:
             assert (outcome.kind, outcome.state) == (OutcomeKind.PUBLISHED, f"state-{revision}")
 
     async def until_in_step(self) -> None:
-        """Passes over the live tree, as the timer makes them, until one finds nothing to do."""
+        """Passes over the live tree, like those of the timer, until one finds nothing to do."""
         for _ in range(10):
             try:
                 result = await self.scene.pipeline.reconcile(GOLDEN)
@@ -158,14 +158,14 @@ class Play:
         raise AssertionError("the live tree does not come into step")
 
     async def override(self) -> None:
-        """What an operator does to a file of example/."""
+        """An operator edits a file of example/."""
         key = layout.live_tree(GOLDEN, OVERRIDE)
         await self.direct.store.replace(
             key, Content(OVERRIDDEN), (await self.direct.store.get(key)).version
         )
 
     async def pin(self) -> None:
-        """What another writer does meanwhile: the pointer moves."""
+        """Another writer moves the pointer meanwhile."""
         done = await self.direct.operations.carry_out(
             GOLDEN, operator_commands.pin("state-1", pinned=True), "rival"
         )
@@ -206,7 +206,7 @@ async def daemon(
 
 @asynccontextmanager
 async def clients() -> AsyncIterator[Opened]:
-    """Opens buckets. At the end, all that their SDKs still send again has been answered."""
+    """Opens buckets. At the end, it waits until all repeated requests of their SDKs are answered."""
     runtime = ThreadRuntime(32)
     stores: list[ObjectStore] = []
 
@@ -244,11 +244,11 @@ def play(
     asyncio.run(run())
 
 
-# ---- what must be so, read from the server
+# ---- required results, read from the server
 
 
 async def check(played: Play, *revisions: int, others: int = 0, conflicts: int = 0) -> None:
-    """These states and so many changes by others are committed, each once, and all is whole and in step."""
+    """Checks that these states and so many other changes are committed once each, and that all is whole and in sync."""
     reader = Reader(played.direct.store, played.direct.runtime)
     current = (await reader.existing(GOLDEN)).pointer
     entries = await reader.history(current)
@@ -272,7 +272,7 @@ async def check(played: Play, *revisions: int, others: int = 0, conflicts: int =
 
 
 async def check_live_tree(played: Play, reader: Reader, current: Pointer) -> None:
-    """Every file is read: what the marker and the tags say of it is not believed."""
+    """Reads every file, without trusting the marker and the tags."""
     assert current.live is not None
     prefix = layout.live_tree(GOLDEN)
     files = {file.path: file.body for file in await reader.files(GOLDEN, current.live)} | {
@@ -287,7 +287,7 @@ async def check_live_tree(played: Play, reader: Reader, current: Pointer) -> Non
     assert survey.seen.overrides == (OVERRIDE,)
 
 
-# ---- one thing goes wrong with a request
+# ---- one fault at one request
 
 PUBLICATION = ("*/states/*/bundle.tar.gz", "*/states/*/manifest.json")
 POINTER = "*/pointer.json"
@@ -322,7 +322,7 @@ def _named(fault: Fault) -> str:
     [
         pytest.param(server, fault, id=f"{server}-{_named(fault)}")
         for server, fault in itertools.product(SERVERS, WRITES_GO_WRONG)
-        # The third one differs from the second by its conditions of deletions, which what comes late meets.
+        # The third one differs from the second by its conditional deletions, which late requests meet.
         if server != "storage-testbench"
         or fault.applied in {Applied.BEFORE_THE_NEXT, Applied.WHEN_RELEASED}
     ],
@@ -371,7 +371,7 @@ def test_every_kind_of_write_may_go_wrong(server: Server, tmp_path: Path, fault:
 def test_a_write_that_an_sdk_gave_up_is_not_assumed_stored(
     server: Server, tmp_path: Path, reply: Reply
 ) -> None:
-    """As often as an SDK sends a new object by itself, it is lost."""
+    """It is lost as often as an SDK repeats the creation of an object."""
 
     async def script(played: Play) -> None:
         fault = Fault(Applied.NEVER, reply)
@@ -392,10 +392,10 @@ def test_a_write_that_an_sdk_gave_up_is_not_assumed_stored(
 def test_a_file_that_a_late_write_recreates_is_removed_again(
     server: Server, tmp_path: Path
 ) -> None:
-    """No condition guards against it: the file is absent when the write arrives, as it was when it was sent."""
+    """No condition prevents it: the file is absent when the write arrives, as it was when it was sent."""
 
     async def script(played: Play) -> None:
-        # A refusal is nothing that an SDK sends again by itself.
+        # An SDK does not repeat a refused request.
         rule = played.network.on(
             Operation.CREATE, REMOVED, Fault(Applied.WHEN_RELEASED, Reply.REFUSED)
         )
@@ -422,7 +422,7 @@ def test_a_file_that_a_late_write_recreates_is_removed_again(
 def test_an_edit_in_the_middle_of_a_pass_is_an_override(server: Server, tmp_path: Path) -> None:
     async def script(played: Play) -> None:
         await played.publish(1)
-        # The marker is written once it is decided what to write, and before that is written.
+        # The marker is written after the decision what to write, and before the writes.
         decided = Fault(Applied.FIRST, Reply.TRUTH, after=played.override)
         rule = played.network.on(Operation.REPLACE, MARKER, decided)
         await played.publish(2)
@@ -457,7 +457,7 @@ def test_a_chunk_of_history_may_go_wrong(server: Server, tmp_path: Path, fault: 
 
         await played.network.release()
         await played.until_in_step()
-        # What it kept of its last write was no longer the pointer: the first try has lost, and not to itself.
+        # The cached pointer of its last write was outdated: the first try has lost, to another writer.
         await check(played, 1, 2, others=added, conflicts=1)
         assert await played.direct.store.folders(f"{GOLDEN}/") == [
             "docker-compose-gen",
@@ -469,7 +469,7 @@ def test_a_chunk_of_history_may_go_wrong(server: Server, tmp_path: Path, fault: 
 
 
 async def lengthen_history(direct: Bucket) -> int:
-    """Pins of another writer, as many as a pointer takes without a chunk, in one write; how many."""
+    """Pins of another writer in one write, as many as a pointer takes without a chunk. Returns their number."""
     base = await direct.reader.existing(GOLDEN)
     changed = base.pointer
     while len(changed.history) < MOST_HISTORY:
@@ -521,7 +521,7 @@ def test_every_kind_of_read_may_go_wrong(server: Server, tmp_path: Path, fault: 
     )
 
 
-# ---- a pointer's write, and other writers
+# ---- a write of the pointer, and other writers
 
 LOST_ANSWERS = [Reply.RESET, Reply.UNAVAILABLE, Reply.FAILED, Reply.CONFLICT, Reply.REFUSED]
 
@@ -551,7 +551,7 @@ def test_a_writer_that_won_and_was_built_upon_finds_its_write_in_the_lineage(
 def test_a_writer_that_lost_publishes_once_on_top_of_the_winner(
     server: Server, tmp_path: Path, reply: Reply
 ) -> None:
-    """Some servers tell losers 409 or 500 (object-store protocol 1.1)."""
+    """Some servers answer losers with 409 or 500 (protocol 4, rule 1)."""
 
     async def script(played: Play) -> None:
         await played.publish(1)
@@ -576,7 +576,7 @@ def test_a_writer_that_lost_publishes_once_on_top_of_the_winner(
 def test_the_next_try_meets_a_write_that_was_given_up(
     server: Server, tmp_path: Path, applied: Applied
 ) -> None:
-    """Sent as often as a publisher sends it, never answered; it arrives, if at all, in front of what follows."""
+    """Sent as often as a publisher sends it, and never answered. It arrives, if at all, before the next write."""
 
     async def script(played: Play) -> None:
         network = played.network
@@ -589,7 +589,7 @@ def test_the_next_try_meets_a_write_that_was_given_up(
         assert rule.met == 4
 
         await played.until_in_step()
-        # Its own earlier try is what the next one has lost to.
+        # The next try has lost to its own earlier one.
         await check(played, 1, 2, conflicts=1 if applied is Applied.WHEN_RELEASED else 0)
 
     play(server, tmp_path, script)
@@ -599,7 +599,7 @@ def test_the_next_try_meets_a_write_that_was_given_up(
 def test_the_sdk_times_out_and_the_write_is_found(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its own limit, made short, comes before the one of a call."""
+    """The SDK's own limit, made short, is reached before that of a call."""
     monkeypatch.setattr("daemon.stores.s3._ONCE_SECONDS", 1.0)
     monkeypatch.setattr("daemon.stores.gcs._ONCE_SECONDS", (3, 1.0))
 
@@ -618,14 +618,14 @@ def test_the_sdk_times_out_and_the_write_is_found(
     play(server, tmp_path, script)
 
 
-# ---- a server of its own kind
+# ---- a server with a peculiarity
 
 
 @pytest.mark.parametrize("server", ["versitygw"], indirect=True)
 def test_a_server_that_compares_etags_without_quotes_is_published_to(
     server: Server, tmp_path: Path
 ) -> None:
-    """Ceph's way (object-store protocol 1.1), with the 500 that it tells half of those who have lost."""
+    """Like Ceph, with the 500 that it returns to half of the losers (protocol 4, rule 1)."""
 
     async def script(played: Play) -> None:
         played.network.compares_without_quotes = True

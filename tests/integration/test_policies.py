@@ -1,7 +1,7 @@
-"""deploy/policies against what the adapters really ask for: all of it is allowed, and nothing that would lose a state.
+"""deploy/policies against the adapters' real requests: all of them are allowed, and none that would lose a state.
 
-The requests are those of the S3 adapter on its way through publishing, rolling back, probing and deleting, recorded by
-a server; for Cloud Storage, whose permissions know no conditions, the operations of the store's port.
+The requests of the S3 adapter are recorded by a server while it publishes, rolls back, probes and deletes. Permissions
+of Cloud Storage have no conditions, so for it the operations of the store's port are used.
 """
 
 import asyncio
@@ -55,7 +55,7 @@ HISTORY = layout.history(SCOPE, 1, 64, "w")
 
 
 async def work(store: ObjectStore, runtime: ThreadRuntime | InlineRuntime) -> None:
-    """All that a publisher does: the probe, states with and without models that leave, edits of base/, a rollback."""
+    """Everything that a publisher does: the probe, states with and without removed models, edits of base/, a rollback."""
     assert (await probe(store, runtime)).usable
     await BucketIdentity(store, Memory(), runtime, first=1, longest=1).check()
     bucket = PublishedBucket(store, runtime)
@@ -79,7 +79,7 @@ async def work(store: ObjectStore, runtime: ThreadRuntime | InlineRuntime) -> No
 
 
 class Memory:
-    """Of a journal that has published nothing yet."""
+    """The journal of a daemon that has published nothing yet."""
 
     async def bucket(self) -> str | None:
         return None
@@ -89,7 +89,7 @@ class Memory:
 
 
 async def collect(store: ObjectStore, runtime: ThreadRuntime | InlineRuntime) -> None:
-    """All that a collector does: it deletes what a publisher has released."""
+    """Everything that a collector does: it deletes what a publisher has released."""
     collected = await collector(store, runtime).collect(SCOPE, "test", parts=frozenset({"delete"}))
     assert [deletable.folder.id.state for deletable in collected.deleted] == ["state-2"]
     assert len(collected.copies) == 1
@@ -156,7 +156,7 @@ def test_every_request_of_a_collector_is_allowed_and_a_publisher_may_not_do_its_
 
 
 def test_a_missing_key_is_answered_404_and_not_403(recorded):
-    """S3 says 403 to whoever may not list; a read has no prefix that a condition could ask for."""
+    """S3 answers 403 to a client that may not list; a read has no prefix for a condition."""
     for role in (PUBLISHER, COLLECTOR, READER):
         assert role.allows(Asked("s3:ListBucket", ARN))
         assert not role.allows(Asked("s3:ListBucket", ARN, {"s3:prefix": "other/"}))
@@ -175,7 +175,7 @@ POINTERS = [f"{ARN}/{PREFIX}/{SCOPE}/{name}" for name in ("pointer.json", "fresh
 
 
 class Everything(AwsPolicies):
-    """Somebody who may do all, and whom only the bucket's policy stops: an administrator, an old release."""
+    """An administrator or an old release, which only the bucket policy restricts."""
 
     def __init__(self) -> None:
         super().__init__("administrator")
@@ -319,7 +319,7 @@ def test_every_template_is_valid_for_its_tool():
         )
         assert isinstance(found, dict)
         for statement in found.get("Statement", ()):
-            # S3 takes these two keys for these two actions alone.
+            # S3 accepts these two keys for these two actions alone.
             conditions = {key for keys in statement.get("Condition", {}).values() for key in keys}
             actions = (
                 {statement["Action"]}
@@ -343,7 +343,7 @@ def test_lifecycle_rules_never_expire_what_is_published():
         ]
 
 
-# ---- on a server that judges policies itself
+# ---- on a server that evaluates policies itself
 
 
 SECRET = "secret-of-everybody"
@@ -351,7 +351,7 @@ SECRET = "secret-of-everybody"
 
 @contextmanager
 def gateway(folder: Path) -> Iterator[str]:
-    """versitygw with two users who have no rights of their own: publisher and collector."""
+    """versitygw with two users that have no other rights: publisher and collector."""
     binary, port = str(available(lambda: go_module(MODULE))), free_port()
     for name in ("objects", "users"):
         (folder / name).mkdir()

@@ -1,4 +1,4 @@
-"""The probe on real servers that are fit: every clause passes, or a bonus is lacking. docs/stores.md tells the same.
+"""The probe on conforming servers: every clause passes, or an optional feature is missing. docs/stores.md agrees.
 
 Servers that ignore conditions: `tests.contract.test_negative_controls`.
 """
@@ -25,7 +25,7 @@ from tests.services.availability import available
 from tests.services.gcs import Gcs
 
 BUCKET = "my-bucket"
-"""Named as buckets are: an answer about an object names it, too."""
+"""Named like buckets: an answer about an object names it, too."""
 
 ALL_OK: dict[str, str] = {}
 DELETES_BLINDLY = {"delete stale": "unsupported"}
@@ -68,12 +68,12 @@ class Server:
     open: Callable[[Path], AbstractContextManager[tuple[ObjectStore, QuotingStore | None]]]
     beside_ok: dict[str, str]
     source: str
-    """What names the version that is run."""
+    """The version of the server under test."""
 
 
 LOCK = Path(__file__).parents[2] / "requirements" / "tools" / "ministack.in"
 UNVERSIONED = "0.45.0"
-"""The sources are whatever the machine has."""
+"""The sources of the testbench come from the machine, so it has no fixed version."""
 
 FIT = [
     Server("versitygw", lambda folder: s3(versitygw.versitygw(folder)), ALL_OK, versitygw.MODULE),

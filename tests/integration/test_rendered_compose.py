@@ -1,6 +1,6 @@
-"""The rendered project as Docker Compose itself reads it, in every edition that a bundle promises to run on.
+"""The rendered project as Docker Compose reads it, in every edition that a bundle supports.
 
-What is expected is built here from the composition, without templates and without the renderer.
+The expected values are computed here from the composition, without templates and without the renderer.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ from tests.services.compose import compose as compose_edition
 
 REGISTRY = "registry.example.com"
 
-# Each is a valid id, and a word, number or date to YAML, or a word of nginx's map.
+# Each is a valid id, and a keyword, number or date in YAML, or a keyword of nginx's map.
 AWKWARD_IDS = (
     *(
         "a",
@@ -147,7 +147,7 @@ OWN_DEFAULTS = RenderDefaults.model_validate(
 )
 
 
-# What the composition says, as `docker-compose config` should show it
+# Values of the composition, in the form of `docker-compose config`
 
 
 def expected_command(model: Model) -> list[str]:
@@ -197,7 +197,7 @@ def expected_mounts(model: Model, bundle: DeployedBundle) -> dict[str, tuple[str
 
 
 def expected_resources(model: Model, defaults: RenderDefaults) -> dict[str, dict[str, object]]:
-    """Decimal CPUs and bytes; a zero is no limit, and not shown."""
+    """Decimal CPUs and bytes. A zero means no limit, and is not shown."""
     both = {}
     for kind in ("limits", "reservations"):
         own, default = getattr(model.serving.resources, kind), getattr(defaults.resources, kind)
@@ -208,12 +208,12 @@ def expected_resources(model: Model, defaults: RenderDefaults) -> dict[str, dict
 
 
 def sees_all_gpus(model: Model) -> bool:
-    """Then the runtime shows them: beside a reservation it would show more than was reserved."""
+    """The runtime lists these GPUs. Beside a reservation, it would list more than the reserved ones."""
     return model.serving.gpu is not None and model.serving.gpu.count == "all"
 
 
 def expected_devices(gpu: Gpu | None) -> list[dict[str, object]]:
-    """All GPUs come through the runtime; a number or a choice of them through a reservation."""
+    """All GPUs come through the runtime, a number or a selection of them through a reservation."""
     match gpu:
         case Gpu(count=int(count)):
             return [{"capabilities": ["gpu"], "count": count}]
@@ -224,7 +224,7 @@ def expected_devices(gpu: Gpu | None) -> list[dict[str, object]]:
 
 
 def expected_image(image: str, defaults: RenderDefaults) -> str:
-    """From the mirror that the defaults name, if they do."""
+    """From the mirror in the defaults, if there is one."""
     host, _, rest = image.partition("/")
     if not rest or not ("." in host or ":" in host or host == "localhost"):
         host, rest = "docker.io", image if rest else f"library/{image}"
@@ -232,7 +232,7 @@ def expected_image(image: str, defaults: RenderDefaults) -> str:
 
 
 def expected_labels(model: Model, defaults: RenderDefaults) -> dict[str, str]:
-    """Without the digest of a batching file, which is its text's."""
+    """Without the digest of a batching file, which depends on its text."""
     serves = [model.version, model.artifact.uri, model.artifact.digest, model.serving_version]
     text = json.dumps(serves, separators=(",", ":"), ensure_ascii=False)
     return {
@@ -241,7 +241,7 @@ def expected_labels(model: Model, defaults: RenderDefaults) -> dict[str, str]:
     }
 
 
-# What `docker-compose config` shows, in the same words
+# Output of `docker-compose config`, in the same form
 
 
 def shown_mounts(service: dict[str, Any]) -> dict[str, tuple[str, bool]]:
@@ -268,7 +268,7 @@ def shown_devices(service: dict[str, Any]) -> list[dict[str, object]]:
 
 
 def shown_labels(service: dict[str, Any]) -> dict[str, str]:
-    """`config` doubles each `$` of what it shows, so that its output can be read again."""
+    """`config` doubles each `$` of its output, so that its output can be read again."""
     return {key: value.replace("$$", "$") for key, value in service["labels"].items()}
 
 
@@ -324,7 +324,7 @@ def check_project(
         assert {
             key: labels[key] for key in labels if not key.startswith("bundle.")
         } == defaults.labels, name
-        # Docker makes a folder of what is missing.
+        # Docker creates a missing source as a folder.
         assert {
             source for source, _ in shown_mounts(service).values() if not Path(source).exists()
         } == set(), name
@@ -386,7 +386,7 @@ def test_every_file_that_is_mounted_into_a_model_exists(compose: Compose, tmp_pa
         for service in services.values()
         for source, _ in shown_mounts(service).values()
     }
-    # Docker makes a folder of what is missing: right for a model that is yet to be downloaded, wrong for anything else.
+    # Docker creates a missing source as a folder: right for a model that is not downloaded yet, wrong for anything else.
     models = bundle.folder / "base/model-serving/model-download/models"
     assert {path for path in mounted if not path.exists() and path.parent != models} == set()
 

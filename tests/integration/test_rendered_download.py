@@ -1,6 +1,6 @@
-"""The rendered download.sh and models.txt with real rclone against real S3 and GCS servers, in each shell an image may have.
+"""The rendered download.sh and models.txt with real rclone, real S3 and GCS servers, and each shell an image may have.
 
-Files are uploaded under the composition's own URIs, so what the renderer writes is what rclone is asked for.
+Files are uploaded under the URIs of the composition, so rclone is asked for exactly what the renderer writes.
 """
 
 import json
@@ -27,7 +27,7 @@ FILES = {
     "triton": ("config.pbtxt", "1/model.onnx"),
     "openvino": ("model.xml", "model.bin"),
 }
-"""What an artifact of each platform has in it."""
+"""The content of an artifact of each platform."""
 
 
 def model(
@@ -51,12 +51,12 @@ class Host:
     rclone: Path
     address: str
     bucket: str
-    """A bucket of this name is on either storage."""
+    """A bucket of this name on either storage."""
     client: Any
     gcs: Gcs
 
     def upload(self, *models: Model) -> None:
-        """Put a model's files where its artifact says they are."""
+        """Put a model's files at the place of its artifact."""
         for model in models:
             scheme, _, path = model.artifact.uri.partition("://")
             folder = path.removeprefix(f"{self.bucket}/")
@@ -68,7 +68,7 @@ class Host:
                     self.client.put_object(Bucket=self.bucket, Key=f"{folder}/{file}", Body=body)
 
     def trust(self, service_account: str) -> None:
-        """Put a service account where the bundle's README says."""
+        """Put a service account at the place in the bundle's README."""
         (self.bundle.directory / "creds/bundle/gcs.json").write_text(service_account)
 
     @property
@@ -86,7 +86,7 @@ class Host:
         """Exit code and log of model_download after an update to `wanted`."""
         self.bundle.replace_base(wanted)
         generated = self.bundle.folder / "base/model-serving/model-download"
-        # Of the caller's environment only the path: AWS_CA_BUNDLE, for one, breaks Debian's rclone.
+        # Of the caller's environment only the path. AWS_CA_BUNDLE, for one, breaks Debian's rclone.
         env = {
             "PATH": f"{self.rclone.parent}:{os.environ['PATH']}",
             "HOME": str(self.bundle.folder),
@@ -114,7 +114,7 @@ class Host:
 
     @property
     def files(self) -> dict[str, str]:
-        """What is below /models now."""
+        """The files below /models now."""
         return {
             str(path.relative_to(self.models)): path.read_text()
             for path in self.models.rglob("*")
@@ -226,7 +226,7 @@ def test_a_new_version_replaces_the_old_one_and_a_rollback_restores_it(
     for wanted in (old, new, old):
         code, log = host.download(composition(wanted))
         assert code == 0, log
-        # The engine serves the highest number it finds: another one beside it would be served instead.
+        # The engine serves the highest number, so another folder beside it would be served instead.
         assert {path.name for path in (host.models / "101").iterdir()} == {wanted.version}
         assert (
             host.files[f"101/{wanted.version}/saved_model.pb"]
@@ -238,7 +238,7 @@ def test_a_version_is_not_visible_before_it_is_complete(host: Host, tmp_path: Pa
     old, new = model("101", "3", host.bucket), model("101", "4", host.bucket)
     host.upload(old, new)
     host.download(composition(old))
-    # The engine polls the folder: look into it as it does, each time rclone has just finished.
+    # The engine polls the folder: check it like the engine, each time rclone has just finished.
     watched = tmp_path / "bin/rclone"
     watched.parent.mkdir()
     watched.write_text(
@@ -382,5 +382,5 @@ def test_a_common_spelling_of_a_provider_is_one_that_rclone_knows(
     )
 
     assert code == 0, log
-    # rclone guesses, says so, and goes on.
+    # rclone guesses, prints a notice, and continues.
     assert "provider" not in log

@@ -1,9 +1,9 @@
-"""The serving engine's parameter files, through protobuf's own text parser into messages of the engine's fields.
+"""The serving engine's parameter files, through protobuf's text parser into messages with the engine's fields.
 
-The engine's wheel does not carry these two messages, and its image is not to be had here: so the messages are built
-from their fields as the engine declares them (session_bundle_config.proto and monitoring_config.proto of TensorFlow
-Serving), in a pool of their own. The parser refuses what the engine's would: a field that the message does not have,
-a number where a wrapped one is expected, a placeholder.
+The engine's wheel does not have these two messages, and its image is not available here. So the messages are built from
+the fields that the engine declares (session_bundle_config.proto and monitoring_config.proto of TensorFlow Serving), in a
+separate pool. The parser refuses what the engine refuses: an unknown field, a number instead of a wrapped one, a
+placeholder.
 """
 
 from typing import Any
@@ -94,7 +94,7 @@ def files(composition: Composition) -> dict[str, str]:
 
 
 def expected(composition: Composition, model_id: str) -> dict[str, Any]:
-    """The batching parameters as the composition has them; proto3 does not tell a plain false from an absent one."""
+    """The batching parameters of the composition. proto3 does not distinguish a plain false from an absent one."""
     model = composition.model(model_id)
     assert model is not None
     assert model.serving.batching is not None

@@ -1,6 +1,6 @@
 """The rendered router: real nginx between real gRPC clients and backends.
 
-Changed for the test: where nginx listens, writes and asks for names. Everything else is the rendered text.
+Changed for the test: where nginx listens, writes and resolves names. Everything else is the rendered text.
 """
 
 import contextlib
@@ -26,13 +26,13 @@ from tests.services.nginx import Nginx
 from tests.services.processes import LOOPBACK, free_port
 
 GOLDEN = golden_composition()
-# nginx maps these ids as its own words unless they are escaped.
+# nginx reads these ids as keywords unless they are escaped.
 WORDS = ("default", "include", "hostnames", "volatile")
 _LIMIT_SECONDS = 30
 
 
 def replaced(text: str, *pairs: tuple[str, str]) -> str:
-    """`text` with each first of a pair replaced; a pair that does not occur is a fault of the test."""
+    """`text` with the first of each pair replaced. A pair that does not occur is an error of the test."""
     for old, new in pairs:
         assert old in text, f"the rendered nginx.conf has no {old!r}"
         text = text.replace(old, new)
@@ -43,7 +43,7 @@ def lay_out(bundle: DeployedBundle, port: int, health_port: int, dns_port: int) 
     """nginx.conf of the deployment directory, for this machine."""
     conf = bundle.folder / "nginx.conf"
     text = (bundle.directory / "conf/bundle/nginx.conf").read_text()
-    # Where Debian compiled them in, only root may write.
+    # Only root may write to the paths that Debian compiled in.
     kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     temporary = "".join(f"{kind}_temp_path {bundle.folder}/temporary;\n" for kind in kinds)
     conf.write_text(
@@ -63,7 +63,7 @@ def lay_out(bundle: DeployedBundle, port: int, health_port: int, dns_port: int) 
 
 
 def with_long_ids(models: int) -> Composition:
-    """Ids that collide in a small hash, as UUIDs and the longest ones do."""
+    """Ids that collide in a small hash, like UUIDs and the longest ones."""
     basis = make_composition(1)
     ids = (
         str(UUID(int=random.Random(index).getrandbits(128))) + "x" * (index % 2 * 25)
@@ -151,7 +151,7 @@ class Router:
 
 @contextlib.contextmanager
 def running(nginx: Nginx, folder: Path, composition: Composition) -> Iterator[Router]:
-    # The rendered map names the engines' own ports, so the backends need addresses that nobody else listens on.
+    # The rendered map has the engines' own ports, so the backends need addresses with these ports free.
     network = f"127.{random.randint(16, 254)}.{random.randint(0, 254)}"
     bundle = DeployedBundle.install(composition, folder)
     port, health_port, zone = free_port(), free_port(), {}
@@ -199,14 +199,14 @@ def test_a_call_reaches_the_engine_of_its_model_with_its_metadata(
         pytest.param("s101s:8500", [], "NOT_FOUND", id="a host is no id"),
         pytest.param(None, [], "INVALID_ARGUMENT", id="no id"),
         pytest.param("", [], "INVALID_ARGUMENT", id="empty id"),
-        # nginx before 1.23 takes the first, later ones join both with a comma: neither may reach another engine.
+        # nginx before 1.23 uses the first, later ones join both with a comma. Neither may reach another engine.
         pytest.param("999", [("model-id", "101")], "NOT_FOUND", id="a second id is not tried"),
         pytest.param(
             None, [("model_id", "101")], "INVALID_ARGUMENT", id="an underscore is another name"
         ),
         pytest.param("absent", [], "UNAVAILABLE", id="no container yet"),
         pytest.param("down", [], "UNAVAILABLE", id="engine down"),
-        # An id that nginx took for a setting would be unknown, without a warning.
+        # An id that nginx read as a setting would be unknown, without a warning.
         *(
             pytest.param(word, [], "UNAVAILABLE", id=f"an id that is nginx's word {word}")
             for word in WORDS
@@ -256,7 +256,7 @@ def test_a_bidirectional_stream_is_not_buffered(routed: Router) -> None:
 
     def questions() -> Iterator[bytes]:
         yield b"first"
-        # The second question is asked only once the first is answered: a router that collects would never get there.
+        # The second request is sent only after the first answer, so a buffering router would never get there.
         assert answered.wait(_LIMIT_SECONDS)
         yield b"second"
 
@@ -289,7 +289,7 @@ def test_the_health_check_answers_in_http_1(routed: Router) -> None:
 
 
 def eventually(condition: Callable[[], bool]) -> bool:
-    """Whether it becomes true within the limit; each try is a call, which paces itself."""
+    """Whether it becomes true within the limit. Each try is a call, so no pause is needed."""
     pause, tries = Event(), 100
     return any(condition() or pause.wait(_LIMIT_SECONDS / tries) for _ in range(tries))
 
@@ -317,7 +317,7 @@ def test_a_reload_under_load_adds_a_model_and_loses_no_call(nginx: Nginx, tmp_pa
             statuses = []
             with grpc_channel(router.port) as channel:
                 client = Router(**{**vars(router), "channel": channel})
-                # A slow machine ends later, not with fewer calls.
+                # A slow machine ends later, with the same number of calls.
                 while not ended.is_set() or len(statuses) < 60:
                     statuses.append(client.status("101"))
             return statuses

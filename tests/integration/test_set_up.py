@@ -1,6 +1,6 @@
 """`make setup` with old and new pips, against an index that has newer releases than the lock.
 
-The Makefile and the installer are the project's own. The project, its lock and its index are small ones made here.
+The Makefile and the installer are those of the project. The project, its lock and its index are small ones made here.
 """
 
 import base64
@@ -136,7 +136,7 @@ def project(tmp_path: Path, index: tuple[str, Path]) -> Path:
 
 
 def set_up(project: Path, interpreter: Path, address: str) -> subprocess.CompletedProcess[str]:
-    """`make setup` with nothing of this machine's settings of pip and make."""
+    """`make setup` without this machine's settings of pip and make."""
     environ = {
         name: text
         for name, text in os.environ.items()
@@ -148,7 +148,7 @@ def set_up(project: Path, interpreter: Path, address: str) -> subprocess.Complet
         "PIP_NO_CACHE_DIR": "1",
         "PIP_RETRIES": "0",
     }
-    # Loopback is not the business of a proxy.
+    # A proxy of the machine must not get requests for loopback.
     environ |= {"no_proxy": LOOPBACK, "NO_PROXY": LOOPBACK}
     command = ["make", "setup", f"PYTHON={interpreter}"]
     return subprocess.run(
@@ -157,7 +157,7 @@ def set_up(project: Path, interpreter: Path, address: str) -> subprocess.Complet
 
 
 def installed(project: Path) -> dict[str, str]:
-    """The packages in the environment but pip and setuptools, which the Python brings."""
+    """The packages in the environment except pip and setuptools, which come with Python."""
     found = (
         re.match(r"(.+)-([^-]+)\.dist-info$", path.name)
         for path in project.glob(".venv/lib/*/site-packages/*")

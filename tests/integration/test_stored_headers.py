@@ -1,7 +1,7 @@
-"""What a server tells everybody else of our objects: a browser, gsutil, a cache in front of a public bucket.
+"""The headers that a server sends with Rebundle's objects to a browser, gsutil, or the cache of a public bucket.
 
-Without `no-store` Google lets caches keep a public object for an hour, and an old pointer would be served; an archive that
-is said to be *encoded* by gzip would be unpacked on its way, and no digest would fit.
+Without `no-store`, Google lets caches keep a public object for an hour, and they would serve an old pointer. An archive
+with the content encoding gzip would be decompressed on its way, and no digest would match.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ Headers = tuple[str, str, str | None]
 
 
 async def publish(store: ObjectStore, runtime: ThreadRuntime) -> dict[str, str]:
-    """The content type that is expected of each key: what is created, what is replaced, a file of the live tree."""
+    """The expected content type of each key: a created object, a replaced one, a file of the live tree."""
     bucket = Bucket(store, runtime)
     first = await bucket.publish(make_state(1))
     live = (await bucket.publish(make_state(2))).pointer.live

@@ -1,7 +1,7 @@
-"""Collection and recovery on real servers, signed, and followed by a reader with a policy who has seen it all.
+"""Collection and recovery on real servers with signatures, followed by a reader with a policy that has seen everything.
 
-What retention lets go is deleted there; a pointer that is gone, or was put back from a backup, is made anew above
-everything that anybody may have seen, and publishing goes on.
+Released publications are deleted there. A pointer that is missing, or was restored from a backup, is rebuilt above every
+sequence that a reader may have seen, and publishing continues.
 """
 
 import asyncio
@@ -58,7 +58,7 @@ def _credentials(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @dataclass(frozen=True)
 class Tended:
-    """A scope on a server: who writes it, and a reader who demands signatures and remembers what it accepted."""
+    """A scope on a server: its writer, and a reader that requires signatures and remembers what it accepted."""
 
     store: ObjectStore
     runtime: Runtime

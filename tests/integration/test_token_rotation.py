@@ -1,4 +1,4 @@
-"""A token is exchanged while the daemon runs."""
+"""A token is rotated while the daemon runs."""
 
 import asyncio
 from pathlib import Path

@@ -17,7 +17,7 @@ def python(version: str) -> Path:
     ]
     candidates += sorted(map(str, pyenv.glob(f"versions/{version}.*/bin/{name}")))
     for candidate in candidates:
-        # pyenv puts a script on the path also for a version that is not in use: it fails when called.
+        # pyenv puts a script on the path even for a version that is not in use; calling it fails.
         probe = [candidate, "-c", "import ensurepip, sys, venv; print(sys.executable)"]
         done = subprocess.run(probe, capture_output=True, text=True, timeout=60, check=False)
         if done.returncode == 0:

@@ -68,11 +68,11 @@ class OddS3:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def url(self, prefix: str = "") -> str:
-        """What a bucket's URL is in the settings."""
+        """The bucket's URL for the settings."""
         return f"s3://{BUCKET}/{prefix}?endpoint={self.address}&region=us-east-1"
 
     def refuses(self, key: str, headers: Mapping[str, str]) -> bool:
-        """Whether a condition of a write does not hold."""
+        """Whether a condition of a write fails."""
         if self.oddity is Oddity.IGNORES_CONDITIONS:
             return False
         found = self.objects.get(key)
@@ -102,7 +102,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._error(403, "AccessDenied")
             return
         if self.server3.oddity is Oddity.LOSES_RACES and not self.server3.refuses(key, headers):
-            # Whoever is let through here stays so, whatever is written meanwhile.
+            # A request that passes here has passed, even if other writes follow meanwhile.
             time.sleep(_GAP_SECONDS)
             headers = {}
         with self.server3.lock:
@@ -192,11 +192,11 @@ class _Handler(BaseHTTPRequestHandler):
 
 class _Listening(ThreadingHTTPServer):
     daemon_threads = True
-    # A crowd that comes at once would wait a second for its second try.
+    # Many simultaneous clients would wait a second for their second try.
     request_queue_size = 64
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Tell of everything but a client that has hung up."""
+        """Report everything but a client that has disconnected."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 

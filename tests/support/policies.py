@@ -148,7 +148,7 @@ class GcsRole:
 
 
 def _true(expression: str, key: str) -> bool:
-    """The part of CEL that the templates use: && || ( ) and three questions to resource.name."""
+    """The part of CEL that the templates use: && || ( ) and three functions of resource.name."""
     name = f"projects/_/buckets/{BUCKET}/objects/{key}"
 
     def answer(found: re.Match[str]) -> str:

@@ -130,7 +130,7 @@ class Watcher:
     _something: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def saw(self, condition: Callable[[], object], limit: float = 30) -> None:
-        """Returns once the condition holds; it is asked again after each thing seen."""
+        """Returns once the condition holds. It is checked after each observation."""
         async with asyncio.timeout(limit):
             while not condition():
                 self._something.clear()
@@ -198,7 +198,7 @@ class Scene:
     bucket: BucketCheck = ANY_BUCKET
 
     async def accept(self, *events: Event) -> list[Accepted]:
-        """As the HTTP intake does it: validated, then durable."""
+        """Like the HTTP intake: validated, then durable."""
         arrivals = []
         for event in events:
             change = interpret(event)
@@ -231,7 +231,7 @@ class Scene:
         self.opened_at = await self.journal.highest()
 
     async def send(self, *events: Event) -> list[Outcome]:
-        """Accept, work, and what became of each in its first scope."""
+        """Accept and process events. Returns the outcome of each in its first scope."""
         await self.accept(*events)
         await self.work()
         return [(await self.outcomes(event.id))[0] for event in events]

@@ -1,7 +1,7 @@
 """A store with objects that cannot be read or written and folders that cannot be listed.
 
-It answers like the directory store: a listing shows what it can and never fails; a read or write of
-one such object is refused.
+It behaves like the directory store: a listing shows what it can and never fails; a read or write of
+such an object is refused.
 """
 
 from collections.abc import Iterator
