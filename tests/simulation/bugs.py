@@ -157,19 +157,19 @@ BUGS: dict[str, Bug] = {
         "pass",
         rare=True,
     ),
-    "inputs-not-advanced": Bug(
+    "positions-not-advanced": Bug(
         "a publication does not say how far its sources are",
         protocol, "_progressed",
         '"positions": positions,',
         '"positions": dict(pointer.positions),',
     ),
-    "inputs-of-others-lost": Bug(
+    "positions-of-others-lost": Bug(
         "a publication forgets the positions of other sources",
         protocol, "_advanced",
         "        **positions,\n",
         "",
     ),
-    "rollback-goes-back-in-inputs": Bug(
+    "rollback-goes-back-in-positions": Bug(
         "a rollback takes the positions back, so that events are folded again",
         protocol, "rollback",
         "**counters,",

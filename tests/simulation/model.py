@@ -94,7 +94,7 @@ class Limits:
     """Of a pointer and of a batch."""
 
     retained: int = 100
-    recent: int = 128
+    folded_events: int = 128
     pinned: int = 48
     batch_events: int = 1_000
     batch_states: int = 20
@@ -109,8 +109,8 @@ class Scope:
     desired: str | None = None
     producer: int = 0
     derived: int = 0
-    inputs: Mapping[str, int] = field(default_factory=dict)
-    recent: tuple[tuple[str, str], ...] = ()
+    positions: Mapping[str, int] = field(default_factory=dict)
+    folded_events: tuple[tuple[str, str], ...] = ()
     held: bool = False
     quarantined: frozenset[Composition] = frozenset()
     retained: tuple[Publication, ...] = ()
@@ -141,7 +141,7 @@ class Scope:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class FoldBase:
     """The side of a scope that events fold onto."""
 
     composition: Composition | None
@@ -154,7 +154,7 @@ class Standing:
 class Step:
     """A request that has an effect: late, replaced (by a state) or moved (a model)."""
 
-    before_event: Standing
+    fold_base: FoldBase
     effect: str
 
 
@@ -162,37 +162,36 @@ def composition_of(versions: Mapping[str, str]) -> Composition:
     return frozenset((model, (version, version, version)) for model, version in versions.items())
 
 
-def fold(before_event: Standing, request: Request) -> Step | Outcome:
+def fold(fold_base: FoldBase, request: Request) -> Step | Outcome:
     """One state or model version."""
     return (
-        _fold_state(before_event, request)
+        _fold_state(fold_base, request)
         if request.kind == "state"
-        else _fold_model(before_event, request)
+        else _fold_model(fold_base, request)
     )
 
 
-def _fold_state(before_event: Standing, request: Request) -> Step | Outcome:
+def _fold_state(fold_base: FoldBase, request: Request) -> Step | Outcome:
     composition = composition_of(request.versions)
     this = (request.state, request.revision, composition)
-    if this in before_event.used:
+    if this in fold_base.used:
         return Outcome("ignored", "published already", request.state)
     if any(
-        request.state == state or request.revision == number
-        for state, number, _ in before_event.used
+        request.state == state or request.revision == number for state, number, _ in fold_base.used
     ):
         return Outcome("dead-lettered", "id or number is used up")
-    used = before_event.used | {this}
-    if request.revision <= before_event.producer:
-        return Step(replace(before_event, used=used), "late")
-    return Step(Standing(composition, request.revision, 0, used), "replaced")
+    used = fold_base.used | {this}
+    if request.revision <= fold_base.producer:
+        return Step(replace(fold_base, used=used), "late")
+    return Step(FoldBase(composition, request.revision, 0, used), "replaced")
 
 
-def _fold_model(before_event: Standing, request: Request) -> Step | Outcome:
-    if before_event.composition is None:
+def _fold_model(fold_base: FoldBase, request: Request) -> Step | Outcome:
+    if fold_base.composition is None:
         if request.named:
             return Outcome("dead-lettered", "no such scope")
         return Outcome("ignored", "no composition")
-    models = dict(before_event.composition)
+    models = dict(fold_base.composition)
     ((model, version),) = request.versions.items()
     current = models.get(model)
     if current is None and (not request.named or request.deleted):
@@ -210,9 +209,7 @@ def _fold_model(before_event: Standing, request: Request) -> Step | Outcome:
     )
     if models[model] == current:
         return Outcome("ignored", "exactly so already")
-    moved = replace(
-        before_event, composition=frozenset(models.items()), derived=before_event.derived + 1
-    )
+    moved = replace(fold_base, composition=frozenset(models.items()), derived=fold_base.derived + 1)
     return Step(moved, "moved")
 
 
@@ -242,7 +239,7 @@ class Planned:
 class Batch:
     """What a batch of events results in."""
 
-    before_event: Standing
+    fold_base: FoldBase
     publications: tuple[Planned, ...]
     outcomes: Mapping[Position, Outcome]
     remembered: tuple[tuple[str, str], ...]
@@ -267,9 +264,9 @@ def batch(scope: Scope, events: Sequence[Event], refused: Refused, limits: Limit
         raise Violation(f"a batch of {len(events)} events and {_states(changes)} states")
     if any(change.request.kind == "rollback" for change in changes):
         return _rollback_batch(scope, changes, outcomes)
-    before_event = Standing(scope.composition, scope.producer, scope.derived, scope.used)
+    fold_base = FoldBase(scope.composition, scope.producer, scope.derived, scope.used)
     while True:
-        end, publications, settled = _plan(before_event, changes)
+        end, publications, settled = _plan(fold_base, changes)
         wrong = next(
             (publication for publication in publications if refused(publication.composition)), None
         )
@@ -293,7 +290,7 @@ def _states(events: Iterable[Event]) -> int:
 
 def _known(scope: Scope, event: Event) -> Outcome | None:
     """What becomes of an event that the pointer remembers."""
-    digest = dict(scope.recent).get(event.identity)
+    digest = dict(scope.folded_events).get(event.identity)
     if digest is None:
         return None
     if digest != event.digest:
@@ -317,17 +314,17 @@ def _remembered(
 
 
 def _plan(
-    before_event: Standing, events: Sequence[Event]
-) -> tuple[Standing, list[Planned], dict[Position, Outcome]]:
+    fold_base: FoldBase, events: Sequence[Event]
+) -> tuple[FoldBase, list[Planned], dict[Position, Outcome]]:
     outcomes: dict[Position, Outcome] = {}
     publications: list[Planned] = []
     moves: list[Event] = []
     for event in events:
-        step = fold(before_event, event.request)
+        step = fold(fold_base, event.request)
         if isinstance(step, Outcome):
             outcomes[event.position] = step
             continue
-        before_event = step.standing
+        fold_base = step.fold_base
         if step.effect == "moved":
             moves.append(event)
             continue
@@ -346,20 +343,20 @@ def _plan(
             )
         )
     if moves:
-        assert before_event.composition is not None
-        number = f"derived-{before_event.producer}.{before_event.derived}-"
+        assert fold_base.composition is not None
+        number = f"derived-{fold_base.producer}.{fold_base.derived}-"
         publications.append(
             Planned(
                 number,
-                before_event.producer,
-                before_event.derived,
+                fold_base.producer,
+                fold_base.derived,
                 "derived",
                 False,
-                before_event.composition,
+                fold_base.composition,
                 tuple(moves),
             )
         )
-    return before_event, publications, outcomes
+    return fold_base, publications, outcomes
 
 
 def _published(scope: Scope, planned: Planned) -> Outcome:
@@ -395,11 +392,11 @@ def publish(
     ]
     changed = replace(
         scope,
-        producer=result.standing.producer,
-        derived=result.standing.derived,
-        used=result.standing.used,
-        inputs={**scope.inputs, **reached},
-        recent=(*scope.recent, *result.remembered)[-limits.recent :],
+        producer=result.fold_base.producer,
+        derived=result.fold_base.derived,
+        used=result.fold_base.used,
+        positions={**scope.positions, **reached},
+        folded_events=(*scope.folded_events, *result.remembered)[-limits.folded_events :],
     )
     return _with_publications(changed, new, at, limits)
 
@@ -443,13 +440,13 @@ def _rollback_batch(
     (event,) = changes
     said = rollback_outcome(scope, event.request)
     if isinstance(said, Outcome):
-        return Batch(_standing(scope), (), outcomes | {event.position: said}, ())
+        return Batch(_fold_base(scope), (), outcomes | {event.position: said}, ())
     outcomes = outcomes | {event.position: Outcome("published", "rolled back", said.state)}
-    return Batch(_standing(scope), (), outcomes, ((event.identity, event.digest),), said)
+    return Batch(_fold_base(scope), (), outcomes, ((event.identity, event.digest),), said)
 
 
-def _standing(scope: Scope) -> Standing:
-    return Standing(scope.composition, scope.producer, scope.derived, scope.used)
+def _fold_base(scope: Scope) -> FoldBase:
+    return FoldBase(scope.composition, scope.producer, scope.derived, scope.used)
 
 
 def rollback_outcome(scope: Scope, request: Request) -> Publication | Outcome:
@@ -476,8 +473,8 @@ def requested_rollback(
     assert result.rollback is not None
     changed = replace(
         scope,
-        inputs={**scope.inputs, **reached},
-        recent=(*scope.recent, *result.remembered)[-limits.recent :],
+        positions={**scope.positions, **reached},
+        folded_events=(*scope.folded_events, *result.remembered)[-limits.folded_events :],
     )
     return _next(_rolled_back(changed, result.rollback), at, limits)
 
@@ -683,8 +680,8 @@ def differences(
         "live": scope.live,
         "desired": scope.desired,
         "number": (scope.producer, scope.derived),
-        "inputs": dict(scope.inputs),
-        "recent": [list(item) for item in scope.recent],
+        "positions": dict(scope.positions),
+        "folded_events": [list(item) for item in scope.folded_events],
         "held": scope.held,
         "quarantined": {digest_of(quarantine) for quarantine in scope.quarantined},
         "retained": retained,
@@ -704,8 +701,10 @@ def _seen(signed: Mapping[str, Any]) -> dict[str, Any]:
         "live": name_of(signed["live"]),
         "desired": name_of(signed["desired"]),
         "number": number_of(signed["highest_revision"]),
-        "inputs": dict(signed["positions"]),
-        "recent": [[folded["identity"], folded["event"]] for folded in signed["folded_events"]],
+        "positions": dict(signed["positions"]),
+        "folded_events": [
+            [folded["identity"], folded["event"]] for folded in signed["folded_events"]
+        ],
         "held": signed["hold"] is not None,
         "quarantined": {quarantine["composition_digest"] for quarantine in signed["quarantined"]},
         "retained": [

@@ -261,7 +261,9 @@ class Oracle:
         entry: Mapping[str, Any],
         manifest: Callable[[str], Mapping[str, Any]],
     ) -> tuple[Scope, list[Publication]]:
-        moved = {at: to for at, to in signed["positions"].items() if base.inputs.get(at, 0) != to}
+        moved = {
+            at: to for at, to in signed["positions"].items() if base.positions.get(at, 0) != to
+        }
         if len(moved) != 1:
             raise Violation(f"{writer} moved the positions of {sorted(moved)}")
         ((instance, last),) = moved.items()
@@ -344,14 +346,15 @@ class Oracle:
         rows = [
             row
             for offset, row in sorted(ledger.rows.items())
-            if base.inputs.get(ledger.instance, 0) < offset <= last and scope in (row.scopes or ())
+            if base.positions.get(ledger.instance, 0) < offset <= last
+            and scope in (row.scopes or ())
         ]
         waiting = {
             (row.event.identity, row.event.digest) for row in rows if scope not in row.settled
         }
         remembered = (
             {(folded["identity"], folded["event"]) for folded in signed["folded_events"]}
-            - set(base.recent)
+            - set(base.folded_events)
             - waiting
         )
         for row in rows:
@@ -468,7 +471,7 @@ class Oracle:
         return False
 
     def _alone(self, state: Scope, event: Event) -> Outcome | None:
-        if event.position[1] <= state.inputs.get(event.position[0], 0):
+        if event.position[1] <= state.positions.get(event.position[0], 0):
             return None
         return model.alone(state, event, self._refused, self._limits)
 
@@ -560,8 +563,8 @@ class Oracle:
                 desired=model.name_of(signed["desired"]),
                 producer=producer,
                 derived=derived,
-                inputs=dict(signed["positions"]),
-                recent=tuple(
+                positions=dict(signed["positions"]),
+                folded_events=tuple(
                     (folded["identity"], folded["event"]) for folded in signed["folded_events"]
                 ),
                 held=signed["hold"] is not None,

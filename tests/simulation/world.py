@@ -1024,7 +1024,8 @@ class _Log:
 def _limits(scenario: Scenario) -> Limits:
     """Kept so low that their edges are met."""
     limits = Limits(
-        retained=3 if scenario.few_retained else 100, recent=3 if scenario.short_memory else 128
+        retained=3 if scenario.few_retained else 100,
+        folded_events=3 if scenario.short_memory else 128,
     )
     return replace(limits, batch_events=4, batch_states=2) if scenario.small_batches else limits
 
@@ -1053,7 +1054,7 @@ def _settings(scenario: Scenario, world: World) -> Iterator[None]:
         ]
     if scenario.short_memory:
         changes += [
-            (owner, "MOST_FOLDED_EVENTS", _limits(scenario).recent)
+            (owner, "MOST_FOLDED_EVENTS", _limits(scenario).folded_events)
             for owner in (protocol, recovery_rules)
         ]
     before = [(owner, name, getattr(owner, name)) for owner, name, _ in changes]
