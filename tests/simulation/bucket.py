@@ -87,11 +87,11 @@ class Bucket:
         self.watch(Change(key, before, None, writer))
 
     def put(self, key: str, body: bytes, writer: str) -> None:
-        """As an editor saves: no condition, no tag."""
+        """Like a save in an editor: no condition, no tag."""
         self._put(key, Content(body), writer)
 
     def remove(self, key: str, writer: str) -> None:
-        """As a file manager deletes."""
+        """Like a deletion in a file manager."""
         before = self.objects.pop(key, None)
         if before is not None:
             self.watch(Change(key, before, None, writer))

@@ -44,7 +44,7 @@ class Bug:
         """The function with the bug in it.
 
         Raises:
-            LookupError: its text is not there any more.
+            LookupError: its text no longer exists.
         """
         right = inspect.unwrap(inspect.getattr_static(self.owner, self.name))
         source = textwrap.dedent(inspect.getsource(right))
@@ -59,14 +59,14 @@ class Bug:
             "exec",
             dont_inherit=True,
         )
-        exec(code, right.__globals__, made)  # our own text
+        exec(code, right.__globals__, made)  # the source of this project
         wrong = made[self.name]
         assert isinstance(wrong, FunctionType)
         return wrong
 
 
 BUGS: dict[str, Bug] = {
-    # -- the compare-and-swap and what became of it
+    # -- the compare-and-swap and its result
     "failure-taken-as-lost": Bug(
         "an answer that is no success counts as lost, without reading back",
         Publisher, "_try_swap",
@@ -442,7 +442,7 @@ BUGS: dict[str, Bug] = {
         'more = {p: MarkerFile(sha256=s, publication="", commit=wanted.commit) for p, s in wanted.files.items()}\n'
         '    return _marked(marker, wanted, "updating", more | (marker.files if marker else {}))',
     ),
-    # -- what an event becomes: each needs its reason
+    # -- the outcome of an event: each case needs its reason
     "state-refused-for-nothing": Bug(
         "every fourth state becomes a dead letter, in the words of an id that is used up",
         folding, "_fold_state",
@@ -534,7 +534,7 @@ BUGS: dict[str, Bug] = {
         "{*listing.scopes, *self._lanes}",
         "listing.scopes[:1]",
     ),
-    # -- what a pointer remembers
+    # -- what a pointer records
     "memory-keeps-the-oldest": Bug(
         "the pointer remembers the first events, not the last ones",
         protocol, "_progressed",
@@ -705,7 +705,7 @@ BUGS: dict[str, Bug] = {
 
 @contextlib.contextmanager
 def planted(name: str | None) -> Iterator[None]:
-    """The product with this bug in it; None: as it is."""
+    """The product with this bug in it. None: unchanged."""
     if name is None:
         yield
         return

@@ -1,8 +1,8 @@
-"""docs/protocol.md, sections 2 to 4, as a program: what each batch, verb and event must result in.
+"""docs/protocol.md, sections 2 to 4, as a program: the result of each batch, command and event.
 
 This file is written from that page and imports nothing of the product (test_model.py verifies it),
 so that an error of the product is not repeated here. It knows nothing of bytes: a composition is
-its models, an event is what it asks for. `oracle` follows a simulated world with it.
+its models, an event is its request. `oracle` follows a simulated world with it.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 Part = tuple[str, str, str]
-"""Of one model: its version, and the versions that its artifact and its serving were given with."""
+"""Of one model: its version, and the versions with which its artifact and its serving were set."""
 Composition = frozenset[tuple[str, Part]]
 Position = tuple[str, int]
 """Instance of a source and offset in it."""
@@ -21,12 +21,12 @@ class Violation(Exception):
     """A change that the rules do not allow."""
 
 
-# -- what comes in
+# -- input
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What an event asks for."""
+    """The request of an event."""
 
     kind: str
     """state, model or rollback."""
@@ -36,7 +36,7 @@ class Request:
     """Of a state its id; of a rollback the target."""
     revision: int = 0
     updated: bool = False
-    """`.updated`, which may move a model to a lower version."""
+    """`.updated`, which may lower the version of a model."""
     deleted: bool = False
     complete: bool = True
     """It has artifact and serving."""
@@ -57,14 +57,14 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What becomes of an event: `why` is a kind of reason (`REASONS` of oracle)."""
+    """The outcome of an event: `why` is a kind of reason (`REASONS` of oracle)."""
 
     kind: str
     why: str
     state: str | None = None
 
 
-# -- what there is
+# -- state
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ class Publication:
     late: bool
     composition: Composition
     identities: tuple[str, ...]
-    """Of the events that it came from, without those that it replaced."""
+    """Of the events that led to it, without those that it replaced."""
     at: str
     superseded_at: str | None = None
     pinned: bool = False
@@ -142,7 +142,7 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class FoldBase:
-    """The side of a scope that events fold onto."""
+    """The part of a scope that events are folded onto."""
 
     composition: Composition | None
     producer: int
@@ -152,7 +152,7 @@ class FoldBase:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A request that has an effect: late, replaced (by a state) or moved (a model)."""
+    """A request with an effect: late, replaced (by a state) or moved (a model)."""
 
     fold_base: FoldBase
     effect: str
@@ -223,7 +223,7 @@ def _is_lower(version: str, than: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A publication that a batch must have. `state` of a derived one is only the start of its id."""
+    """A publication of a batch. `state` of a derived one is only the start of its id."""
 
     state: str
     producer: int
@@ -237,7 +237,7 @@ class Planned:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What a batch of events results in."""
+    """The result of a batch of events."""
 
     fold_base: FoldBase
     publications: tuple[Planned, ...]
@@ -247,11 +247,11 @@ class Batch:
 
 
 Refused = Callable[[Composition], bool]
-"""Whether the gate refuses what is rendered of a composition."""
+"""Whether the gate refuses the rendering of a composition."""
 
 
 def batch(scope: Scope, events: Sequence[Event], refused: Refused, limits: Limits) -> Batch:
-    """What the rules make of the first events that wait in a scope.
+    """The result of the first waiting events of a scope, by the rules.
 
     Raises:
         Violation: these cannot be one batch.
@@ -289,7 +289,7 @@ def _states(events: Iterable[Event]) -> int:
 
 
 def _known(scope: Scope, event: Event) -> Outcome | None:
-    """What becomes of an event that the pointer remembers."""
+    """The outcome of an event that the pointer remembers."""
     digest = dict(scope.folded_events).get(event.identity)
     if digest is None:
         return None
@@ -375,7 +375,7 @@ def publish(
     at: str,
     limits: Limits,
 ) -> Scope:
-    """The scope after a batch. `attempts`: the state and the attempt that were written for each publication."""
+    """The scope after a batch. `attempts`: the state and the attempt of each publication."""
     new = [
         Publication(
             state,
@@ -414,7 +414,7 @@ def _with_publications(scope: Scope, new: Sequence[Publication], at: str, limits
 
 
 def _next(scope: Scope, at: str, limits: Limits) -> Scope:
-    """One more change: since when each publication is superseded, and what there is no more room for."""
+    """One more change: the time since which each publication is superseded, and the dropped publications."""
     current = {scope.live, scope.desired}
     marked = [
         replace(
@@ -436,7 +436,7 @@ def _rollback_batch(
     scope: Scope, changes: Sequence[Event], outcomes: dict[Position, Outcome]
 ) -> Batch:
     if len(changes) > 1:
-        raise Violation("a rollback request is a batch by itself")
+        raise Violation("a rollback request is its own batch")
     (event,) = changes
     said = rollback_outcome(scope, event.request)
     if isinstance(said, Outcome):
@@ -450,7 +450,7 @@ def _fold_base(scope: Scope) -> FoldBase:
 
 
 def rollback_outcome(scope: Scope, request: Request) -> Publication | Outcome:
-    """The publication to go back to, or why that is not done."""
+    """The publication to roll back to, or the reason against it."""
     if scope.sequence == 0:
         return Outcome("dead-lettered", "no such scope")
     live = scope.publication(scope.live)
@@ -487,17 +487,17 @@ def _rolled_back(scope: Scope, target: Publication) -> Scope:
 
 
 def alone(scope: Scope, event: Event, refused: Refused, limits: Limits) -> Outcome | None:
-    """What becomes of an event without any change of the pointer; None: it would change it."""
+    """The outcome of an event without any change of the pointer. None: it would change it."""
     result = batch(scope, [event], refused, limits)
     return None if result.publications or result.rollback else result.outcomes[event.position]
 
 
-# -- operators' verbs (protocol 4)
+# -- commands of operators (protocol 4)
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a command was asked to do."""
+    """A requested command."""
 
     verb: str
     target: str = ""
@@ -519,7 +519,7 @@ REFUSED, SAME = "refused", "nothing to do"
 
 
 def carried_out(scope: Scope, asked: Asked, at: str, limits: Limits) -> Scope | str:
-    """The scope after a verb; REFUSED, or SAME if there is nothing to change."""
+    """The scope after a command; REFUSED, or SAME if there is nothing to change."""
     changed = _VERBS[asked.verb](scope, asked, limits)
     return changed if isinstance(changed, str) else _next(changed, at, limits)
 
@@ -618,7 +618,7 @@ def republished(scope: Scope, attempt: str, at: str, limits: Limits) -> Scope:
 def collected(
     scope: Scope, policy: Policy, as_of: str, at: str, limits: Limits
 ) -> tuple[Scope, set[str]]:
-    """The scope after a collection with the time `as_of`, and what left it."""
+    """The scope after a collection with the time `as_of`, and the released publications."""
     newest = {publication.name for publication in scope.retained[-policy.newest :]}
     kept_names = newest | {scope.live, scope.desired}
     released = {
@@ -644,7 +644,7 @@ def _days(since: str | None, until: str) -> float:
 
 
 def must_be_held(scope: Scope, *, asked: bool) -> bool:
-    """Whether a pointer that was rebuilt has to have a hold. `asked`: without --no-hold.
+    """Whether a rebuilt pointer must have a hold. `asked`: without --no-hold.
 
     Only a hold or a quarantine keeps live and desired apart.
     """
@@ -661,7 +661,7 @@ def must_be_held(scope: Scope, *, asked: bool) -> bool:
 def differences(
     scope: Scope, signed: Mapping[str, Any], digest_of: Callable[[Composition], str]
 ) -> list[str]:
-    """Where a pointer document is not what the rules make of it."""
+    """The fields of a pointer document that differ from the result of the rules."""
     retained = [
         {
             "state": publication.state,
@@ -725,7 +725,7 @@ def _seen(signed: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def number_of(revision: str) -> tuple[int, int]:
-    """The producer's number and the count of derived states in the text of a revision."""
+    """The producer's revision and the count of derived states in the text of a revision."""
     producer, _, derived = revision.partition(".")
     return int(producer), int(derived or 0)
 

@@ -48,12 +48,12 @@ REASONS = {
     "not retained": ".* is not a retained state|.* is gone from the bucket: .*",
     "live and held already": "live is .* and held already",
 }
-"""How the product words each kind of reason."""
+"""The product's wording of each kind of reason."""
 
 
 @dataclass
 class Row:
-    """An accepted event, and where it goes."""
+    """An accepted event, and its scopes."""
 
     event: Event
     scopes: tuple[str, ...] | None
@@ -61,11 +61,11 @@ class Row:
     """How many changes each scope had when the event was accepted."""
     settled: set[str] = field(default_factory=set)
     excused: set[str] = field(default_factory=set)
-    """Scopes whose pointer was lost while this waited: nothing is predicted of it there."""
+    """Scopes whose pointer was lost while this event waited. Nothing is predicted for it there."""
 
 
 class Ledger:
-    """What one instance of a source holds, as reported to the oracle."""
+    """The content of one instance of a source, as reported to the oracle."""
 
     def __init__(
         self, oracle: "Oracle", instance: str, rows: Mapping[int, Row] | None = None
@@ -125,7 +125,7 @@ class Ledger:
         return Ledger(self._oracle, instance, rows)
 
     def copy(self) -> "Ledger":
-        """As a backup has it; under the same instance."""
+        """As in a backup, under the same instance."""
         copy = self.renewed(self.instance)
         for offset, row in self.rows.items():
             for scope in row.scopes or ():
@@ -133,7 +133,7 @@ class Ledger:
         return copy
 
     def abandon(self) -> None:
-        """Nothing reads this any more."""
+        """No process reads this any more."""
         for row in self.rows.values():
             row.excused.update(row.scopes or ())
 
@@ -151,7 +151,7 @@ class Oracle:
         strict_commands: bool,
         clocks_agree: bool,
     ) -> None:
-        """`clocks_agree`: of those who accept an event and those who say where it goes."""
+        """`clocks_agree`: of the processes that accept an event and those that assign its scopes."""
         self.clocks_agree = clocks_agree
         self._fail = fail
         self._limits = limits
@@ -159,19 +159,19 @@ class Oracle:
         self._refused = refused
         self._strict_commands = strict_commands
         self.scopes: dict[str, list[Scope]] = {}
-        """Every state of each scope, from none on."""
+        """Every state of each scope, from an empty one on."""
         self.ledgers: list[Ledger] = []
         self.ledger_of: dict[tuple[str, str], Ledger] = {}
         """What a process reads under an instance."""
         self.asked: dict[str, Asked] = {}
-        """What a command was asked, by its process."""
+        """The requested command of each process."""
         self.lost: set[str] = set()
         """Scopes whose pointer is lost, until it is recovered."""
         self.ever_lost: set[str] = set()
         self._digests: dict[tuple[str, Composition], str] = {}
         self._compositions: dict[str, tuple[str, Composition]] = {}
         self._expected: dict[tuple[str, int], tuple[Row, Outcome, int]] = {}
-        """By scope and (the identity of) a row: positions come again after a journal was restored."""
+        """By scope and (the identity of) a row, because positions repeat after a journal was restored."""
         self._floors: dict[tuple[str, str], int] = {}
         self._starts: dict[str, Mapping[str, int]] = {}
 
@@ -180,11 +180,11 @@ class Oracle:
         self._fail(f"invariant 5: {what}")
 
     def states(self, scope: str) -> list[Scope]:
-        """What a scope was after each change."""
+        """The state of a scope after each change."""
         return self.scopes.setdefault(scope, [Scope()])
 
     def started(self, process: str) -> None:
-        """A process begins: whatever it validates is validated on what there is from now on."""
+        """A process starts. From now on it validates against the present state."""
         self._starts[process] = {scope: len(states) - 1 for scope, states in self.scopes.items()}
 
     # -- commits
@@ -224,7 +224,7 @@ class Oracle:
         manifest: Callable[[str], Mapping[str, Any]],
         now: str,
     ) -> tuple[Scope, list[Publication]]:
-        """What the rules make of `base`, and all that could be retained after it."""
+        """The results of the rules for `base`, and all publications that could be retained after it."""
         asked = self.asked.get(writer)
         if asked is None:
             return self._batch(scope, base, writer, signed, entry, manifest)
@@ -238,7 +238,7 @@ class Oracle:
         if asked.verb == "gc":
             as_of = entry["change"]["as_of"]
             if as_of > now:
-                raise Violation(f"a collection judged by {as_of}, the bucket's clock said {now}")
+                raise Violation(f"a collection used the time {as_of}, the bucket's clock was {now}")
             following, released = model.collected(
                 base, self._policy, as_of, entry["at"], self._limits
             )
@@ -249,7 +249,7 @@ class Oracle:
             return following, list(base.retained)
         carried = model.carried_out(base, asked, entry["at"], self._limits)
         if isinstance(carried, str):
-            raise Violation(f"{asked} was carried out, and the rules say {carried}")
+            raise Violation(f"{asked} was applied, and the rules give {carried}")
         return carried, list(base.retained)
 
     def _batch(
@@ -287,7 +287,7 @@ class Oracle:
             self._made_of(scope, planned, manifest(name), name)
         if entry["kind"] == "rollback":
             if result.rollback is None:
-                raise Violation("a rollback that the rules do not make")
+                raise Violation("a rollback that the rules do not allow")
             following = model.requested_rollback(base, result, moved, entry["at"], self._limits)
         elif result.rollback is not None or not result.publications:
             raise Violation(
@@ -333,10 +333,11 @@ class Oracle:
         entry: Mapping[str, Any],
         manifest: Callable[[str], Mapping[str, Any]],
     ) -> Iterator[Row]:
-        """What was in a batch: all that waited up to its end.
+        """The events of a batch: all that waited up to its end.
 
-        What settled without a commit before this one landed may be in it as well: if the pointer or a manifest names it,
-        or if it is the last. The position of a commit is that of an event in its batch, also of one that changes nothing.
+        Events that settled without a commit before this one landed may be in it as well, if the pointer or a manifest
+        names them, or if they are the last. The position of a commit is that of an event in its batch, even of one that
+        changes nothing.
         """
         listed = {
             (item["instance"], item["offset"])
@@ -369,7 +370,7 @@ class Oracle:
         """A manifest matches what the rules predict for its events."""
         if _composition(manifest) != planned.composition:
             raise Violation(
-                f"{name} is {_composition(manifest)}, the rules make {planned.composition}"
+                f"{name} is {_composition(manifest)}, the rules give {planned.composition}"
             )
         told = [
             ((event["instance"], event["offset"]), event["skipped"]) for event in manifest["events"]
@@ -378,7 +379,7 @@ class Oracle:
             (delivery.position, True) for delivery in planned.skipped
         ]
         if told != sorted(wanted, key=lambda item: item[0][1]):
-            raise Violation(f"{name} lists {told}, the rules say {wanted}")
+            raise Violation(f"{name} lists {told}, the rules give {wanted}")
         self._learn(scope, planned, manifest)
 
     def _learn(
@@ -419,7 +420,7 @@ class Oracle:
     # -- outcomes
 
     def settled(self, process: str, scope: str, row: Row, told: Told) -> None:
-        """An event is done in a scope: as its commit made it, or as it is on a pointer that the process may have read."""
+        """An event is done in a scope: with the outcome of its commit, or that on a pointer that the process may have read."""
         position = row.event.position
         expected = self._expected.get((scope, id(row)))
         if scope in self.lost or scope in row.excused or self._is_explained(scope, row, told):
@@ -451,8 +452,8 @@ class Oracle:
     def _is_explained(self, scope: str, row: Row, told: Told) -> bool:
         """Whether the journal, restored from before one of its commits, has the outcome of that commit for this event.
 
-        It comes from the backup's records, or else from a manifest, which has late and held states as published ones.
-        A manifest names events by their identity, so it explains an event that a copied journal brought as well.
+        It comes from the backup's records, or else from a manifest, in which late and held states look like published
+        ones. A manifest names events by their identity, so it explains an event of a copied journal as well.
         """
         position, identity = row.event.position, row.event.identity
         if (scope, id(row)) in self._expected:
@@ -483,7 +484,7 @@ class Oracle:
                 yield f"invariant 5: {row.event.position} was folded into {scope} and has no outcome"
 
     def inherit(self, scope: str, row: Row, copy: Row) -> None:
-        """What a commit made of an event is so for the copy of its row as well."""
+        """The outcome of an event in a commit also applies to the copy of its row."""
         if (scope, id(row)) in self._expected:
             _, outcome, index = self._expected[scope, id(row)]
             self._expected[scope, id(copy)] = copy, outcome, index
@@ -503,10 +504,10 @@ class Oracle:
         if wanted not in results and not absent:
             self.fail(f"{process} was asked {asked} and says {said}, the rules do not")
 
-    # -- a pointer that is lost
+    # -- a lost pointer
 
     def lose(self, scope: str) -> None:
-        """From now on nothing of the scope is predicted, until it is recovered."""
+        """From now on nothing is predicted for the scope, until it is recovered."""
         self.lost.add(scope)
         self.ever_lost.add(scope)
         for ledger in self.ledgers:
@@ -521,7 +522,7 @@ class Oracle:
         stored: Sequence[Mapping[str, Any]],
         history: Sequence[Any],
     ) -> None:
-        """Go on from what a recovery wrote; what it may not do is the watcher's. `stored`: every manifest ever there."""
+        """Continue from the result of a recovery, which the watcher checks. `stored`: every manifest that ever existed."""
         states = self.states(scope)
         self.lose(scope)
         self.lost.discard(scope)
@@ -579,7 +580,7 @@ class Oracle:
         )
 
     def check_rebuilt(self, scope: str, writer: str) -> None:
-        """That a pointer which this recovery has rebuilt is held where it has to be."""
+        """Checks that a pointer which this recovery has rebuilt has a hold if it must."""
         now, asked = self.states(scope)[-1], self.asked[writer]
         if not now.held and model.must_be_held(now, asked=asked.on):
             self.fail(f"{scope} was recovered by {asked} and is not held")
@@ -614,12 +615,12 @@ def _parted(name: str) -> tuple[str, str]:
 
 
 def _expected_name(planned: model.Planned, state: str) -> str:
-    """The name of a publication, as far as the rules say it without a digest."""
+    """The name of a publication, as far as the rules give it without a digest."""
     return planned.state if planned.kind == "derived" and state.startswith(planned.state) else state
 
 
 def _composition(manifest: Mapping[str, Any]) -> Composition:
-    """What the models of a manifest are. Artifacts and limits of these worlds have the version in them."""
+    """The models of a manifest. Artifacts and limits of these worlds contain the version."""
     return frozenset(
         (
             model["id"],
@@ -634,7 +635,7 @@ def _composition(manifest: Mapping[str, Any]) -> Composition:
 
 
 CPUS = {"1": 1, "2": 2, "3": 3, "10": 10, "edge": 7}
-"""What each version of a model asks for, so that its files tell it."""
+"""The fields of each version of a model, so that its files show it."""
 CPUS_OF = {str(cpus): version for version, cpus in CPUS.items()}
 
 
@@ -645,7 +646,7 @@ def _fits(told: Told, expected: Outcome) -> bool:
 
 
 def _names(told: Told, state: str) -> bool:
-    """Of a derived state the digest at its end is not predicted."""
+    """The digest at the end of a derived state's id is not predicted."""
     return told.state == state or (state.endswith("-") and (told.state or "").startswith(state))
 
 

@@ -1,4 +1,4 @@
-"""Plays many worlds on all cores, or one with everything that happened in it (`make simulate`, `make simulate-bugs`).
+"""Runs many worlds on all cores, or one with a complete trace (`make simulate`, `make simulate-bugs`).
 
 python -m tests.simulation.run --seeds 10000 [--first 1]
 python -m tests.simulation.run --seed 2/17 [--bug blind-retry]    its trace
@@ -25,7 +25,7 @@ _MORE_FOR_RARE = 5
 
 
 def _some(seeds: range) -> tuple[int, int, float, list[tuple[str, str]]]:
-    """Worlds, changes of pointers, seconds of CPU, and what was broken."""
+    """Worlds, changes of pointers, seconds of CPU, and violations."""
     began = time.process_time()
     runs = [simulate(fresh(seed)) for seed in seeds]
     broken = [(run.seed, run.broken) for run in runs if run.broken is not None]
@@ -38,7 +38,7 @@ def _collect_seldom() -> None:
 
 
 def _worlds(first: int, seeds: int) -> int:
-    """Play so many; how many were broken."""
+    """Run so many worlds. Returns how many were broken."""
     parts = [
         range(at, min(at + _AT_ONCE, first + seeds)) for at in range(first, first + seeds, _AT_ONCE)
     ]
@@ -73,7 +73,7 @@ def _one(seed: str, bug: str | None) -> int:
 
 
 def _found(seeds: int, bug: str) -> tuple[str, int]:
-    """In how many of so many worlds this bug breaks something."""
+    """In how many of so many worlds this bug causes a violation."""
     return bug, sum(simulate(seed, bug=bug).broken is not None for seed in _worlds_for(bug, seeds))
 
 
@@ -82,7 +82,7 @@ def _worlds_for(bug: str, seeds: int) -> list[str]:
 
 
 def _bugs(seeds: int) -> int:
-    """Write the table; how many bugs were never found."""
+    """Write the table. Returns how many bugs were never found."""
     rows: list[str] = []
     never = 0
     with ProcessPoolExecutor() as pool:

@@ -19,10 +19,10 @@ async def _no_delay(_what: str) -> None:
 
 
 class Watch:
-    """Observer of what a reader does to its log; does nothing."""
+    """Observer of a reader's actions on its log. Does nothing."""
 
     def assigned(self, offset: int, scopes: Sequence[str]) -> None:
-        """An event that names no scope goes to these."""
+        """An event that names no scope is assigned to these."""
 
     def settled(self, scope: str, offset: int, outcome: Outcome) -> None:
         """An event is done in a scope, for the first time."""
@@ -33,7 +33,7 @@ class Watch:
 
 @dataclass
 class Row:
-    """An accepted event and what became of it so far."""
+    """An accepted event and its progress so far."""
 
     event: Event
     identity: Identity
@@ -49,7 +49,7 @@ class Row:
 
 @dataclass
 class Log:
-    """What is on the disk; offsets start at 1."""
+    """The content of the disk. Offsets start at 1."""
 
     instance: str
     rows: list[Row] = field(default_factory=list)
@@ -65,7 +65,7 @@ class Log:
         accepted_at: str,
         scopes: Sequence[str] | None,
     ) -> Position:
-        """Accept an event; one that is known is accepted again, and nothing happens."""
+        """Accept an event. A known one is accepted again without an effect."""
         for offset, row in enumerate(self.rows, 1):
             if row.identity == identity:
                 assert row.digest == digest, "the intake answers 409"
@@ -79,7 +79,7 @@ class Log:
     def open(
         self, reached: Callable[[str], Awaitable[None]] = _no_delay, watch: Watch | None = None
     ) -> "LogSource":
-        """A new reader, at the start of what has not settled."""
+        """A new reader, at the first event that is not acknowledged."""
         reader = LogSource(self, reached, watch or Watch())
         self.readers.append(reader)
         return reader

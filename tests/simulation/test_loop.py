@@ -20,7 +20,7 @@ from tests.simulation.loop import Refused, SimulatedLoop, Stuck, sealed
 
 @pytest.fixture
 def play():
-    """Plays a coroutine in a new loop."""
+    """Runs a coroutine in a new loop."""
 
     def run(main, seed="1", *, permute=True):
         loop = SimulatedLoop(seed, permute=permute)

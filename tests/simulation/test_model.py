@@ -38,7 +38,7 @@ def _state(revision, name="", **versions):
 
 
 def _scope(**changes):
-    """One with state-1 published, live and desired."""
+    """A scope with state-1 published, live and desired."""
     first = Publication("state-1", "a", 1, 0, "explicit", False, ONE, ("id-0",), AT)
     scope = Scope(
         sequence=1,

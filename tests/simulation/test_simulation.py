@@ -1,9 +1,9 @@
-"""After any crash and any lost request, nothing is lost and nothing is torn, in any seed's world.
+"""After any crash and any lost request, nothing is lost or torn, in the world of any seed.
 
-    REBUNDLE_SEED=…   the first seed (by default the day's); CI plays fresh ones every day
+    REBUNDLE_SEED=…   the first seed (by default the day's); CI runs new ones every day
     REBUNDLE_SEEDS=…  how many
 
-A seed that failed is recorded in seeds.txt, and every run of the tests plays it.
+A seed that failed is recorded in seeds.txt, and every run of the tests includes it.
 """
 
 import inspect
@@ -71,7 +71,7 @@ def test_a_seed_makes_the_same_world_in_two_processes_with_different_hash_seeds(
 
 
 def _crash_scenario(*, by_content, crash=None):
-    """Two daemons, states and models that cross each other, a rollback and a collection; nothing else goes wrong."""
+    """Two daemons, interleaved states and models, a rollback and a collection, without any other fault."""
     scenario = scenario_of("crash-points")
     told = [
         state("event-0", SCOPES[0], "state-1", 1, ("1", "1")),
@@ -109,7 +109,7 @@ def _crash_scenario(*, by_content, crash=None):
 @pytest.mark.parametrize("by_content", [False, True], ids=["generations", "etags"])
 @pytest.mark.parametrize("process", ["daemon-0.1", "rollback-0", "gc-0"])
 def test_a_crash_at_every_single_call_is_repaired_by_the_others(process, by_content):
-    """Invariant 11. The request that is under way arrives, or does not."""
+    """Invariant 11. The pending request arrives, or does not."""
     undisturbed = play(_crash_scenario(by_content=by_content, crash=Crash(process, 0)))
     assert undisturbed.broken is None
     writes = {"create", "replace", "delete"}
@@ -124,7 +124,7 @@ def test_a_crash_at_every_single_call_is_repaired_by_the_others(process, by_cont
 
 @pytest.mark.parametrize("name", [name for name, bug in BUGS.items() if not bug.rare])
 def test_a_planted_bug_is_found(name):
-    """Rare ones need more worlds than CI plays: `make simulate-bugs`."""
+    """Rare ones need more worlds than CI runs: `make simulate-bugs`."""
     assert any(simulate(fresh(number), bug=name).broken for number in range(200)), (
         "no world found it"
     )
