@@ -230,7 +230,7 @@ class Kills:
         self.torn += watch.torn
         return self.end == -signal.SIGKILL
 
-    def told(self) -> dict[str, Any]:
+    def report(self) -> dict[str, Any]:
         names = ("unaccepted", "end", "expected", "wrong", "reads", "torn")
         return {"kills": self.killed} | {name: getattr(self, name) for name in names}
 
@@ -246,7 +246,7 @@ def kill_at_every_boundary(folder: Path, story: Story) -> dict[str, Any]:
     while kills.cut(site, Watch(store)):
         site.restore(aside)
     shutil.rmtree(folder, ignore_errors=True)
-    return kills.told()
+    return kills.report()
 
 
 def kill_on_a_server(folder: Path, story: Story, url: str, query: str) -> dict[str, Any]:
@@ -272,7 +272,7 @@ def kill_on_a_server(folder: Path, story: Story, url: str, query: str) -> dict[s
     kills = Kills(story, accepted, normal(whole.account()))
     while kills.cut(cut := site(f"cut-{kills.killed}"), watch(cut)):
         pass
-    return kills.told()
+    return kills.report()
 
 
 def daemon(bucket: str, journal: str, boundary: int) -> None:

@@ -46,9 +46,9 @@ class Asked:
 
 def test_the_flooded_and_the_idle_daemon_are_measured_in_turn() -> None:
     log: list[str] = []
-    flooded, idle = in_turn(Asked(log, "flooded", 0.3), Asked(log, "spared", 0.1), probes=4)
+    flooded, idle = in_turn(Asked(log, "flooded", 0.3), Asked(log, "idle", 0.1), probes=4)
 
-    assert log == ["spared", "flooded", "flooded", "spared"] * 2
+    assert log == ["idle", "flooded", "flooded", "idle"] * 2
     assert (len(flooded.livez), len(idle.livez), ratio(flooded, idle)) == (
         4,
         4,

@@ -106,10 +106,10 @@ def test_a_daemon_killed_in_a_publication_completes_it_at_its_next_start(
         asyncio.run(until_in_step(bucket, [GOLDEN]))
         assert daemon.stop() == 0
 
-    told = outcomes(journal, [event.id for event in story.events])
-    assert [outcome and outcome.kind for lanes in told.values() for outcome in lanes.values()] == [
-        "published"
-    ]
+    reported = outcomes(journal, [event.id for event in story.events])
+    assert [
+        outcome and outcome.kind for lanes in reported.values() for outcome in lanes.values()
+    ] == ["published"]
     pointer = asyncio.run(read_whole(DirectoryStore(bucket, InlineRuntime()), InlineRuntime()))
     assert pointer is not None
     assert (pointer.sequence, pointer.live and pointer.live.state) == (1, "state-1")

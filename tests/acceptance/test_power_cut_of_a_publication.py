@@ -74,8 +74,10 @@ class DurableSource:
 
     async def withdraw(self, _scope: str, commit: str) -> None:
         self.kept = {
-            at: tuple(sample for sample in told if sample.commit != commit)
-            for at, told in self.kept.items()
+            at: tuple(
+                outcome_record for outcome_record in records if outcome_record.commit != commit
+            )
+            for at, records in self.kept.items()
         }
 
     async def settle(self, _scope: str, outcomes: Mapping[Position, Outcome]) -> None:

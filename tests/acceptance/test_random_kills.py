@@ -160,10 +160,10 @@ def test_random_kills_under_load_lose_nothing(tmp_path: Path) -> None:
             thread.join()
 
     accepted = [event for events in run.accepted.values() for event in events]
-    told = outcomes(journal, [event.id for event in accepted])
+    outcomes_by_event = outcomes(journal, [event.id for event in accepted])
     lost = [
         event_id
-        for event_id, lanes in told.items()
+        for event_id, lanes in outcomes_by_event.items()
         if not all(map(is_done, lanes.values())) or len(lanes) != 1
     ]
     print(
@@ -173,7 +173,7 @@ def test_random_kills_under_load_lose_nothing(tmp_path: Path) -> None:
     )
     assert run.failures == []
     assert run.torn == []
-    assert lost == [], {event_id: told[event_id] for event_id in lost[:5]}
+    assert lost == [], {event_id: outcomes_by_event[event_id] for event_id in lost[:5]}
     assert run.kills > SECONDS / 10
     for scope, override in zip(SCOPES, overrides, strict=True):
         asyncio.run(ends_as_sent(bucket, scope, run.accepted[scope]))

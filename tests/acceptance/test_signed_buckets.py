@@ -23,8 +23,8 @@ class Place:
     folder: Path
 
     def __post_init__(self) -> None:
-        self.told("keys", "generate", "signing.key")
-        self.told("keys", "trust", "trust.json", "signing.key.pub", "--freshness", "required")
+        self.output_of("keys", "generate", "signing.key")
+        self.output_of("keys", "trust", "trust.json", "signing.key.pub", "--freshness", "required")
         policy = f'[trust]\npolicy = "{self.folder / "trust.json"}"\nstate_file = "{self.folder / "seen.json"}"\n'
         key = f'[signing]\nkey_file = "{self.folder / "signing.key"}"\nfreshness_minutes = 60\n'
         (self.folder / "reader.toml").write_text(policy)
@@ -51,7 +51,7 @@ class Place:
             check=False,
         )
 
-    def told(self, *words: str) -> str:
+    def output_of(self, *words: str) -> str:
         done = self.run(*words)
         assert done.returncode == 0, done.stderr
         return done.stdout

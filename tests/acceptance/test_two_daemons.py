@@ -78,8 +78,10 @@ def test_two_daemons_on_one_bucket_leave_one_history_without_gaps_and_settle_eve
 
     pointers = asyncio.run(checked_pointers(bucket))
     for at in (0, 1):
-        told = outcomes(journals[at], [item.id for item in (*first, *sent[at])])
-        kinds = [outcome and outcome.kind for lanes in told.values() for outcome in lanes.values()]
+        reported = outcomes(journals[at], [item.id for item in (*first, *sent[at])])
+        kinds = [
+            outcome and outcome.kind for lanes in reported.values() for outcome in lanes.values()
+        ]
         assert len(kinds) == len(first) + len(sent[at])
         assert set(kinds) <= {
             OutcomeKind.PUBLISHED,

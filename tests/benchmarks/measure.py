@@ -68,10 +68,10 @@ def _timed(work: Work, number: int, repeat: int) -> Timing:
     outside = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu, wall = time.process_time(), time.perf_counter()
     for again in range(repeat):
-        told = work(number * repeat + again)
+        result = work(number * repeat + again)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    if isinstance(told, Timing):
-        return told
+    if isinstance(result, Timing):
+        return result
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu += after.ru_utime + after.ru_stime - outside.ru_utime - outside.ru_stime
     return Timing(cpu / repeat, wall / repeat)

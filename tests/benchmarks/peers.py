@@ -127,8 +127,8 @@ class Helm:
         assert self._worker.stdout is not None
         self._worker.stdin.write(json.dumps(values) + "\n")
         self._worker.stdin.flush()
-        told = json.loads(self._worker.stdout.readline())
-        return Timing(told["cpu"], told["wall"]), told["sha256"]
+        measured = json.loads(self._worker.stdout.readline())
+        return Timing(measured["cpu"], measured["wall"]), measured["sha256"]
 
 
 class Copier:

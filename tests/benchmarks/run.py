@@ -62,7 +62,7 @@ class Wanted:
     limit: float
     at_least: bool
 
-    def judge(self, value: float) -> bool:
+    def is_met(self, value: float) -> bool:
         return value >= self.limit if self.at_least else value <= self.limit
 
     def __str__(self) -> str:
@@ -91,7 +91,7 @@ def _result(
     detail = {
         name: round(getattr(participant, by) * 1e3, 3) for name, participant in series.items()
     }
-    reached = wanted.judge(value) if wanted else None
+    reached = wanted.is_met(value) if wanted else None
     return Result(goal, what, models, round(value, 3), unit, str(wanted or ""), reached, detail)
 
 
@@ -396,7 +396,7 @@ def memory(_: int) -> Iterator[Result]:
         round(value, 3),
         "x",
         str(wanted),
-        wanted.judge(value),
+        wanted.is_met(value),
         detail,
     )
 

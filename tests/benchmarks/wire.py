@@ -100,7 +100,7 @@ class _Server:
                     LOOPBACK, self._upstream, limit=1 << 20
                 )
                 upstream[1].write(head + body)
-                told, received = await _answer(upstream[0], method == b"HEAD")
+                record, received = await _answer(upstream[0], method == b"HEAD")
                 self._requests.append(
                     (
                         begun,
@@ -111,7 +111,7 @@ class _Server:
                         len(received),
                     )
                 )
-                answer.write(told + received)
+                answer.write(record + received)
                 await answer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
@@ -121,8 +121,8 @@ class _Server:
                 upstream[1].close()
 
     async def _tell(self, answer: asyncio.StreamWriter) -> None:
-        told, self._requests = json.dumps(self._requests).encode(), []
-        answer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(told), told))
+        record, self._requests = json.dumps(self._requests).encode(), []
+        answer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(record), record))
         await answer.drain()
 
 

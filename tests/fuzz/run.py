@@ -66,12 +66,12 @@ def fuzz(name: str, seconds: int) -> Result:
     )
     covered = [int(number) for number in re.findall(r"\bcov: (\d+)", done.stderr)]
     executed = re.findall(r"stat::number_of_executed_units: *(\d+)", done.stderr)
-    told = [
+    lines = [
         line
         for line in (done.stdout + done.stderr).splitlines()
         if not line.startswith(("INFO:", "#", "stat::"))
     ]
-    fault = "\n".join(told[-40:]) if done.returncode else ""
+    fault = "\n".join(lines[-40:]) if done.returncode else ""
     return Result(name, int(executed[-1]) if executed else 0, max(covered, default=0), fault)
 
 

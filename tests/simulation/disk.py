@@ -192,8 +192,8 @@ class Disk:
             if known is not None and row["scope"] not in known.settled:
                 if (row["position"], row["scope"]) in taken:
                     known.excused.add(row["scope"])
-                told = Outcome(OutcomeKind(row["kind"]), row["reason"], row["state"])
-                self.ledger.settle(process, row["scope"], row["position"], told)
+                outcome = Outcome(OutcomeKind(row["kind"]), row["reason"], row["state"])
+                self.ledger.settle(process, row["scope"], row["position"], outcome)
 
     def _look_at_events(
         self, rows: Iterable[sqlite3.Row], lanes: Mapping[int, Sequence[str]]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from events.model import Outcome as Told
+from events.model import Outcome as ObservedOutcome
 from tests.simulation import model
 from tests.simulation.model import (
     Asked,
@@ -98,10 +98,10 @@ class Ledger:
         if missing := needed - set(scopes):
             self._oracle.fail(f"{row.event.position} does not go to {sorted(missing)}")
 
-    def settle(self, process: str, scope: str, offset: int, told: Told) -> None:
+    def settle(self, process: str, scope: str, offset: int, observed: ObservedOutcome) -> None:
         """An event settled for the first time."""
         row = self.rows[offset]
-        self._oracle.settled(process, scope, row, told)
+        self._oracle.settled(process, scope, row, observed)
         row.settled.add(scope)
 
     @property
@@ -372,14 +372,14 @@ class Oracle:
             raise Violation(
                 f"{name} is {_composition(manifest)}, the rules give {planned.composition}"
             )
-        told = [
+        observed = [
             ((event["instance"], event["offset"]), event["skipped"]) for event in manifest["events"]
         ]
         wanted = [(event.position, False) for event in planned.events] + [
             (delivery.position, True) for delivery in planned.skipped
         ]
-        if told != sorted(wanted, key=lambda item: item[0][1]):
-            raise Violation(f"{name} lists {told}, the rules give {wanted}")
+        if observed != sorted(wanted, key=lambda item: item[0][1]):
+            raise Violation(f"{name} lists {observed}, the rules give {wanted}")
         self._learn(scope, planned, manifest)
 
     def _learn(
@@ -419,18 +419,18 @@ class Oracle:
 
     # -- outcomes
 
-    def settled(self, process: str, scope: str, row: Row, told: Told) -> None:
+    def settled(self, process: str, scope: str, row: Row, observed: ObservedOutcome) -> None:
         """An event is done in a scope: with the outcome of its commit, or that on a pointer that the process may have read."""
         position = row.event.position
         expected = self._expected.get((scope, id(row)))
-        if scope in self.lost or scope in row.excused or self._is_explained(scope, row, told):
+        if scope in self.lost or scope in row.excused or self._is_explained(scope, row, observed):
             return
         states = self.states(scope)
         if expected is not None:
             _, outcome, index = expected
-            if not _fits(told, outcome):
+            if not _fits(observed, outcome):
                 self.fail(
-                    f"{position} in {scope} is {_described(told)}, its commit made it {outcome}"
+                    f"{position} in {scope} is {_described(observed)}, its commit made it {outcome}"
                 )
             self._floors[process, scope] = index
             return
@@ -442,14 +442,14 @@ class Oracle:
         possible: list[Outcome | None] = []
         for index in range(since, len(states)):
             possible.append(self._alone(states[index], row.event))
-            if possible[-1] is not None and _fits(told, possible[-1]):
+            if possible[-1] is not None and _fits(observed, possible[-1]):
                 self._floors[process, scope] = index
                 return
         self.fail(
-            f"{position} ({row.event.request}) in {scope} is {_described(told)}, the rules say one of {possible}"
+            f"{position} ({row.event.request}) in {scope} is {_described(observed)}, the rules say one of {possible}"
         )
 
-    def _is_explained(self, scope: str, row: Row, told: Told) -> bool:
+    def _is_explained(self, scope: str, row: Row, observed: ObservedOutcome) -> bool:
         """Whether the journal, restored from before one of its commits, has the outcome of that commit for this event.
 
         It comes from the backup's records, or else from a manifest, in which late and held states look like published
@@ -462,12 +462,12 @@ class Oracle:
             if (other, made.event.identity) != (scope, identity):
                 continue
             if (
-                told.kind == "published"
+                observed.kind == "published"
                 and outcome.state is not None
-                and _names(told, outcome.state)
+                and _names(observed, outcome.state)
             ):
                 return True
-            if made.event.position == position and _fits(told, outcome):
+            if made.event.position == position and _fits(observed, outcome):
                 return True
         return False
 
@@ -639,16 +639,21 @@ CPUS = {"1": 1, "2": 2, "3": 3, "10": 10, "edge": 7}
 CPUS_OF = {str(cpus): version for version, cpus in CPUS.items()}
 
 
-def _fits(told: Told, expected: Outcome) -> bool:
-    if expected.state is not None and not _names(told, expected.state):
+def _fits(observed: ObservedOutcome, expected: Outcome) -> bool:
+    if expected.state is not None and not _names(observed, expected.state):
         return False
-    return told.kind == expected.kind and re.match(REASONS[expected.why], told.reason) is not None
+    return (
+        observed.kind == expected.kind
+        and re.match(REASONS[expected.why], observed.reason) is not None
+    )
 
 
-def _names(told: Told, state: str) -> bool:
+def _names(observed: ObservedOutcome, state: str) -> bool:
     """The digest at the end of a derived state's id is not predicted."""
-    return told.state == state or (state.endswith("-") and (told.state or "").startswith(state))
+    return observed.state == state or (
+        state.endswith("-") and (observed.state or "").startswith(state)
+    )
 
 
-def _described(told: Told) -> str:
-    return f"{told.kind} ({told.reason}, {told.state})"
+def _described(observed: ObservedOutcome) -> str:
+    return f"{observed.kind} ({observed.reason}, {observed.state})"

@@ -43,7 +43,7 @@ def _worlds(first: int, seeds: int) -> int:
         range(at, min(at + _AT_ONCE, first + seeds)) for at in range(first, first + seeds, _AT_ONCE)
     ]
     played = changes = failed = 0
-    cpu, began, told = 0.0, time.monotonic(), 0.0
+    cpu, began, reported = 0.0, time.monotonic(), 0.0
     with ProcessPoolExecutor(initializer=_collect_seldom) as pool:
         for runs, some, seconds, broken in pool.map(_some, parts):
             played, changes, cpu, failed = (
@@ -54,9 +54,9 @@ def _worlds(first: int, seeds: int) -> int:
             )
             for seed, what in broken:
                 print(f"world {seed}: {what}\n  replay: make simulate SEED={seed}", flush=True)
-            if time.monotonic() - told > 10 or played == seeds:
-                told = time.monotonic()
-                rate = played / (told - began)
+            if time.monotonic() - reported > 10 or played == seeds:
+                reported = time.monotonic()
+                rate = played / (reported - began)
                 print(
                     f"{played} worlds from {first}, {failed} broken, {changes} changes of pointers; "
                     f"{1000 * cpu / played:.1f} ms of CPU each, {rate:.0f} a second",

@@ -152,7 +152,9 @@ class LogSource:
     ) -> Mapping[Position, Sequence[Recorded]]:
         await self._reached("recorded")
         known = {position: self._recorded(scope, position) for position in positions}
-        return {key: told for key, told in known.items() if told}
+        return {
+            key: recorded_outcomes for key, recorded_outcomes in known.items() if recorded_outcomes
+        }
 
     async def record(self, scope: str, commit: str, outcomes: Mapping[Position, Outcome]) -> None:
         await self._reached("record")
@@ -164,9 +166,9 @@ class LogSource:
 
     async def withdraw(self, scope: str, commit: str) -> None:
         await self._reached("withdraw")
-        for (of, _), told in self._log.kept.items():
+        for (of, _), recorded_outcomes in self._log.kept.items():
             if of == scope:
-                told.pop(commit, None)
+                recorded_outcomes.pop(commit, None)
         await self._reached("withdrawn")
 
     async def settle(self, scope: str, outcomes: Mapping[Position, Outcome]) -> None:
@@ -207,8 +209,8 @@ class LogSource:
             return ()
         if scope in row.settled:
             return (Recorded(row.settled[scope], None),)
-        told = self._log.kept.get((scope, position.offset), {})
-        return tuple(Recorded(outcome, commit) for commit, outcome in told.items())
+        recorded_outcomes = self._log.kept.get((scope, position.offset), {})
+        return tuple(Recorded(outcome, commit) for commit, outcome in recorded_outcomes.items())
 
     def _delivery(self, offset: int, scopes: tuple[str, ...] | None) -> Delivery:
         row = self._log.rows[offset - 1]

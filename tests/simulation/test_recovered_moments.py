@@ -110,18 +110,18 @@ def _check(scope: Scope, objects: Objects) -> None:
     healthy = recovered(scope, objects)
     assert healthy.recovered is None, healthy.recovered and healthy.recovered.did
     lost = {key: held for key, held in objects.items() if key != layout.pointer(scope)}
-    told = recovered(scope, lost)
-    if not told.remains.was_published:
+    report = recovered(scope, lost)
+    if not report.remains.was_published:
         # Like during the first publication: nothing shows that this one was committed.
-        assert (told.recovered, len(told.remains.unnamed_uploads)) == (
+        assert (report.recovered, len(report.remains.unnamed_uploads)) == (
             None,
-            len(told.remains.found),
+            len(report.remains.found),
         )
         return
-    assert told.recovered is not None
-    now = triples(told.recovered.pointer.retained)
+    assert report.recovered is not None
+    now = triples(report.recovered.pointer.retained)
     assert not contradictions(now, now)
     # Publications that are committed and whole in the bucket. Those that contradict them are not retained.
     before = Pointer.model_validate(json.loads(objects[layout.pointer(scope)].body)["signed"])
-    whole = triples(found_item.publication for found_item in told.remains.found)
+    whole = triples(found_item.publication for found_item in report.remains.found)
     assert not contradictions(now, committed(before) & whole)

@@ -55,7 +55,7 @@ _DIGESTS = "from tests.simulation.world import simulate; print([simulate(f'2/{se
 
 
 def test_a_seed_makes_the_same_world_in_two_processes_with_different_hash_seeds():
-    told = [
+    output = [
         subprocess.run(
             [sys.executable, "-W", "error", "-c", _DIGESTS],
             env=os.environ | {"PYTHONHASHSEED": hash_seed},
@@ -66,14 +66,14 @@ def test_a_seed_makes_the_same_world_in_two_processes_with_different_hash_seeds(
         ).stdout
         for hash_seed in ("1", "77")
     ]
-    assert told[0] == told[1]
-    assert len(set(eval(told[0]))) == 12
+    assert output[0] == output[1]
+    assert len(set(eval(output[0]))) == 12
 
 
 def _crash_scenario(*, by_content, crash=None):
     """Two daemons, interleaved states and models, a rollback and a collection, without any other fault."""
     scenario = scenario_of("crash-points")
-    told = [
+    output = [
         state("event-0", SCOPES[0], "state-1", 1, ("1", "1")),
         state("event-1", SCOPES[0], "state-2", 2, ("2", "1")),
         model("event-2", SCOPES[:1], "102", "2", updated=True),
@@ -81,7 +81,7 @@ def _crash_scenario(*, by_content, crash=None):
     ]
     arrivals = [
         Arrival(0.5 * number, number % 2, event, (str(SCOPES[0]),), asked)
-        for number, (event, asked) in enumerate(told)
+        for number, (event, asked) in enumerate(output)
     ]
     return replace(
         scenario,
@@ -141,6 +141,6 @@ def test_the_text_that_a_bug_changes_exists_and_is_restored(name):
 
 def test_every_bug_and_every_world_is_in_the_table():
     page = (Path(__file__).parents[2] / "docs" / "simulation.md").read_text()
-    told = dict(re.findall(r"^\| `([a-z0-9-]+)` \|.*\| (\d+) of \d+ \|", page, re.MULTILINE))
-    assert set(told) == set(BUGS), "run `make simulate-bugs`"
-    assert "0" not in told.values()
+    output = dict(re.findall(r"^\| `([a-z0-9-]+)` \|.*\| (\d+) of \d+ \|", page, re.MULTILINE))
+    assert set(output) == set(BUGS), "run `make simulate-bugs`"
+    assert "0" not in output.values()

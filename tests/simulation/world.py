@@ -1006,11 +1006,11 @@ class _Log:
     def __init__(self, world: World) -> None:
         self._world = world
 
-    def warning(self, what: str, **told: object) -> None:
-        self._world.trace("warning", what, *told.values())
+    def warning(self, what: str, **details: object) -> None:
+        self._world.trace("warning", what, *details.values())
 
-    def error(self, what: str, *, reason: str, exc_info: object = None, **told: object) -> None:
-        self._world.trace("error", what, reason, *told.values())
+    def error(self, what: str, *, reason: str, exc_info: object = None, **details: object) -> None:
+        self._world.trace("error", what, reason, *details.values())
         # A pointer that was read before a collection may reference a deleted object. The next try reads it again.
         transient = (
             (NotFound, PointerLost, SequenceWentBack)

@@ -287,7 +287,7 @@ class Measured:
             "/livez within 1 s": max(self.during.livez) < 1,
             "events within 2 s": max(self.during.events + self.later.events) < 2,
             "nothing refused": not (self.during.refused or after.refused or self.later.refused),
-            "p99 of /livez within 2x of the spared daemon": ratio(*self.after) <= 2,
+            "p99 of /livez within 2x of the idle daemon": ratio(*self.after) <= 2,
             "memory within 32 MiB": after.resident - before.resident <= 32 << 20,
         }
 
@@ -295,7 +295,7 @@ class Measured:
 def measured(folder: Path, flood: Callable[[int], AbstractContextManager[None]]) -> Measured:
     """Two daemons with the same events; only one of them is flooded."""
     with ExitStack() as stack:
-        folders = [folder / "flooded", folder / "spared"]
+        folders = [folder / "flooded", folder / "idle"]
         for item in folders:
             item.mkdir()
         running = [stack.enter_context(flooded_daemon(item)) for item in folders]
@@ -339,11 +339,11 @@ def main() -> int:
         print(name)
         for when, (flooded, idle) in (("before", found.before), ("after", found.after)):
             print(
-                f"  {when}: {flooded.summary}\n    spared: {idle.summary}; p99 x {ratio(flooded, idle):.2f}"
+                f"  {when}: {flooded.summary}\n    idle: {idle.summary}; p99 x {ratio(flooded, idle):.2f}"
             )
         print(f"  during: {found.during.summary}")
         print(
-            f"  cpu from 1 to 5 s after the flood: {found.cpu[0]:.2f} s, spared {found.cpu[1]:.2f} s"
+            f"  cpu from 1 to 5 s after the flood: {found.cpu[0]:.2f} s, idle {found.cpu[1]:.2f} s"
         )
         for goal, met in found.goals.items():
             print(f"  {'met' if met else 'MISSED'}: {goal}")

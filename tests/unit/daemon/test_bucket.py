@@ -133,11 +133,11 @@ def test_with_a_policy_the_marker_is_not_trusted(tmp_path: Path, *, with_policy:
             compose, Content(b"another"), (await store.get(compose)).version
         )
         marker = await store.get(layout.live_tree(SCOPE, layout.MARKER))
-        told = json.loads(marker.body)
-        told["files"]["base/docker-compose.yml"]["version"] = forged
+        document = json.loads(marker.body)
+        document["files"]["base/docker-compose.yml"]["version"] = forged
         await store.replace(
             layout.live_tree(SCOPE, layout.MARKER),
-            Content(json.dumps(told).encode()),
+            Content(json.dumps(document).encode()),
             marker.version,
         )
         keys = Keys(trust=trust, state_file=tmp_path / "accepted.json")

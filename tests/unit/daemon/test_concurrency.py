@@ -62,10 +62,10 @@ def test_the_first_failure_is_raised_once_the_rest_has_ended() -> None:
 
 
 def test_two_different_calls_run_concurrently_and_return_their_results() -> None:
-    async def met(mine: asyncio.Event, others: asyncio.Event, told: T) -> T:
+    async def met(mine: asyncio.Event, others: asyncio.Event, log: T) -> T:
         mine.set()
         await others.wait()
-        return told
+        return log
 
     async def two() -> tuple[str, int]:
         here, there = asyncio.Event(), asyncio.Event()
@@ -94,19 +94,19 @@ def test_the_failure_of_one_of_two_calls_ends_the_other() -> None:
 
 def test_a_lock_is_shared_or_exclusive_and_a_waiting_writer_goes_first() -> None:
     async def play() -> list[str]:
-        lock, told, go_on = ReadersWriterLock(), [], asyncio.Event()
+        lock, log, go_on = ReadersWriterLock(), [], asyncio.Event()
 
         async def share(name: str) -> None:
             async with lock.shared():
-                told.append(f"{name} in")
+                log.append(f"{name} in")
                 await go_on.wait()
-                told.append(f"{name} out")
+                log.append(f"{name} out")
 
         async def alone() -> None:
             async with lock.exclusive():
-                told.append("alone in")
+                log.append("alone in")
                 await asyncio.sleep(0)
-                told.append("alone out")
+                log.append("alone out")
 
         async with asyncio.TaskGroup() as group:
             group.create_task(share("a"))
@@ -117,10 +117,10 @@ def test_a_lock_is_shared_or_exclusive_and_a_waiting_writer_goes_first() -> None
             group.create_task(share("c"))
             for _ in range(5):
                 await asyncio.sleep(0)
-            assert told == ["a in", "b in"], "a writer waits, and later readers wait behind it"
+            assert log == ["a in", "b in"], "a writer waits, and later readers wait behind it"
             assert not waiting.done()
             go_on.set()
-        return told[2:]
+        return log[2:]
 
     assert asyncio.run(play()) == ["a out", "b out", "alone in", "alone out", "c in", "c out"]
 

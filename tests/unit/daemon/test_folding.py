@@ -532,10 +532,10 @@ def test_every_event_either_settles_alone_or_goes_into_exactly_one_publication(
 
 @given(CHANGES)
 def test_revisions_never_decrease(changes: list[Foldable]) -> None:
-    standings = accumulate(
+    desired_states = accumulate(
         changes, lambda desired, change: folded(change, start=desired), initial=DesiredState(None)
     )
-    numbers = [(standing.highest_producer, standing.derived) for standing in standings]
+    numbers = [(folded.highest_producer, folded.derived) for folded in desired_states]
     assert numbers == sorted(numbers)
 
 

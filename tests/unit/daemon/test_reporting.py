@@ -121,11 +121,11 @@ def test_blocked_paths_are_logged_once_for_each_change_and_counted(reporter, met
         assert lines(metrics, "rebundle_live_tree_synced")[0].endswith(f" {float(followed)}")
         assert (SCOPE in reporter.behind) is not followed
 
-    told = logged()
-    assert [line["event"] for line in told] == ["live tree paths blocked"] * 2 + [
+    log_lines = logged()
+    assert [line["event"] for line in log_lines] == ["live tree paths blocked"] * 2 + [
         "live tree paths no longer blocked"
     ]
-    assert [line.get("paths") for line in told] == [
+    assert [line.get("paths") for line in log_lines] == [
         {"example/.env": "a link: remove it"},
         {"example/.env": "a link: remove it", "base/a": "chmod a+r"},
         None,
@@ -146,9 +146,9 @@ def test_a_damaged_manifest_is_logged_once_with_the_command_that_helps(reporter,
     for found in ((damaged,), (damaged,), (), (damaged,)):
         reporter.reconciled(SCOPE, Synced(3, damaged=found))
 
-    told = logged()
-    assert [line["publication"] for line in told] == ["state-1@a"] * 2
-    assert told[0]["remedy"] == f"rebundle recover {SCOPE} --reason 'damaged manifest'"
+    log_lines = logged()
+    assert [line["publication"] for line in log_lines] == ["state-1@a"] * 2
+    assert log_lines[0]["remedy"] == f"rebundle recover {SCOPE} --reason 'damaged manifest'"
 
 
 def test_a_rollback_publishes_nothing_and_clears_no_refusal(reporter):

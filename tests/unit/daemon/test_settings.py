@@ -150,7 +150,9 @@ def test_only_the_settings_given_in_a_scope_are_shown_with_their_lines(
     file = written(tmp_path, SCOPED)
 
     shown = {
-        name: told for name, told in load({}, {}, file).shown().items() if name.startswith("scopes")
+        name: origin
+        for name, origin in load({}, {}, file).shown().items()
+        if name.startswith("scopes")
     }
 
     assert shown == {
@@ -246,12 +248,12 @@ def test_all_problems_are_reported_at_once_with_their_sources(tmp_path: Path) ->
         ("buket", "environment REBUNDLE_BUKET"),
         ("x.y", "environment REBUNDLE_X__Y"),
     }
-    said = {problem.setting: problem.message for problem in found}
-    assert "did you mean http.listen?" in said["http.listn"]
-    assert "did you mean bucket?" in said["buket"]
-    assert "did you mean render.resources.limits.cpus?" in said["render.resources.limit.cpus"]
-    assert "config schema" in said["x.y"]
-    assert '(found "loud")' in said["log.level"]
+    messages = {problem.setting: problem.message for problem in found}
+    assert "did you mean http.listen?" in messages["http.listn"]
+    assert "did you mean bucket?" in messages["buket"]
+    assert "did you mean render.resources.limits.cpus?" in messages["render.resources.limit.cpus"]
+    assert "config schema" in messages["x.y"]
+    assert '(found "loud")' in messages["log.level"]
 
 
 def test_variables_that_kubernetes_or_a_test_sets_are_ignored() -> None:

@@ -73,15 +73,15 @@ def test_a_change_after_a_change_is_what_ruamel_writes_for_the_whole_document():
 
 
 def test_the_golden_composition_gives_the_golden_services_except_intended_changes():
-    ours, golden = (
+    actual, golden = (
         pyyaml.safe_load(rendered(golden_composition())),
         pyyaml.safe_load(GOLDEN.read_text()),
     )
 
-    for service in (*ours["services"].values(), *golden["services"].values()):
+    for service in (*actual["services"].values(), *golden["services"].values()):
         label = service.pop("labels")
         assert len(label) == 1
-    assert ours == golden
+    assert actual == golden
 
 
 def test_the_golden_composition_gives_the_golden_options_at_their_places():

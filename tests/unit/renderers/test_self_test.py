@@ -59,14 +59,14 @@ def test_a_template_that_omits_or_changes_the_composition_is_refused(name, old, 
     text = BUILT_IN.text(name)
     assert old in text
     own = Customisation(
-        rehearsal_defaults(), BUILT_IN.overridden_by({name: text.replace(old, new)})
+        self_test_defaults(), BUILT_IN.overridden_by({name: text.replace(old, new)})
     )
 
     with pytest.raises(GateFailure):
         self_test.rehearse(own)
 
 
-def rehearsal_defaults():
+def self_test_defaults():
     return Customisation().defaults.model_copy(update={"labels": {"team": "vision"}})
 
 

@@ -14,7 +14,7 @@ from tests.support.buckets import SCOPE, in_bucket
 WRITING = Writing("w" * 32, "2026-11-22T10:00:00.000Z", "alice", "freeze")
 
 
-def told(bucket, command, live_tree, *, dry_run=False):
+def report_of(bucket, command, live_tree, *, dry_run=False):
     before = in_bucket(bucket, lambda published: published.pointer())
     printer = Printer("table", False, False, False, io.StringIO(), io.StringIO())
     print_change(
@@ -37,7 +37,7 @@ def test_before_and_after_are_reported_with_the_result_of_the_pass(bucket):
         ),
     )
 
-    assert told(bucket, operator_commands.rollback("state-1"), tree).splitlines() == [
+    assert report_of(bucket, operator_commands.rollback("state-1"), tree).splitlines() == [
         "visual-anomaly/core-versions: verb (sequence 3 → 4)",
         "  live       state-3 (3) → state-1 (1)",
         "  desired    state-3 (3)",
@@ -51,7 +51,7 @@ def test_before_and_after_are_reported_with_the_result_of_the_pass(bucket):
 
 
 def test_a_live_tree_that_others_kept_changing_is_reported(bucket):
-    assert "not in sync: busy" in told(bucket, protocol.hold, Unfinished(4, "busy"))
+    assert "not in sync: busy" in report_of(bucket, protocol.hold, Unfinished(4, "busy"))
 
 
 def test_a_blocked_path_is_named_with_its_remedy_beside_the_result(bucket):
@@ -60,17 +60,17 @@ def test_a_blocked_path_is_named_with_its_remedy_beside_the_result(bucket):
         (Put("base/a", None), Blocked("base/b", "a \033link: move it away"), Override("example/c")),
     )
 
-    text = told(bucket, protocol.hold, tree)
+    text = report_of(bucket, protocol.hold, tree)
 
     assert "not in sync: base/b is blocked: a \\x1blink: move it away" in text
     assert "override, not changed: example/c" in text
-    assert "base/b is blocked, and 1 more: x" in told(
+    assert "base/b is blocked, and 1 more: x" in report_of(
         bucket, protocol.hold, Synced(4, (Blocked("base/b", "x"), Blocked("base/c", "y")))
     )
 
 
 def test_a_dry_run_prints_would_and_omits_the_live_tree(bucket):
-    text = told(bucket, operator_commands.quarantine("state-2"), None, dry_run=True)
+    text = report_of(bucket, operator_commands.quarantine("state-2"), None, dry_run=True)
 
     assert "would be sequence 3 → 4" in text
     assert "quarantined compositions  0 → 1" in text

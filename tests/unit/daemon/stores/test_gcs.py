@@ -71,7 +71,7 @@ READS = (gets, scans, folders)
 CHANGES = (replaces, deletes)
 
 
-def tells(**document: Any) -> Answer:
+def replies(**document: Any) -> Answer:
     return says(200, json.dumps(document).encode(), content_type="application/json")
 
 
@@ -86,14 +86,14 @@ def refuses(status: int, message: str = "why so") -> Answer:
 
 NO_OBJECT = refuses(404, f"No such object: {BUCKET}/key")
 NO_BUCKET = refuses(404, "The specified bucket does not exist.")
-STORED = tells(name="key", generation=VERSION)
+STORED = replies(name="key", generation=VERSION)
 
 
 def holds(body: bytes, generation: str, described: str | None = None, **headers: str) -> Answer:
     """An object: its body and its metadata are two responses."""
     media = says(200, body, X_Goog_Generation=generation, **headers)
     metadata = {"mtime": "1", "rebundle-name": "a%20%C3%BC"}
-    about = tells(name="key", generation=described or generation, metadata=metadata)
+    about = replies(name="key", generation=described or generation, metadata=metadata)
     return lambda handler: (media if "alt=media" in handler.path else about)(handler)
 
 
@@ -216,7 +216,8 @@ def test_a_transient_error_that_lasts_is_unavailable(
     "passing", [refuses(429), refuses(408), refuses(500), refuses(503), resets]
 )
 @pytest.mark.parametrize(
-    ("call", "answer"), [(scans, tells(items=[])), (folders, tells(items=[])), (creates, STORED)]
+    ("call", "answer"),
+    [(scans, replies(items=[])), (folders, replies(items=[])), (creates, STORED)],
 )
 def test_a_transient_error_is_tried_again(call: Call, answer: Answer, passing: Answer) -> None:
     with server(in_turn(passing, passing, answer)) as (address, seen):
@@ -312,8 +313,8 @@ def test_a_body_with_a_wrong_checksum_is_requested_again_and_refused() -> None:
         (folders, says(200, b"<html>a login page</html>"), StoreRefused),
         (creates, says(200, b"<html>a login page</html>"), OutcomeUnknown),
         (replaces, says(200, b"<html>a login page</html>"), OutcomeUnknown),
-        (creates, tells(name="key"), OutcomeUnknown),
-        (replaces, tells(name="key"), OutcomeUnknown),
+        (creates, replies(name="key"), OutcomeUnknown),
+        (replaces, replies(name="key"), OutcomeUnknown),
     ],
 )
 def test_an_answer_that_cloud_storage_never_gives(
@@ -479,7 +480,7 @@ def test_metadata_of_other_tools_is_not_a_tag() -> None:
 def test_a_listing_continues_to_the_last_page() -> None:
     def page(*names: str, **following: str) -> Answer:
         about = {"generation": VERSION, "size": "4", "timeCreated": "2026-11-23T05:00:00.000Z"}
-        return tells(items=[{"name": name} | about for name in names], **following)
+        return replies(items=[{"name": name} | about for name in names], **following)
 
     answers = in_turn(
         page("team/a", "team/b", nextPageToken="to+ken"), page("team/team/c", "team/folder/")
@@ -513,7 +514,7 @@ def gets_little(store: GcsStore) -> Awaitable[Any]:
 
 
 def media_is(answer: Answer) -> Answer:
-    about = tells(name="key", generation=VERSION)
+    about = replies(name="key", generation=VERSION)
     return lambda handler: (answer if "alt=media" in handler.path else about)(handler)
 
 

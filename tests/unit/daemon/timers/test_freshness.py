@@ -75,11 +75,11 @@ def test_a_daemon_signs_freshness_only_if_its_own_policy_accepts_it() -> None:
     )
 
     async def scenario(store: MemoryStore) -> None:
-        ours = Daemon(store, trust=POLICY)
-        await ours.bucket.publish(make_state(1))
-        assert await ours.timer.renew(SCOPE)
+        this_daemon = Daemon(store, trust=POLICY)
+        await this_daemon.bucket.publish(make_state(1))
+        assert await this_daemon.timer.renew(SCOPE)
         before = (await store.get(layout.freshness(SCOPE))).body
-        await ours.bucket.publish(make_state(2))
+        await this_daemon.bucket.publish(make_state(2))
         assert not await Daemon(store, "two", trust=TrustPolicy(keys=(elsewhere,))).timer.renew(
             SCOPE
         )
@@ -164,13 +164,13 @@ def test_a_new_daemon_signs_no_pointer_older_than_the_existing_freshness() -> No
 
 def test_with_a_policy_a_freshness_that_readers_refuse_is_written_again() -> None:
     async def scenario(store: MemoryStore) -> None:
-        ours = Daemon(store, trust=POLICY)
-        await ours.bucket.publish(make_state(1))
+        this_daemon = Daemon(store, trust=POLICY)
+        await this_daemon.bucket.publish(make_state(1))
         assert await Daemon(store, signer=STRANGER).timer.renew(SCOPE)
         assert not await Daemon(store).timer.renew(SCOPE), "without a policy it is accepted"
-        assert await ours.timer.renew(SCOPE)
+        assert await this_daemon.timer.renew(SCOPE)
         POLICY.check_freshness((await store.get(layout.freshness(SCOPE))).body, SCOPE)
-        assert not await ours.timer.renew(SCOPE)
+        assert not await this_daemon.timer.renew(SCOPE)
 
     run(scenario)
 

@@ -251,8 +251,8 @@ def test_a_journal_of_schema_1_continues_with_its_records(bench, play, scope):
             async with bench.journal(run=False):
                 pass
         async with bench.journal() as journal:
-            told = await journal.recorded(scope, [waiting.position, done.position])
-            assert told == {
+            reported = await journal.recorded(scope, [waiting.position, done.position])
+            assert reported == {
                 waiting.position: (Recorded(GOOD, ""),),
                 done.position: (Recorded(GOOD, None),),
             }

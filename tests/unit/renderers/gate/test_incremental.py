@@ -95,7 +95,7 @@ def test_a_line_is_counted_from_the_start_of_the_text():
 
 def test_the_size_grows_with_text_and_models():
     models = tuple(_MODELS.values())
-    judged = PassedBundle(models, {"x": Cutting(b"x" * 1000, range(9))}, (), (), frozenset())
+    passed = PassedBundle(models, {"x": Cutting(b"x" * 1000, range(9))}, (), (), frozenset())
 
-    assert judged.size > 1000
+    assert passed.size > 1000
     assert NOTHING.size == 0

@@ -37,11 +37,11 @@ def test_the_configured_bucket_is_probed_and_left_as_it_was(bucket, rebundle):
 
 
 def test_the_table_shows_every_step_and_the_clock(bucket, rebundle):
-    told = rebundle("doctor", bucket).out
+    output = rebundle("doctor", bucket).out
 
-    assert "equal to this machine's" in told
-    assert "replace stale" in told
-    assert "bundles can be published here" in told
+    assert "equal to this machine's" in output
+    assert "replace stale" in output
+    assert "bundles can be published here" in output
 
 
 def test_the_bucket_is_named_once(bucket, rebundle):
@@ -53,15 +53,15 @@ def test_the_bucket_is_named_once(bucket, rebundle):
 def test_a_server_that_ignores_conditions_is_refused(bucket, rebundle):
     with odd_s3(Oddity.IGNORES_CONDITIONS) as server:
         result = rebundle("doctor", server.url("p"), "-o", "json")
-        told = rebundle("doctor", server.url("p")).out
+        output = rebundle("doctor", server.url("p")).out
 
     assert (result.code, result.json["usable"], verdicts(result)["create once"]) == (
         6,
         False,
         "refused",
     )
-    assert "published states could be overwritten" in told
-    assert "do not publish here" in told
+    assert "published states could be overwritten" in output
+    assert "do not publish here" in output
     assert server.objects == {}
 
 

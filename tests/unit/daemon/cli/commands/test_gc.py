@@ -29,15 +29,15 @@ def states(bucket):
 def test_gc_releases_and_deletes_and_reports_what_and_why(aged, rebundle):
     result = rebundle("gc", SCOPE, "--by", "cron", "--reason", "room", "-o", "json")
 
-    [told] = result.json["scopes"]
+    [report] = result.json["scopes"]
     assert (result.code, result.json["dry_run"], result.json["errors"]) == (0, False, [])
-    assert [deletable["state"] for deletable in told["deleted"]] == ["state-1", "state-2"]
-    assert told["bytes"] == sum(deletable["bytes"] for deletable in told["deleted"]) > 0
-    assert "superseded 0 days ago" in told["deleted"][0]["why"]
-    assert [(kept["state"], kept["why"]) for kept in told["kept"]] == [("state-3", "live")]
+    assert [deletable["state"] for deletable in report["deleted"]] == ["state-1", "state-2"]
+    assert report["bytes"] == sum(deletable["bytes"] for deletable in report["deleted"]) > 0
+    assert "superseded 0 days ago" in report["deleted"][0]["why"]
+    assert [(kept["state"], kept["why"]) for kept in report["kept"]] == [("state-3", "live")]
     assert states(aged) == ["state-3"]
     entry = pointer(aged).history[-1]
-    assert (entry.kind, entry.by, entry.reason, told["sequence"]) == (
+    assert (entry.kind, entry.by, entry.reason, report["sequence"]) == (
         "gc",
         "cron",
         "room",
@@ -80,8 +80,8 @@ def test_a_dry_run_reports_where_the_daemon_would_only_release(
 ):
     monkeypatch.setenv("REBUNDLE_RETENTION__DELETE", str(daemon_deletes).lower())
 
-    told = [rebundle("gc", SCOPE, "--dry-run", *only).err for only in ((), ("--only", "release"))]
-    assert ["the daemon only releases" in item for item in told] == [
+    report = [rebundle("gc", SCOPE, "--dry-run", *only).err for only in ((), ("--only", "release"))]
+    assert ["the daemon only releases" in item for item in report] == [
         not daemon_deletes,
         False,
     ]
@@ -110,9 +110,9 @@ def test_old_copies_of_replaced_files_are_deleted_and_counted(bucket, rebundle, 
     assert len(list(copy.parent.iterdir())) == 2
     result = rebundle("gc", SCOPE, "-o", "json")
 
-    [told] = result.json["scopes"]
+    [report] = result.json["scopes"]
     key = layout.replaced(SCOPE, "base/bundle/docker-compose.yaml", "1" * 64)
-    assert (result.code, told["copies"], told["bytes"]) == (0, [{"key": key, "bytes": 64}], 64)
+    assert (result.code, report["copies"], report["bytes"]) == (0, [{"key": key, "bytes": 64}], 64)
     assert [path.name for path in copy.parent.iterdir()] == ["2" * 64]
 
 

@@ -38,8 +38,8 @@ def test_history_shows_pins_and_quarantines_and_their_ends(bucket, rebundle):
         assert rebundle(*command).code == 0, command
     table = rebundle("history", SCOPE).out
 
-    for told in ("pin state-1", "unpin state-1", "quarantine ", "lift quarantine "):
-        assert told in table
+    for expected in ("pin state-1", "unpin state-1", "quarantine ", "lift quarantine "):
+        assert expected in table
 
 
 def test_a_limit_below_one_is_a_usage_error(bucket, rebundle):

@@ -39,23 +39,23 @@ def test_a_dry_run_shows_what_would_differ_and_writes_nothing(bucket, rebundle, 
     sequence = pointer(bucket).sequence
 
     result = rebundle("republish", SCOPE, "--dry-run")
-    told = rebundle("republish", SCOPE, "--dry-run", "-o", "json").json
+    preview = rebundle("republish", SCOPE, "--dry-run", "-o", "json").json
 
     assert (result.code, contents(bucket)) == (0, before)
     assert result.err.startswith("1 file differs; example/creds/ is not compared\n")
     assert "restart it" in result.err
     assert f"republish (would be sequence {sequence} → {sequence + 1})" in result.out
     assert "+    image: docker.io/library/nginx:9.9" in result.out.splitlines()
-    assert (told["verb"], told["scope"], told["changed"], told["dry_run"]) == (
+    assert (preview["verb"], preview["scope"], preview["changed"], preview["dry_run"]) == (
         "republish",
         str(SCOPE),
         True,
         True,
     )
-    assert (told["before"]["sequence"], told["after"]["sequence"]) == (sequence, sequence + 1)
-    assert told["after"]["live"]["state"] == "state-3"
-    assert told["after"]["live"]["attempt"] == ""
-    (changed,) = told["files"]
+    assert (preview["before"]["sequence"], preview["after"]["sequence"]) == (sequence, sequence + 1)
+    assert preview["after"]["live"]["state"] == "state-3"
+    assert preview["after"]["live"]["attempt"] == ""
+    (changed,) = preview["files"]
     assert (changed["path"], changed["status"]) == ("base/bundle/docker-compose.yaml", "modified")
     assert "+    image: docker.io/library/nginx:9.9\n" in changed["diff"]
 

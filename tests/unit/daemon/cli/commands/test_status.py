@@ -382,9 +382,9 @@ def test_a_bucket_that_the_journal_did_not_publish_to_needs_attention(journal, r
         "is its volume not mounted"
         in rebundle("status", "-o", "json").json["journal"]["wrong_bucket"]
     )
-    told = rebundle("status").out
-    assert "bucket: this bucket has no .rebundle/bucket.json" in told
-    assert "rebundle run --new-bucket" in told
+    output = rebundle("status").out
+    assert "bucket: this bucket has no .rebundle/bucket.json" in output
+    assert "rebundle run --new-bucket" in output
 
 
 def test_an_event_is_reported_for_each_scope(journal, rebundle):

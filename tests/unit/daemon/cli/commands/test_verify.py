@@ -253,7 +253,7 @@ def test_a_marker_ahead_of_its_pointer_is_found_by_verify_and_status(bucket, reb
 
     assert verified.code == 5
     assert [what for what, ok in checks(verified).items() if not ok] == ["live tree"]
-    assert all("5000" in told and "recover" in told for told in (verified.out, why))
+    assert all("5000" in text and "recover" in text for text in (verified.out, why))
 
 
 def test_verifying_an_empty_bucket_is_not_a_success(rebundle, tmp_path):

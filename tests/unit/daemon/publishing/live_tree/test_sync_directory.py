@@ -111,19 +111,19 @@ def test_an_obstacle_at_a_path_blocks_only_that_file(
         await scene.begin()
         obstacle(scene.at(path))
         result = await scene.passed()
-        told = {blocked.path: blocked.reason for blocked in result.blocked}
+        reasons = {blocked.path: blocked.reason for blocked in result.blocked}
         # A store that lists links shows the folder as unreadable: an override in example/.
-        assert set(told) == {path} or (path == NEW_EXAMPLE and path in result.overrides)
+        assert set(reasons) == {path} or (path == NEW_EXAMPLE and path in result.overrides)
         assert all(
             any(word in item for word in ("move", "replace", "plain file"))
-            for item in told.values()
-        ), told
+            for item in reasons.values()
+        ), reasons
         assert result.follows == (path == NEW_EXAMPLE)
         assert (scene.tree / COMPOSE).read_text() == "services 2\n"
         assert (scene.tree / SCRIPT).read_text() == "exit # 2\n"
         other = NEW_EXAMPLE if path == NEW_BASE else NEW_BASE
         assert (scene.tree / other).read_text().startswith("new ")
-        assert scene.marker() == ("blocked" if told else "synced", sorted(told))
+        assert scene.marker() == ("blocked" if reasons else "synced", sorted(reasons))
 
     asyncio.run(play())
 

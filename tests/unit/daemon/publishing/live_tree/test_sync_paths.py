@@ -773,8 +773,10 @@ def check_nothing_lost(
 ) -> None:
     for path, body in edited.items():
         untouched = body == files_of(2).get(path)
-        ours = untouched or (path.startswith(("base/", "README")) and body == files_of(1).get(path))
-        assert ours or after.get(path) == body or (path, body) in copies, path
+        replaceable = untouched or (
+            path.startswith(("base/", "README")) and body == files_of(1).get(path)
+        )
+        assert replaceable or after.get(path) == body or (path, body) in copies, path
 
 
 def check_others_follow(
@@ -787,8 +789,8 @@ def check_others_follow(
         elif there is None:
             assert path not in after, path
         else:
-            ours = there in {files_of(1).get(path), files_of(2).get(path)}
-            assert after[path] == (live if ours else there), path
+            replaceable = there in {files_of(1).get(path), files_of(2).get(path)}
+            assert after[path] == (live if replaceable else there), path
 
 
 def check_marker(marker: Marker, after: dict[str, bytes], then: Marker, result: Synced) -> None:

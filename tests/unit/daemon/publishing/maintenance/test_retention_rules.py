@@ -53,7 +53,7 @@ def decisions(pointer: Pointer, policy: Policy = TWO_NEWEST) -> dict[str, str]:
 
 def test_the_newest_by_commit_order_and_the_recently_superseded_stay() -> None:
     why = decisions(published_daily(33))
-    assert [state for state, told in why.items() if told.startswith("goes")] == [
+    assert [state for state, as_of_time in why.items() if as_of_time.startswith("goes")] == [
         "state-1",
         "state-2",
     ]
@@ -223,16 +223,18 @@ def test_a_malformed_change_retains_nothing() -> None:
 
 
 def test_the_newest_collection_with_a_time_of_the_stores_clock_is_found() -> None:
-    told = days_ago(7)
+    as_of_time = days_ago(7)
     pointer = protocol.collect(published_daily(2), write(3, 0), (), as_of=days_ago(9))
-    pointer = protocol.collect(protocol.hold(pointer, write(4, 0)), write(5, 0), (), as_of=told)
+    pointer = protocol.collect(
+        protocol.hold(pointer, write(4, 0)), write(5, 0), (), as_of=as_of_time
+    )
     pointer = protocol.hold(pointer, write(6, 0))
-    assert retention_rules.last_collection(pointer.history) == datetime.fromisoformat(told)
-    for silent in (None, "yesterday", told.partition("+")[0]):
-        entry = protocol.collect(pointer, write(7, 0), (), as_of=told).history[-1]
+    assert retention_rules.last_collection(pointer.history) == datetime.fromisoformat(as_of_time)
+    for silent in (None, "yesterday", as_of_time.partition("+")[0]):
+        entry = protocol.collect(pointer, write(7, 0), (), as_of=as_of_time).history[-1]
         found = entry.model_copy(update={"change": entry.change | {"as_of": silent}})
         assert retention_rules.last_collection((*pointer.history, found)) == datetime.fromisoformat(
-            told
+            as_of_time
         )
     assert retention_rules.last_collection(published_daily(2).history) is None
 
