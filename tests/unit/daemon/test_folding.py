@@ -535,7 +535,7 @@ def test_revisions_never_decrease(changes: list[Foldable]) -> None:
     desired_states = accumulate(
         changes, lambda desired, change: folded(change, start=desired), initial=DesiredState(None)
     )
-    numbers = [(folded.highest_producer, folded.derived) for folded in desired_states]
+    numbers = [(desired.highest_producer, desired.derived) for desired in desired_states]
     assert numbers == sorted(numbers)
 
 
