@@ -1,4 +1,7 @@
-"""Builds compositions for tests: the golden one, and mixed ones of any size. `tests.strategies` makes random ones."""
+"""Builds compositions for tests: the golden one, and mixed ones of any size.
+
+`tests.strategies` makes random ones.
+"""
 
 import json
 from pathlib import Path
@@ -29,7 +32,10 @@ def golden_composition() -> Composition:
 def model_document(
     model_id: str = "101", *, version: str = "1", platform: str = "tensorflow", **fields: Any
 ) -> dict[str, Any]:
-    """A model as in an event. `fields` are those of the model; `serving` is merged into the default one."""
+    """A model as in an event.
+
+    `fields` are those of the model; `serving` is merged into the default one.
+    """
     scheme = "s3" if platform == "triton" else "gs"
     image = "tritonserver:25.08-py3" if platform == "triton" else "tensorflow-serving:2.19.1"
     serving = {"platform": platform, "image": f"{_REGISTRY}/{image}"} | fields.pop("serving", {})

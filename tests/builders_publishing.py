@@ -36,7 +36,10 @@ def make_publication(
     composition: str = "",
     pinned: bool = False,
 ) -> Publication:
-    """A publication as in a pointer. Unless given, its composition is derived from the name of its state."""
+    """A publication as in a pointer.
+
+    Unless given, its composition is derived from the name of its state.
+    """
     return Publication(
         state=state,
         revision=Revision(producer=revision, derived=derived),

@@ -71,7 +71,9 @@ class ThreadRuntime:
 
 
 class InlineRuntime:
-    """Implements daemon.runtime.Runtime without threads, time and randomness: work runs at once, sleep moves the clock."""
+    """Implements daemon.runtime.Runtime without threads, time and randomness: work runs at once,
+    sleep moves the clock.
+    """
 
     def __init__(self, name: str = "") -> None:
         self._name = name

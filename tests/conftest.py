@@ -1,4 +1,7 @@
-"""Hypothesis profiles. No example has a time limit: machines are noisy, and timing says nothing about the code."""
+"""Hypothesis profiles.
+
+No example has a time limit: machines are noisy, and timing says nothing about the code.
+"""
 
 from hypothesis import HealthCheck, Phase, settings
 

@@ -1,6 +1,8 @@
-"""A bundle on a target host: `base/` as rendered, and a deployment directory copied from `example/`.
+"""A bundle on a target host: `base/` as rendered, and a deployment directory copied from
+`example/`.
 
-`replace_base` acts like an update: it replaces the generated part and keeps the deployment directory.
+`replace_base` acts like an update: it replaces the generated part and keeps the deployment
+directory.
 """
 
 import shutil

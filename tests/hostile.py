@@ -1,7 +1,9 @@
-"""Hostile texts, each special to a tool or a reader of a bundle, and the places where such text comes in.
+"""Hostile texts, each special to a tool or a reader of a bundle, and the places where such text
+comes in.
 
-A payload is a fragment, alone and inside other text: a text that is refused alone may be accepted inside another one.
-At each place, a payload gives a composition and render defaults, or the errors that an operator would see.
+A payload is a fragment, alone and inside other text: a text that is refused alone may be accepted
+inside another one. At each place, a payload gives a composition and render defaults, or the errors
+that an operator would see.
 """
 
 from collections.abc import Callable, Mapping

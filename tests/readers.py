@@ -1,4 +1,7 @@
-"""Reads a bundle with independent parsers: PyYAML, python-dotenv, and lines split like nginx and `read` do."""
+"""Reads a bundle with independent parsers:
+
+PyYAML, python-dotenv, and lines split like nginx and `read` do.
+"""
 
 import re
 from io import StringIO

@@ -1,7 +1,8 @@
 """A reference implementation of the compose file: the whole document through ruamel.yaml, once.
 
-A fresh YAML() loads the template document, inserts every service from its own freshly loaded template and dumps the
-result. It is slow, without shortcuts, caches or inserted digests. The renderer must produce the same bytes.
+A fresh YAML() loads the template document, inserts every service from its own freshly loaded
+template and dumps the result. It is slow, without shortcuts, caches or inserted digests. The
+renderer must produce the same bytes.
 """
 
 from typing import Any

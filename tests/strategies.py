@@ -1,4 +1,6 @@
-"""Random compositions for hypothesis: every platform, gpu and batching, and texts that are special in YAML, nginx or sh."""
+"""Random compositions for hypothesis: every platform, gpu and batching, and texts that are special
+in YAML, nginx or sh.
+"""
 
 from typing import Any
 

@@ -1,18 +1,20 @@
-"""Daemons that are killed at a chosen moment: the entry point of the crash tests. The product has no switch for it.
+"""Daemons that are killed at a chosen moment: the entry point of the crash tests. The product has
+no switch for it.
 
-`python -m tests.acceptance.entry kills FOLDER STORY` runs a scenario (`tests.support.crashes`) in forked children, one
-per boundary: before every change of the bucket's disk, and before and after every write of the journal. While a child
-lives, its parent reads pointer, manifests and archives as an independent reader. After each killed child, another one
-runs to the end, and its `account` must equal that of a run without a crash. One line of JSON reports the result.
+`python -m tests.acceptance.entry kills FOLDER STORY` runs a scenario (`tests.support.crashes`) in
+forked children, one per boundary: before every change of the bucket's disk, and before and after
+every write of the journal. While a child lives, its parent reads pointer, manifests and archives as
+an independent reader. After each killed child, another one runs to the end, and its `account` must
+equal that of a run without a crash. One line of JSON reports the result.
 
-Children instead of new processes, because a fork of this warm process starts in milliseconds and the command in
-seconds. The parent has no thread, as a fork requires.
+Children instead of new processes, because a fork of this warm process starts in milliseconds and
+the command in seconds. The parent has no thread, as a fork requires.
 
-`python -m tests.acceptance.entry kills-on FOLDER STORY URL QUERY` does the same on a bucket of a server, with kills
-before and after every write to the server and of the journal.
+`python -m tests.acceptance.entry kills-on FOLDER STORY URL QUERY` does the same on a bucket of a
+server, with kills before and after every write to the server and of the journal.
 
-`python -m tests.acceptance.entry daemon BUCKET JOURNAL BOUNDARY` is the whole daemon with HTTP, killed at one boundary
-of the bucket's disk.
+`python -m tests.acceptance.entry daemon BUCKET JOURNAL BOUNDARY` is the whole daemon with HTTP,
+killed at one boundary of the bucket's disk.
 """
 
 import asyncio
@@ -69,8 +71,10 @@ class Executioner:
 
 
 class DeadlyFileSystem(PassingFileSystem):
-    """A boundary before every call that changes something, except syncs: a kill before a sync leaves the same disk as
-    a kill before the next change. The power-cut tests show what syncs are for."""
+    """A boundary before every call that changes something, except syncs: a kill before a sync
+    leaves the same disk as a kill before the next change. The power-cut tests show what syncs are
+    for.
+    """
 
     def __init__(self, inner: FileSystem, executioner: Executioner) -> None:
         super().__init__(inner)
@@ -208,7 +212,10 @@ class Kills:
         self.wrong: list[dict[str, Any]] = []
 
     def cut(self, site: Worksite, watch: Watch) -> bool:
-        """Kill at the next boundary, then let another child finish. Returns whether there was a boundary left."""
+        """Kill at the next boundary, then let another child finish.
+
+        Returns whether there was a boundary left.
+        """
         self._accepted.unlink(missing_ok=True)
         self.end = watch.until_the_end_of(
             in_child(lambda: play(site, self._story, self.killed + 1, self._accepted))

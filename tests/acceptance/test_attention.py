@@ -30,7 +30,8 @@ Journal.prune, GarbageCollector.collect = failing(Journal.prune), failing(Garbag
 pruning._RETRY_SECONDS = 0.1
 main()
 """
-"""`rebundle`, with pruning and collections that fail while the file of the first argument exists."""
+"""`rebundle`, with pruning and collections that fail while the file of the first argument exists.
+"""
 
 
 def degraded(port: int) -> dict[str, str]:

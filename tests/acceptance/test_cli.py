@@ -1,4 +1,6 @@
-"""The command line as processes: a real daemon with its journal and a directory bucket, and commands beside it."""
+"""The command line as processes: a real daemon with its journal and a directory bucket, and
+commands beside it.
+"""
 
 import json
 import os
@@ -60,7 +62,10 @@ def rebundle(tmp_path: Path) -> Command:
 
 @pytest.fixture
 def daemon(tmp_path: Path) -> Iterator[str]:
-    """The address of `rebundle run` with only a free port configured. It is stopped by SIGTERM and must exit with 0."""
+    """The address of `rebundle run` with only a free port configured.
+
+    It is stopped by SIGTERM and must exit with 0.
+    """
     process = subprocess.Popen(
         [sys.executable, "-m", "daemon", "run", "--listen", "127.0.0.1:0"],
         cwd=tmp_path,

@@ -1,5 +1,6 @@
-"""Templates and defaults of one scope in a daemon: used for that scope only, read at the start, and published only by
-an event or `republish`."""
+"""Templates and defaults of one scope in a daemon: used for that scope only, read at the start, and
+published only by an event or `republish`.
+"""
 
 import json
 import os
@@ -59,7 +60,9 @@ class Site:
         until_settled(daemon, self.journal)
 
     def live(self, scope: Scope) -> tuple[str, str, str, str]:
-        """State, first line of the compose file, the router's restart policy, digest of the templates."""
+        """State, first line of the compose file, the router's restart policy, digest of the
+        templates.
+        """
         home = self.bucket / str(scope)
         live = json.loads((home / "pointer.json").read_bytes())["signed"]["live"]
         publication = home / f"states/{live['state']}/{live['attempt']}"

@@ -1,4 +1,7 @@
-"""A flood from one address does not lock out other clients. `make flood` measures how long they wait."""
+"""A flood from one address does not lock out other clients.
+
+`make flood` measures how long they wait.
+"""
 
 from pathlib import Path
 

@@ -1,7 +1,8 @@
 """Ten thousand malformed requests of every kind against the real application on a real socket.
 
-No request may be answered with 5xx, leave a traceback in the log or grow the process, and the next valid event must be
-accepted as usual. All requests come from one seed, so a failure can be reproduced.
+No request may be answered with 5xx, leave a traceback in the log or grow the process, and the next
+valid event must be accepted as usual. All requests come from one seed, so a failure can be
+reproduced.
 """
 
 import asyncio

@@ -1,7 +1,9 @@
-"""SIGKILL at every write boundary of a publication on the directory store: nothing is lost or torn, and the result is the same.
+"""SIGKILL at every write boundary of a publication on the directory store: nothing is lost or torn,
+and the result is the same.
 
-Boundaries are writes to the bucket's disk and to the journal. `entry` and `tests.support.crashes` explain how they are
-reached and what is compared. A file system in memory makes it fast, and makes no difference for kills.
+Boundaries are writes to the bucket's disk and to the journal. `entry` and `tests.support.crashes`
+explain how they are reached and what is compared. A file system in memory makes it fast, and makes
+no difference for kills.
 """
 
 import asyncio
@@ -60,7 +62,8 @@ def test_a_kill_at_any_write_loses_nothing_tears_nothing_and_ends_the_same(
 
     assert found["end"] == 0, "the last child was not killed, and succeeded"
     assert found["kills"] > 20
-    # Before the append nothing was promised. After it, the event is accepted, though its answer may be lost.
+    # Before the append nothing was promised. After it, the event is accepted, though its answer may
+    # be lost.
     assert found["unaccepted"] == 2
     assert found["reads"] > found["kills"]
     assert found["torn"] == []

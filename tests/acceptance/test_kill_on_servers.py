@@ -1,6 +1,8 @@
-"""SIGKILL before and after every write to a real S3 or GCS server and to the journal: nothing is lost or torn.
+"""SIGKILL before and after every write to a real S3 or GCS server and to the journal: nothing is
+lost or torn.
 
-`entry` and `tests.support.crashes` explain how it is done and what is compared. A disk has a separate test.
+`entry` and `tests.support.crashes` explain how it is done and what is compared. A disk has a
+separate test.
 """
 
 import json

@@ -1,8 +1,10 @@
-"""A power cut at any point of a publication and its pass: the pointer is whole and references only whole objects.
+"""A power cut at any point of a publication and its pass: the pointer is whole and references only
+whole objects.
 
-The real pipeline works on a recorded disk in memory (`tests.support.powercut`). Every disk that a cut may leave is opened
-by a reader, and by a daemon that gets the unsettled events again and must reach the same result. Writes of the journal
-are durable when they return, as with SQLite; nothing else is. As a check of the test, syncs are left out; it must fail.
+The real pipeline works on a recorded disk in memory (`tests.support.powercut`). Every disk that a
+cut may leave is opened by a reader, and by a daemon that gets the unsettled events again and must
+reach the same result. Writes of the journal are durable when they return, as with SQLite; nothing
+else is. As a check of the test, syncs are left out; it must fail.
 """
 
 import asyncio
@@ -50,7 +52,10 @@ Log = list[Operation | Mark]
 
 
 class DurableSource:
-    """The journal's records of a scope: outcomes, recorded and settled. Each is durable when the call returns."""
+    """The journal's records of a scope: outcomes, recorded and settled.
+
+    Each is durable when the call returns.
+    """
 
     instance = "journal:1"
     owns_instance = False
@@ -313,8 +318,9 @@ def test_leaving_out_a_kind_of_sync_is_detected(
     ],
 )
 def test_leaving_out_the_sync_of_one_file_is_detected(story: str, file: str) -> None:
-    """Syncs of single names and tags are redundant here: the next write syncs the folder again, or the next pass
-    repairs the file. The test of the store detects each of them."""
+    """Syncs of single names and tags are redundant here: the next write syncs the folder again, or
+    the next pass repairs the file. The test of the store detects each of them.
+    """
     made = recorded(named(story))
     placed = {
         step.source

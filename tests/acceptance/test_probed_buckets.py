@@ -1,4 +1,6 @@
-"""The daemon with a bucket that ignores conditions, is unreachable at the start, or compares ETags without quotes."""
+"""The daemon with a bucket that ignores conditions, is unreachable at the start, or compares ETags
+without quotes.
+"""
 
 import http.client
 import json
@@ -48,7 +50,9 @@ def test_a_bucket_that_ignores_conditions_stops_the_daemon_with_a_message_and_no
 def test_events_are_accepted_while_the_bucket_is_unreachable_and_published_once_it_is_probed(
     tmp_path: Path,
 ) -> None:
-    """The returning server compares ETags without quotes, so every swap of the pointer depends on that, too."""
+    """The returning server compares ETags without quotes, so every swap of the pointer depends on
+    that, too.
+    """
     port, journal = free_port(), tmp_path / "journal.db"
     url = f"s3://{BUCKET}/p?endpoint=http://127.0.0.1:{port}&region=us-east-1"
     with DaemonProcess(url, journal, tmp_path / "log") as daemon:

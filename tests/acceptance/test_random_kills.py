@@ -1,8 +1,10 @@
-"""Random SIGKILLs of the daemon under load: nothing accepted is lost or counted twice, and no reader sees a torn state.
+"""Random SIGKILLs of the daemon under load: nothing accepted is lost or counted twice, and no
+reader sees a torn state.
 
-Three senders, one for each scope, send event after event and repeat each until it is accepted. A reader reads what is
-published in a loop. The daemon is killed and restarted. The default takes about half a minute; `make crash-long MINUTES=5`
-(or REBUNDLE_CRASH_MINUTES) runs longer. Both print the figures.
+Three senders, one for each scope, send event after event and repeat each until it is accepted. A
+reader reads what is published in a loop. The daemon is killed and restarted. The default takes
+about half a minute; `make crash-long MINUTES=5` (or REBUNDLE_CRASH_MINUTES) runs longer. Both print
+the figures.
 """
 
 import asyncio
@@ -181,7 +183,10 @@ def test_random_kills_under_load_lose_nothing(tmp_path: Path) -> None:
 
 
 def is_done(outcome: Outcome | None) -> bool:
-    """Published, or replaced by a newer state of the same batch. No event may be ignored otherwise."""
+    """Published, or replaced by a newer state of the same batch.
+
+    No event may be ignored otherwise.
+    """
     if outcome is None:
         return False
     if outcome.kind is OutcomeKind.SUPERSEDED:

@@ -1,4 +1,6 @@
-"""Two daemons, each with its own journal, that publish the same scopes of one directory bucket at once."""
+"""Two daemons, each with its own journal, that publish the same scopes of one directory bucket at
+once.
+"""
 
 import asyncio
 import itertools
@@ -67,7 +69,8 @@ def test_two_daemons_on_one_bucket_leave_one_history_without_gaps_and_settle_eve
         first = [explicit(scope, 1) for scope in SCOPES]
 
         def publish(at: int) -> None:
-            # A few at a time, each settled before the next: many commits instead of a few large ones.
+            # A few at a time, each settled before the next: many commits instead of a few large
+            # ones.
             for events in (first, *batched(sent[at], len(SCOPES))):
                 send(ports[at], events)
                 until_settled(daemons[at], journals[at])

@@ -1,7 +1,8 @@
 """The measured jobs and their inputs: the same change of the same bundle for every participant.
 
-Rebundle is measured on the mixed bundle of the tests (both platforms, gpus, batching). Tools that fill a template get a
-uniform bundle with one TensorFlow Serving service per model, because their template must produce every byte of it.
+Rebundle is measured on the mixed bundle of the tests (both platforms, gpus, batching). Tools that
+fill a template get a uniform bundle with one TensorFlow Serving service per model, because their
+template must produce every byte of it.
 """
 
 import hashlib
@@ -84,7 +85,9 @@ class Daemon:
         return self.renderer.render(composition, GOLDEN_DEFAULTS, STAMP)
 
     def archive(self, composition: Composition) -> tuple[Archive, bytes]:
-        """Rendered, checked, packed and described: everything before the first byte goes to the bucket."""
+        """Rendered, checked, packed and described: everything before the first byte goes to the
+        bucket.
+        """
         rendered = self.render(composition)
         gate.check(composition, GOLDEN_DEFAULTS, rendered)
         state = RenderedState(

@@ -1,7 +1,7 @@
 """Measures times fairly on a shared machine.
 
-The participants take turns within each round, so that a slow moment affects all of them. A warm-up round is discarded.
-Figures are medians, and a ratio is the median of the ratios of the rounds.
+The participants take turns within each round, so that a slow moment affects all of them. A warm-up
+round is discarded. Figures are medians, and a ratio is the median of the ratios of the rounds.
 """
 
 import gc
@@ -55,7 +55,10 @@ Work = Callable[[int], object]
 
 
 def in_turn(participants: Mapping[str, Work], rounds: int, *, repeat: int = 1) -> dict[str, Series]:
-    """Times of every participant. `repeat` calls in a row count as one, for jobs too short for the clock."""
+    """Times of every participant.
+
+    `repeat` calls in a row count as one, for jobs too short for the clock.
+    """
     taken: dict[str, list[Timing]] = {name: [] for name in participants}
     for number in range(rounds + 1):
         for name, work in participants.items():

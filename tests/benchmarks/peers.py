@@ -1,8 +1,8 @@
-"""Other tools for the same job. Each must produce the same bytes, or its rounds do not count; yq the same document,
-because it drops blank lines.
+"""Other tools for the same job. Each must produce the same bytes, or its rounds do not count; yq
+the same document, because it drops blank lines.
 
-Each is the tool itself: a Go program from its module at the pinned version, or a wheel in a separate environment.
-Raises Unavailable with the reason if a tool cannot be installed.
+Each is the tool itself: a Go program from its module at the pinned version, or a wheel in a
+separate environment. Raises Unavailable with the reason if a tool cannot be installed.
 """
 
 import json

@@ -1,9 +1,11 @@
-"""`make bench-stores`: what a publication costs on real S3 and GCS servers, against the bare SDK in the same run.
+"""`make bench-stores`: what a publication costs on real S3 and GCS servers, against the bare SDK in
+the same run.
 
     python -m tests.benchmarks.publication [--rounds 15] [--only s3,gcs] [--json FILE] [--write-docs]
 
-Every request is delayed by 0 or 20 ms on its way (`wire`). The floor of a publication is what every design needs:
-archive and manifest concurrently, then the pointer, by the bare SDK with bodies of the same size.
+Every request is delayed by 0 or 20 ms on its way (`wire`). The floor of a publication is what every
+design needs: archive and manifest concurrently, then the pointer, by the bare SDK with bodies of
+the same size.
 """
 
 import argparse
@@ -173,7 +175,9 @@ async def daemon(url: str, folder: Path) -> AsyncIterator[Scene]:
 
 
 async def one(server: Server, milliseconds: int, models: int, rounds: int, folder: Path) -> Row:
-    """The rounds of one row: each publishes a new version of one model, and then measures the floor."""
+    """The rounds of one row: each publishes a new version of one model, and then measures the
+    floor.
+    """
     with wire(server.address, milliseconds, folder / "wire.log") as way:
         async with daemon(
             server.bucket_at(way.address).replace("/ours", f"/{milliseconds}-{models}"), folder
@@ -341,7 +345,8 @@ def run(only: set[str], rounds: int, report: Callable[[str], None]) -> tuple[lis
     for name, opened in SERVERS.items():
         if only and name not in only:
             continue
-        # Not /tmp: a file system in memory has no extended attributes, in which versitygw keeps its ETags.
+        # Not /tmp: a file system in memory has no extended attributes, in which versitygw keeps its
+        # ETags.
         with tempfile.TemporaryDirectory(dir=ROOT / "var") as place, opened(Path(place)) as server:
             for milliseconds in MILLISECONDS:
                 for models in MODELS:

@@ -1,4 +1,5 @@
-"""`make bench`: times every job against its floor and its peers, and reports which goals were reached.
+"""`make bench`: times every job against its floor and its peers, and reports which goals were
+reached.
 
     python -m tests.benchmarks.run [--sizes 50,500] [--only P1,P16] [--json FILE] [--check] [--write-docs]
 
@@ -31,7 +32,9 @@ from tests.services.availability import Unavailable
 DOCS = ROOT / "docs" / "performance.md"
 BEGIN, END = "<!-- figures: made by make bench ARGS=--write-docs -->", "<!-- end of figures -->"
 TOLERANCE = 0.35
-"""How much worse than in the table a ratio may be before `--check` fails: the noise of these machines."""
+"""How much worse than in the table a ratio may be before `--check` fails: the noise of these
+machines.
+"""
 SIZES = (5, 50, 500, 2_000)
 
 
@@ -127,7 +130,9 @@ def one_image(models: int) -> Iterator[Result]:
 
 
 def changes(models: int) -> Iterator[Result]:
-    """P2: events of every kind, rendered, with digests of the changes, against one copy and sha256 of all files."""
+    """P2: events of every kind, rendered, with digests of the changes, against one copy and sha256
+    of all files.
+    """
     composition, daemon = job.mixed(models), Daemon()
     everything = b"".join(file.body for file in daemon.render(composition).files)
 
@@ -189,7 +194,9 @@ def scaling(_: int) -> Iterator[Result]:
 
 
 def templates(models: int) -> Iterator[Result]:
-    """P5: the whole tree after an event, against tools that fill only a template of the compose file with given values."""
+    """P5: the whole tree after an event, against tools that fill only a template of the compose
+    file with given values.
+    """
     composition, daemon, rounds = job.even(models), Daemon(), 9
     digest = job.sha256(job.compose_file(daemon.render(composition)))
     changed = [
@@ -227,7 +234,9 @@ def templates(models: int) -> Iterator[Result]:
 
 
 def processes(models: int) -> Iterator[Result]:
-    """Whole processes that set one image in a compose file on disk, beside an event in a running daemon."""
+    """Whole processes that set one image in a compose file on disk, beside an event in a running
+    daemon.
+    """
     if models > 500:
         return
     composition, daemon = job.even(models), Daemon()
@@ -353,7 +362,9 @@ def _digests(text: str) -> dict[str, str]:
 
 
 def to_archive(models: int) -> Iterator[Result]:
-    """P16: an event up to the bytes that go to the bucket, against joining, compressing and hashing them."""
+    """P16: an event up to the bytes that go to the bucket, against joining, compressing and hashing
+    them.
+    """
     composition, daemon = job.mixed(models), Daemon()
     daemon.archive(composition)
     raw = gzip.decompress(daemon.archive(composition)[0].body)

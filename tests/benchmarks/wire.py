@@ -1,9 +1,11 @@
-"""A proxy to a server, as a separate process: it delays every request by so many milliseconds, and records it.
+"""A proxy to a server, as a separate process: it delays every request by so many milliseconds, and
+records it.
 
     python -m tests.benchmarks.wire PORT UPSTREAM_PORT MILLISECONDS
 
-`GET /-/requests` returns the record as JSON and empties it. For each request it has the times of its arrival and of the
-end of its answer, method, path, and the bytes of both bodies. It supports HTTP/1.1 with lengths, as used by the SDKs.
+`GET /-/requests` returns the record as JSON and empties it. For each request it has the times of
+its arrival and of the end of its answer, method, path, and the bytes of both bodies. It supports
+HTTP/1.1 with lengths, as used by the SDKs.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """The contract of every ObjectStore, as clauses that run on any adapter (`test_object_store`).
 
-A clause gets an empty bucket and opens as many clients of it as it needs. Clauses with `race` in their name use several
-concurrent clients. They repeat, because one lucky round proves little.
+A clause gets an empty bucket and opens as many clients of it as it needs. Clauses with `race` in
+their name use several concurrent clients. They repeat, because one lucky round proves little.
 """
 
 import asyncio

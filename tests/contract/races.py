@@ -1,8 +1,10 @@
-"""Writers that race for one object of a real server: whole requests on raw sockets, all but the last byte sent, then
-the last bytes at once. No SDK is in between, because its pools and threads would serialise the writers.
+"""Writers that race for one object of a real server: whole requests on raw sockets, all but the
+last byte sent, then the last bytes at once. No SDK is in between, because its pools and threads
+would serialise the writers.
 
-A round has one key, one base and `WRITERS` writers with a body each. It must end with exactly one successful writer,
-whose body is stored. Every other writer must get a refusal that its server is declared to use.
+A round has one key, one base and `WRITERS` writers with a body each. It must end with exactly one
+successful writer, whose body is stored. Every other writer must get a refusal that its server is
+declared to use.
 """
 
 import http.client

@@ -1,7 +1,8 @@
-"""The servers of the contract suite, and which clauses each of them breaks. The suite checks this table.
+"""The servers of the contract suite, and which clauses each of them breaks. The suite checks this
+table.
 
-A permanent gap must be observed: if a server has closed it, its row is wrong. A gap that shows only sometimes, such as
-lost races, proves nothing in a single run.
+A permanent gap must be observed: if a server has closed it, its row is wrong. A gap that shows only
+sometimes, such as lost races, proves nothing in a single run.
 """
 
 from collections.abc import Callable, Mapping

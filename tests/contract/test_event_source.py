@@ -1,6 +1,7 @@
 """The contract of every event source (`events.source`), on each adapter.
 
-The log of the simulation is tested beside the journal, because results of simulated worlds rely on this contract.
+The log of the simulation is tested beside the journal, because results of simulated worlds rely on
+this contract.
 """
 
 import asyncio
@@ -71,7 +72,10 @@ class JournalBench:
 
 @pytest.fixture(params=["log", "journal"])
 def play(request, tmp_path):
-    """Runs a scenario on a bench with this adapter. `bench.source` is the source, also after a restart."""
+    """Runs a scenario on a bench with this adapter.
+
+    `bench.source` is the source, also after a restart.
+    """
 
     def run(story):
         async def whole():

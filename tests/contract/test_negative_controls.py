@@ -1,7 +1,8 @@
 """Tests of the tests: clauses must fail on servers that break the contract, every time.
 
-The servers are three wheels that ignore conditions, and one of this project that honours them and loses races. A failing
-clause is one that found a broken promise. A server that does not answer proves nothing, so some clauses must pass.
+The servers are three wheels that ignore conditions, and one of this project that honours them and
+loses races. A failing clause is one that found a broken promise. A server that does not answer
+proves nothing, so some clauses must pass.
 """
 
 import asyncio

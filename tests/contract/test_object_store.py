@@ -1,7 +1,8 @@
-"""Every adapter of the store port against the same clauses, and the clauses against two stores that break them.
+"""Every adapter of the store port against the same clauses, and the clauses against two stores that
+break them.
 
-A new adapter is one more function in `ADAPTERS`, or one more server in `tests.contract.servers`, whose table declares
-its gaps.
+A new adapter is one more function in `ADAPTERS`, or one more server in `tests.contract.servers`,
+whose table declares its gaps.
 """
 
 import asyncio
@@ -207,7 +208,9 @@ class DeafStore:
 
 
 class SlowStore(DeafStore):
-    """A store that checks first and writes later: its conditions hold only without concurrent writers."""
+    """A store that checks first and writes later: its conditions hold only without concurrent
+    writers.
+    """
 
     async def create(self, key: str, content: Content) -> Version:
         try:

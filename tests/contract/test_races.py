@@ -1,4 +1,5 @@
-"""Races on real servers: 12 writers a round, in CI a hundred rounds on each server, 10,000 by `make contract-long`.
+"""Races on real servers: 12 writers a round, in CI a hundred rounds on each server, 10,000 by `make
+contract-long`.
 
 Servers answer losers differently. The table has the answers that were observed.
 """

@@ -1,4 +1,7 @@
-"""The process that fuzzes one target, under atheris: `python -m tests.fuzz.instrumented TARGET [libFuzzer's flags]`."""
+"""The process that fuzzes one target, under atheris:
+
+`python -m tests.fuzz.instrumented TARGET [libFuzzer's flags]`.
+"""
 
 import sys
 

@@ -1,4 +1,5 @@
-"""Writes the corpus from documents that the project itself makes: `python -m tests.fuzz.make_corpus`.
+"""Writes the corpus from documents that the project itself makes: `python -m
+tests.fuzz.make_corpus`.
 
 Run it when a format changes. Files added by hand, such as an input that once showed a fault, stay.
 """
@@ -89,7 +90,9 @@ _LOCATIONS = {
 
 
 async def _write_documents(folder: Path) -> None:
-    """Seeds of every kind of object of a scope with a history: published, rolled back, pinned, quarantined."""
+    """Seeds of every kind of object of a scope with a history: published, rolled back, pinned,
+    quarantined.
+    """
     pem, public = keys.generate()
     key_file = folder / "key.pem"
     key_file.write_text(pem)

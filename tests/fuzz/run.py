@@ -1,8 +1,10 @@
-"""Coverage-guided fuzzing of every parser: `make fuzz MINUTES=20`, optionally with the name of one target.
+"""Coverage-guided fuzzing of every parser: `make fuzz MINUTES=20`, optionally with the name of one
+target.
 
-Atheris is in a separate environment (`requirements/tools/atheris.lock`). Each target runs in a separate process, with
-the corpus of the repository and the inputs that earlier runs found in `.cache/fuzz`. An input that shows a fault is kept
-in `.cache/fuzz/faults`: put it into the corpus, and `test_corpus` fails until the parser is right.
+Atheris is in a separate environment (`requirements/tools/atheris.lock`). Each target runs in a
+separate process, with the corpus of the repository and the inputs that earlier runs found in
+`.cache/fuzz`. An input that shows a fault is kept in `.cache/fuzz/faults`: put it into the corpus,
+and `test_corpus` fails until the parser is right.
 """
 
 import argparse

@@ -1,8 +1,9 @@
 """One function for each parser of bytes that others wrote, and the rule that all of them keep.
 
-A parser either reads its input or raises a documented error with a printable message. A value that it reads can be
-written again, and reads as the same value. Any other exception is a fault. Each function returns whether the parser
-read the input. `run` calls it with mutated inputs, `test_corpus` with the corpus.
+A parser either reads its input or raises a documented error with a printable message. A value that
+it reads can be written again, and reads as the same value. Any other exception is a fault. Each
+function returns whether the parser read the input. `run` calls it with mutated inputs,
+`test_corpus` with the corpus.
 """
 
 import asyncio
@@ -79,7 +80,8 @@ class Target:
 def _reported(error: Exception, *, local: bool = False) -> Literal[False]:
     """The result for a documented error, whose message is for a terminal, a log or an HTTP answer.
 
-    `local`: of input from this system, which may have text that is not UTF-8; standard error escapes that.
+    `local`: of input from this system, which may have text that is not UTF-8; standard error
+    escapes that.
     """
     str(error).encode(errors="surrogateescape" if local else "strict")
     if isinstance(error, InvalidEvent):

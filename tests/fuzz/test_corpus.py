@@ -1,4 +1,6 @@
-"""The corpus of the fuzzer, without the fuzzer: each input keeps the rule, and each valid one is read."""
+"""The corpus of the fuzzer, without the fuzzer: each input keeps the rule, and each valid one is
+read.
+"""
 
 from pathlib import Path
 

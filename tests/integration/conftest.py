@@ -37,7 +37,9 @@ def shell(request: pytest.FixtureRequest) -> tuple[str, ...]:
     ids="-".join,
 )
 def shell_and_rclone(request: pytest.FixtureRequest) -> tuple[tuple[str, ...], Path]:
-    """The command that starts a POSIX shell, and an rclone: each shell and each release once, as they are independent."""
+    """The command that starts a POSIX shell, and an rclone: each shell and each release once, as
+    they are independent.
+    """
     name, edition = request.param
     return available(lambda: find_shell(name)), available(lambda: rclone_service.rclone(edition))
 

@@ -1,5 +1,6 @@
-"""deploy/, checked without an engine or a running systemd: with their parsers, the build steps of the image run by hand,
-and the script that makes tokens in every shell that may run it."""
+"""deploy/, checked without an engine or a running systemd: with their parsers, the build steps of
+the image run by hand, and the script that makes tokens in every shell that may run it.
+"""
 
 import os
 import re
@@ -226,7 +227,9 @@ def test_files_that_the_image_copies_exist_and_are_not_ignored(
 def test_the_build_steps_of_the_image_give_a_command_that_runs(
     image: list[tuple[str, str]], tmp_path: Path
 ) -> None:
-    """The RUN lines unchanged, with the folders of the image below a temporary one and this machine's Python."""
+    """The RUN lines unchanged, with the folders of the image below a temporary one and this
+    machine's Python.
+    """
     source = tmp_path / "src"
     source.mkdir()
     for name in ("events", "renderers", "daemon", "requirements"):

@@ -1,4 +1,6 @@
-"""The daemon in the environment of deploy/: systemd's notify protocol, credentials, one writable folder."""
+"""The daemon in the environment of deploy/: systemd's notify protocol, credentials, one writable
+folder.
+"""
 
 import os
 import signal
@@ -70,7 +72,10 @@ def is_healthy(env: dict[str, str]) -> bool:
 
 
 def notified(manager: socket.socket, wanted: str) -> str:
-    """The first message that contains `wanted`. The socket's timeout ends a wait for a message that never comes."""
+    """The first message that contains `wanted`.
+
+    The socket's timeout ends a wait for a message that never comes.
+    """
     while wanted not in (message := manager.recv(4096).decode()):
         pass
     return message

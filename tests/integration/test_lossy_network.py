@@ -1,9 +1,10 @@
 """Publications on real servers, through the real SDKs, while requests and answers are lost.
 
-One scenario runs with a fault at each kind of request: a scope is created, published twice more, and has an override of
-an operator. With any fault, each state is committed exactly once, no writer mistakes its own success for a loss, nothing
-immutable is written twice, the override stays byte for byte, and the next try repairs the rest. The same holds if
-requests reach the server after their client has given up. The results are read directly from the server.
+One scenario runs with a fault at each kind of request: a scope is created, published twice more,
+and has an override of an operator. With any fault, each state is committed exactly once, no writer
+mistakes its own success for a loss, nothing immutable is written twice, the override stays byte for
+byte, and the next try repairs the rest. The same holds if requests reach the server after their
+client has given up. The results are read directly from the server.
 """
 
 import asyncio
@@ -57,7 +58,10 @@ OVERRIDE = "example/conf/bundle/.env"
 OVERRIDDEN = b"# ours, not yours\nSERVING_101_CPU_LIMIT=7\n"
 _CALL_SECONDS = 30.0
 _SHORT_CALL_SECONDS = 2.0
-"""For tests in which calls reach their limit. In others no call may, on the slowest machine: each is counted."""
+"""For tests in which calls reach their limit.
+
+In others no call may, on the slowest machine: each is counted.
+"""
 _SILENCE_SECONDS = 3.0
 _RENDERER = Renderer()
 
@@ -173,7 +177,10 @@ class Play:
 
 
 def state(revision: int) -> Event:
-    """Odd ones have a model more than even ones. It brings a file of base/, and changes one of example/."""
+    """Odd ones have a model more than even ones.
+
+    It brings a file of base/, and changes one of example/.
+    """
     event = state_event(revision, version=str(revision))
     if revision % 2:
         event.data["models"][0]["serving"] |= {"batching": {"parameters": {"max_batch_size": 64}}}
@@ -206,7 +213,10 @@ async def daemon(
 
 @asynccontextmanager
 async def clients() -> AsyncIterator[Opened]:
-    """Opens buckets. At the end, it waits until all repeated requests of their SDKs are answered."""
+    """Opens buckets.
+
+    At the end, it waits until all repeated requests of their SDKs are answered.
+    """
     runtime = ThreadRuntime(32)
     stores: list[ObjectStore] = []
 
@@ -248,7 +258,9 @@ def play(
 
 
 async def check(played: Play, *revisions: int, others: int = 0, conflicts: int = 0) -> None:
-    """Checks that these states and so many other changes are committed once each, and that all is whole and in sync."""
+    """Checks that these states and so many other changes are committed once each, and that all is
+    whole and in sync.
+    """
     reader = Reader(played.direct.store, played.direct.runtime)
     current = (await reader.existing(GOLDEN)).pointer
     entries = await reader.history(current)
@@ -322,7 +334,8 @@ def _named(fault: Fault) -> str:
     [
         pytest.param(server, fault, id=f"{server}-{_named(fault)}")
         for server, fault in itertools.product(SERVERS, WRITES_GO_WRONG)
-        # The third one differs from the second by its conditional deletions, which late requests meet.
+        # The third one differs from the second by its conditional deletions, which late requests
+        # meet.
         if server != "storage-testbench"
         or fault.applied in {Applied.BEFORE_THE_NEXT, Applied.WHEN_RELEASED}
     ],
@@ -392,7 +405,9 @@ def test_a_write_that_an_sdk_gave_up_is_not_assumed_stored(
 def test_a_file_that_a_late_write_recreates_is_removed_again(
     server: Server, tmp_path: Path
 ) -> None:
-    """No condition prevents it: the file is absent when the write arrives, as it was when it was sent."""
+    """No condition prevents it: the file is absent when the write arrives, as it was when it was
+    sent.
+    """
 
     async def script(played: Play) -> None:
         # An SDK does not repeat a refused request.
@@ -457,7 +472,8 @@ def test_a_chunk_of_history_may_go_wrong(server: Server, tmp_path: Path, fault: 
 
         await played.network.release()
         await played.until_in_step()
-        # The cached pointer of its last write was outdated: the first try has lost, to another writer.
+        # The cached pointer of its last write was outdated: the first try has lost, to another
+        # writer.
         await check(played, 1, 2, others=added, conflicts=1)
         assert await played.direct.store.folders(f"{GOLDEN}/") == [
             "docker-compose-gen",
@@ -469,7 +485,10 @@ def test_a_chunk_of_history_may_go_wrong(server: Server, tmp_path: Path, fault: 
 
 
 async def lengthen_history(direct: Bucket) -> int:
-    """Pins of another writer in one write, as many as a pointer takes without a chunk. Returns their number."""
+    """Pins of another writer in one write, as many as a pointer takes without a chunk.
+
+    Returns their number.
+    """
     base = await direct.reader.existing(GOLDEN)
     changed = base.pointer
     while len(changed.history) < MOST_HISTORY:
@@ -576,7 +595,10 @@ def test_a_writer_that_lost_publishes_once_on_top_of_the_winner(
 def test_the_next_try_meets_a_write_that_was_given_up(
     server: Server, tmp_path: Path, applied: Applied
 ) -> None:
-    """Sent as often as a publisher sends it, and never answered. It arrives, if at all, before the next write."""
+    """Sent as often as a publisher sends it, and never answered.
+
+    It arrives, if at all, before the next write.
+    """
 
     async def script(played: Play) -> None:
         network = played.network

@@ -1,7 +1,9 @@
-"""deploy/policies against the adapters' real requests: all of them are allowed, and none that would lose a state.
+"""deploy/policies against the adapters' real requests: all of them are allowed, and none that would
+lose a state.
 
-The requests of the S3 adapter are recorded by a server while it publishes, rolls back, probes and deletes. Permissions
-of Cloud Storage have no conditions, so for it the operations of the store's port are used.
+The requests of the S3 adapter are recorded by a server while it publishes, rolls back, probes and
+deletes. Permissions of Cloud Storage have no conditions, so for it the operations of the store's
+port are used.
 """
 
 import asyncio
@@ -55,7 +57,9 @@ HISTORY = layout.history(SCOPE, 1, 64, "w")
 
 
 async def work(store: ObjectStore, runtime: ThreadRuntime | InlineRuntime) -> None:
-    """Everything that a publisher does: the probe, states with and without removed models, edits of base/, a rollback."""
+    """Everything that a publisher does: the probe, states with and without removed models, edits of
+    base/, a rollback.
+    """
     assert (await probe(store, runtime)).usable
     await BucketIdentity(store, Memory(), runtime, first=1, longest=1).check()
     bucket = PublishedBucket(store, runtime)
@@ -368,7 +372,9 @@ def gateway(folder: Path) -> Iterator[str]:
 
 
 def granted_by_bucket() -> str:
-    """Both roles' policies as one bucket policy, without the conditions that this release does not know."""
+    """Both roles' policies as one bucket policy, without the conditions that this release does not
+    know.
+    """
     statements: list[dict[str, Any]] = []
     for name in ("publisher", "collector"):
         for statement in json.loads(filled(f"s3-{name}.json"))["Statement"]:

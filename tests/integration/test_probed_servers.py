@@ -1,4 +1,5 @@
-"""The probe on conforming servers: every clause passes, or an optional feature is missing. docs/stores.md agrees.
+"""The probe on conforming servers: every clause passes, or an optional feature is missing.
+docs/stores.md agrees.
 
 Servers that ignore conditions: `tests.contract.test_negative_controls`.
 """

@@ -1,6 +1,7 @@
 """The rendered project as Docker Compose reads it, in every edition that a bundle supports.
 
-The expected values are computed here from the composition, without templates and without the renderer.
+The expected values are computed here from the composition, without templates and without the
+renderer.
 """
 
 import hashlib
@@ -208,7 +209,10 @@ def expected_resources(model: Model, defaults: RenderDefaults) -> dict[str, dict
 
 
 def sees_all_gpus(model: Model) -> bool:
-    """The runtime lists these GPUs. Beside a reservation, it would list more than the reserved ones."""
+    """The runtime lists these GPUs.
+
+    Beside a reservation, it would list more than the reserved ones.
+    """
     return model.serving.gpu is not None and model.serving.gpu.count == "all"
 
 
@@ -386,7 +390,8 @@ def test_every_file_that_is_mounted_into_a_model_exists(compose: Compose, tmp_pa
         for service in services.values()
         for source, _ in shown_mounts(service).values()
     }
-    # Docker creates a missing source as a folder: right for a model that is not downloaded yet, wrong for anything else.
+    # Docker creates a missing source as a folder: right for a model that is not downloaded yet,
+    # wrong for anything else.
     models = bundle.folder / "base/model-serving/model-download/models"
     assert {path for path in mounted if not path.exists() and path.parent != models} == set()
 

@@ -1,6 +1,8 @@
-"""The rendered download.sh and models.txt with real rclone, real S3 and GCS servers, and each shell an image may have.
+"""The rendered download.sh and models.txt with real rclone, real S3 and GCS servers, and each shell
+an image may have.
 
-Files are uploaded under the URIs of the composition, so rclone is asked for exactly what the renderer writes.
+Files are uploaded under the URIs of the composition, so rclone is asked for exactly what the
+renderer writes.
 """
 
 import json

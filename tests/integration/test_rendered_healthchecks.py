@@ -1,4 +1,6 @@
-"""The rendered health checks, run like Docker runs them, against a server with the answers of the engines."""
+"""The rendered health checks, run like Docker runs them, against a server with the answers of the
+engines.
+"""
 
 import json
 import subprocess

@@ -1,8 +1,9 @@
-"""Every commented option of the rendered project, enabled like an operator does it: by deleting the `#` of its lines.
+"""Every commented option of the rendered project, enabled like an operator does it: by deleting the
+`#` of its lines.
 
-One bundle has every kind of service. Each option is enabled alone if a single line is valid, in its group, and with all
-others. Docker Compose must accept each, and read exactly its values. The green lines of the bundle's README are tested
-as well, with the effect that the README describes.
+One bundle has every kind of service. Each option is enabled alone if a single line is valid, in its
+group, and with all others. Docker Compose must accept each, and read exactly its values. The green
+lines of the bundle's README are tested as well, with the effect that the README describes.
 """
 
 import re
@@ -30,7 +31,9 @@ BATCHING = {"parameters": {"max_batch_size": 8, "allowed_batch_sizes": [4, 8]}}
 
 
 def every_kind() -> Iterator[dict[str, Any]]:
-    """Models of every platform, on the processor and on GPUs selected in each way, without batching and with it."""
+    """Models of every platform, on the processor and on GPUs selected in each way, without batching
+    and with it.
+    """
     for name, platform in PLATFORMS.items():
         for gpu, choice in {"cpu": None, **({} if platform.no_gpu else GPUS)}.items():
             for batching in [None] if platform.no_batching else [None, BATCHING]:
@@ -61,7 +64,8 @@ GROUPS = {
     "service name format": ("service-name-format", "svc_name_format"),
     "target bundle": ("target-bundle", "core-versions"),
 }
-# A list item without its key, or a key without its items, is not a valid document, so these lines belong together.
+# A list item without its key, or a key without its items, is not a valid document, so these lines
+# belong together.
 INSEPARABLE = {"gpu devices"}
 
 _OPTION = re.compile(r"^( +)#((?:- |[a-z_]+:).*)$")
@@ -388,7 +392,8 @@ def test_lines_that_the_readme_shows_in_green_have_the_effect_shown(
         services = compose.config(bundle.directory)["services"]
 
         for name in chosen:
-            # A listing shows a service on the processor without batching by the bundle, or all GPUs.
+            # A listing shows a service on the processor without batching by the bundle, or all
+            # GPUs.
             if name.endswith("-batchings"):
                 continue
             service, values = (

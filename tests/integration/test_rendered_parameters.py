@@ -1,9 +1,10 @@
-"""The serving engine's parameter files, through protobuf's text parser into messages with the engine's fields.
+"""The serving engine's parameter files, through protobuf's text parser into messages with the
+engine's fields.
 
-The engine's wheel does not have these two messages, and its image is not available here. So the messages are built from
-the fields that the engine declares (session_bundle_config.proto and monitoring_config.proto of TensorFlow Serving), in a
-separate pool. The parser refuses what the engine refuses: an unknown field, a number instead of a wrapped one, a
-placeholder.
+The engine's wheel does not have these two messages, and its image is not available here. So the
+messages are built from the fields that the engine declares (session_bundle_config.proto and
+monitoring_config.proto of TensorFlow Serving), in a separate pool. The parser refuses what the
+engine refuses: an unknown field, a number instead of a wrapped one, a placeholder.
 """
 
 from typing import Any
@@ -94,7 +95,9 @@ def files(composition: Composition) -> dict[str, str]:
 
 
 def expected(composition: Composition, model_id: str) -> dict[str, Any]:
-    """The batching parameters of the composition. proto3 does not distinguish a plain false from an absent one."""
+    """The batching parameters of the composition. proto3 does not distinguish a plain false from an
+    absent one.
+    """
     model = composition.model(model_id)
     assert model is not None
     assert model.serving.batching is not None

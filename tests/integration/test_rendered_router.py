@@ -1,6 +1,7 @@
 """The rendered router: real nginx between real gRPC clients and backends.
 
-Changed for the test: where nginx listens, writes and resolves names. Everything else is the rendered text.
+Changed for the test: where nginx listens, writes and resolves names. Everything else is the
+rendered text.
 """
 
 import contextlib
@@ -32,7 +33,10 @@ _LIMIT_SECONDS = 30
 
 
 def replaced(text: str, *pairs: tuple[str, str]) -> str:
-    """`text` with the first of each pair replaced. A pair that does not occur is an error of the test."""
+    """`text` with the first of each pair replaced.
+
+    A pair that does not occur is an error of the test.
+    """
     for old, new in pairs:
         assert old in text, f"the rendered nginx.conf has no {old!r}"
         text = text.replace(old, new)
@@ -151,7 +155,8 @@ class Router:
 
 @contextlib.contextmanager
 def running(nginx: Nginx, folder: Path, composition: Composition) -> Iterator[Router]:
-    # The rendered map has the engines' own ports, so the backends need addresses with these ports free.
+    # The rendered map has the engines' own ports, so the backends need addresses with these ports
+    # free.
     network = f"127.{random.randint(16, 254)}.{random.randint(0, 254)}"
     bundle = DeployedBundle.install(composition, folder)
     port, health_port, zone = free_port(), free_port(), {}
@@ -163,7 +168,9 @@ def running(nginx: Nginx, folder: Path, composition: Composition) -> Iterator[Ro
 
 @pytest.fixture(scope="module")
 def routed(nginx: Nginx, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Router]:
-    """The golden bundle with its three engines up, one whose engine is down, and some that have no container yet."""
+    """The golden bundle with its three engines up, one whose engine is down, and some that have no
+    container yet.
+    """
     composition = GOLDEN
     for model_id in ("absent", "down", *WORDS):
         composition = composition.with_model(make_model(model_id))
@@ -199,7 +206,8 @@ def test_a_call_reaches_the_engine_of_its_model_with_its_metadata(
         pytest.param("s101s:8500", [], "NOT_FOUND", id="a host is no id"),
         pytest.param(None, [], "INVALID_ARGUMENT", id="no id"),
         pytest.param("", [], "INVALID_ARGUMENT", id="empty id"),
-        # nginx before 1.23 uses the first, later ones join both with a comma. Neither may reach another engine.
+        # nginx before 1.23 uses the first, later ones join both with a comma. Neither may reach
+        # another engine.
         pytest.param("999", [("model-id", "101")], "NOT_FOUND", id="a second id is not tried"),
         pytest.param(
             None, [("model_id", "101")], "INVALID_ARGUMENT", id="an underscore is another name"
@@ -256,7 +264,8 @@ def test_a_bidirectional_stream_is_not_buffered(routed: Router) -> None:
 
     def questions() -> Iterator[bytes]:
         yield b"first"
-        # The second request is sent only after the first answer, so a buffering router would never get there.
+        # The second request is sent only after the first answer, so a buffering router would never
+        # get there.
         assert answered.wait(_LIMIT_SECONDS)
         yield b"second"
 

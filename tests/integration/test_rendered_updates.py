@@ -1,7 +1,7 @@
 """The containers that an update of a bundle recreates: exactly those of the affected services.
 
-`up` recreates the container of a service whose configuration hash has changed. A mounted file is not part of that hash,
-so the rendered labels contain its digest.
+`up` recreates the container of a service whose configuration hash has changed. A mounted file is
+not part of that hash, so the rendered labels contain its digest.
 """
 
 from collections.abc import Mapping
@@ -26,7 +26,9 @@ SIGNATURE = BASIS.proxy.signature.document
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """The next rendering, and the services whose containers it must recreate; no others may be recreated."""
+    """The next rendering, and the services whose containers it must recreate; no others may be
+    recreated.
+    """
 
     recreated: set[str]
     composition: Composition = BASIS
@@ -70,7 +72,8 @@ def with_defaults(**fields: Any) -> RenderDefaults:
     )
 
 
-# In the basis 101 is a plain model of TensorFlow, 104 has resources, 105 batching, 102 all GPUs, 106 some, 107 two.
+# In the basis 101 is a plain model of TensorFlow, 104 has resources, 105 batching, 102 all GPUs,
+# 106 some, 107 two.
 CHANGES: Mapping[str, Change] = {
     "the same composition": Change(set()),
     "its models in another order": Change(

@@ -1,6 +1,7 @@
 """`make setup` with old and new pips, against an index that has newer releases than the lock.
 
-The Makefile and the installer are those of the project. The project, its lock and its index are small ones made here.
+The Makefile and the installer are those of the project. The project, its lock and its index are
+small ones made here.
 """
 
 import base64
@@ -28,7 +29,9 @@ from tests.services.pythons import python
 ROOT = Path(__file__).parents[2]
 BUNDLED = "the pip that ensurepip brings"
 LOCKED = {"probe": "1.0", "probe-plugin": "1.0", "probe-extra": "1.0"}
-"""Like coverage and pytest-cov: the plug-in requires `probe[extra]`, and the lock has the extra's package."""
+"""Like coverage and pytest-cov: the plug-in requires `probe[extra]`, and the lock has the extra's
+package.
+"""
 REQUIRES = {
     "probe": ('probe-extra>=1 ; extra == "extra"',),
     "probe-plugin": ("probe[extra]>=1",),

@@ -1,7 +1,9 @@
-"""The headers that a server sends with Rebundle's objects to a browser, gsutil, or the cache of a public bucket.
+"""The headers that a server sends with Rebundle's objects to a browser, gsutil, or the cache of a
+public bucket.
 
-Without `no-store`, Google lets caches keep a public object for an hour, and they would serve an old pointer. An archive
-with the content encoding gzip would be decompressed on its way, and no digest would match.
+Without `no-store`, Google lets caches keep a public object for an hour, and they would serve an old
+pointer. An archive with the content encoding gzip would be decompressed on its way, and no digest
+would match.
 """
 
 import asyncio
@@ -32,7 +34,9 @@ Headers = tuple[str, str, str | None]
 
 
 async def publish(store: ObjectStore, runtime: ThreadRuntime) -> dict[str, str]:
-    """The expected content type of each key: a created object, a replaced one, a file of the live tree."""
+    """The expected content type of each key: a created object, a replaced one, a file of the live
+    tree.
+    """
     bucket = Bucket(store, runtime)
     first = await bucket.publish(make_state(1))
     live = (await bucket.publish(make_state(2))).pointer.live

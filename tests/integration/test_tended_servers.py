@@ -1,7 +1,8 @@
-"""Collection and recovery on real servers with signatures, followed by a reader with a policy that has seen everything.
+"""Collection and recovery on real servers with signatures, followed by a reader with a policy that
+has seen everything.
 
-Released publications are deleted there. A pointer that is missing, or was restored from a backup, is rebuilt above every
-sequence that a reader may have seen, and publishing continues.
+Released publications are deleted there. A pointer that is missing, or was restored from a backup,
+is rebuilt above every sequence that a reader may have seen, and publishing continues.
 """
 
 import asyncio
@@ -58,7 +59,9 @@ def _credentials(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @dataclass(frozen=True)
 class Tended:
-    """A scope on a server: its writer, and a reader that requires signatures and remembers what it accepted."""
+    """A scope on a server: its writer, and a reader that requires signatures and remembers what it
+    accepted.
+    """
 
     store: ObjectStore
     runtime: Runtime

@@ -1,12 +1,14 @@
-"""Mutation tests of the pure modules: `make mutants`, or `make mutants MODULE=daemon/batches.py` for one of them.
+"""Mutation tests of the pure modules: `make mutants`, or `make mutants MODULE=daemon/batches.py`
+for one of them.
 
-mutmut changes one thing of a module at a time and runs the unit tests of that module. A change that no test notices
-survives. The table of `docs/mutants.md` gets the figures of each module that ran; the diffs of the survivors are in
-`.cache/mutants/<module>/survivors.txt`.
+mutmut changes one thing of a module at a time and runs the unit tests of that module. A change that
+no test notices survives. The table of `docs/mutants.md` gets the figures of each module that ran;
+the diffs of the survivors are in `.cache/mutants/<module>/survivors.txt`.
 
-Two tools are maintained. mutmut forks a worker for each mutant from a process that has imported everything and run
-nothing, so all caches are empty. cosmic-ray starts a Python for each, which takes about twenty times as long here.
-mutmut does not change functions with a decorator (properties), constants of a module or class, and annotations.
+Two tools are maintained. mutmut forks a worker for each mutant from a process that has imported
+everything and run nothing, so all caches are empty. cosmic-ray starts a Python for each, which
+takes about twenty times as long here. mutmut does not change functions with a decorator
+(properties), constants of a module or class, and annotations.
 """
 
 import argparse
@@ -56,7 +58,9 @@ MORE_TESTS = {
 }
 """Unit tests of a module beside the one of its name."""
 _CALLED_AT_IMPORT = {"daemon/publishing/grammar.py", "renderers/identifiers.py"}
-"""Functions of these modules run at import, where mutmut sees no test, so their survivors are tested once more."""
+"""Functions of these modules run at import, where mutmut sees no test, so their survivors are
+tested once more.
+"""
 
 _CONFIGURATION = """
 
@@ -123,7 +127,10 @@ def tests_of(module: str) -> list[str]:
 
 
 def mutate(module: str, *, survivors_only: bool = False, workers: int = 2) -> Figures:
-    """Runs the mutants of one module, or with today's tests those that survived before. Raises MutationFailed."""
+    """Runs the mutants of one module, or with today's tests those that survived before.
+
+    Raises MutationFailed.
+    """
     folder = WORK / module.removesuffix(".py").replace("/", ".")
     before = _codes(folder, module) if survivors_only else {}
     names = [name for name, code in before.items() if code not in _KILLED]
@@ -173,7 +180,9 @@ def _codes(folder: Path, module: str) -> dict[str, int | None]:
 
 
 def _tested(folder: Path, module: str, name: str) -> int:
-    """The exit code of all tests of a module with one mutant, in a process that imports it with that mutant."""
+    """The exit code of all tests of a module with one mutant, in a process that imports it with
+    that mutant.
+    """
     arguments = (
         "-x",
         "-q",

@@ -1,7 +1,9 @@
-"""The directory store through every power cut: acknowledged writes stay, others are there as a whole or not at all.
+"""The directory store through every power cut: acknowledged writes stay, others are there as a
+whole or not at all.
 
-A kill cannot show a missing fsync, because the page cache outlives the process. The replay of a recorded log can. As a
-check of the test, each sync of the log is left out once, and the replay must then find a broken promise.
+A kill cannot show a missing fsync, because the page cache outlives the process. The replay of a
+recorded log can. As a check of the test, each sync of the log is left out once, and the replay must
+then find a broken promise.
 """
 
 import asyncio
@@ -196,7 +198,8 @@ def test_no_power_cut_breaks_a_promise(scenario: Scenario) -> None:
     ("scenario", "harmless"),
     [
         (objects_without_tags, []),
-        # The rename of the same bytes, and folders that a deletion left empty and the same write recreates.
+        # The rename of the same bytes, and folders that a deletion left empty and the same write
+        # recreates.
         (objects_with_tags, [ROOT / "a/b", ROOT]),
         # The names in the root, which the same write syncs for the tag and again for the body.
         (a_folder_that_another_writer_made_and_never_synced, [ROOT]),
@@ -270,7 +273,10 @@ def test_no_power_cut_loses_what_an_editor_saved_at_the_last_moment(operation: s
 
 
 def working_syncs(log: Log) -> list[int]:
-    """Syncs that narrowed what a cut may leave. The others (of an unchanged folder) cannot be detected."""
+    """Syncs that narrowed what a cut may leave.
+
+    The others (of an unchanged folder) cannot be detected.
+    """
     disk, found = SimulatedDisk(BASE), []
     for position, step in enumerate(log):
         if isinstance(step, Mark):

@@ -1,6 +1,8 @@
-"""Writers that are killed by SIGKILL before, after and in the middle of every change they make to the disk.
+"""Writers that are killed by SIGKILL before, after and in the middle of every change they make to
+the disk.
 
-The writers run in a separate process, which forks one for each boundary: a fork needs a process without threads.
+The writers run in a separate process, which forks one for each boundary: a fork needs a process
+without threads.
 """
 
 import asyncio

@@ -42,7 +42,10 @@ def go_program(name: str) -> Path:
 
 
 def go_module(module: str) -> Path:
-    """The command of a module at a version, such as `example.com/tool@v1.2.3`, built once. Raises Unavailable."""
+    """The command of a module at a version, such as `example.com/tool@v1.2.3`, built once.
+
+    Raises Unavailable.
+    """
     go = tool("go", package="golang-go")
     folder = _CACHE / module.replace("/", "_")
     path, _, _ = module.partition("@")

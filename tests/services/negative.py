@@ -39,7 +39,10 @@ def nanio(folder: Path) -> Iterator[str]:
 
 @contextlib.contextmanager
 def localbucket(folder: Path) -> Iterator[str]:
-    """The address of an S3 server that honours If-None-Match and ignores If-Match. Raises Unavailable."""
+    """The address of an S3 server that honours If-None-Match and ignores If-Match.
+
+    Raises Unavailable.
+    """
     port = free_port()
     data = folder / "data"
     data.mkdir()

@@ -19,7 +19,8 @@ _PORTS = range(20_000, 32_000)
 def free_port() -> int:
     """A TCP port that nothing listens on now.
 
-    The kernel assigns ports of clients from 32768 on, so such a port could be taken again before the server binds it.
+    The kernel assigns ports of clients from 32768 on, so such a port could be taken again before
+    the server binds it.
     """
     while True:
         # Not by `random`: pytest-randomly gives every worker the same seed, and so the same ports.
@@ -39,8 +40,8 @@ def serving(
 ) -> Iterator[subprocess.Popen[bytes]]:
     """The process of `command`, once it accepts connections on `port`.
 
-    It leads a separate process group, so that stopping it stops its children and no other process. Raises Unavailable
-    with the end of its log when it exits or does not listen in time.
+    It leads a separate process group, so that stopping it stops its children and no other process.
+    Raises Unavailable with the end of its log when it exits or does not listen in time.
     """
     with log.open("wb") as output:
         process = subprocess.Popen(

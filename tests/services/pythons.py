@@ -9,7 +9,10 @@ from tests.services.availability import NotGiven
 
 
 def python(version: str) -> Path:
-    """The interpreter of a version such as "3.12" that can make virtual environments. Raises NotGiven."""
+    """The interpreter of a version such as "3.12" that can make virtual environments.
+
+    Raises NotGiven.
+    """
     name = f"python{version}"
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
     candidates = [

@@ -11,7 +11,10 @@ SHELLS = {"dash": ("dash",), "busybox": ("busybox", "sh")}
 
 
 def tool(name: str, *, package: str | None = None) -> Path:
-    """The program: the one that REBUNDLE_<NAME> names, or the one on the path. Raises Unavailable."""
+    """The program: the one that REBUNDLE_<NAME> names, or the one on the path.
+
+    Raises Unavailable.
+    """
     variable = f"REBUNDLE_{name.upper().replace('-', '_')}"
     # Debian puts servers where only root's path looks.
     found = os.environ.get(variable) or shutil.which(name) or shutil.which(name, path="/usr/sbin")

@@ -75,7 +75,10 @@ class Disk:
     async def accept(
         self, event: Event, identity: Identity, digest: str, scopes: Any, asked: Request
     ) -> bool:
-        """Like the daemon's intake. Returns whether it is running, and the event is durable or refused for good."""
+        """Like the daemon's intake.
+
+        Returns whether it is running, and the event is durable or refused for good.
+        """
         arrival = Arrival(event, identity, digest, scopes)
         self.requests[identity.digest[:16], digest[:16]] = asked, arrival
         if self.journal is None:
@@ -105,7 +108,10 @@ class Disk:
                 self._backup = db.serialize(), self.ledger.copy()
 
     def restore(self) -> list[tuple[Request, Arrival]]:
-        """Write the backup over the file, while no daemon runs. Returns the events that are no longer in it."""
+        """Write the backup over the file, while no daemon runs.
+
+        Returns the events that are no longer in it.
+        """
         assert self.journal is None
         if self._backup is None:
             return []

@@ -81,9 +81,15 @@ class Watcher:
     """Every object below states/ and history/ that ever existed, in its first form."""
     reports: list[Report] = field(default_factory=list)
     edited: dict[str, bytes | None] = field(default_factory=dict)
-    """What the editor last wrote to each path of example/; None: deleted. Not a default that was restored."""
+    """What the editor last wrote to each path of example/; None: deleted.
+
+    Not a default that was restored.
+    """
     restored_keys: set[str] = field(default_factory=set)
-    """Paths where the editor restored a default: Rebundle may write them, and the default may be older than live's."""
+    """Paths where the editor restored a default:
+
+    Rebundle may write them, and the default may be older than live's.
+    """
     defaults: dict[str, list[bytes]] = field(default_factory=dict)
     """What processes wrote to each path of example/, the newest last."""
     restoring: dict[str, str] = field(default_factory=dict)
@@ -117,7 +123,8 @@ class Watcher:
 
     def _immutable(self, scope: str, rest: str, change: Change) -> None:
         if change.after is not None:
-            # A copy of replaced bytes is written again when they are replaced again, which restarts its retention.
+            # A copy of replaced bytes is written again when they are replaced again, which restarts
+            # its retention.
             again = (
                 rest.startswith(_REPLACED)
                 and change.before is not None
@@ -141,7 +148,8 @@ class Watcher:
             or f"{state}@{attempt}" in map(_name, signed["retained"])
         ):
             self._fail(7, f"{change.key} was deleted without a collection, or is retained")
-        # Since it first existed: a create or a delete that was sent twice may arrive again after the collection.
+        # Since it first existed: a create or a delete that was sent twice may arrive again after
+        # the collection.
         age = (self.bucket.now() - self.manifests[change.key].modified).total_seconds()
         if age < self.grace:
             self._fail(7, f"{change.key} was deleted {age:.0f} s after it was written")
@@ -158,7 +166,8 @@ class Watcher:
             self._fail(
                 7, f"{change.key} was deleted without a collection, or is the newest of its path"
             )
-        # If a version is a digest, or deletes ignore it, a pending deletion also meets a newer copy.
+        # If a version is a digest, or deletes ignore it, a pending deletion also meets a newer
+        # copy.
         by_version = not (self.bucket.versions_by_content or self.deletes_blindly)
         age = (
             self.bucket.now()
@@ -212,7 +221,10 @@ class Watcher:
         self.oracle.committed(scope, change.writer, new, partial(self._manifest_named, scope), now)
 
     def _while_lost(self, scope: str, change: Change) -> None:
-        """Only a recovery ends this. A process that continues from a restored older pointer is not checked."""
+        """Only a recovery ends this.
+
+        A process that continues from a restored older pointer is not checked.
+        """
         if change.after is None:
             self._fail(1, f"{change.key} was deleted")
             return
@@ -388,7 +400,8 @@ class Watcher:
         elif before.writer == EDITOR and change.key not in self.restored_keys:
             self._fail(8, f"{path} was an operator's and was written")
         elif change.key in self.restored_keys:
-            # A file that the marker still records was the last write of a pass, as far as other passes can know.
+            # A file that the marker still records was the last write of a pass, as far as other
+            # passes can know.
             recorded = (self._document(f"{scope}/{_MARKER}") or {"files": {}})["files"].get(path)
             known = recorded is not None and recorded["sha256"] == _sha256(before.body)
             if is_older and not known and not self._is_aside(scope, before):
@@ -397,8 +410,8 @@ class Watcher:
         elif scope in self.oracle.ever_lost:
             return  # after a lost commit, nothing may record it any more
         elif not self.bucket.versions_by_content and _commit(after) <= _commit(before):
-            # If versions are digests, repeated bytes count as those of the older publication, which a paused
-            # writer may still replace. The next pass repairs that.
+            # If versions are digests, repeated bytes count as those of the older publication, which
+            # a paused writer may still replace. The next pass repairs that.
             self._fail(
                 8, f"the default of {path} went back to an older publication's, or came twice"
             )
@@ -504,7 +517,8 @@ class Watcher:
     def after_collection(self, *, sparing_dropped: bool) -> Iterator[str]:
         """Every violation once a collection has run at rest: no unreferenced object is left.
 
-        `sparing_dropped`: dropped publications may stay for days, by the clock of the process that dropped them.
+        `sparing_dropped`: dropped publications may stay for days, by the clock of the process that
+        dropped them.
         """
         for key in self.bucket.objects:
             scope, _, rest = _split(key)
@@ -552,7 +566,10 @@ class Watcher:
             yield f"invariant 9: the marker says {said}, the pointer {signed['sequence']}"
 
     def _recorded(self, scope: str, path: str, held: Held) -> tuple[int, int]:
-        """The commit position the marker has for these bytes. A later publication may have had the same ones."""
+        """The commit position the marker has for these bytes.
+
+        A later publication may have had the same ones.
+        """
         known = (self._document(f"{scope}/{_MARKER}") or {"files": {}})["files"].get(path)
         return tuple(known["commit"]) if known and known["sha256"] == _sha256(held.body) else (0, 0)
 

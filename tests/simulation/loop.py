@@ -90,7 +90,10 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         return self._seconds
 
     def run_in_executor(self, executor: Any, work: Callable[..., Any], *args: Any) -> Any:  # type: ignore[override]
-        """Runs at once in the simulation's executor. The waiting caller continues later, or never."""
+        """Runs at once in the simulation's executor.
+
+        The waiting caller continues later, or never.
+        """
         if not isinstance(executor, Inline):
             raise Refused("a thread")
         answer: asyncio.Future[Any] = self.create_future()

@@ -102,7 +102,10 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """A scope after a change of its pointer. Live and desired are names of retained publications."""
+    """A scope after a change of its pointer.
+
+    Live and desired are names of retained publications.
+    """
 
     sequence: int = 0
     live: str | None = None
@@ -414,7 +417,9 @@ def _with_publications(scope: Scope, new: Sequence[Publication], at: str, limits
 
 
 def _next(scope: Scope, at: str, limits: Limits) -> Scope:
-    """One more change: the time since which each publication is superseded, and the dropped publications."""
+    """One more change: the time since which each publication is superseded, and the dropped
+    publications.
+    """
     current = {scope.live, scope.desired}
     marked = [
         replace(
@@ -607,7 +612,9 @@ _VERBS: Mapping[str, Callable[[Scope, Asked, Limits], Scope | str]] = {
 
 
 def republished(scope: Scope, attempt: str, at: str, limits: Limits) -> Scope:
-    """Desired rendered again: another attempt of the same state, which moves live and desired like a new one."""
+    """Desired rendered again: another attempt of the same state, which moves live and desired like
+    a new one.
+    """
     desired = scope.publication(scope.desired)
     if desired is None:
         raise Violation("nothing is desired that could be republished")

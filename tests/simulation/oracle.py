@@ -171,7 +171,9 @@ class Oracle:
         self._digests: dict[tuple[str, Composition], str] = {}
         self._compositions: dict[str, tuple[str, Composition]] = {}
         self._expected: dict[tuple[str, int], tuple[Row, Outcome, int]] = {}
-        """By scope and (the identity of) a row, because positions repeat after a journal was restored."""
+        """By scope and (the identity of) a row, because positions repeat after a journal was
+        restored.
+        """
         self._floors: dict[tuple[str, str], int] = {}
         self._starts: dict[str, Mapping[str, int]] = {}
 
@@ -224,7 +226,9 @@ class Oracle:
         manifest: Callable[[str], Mapping[str, Any]],
         now: str,
     ) -> tuple[Scope, list[Publication]]:
-        """The results of the rules for `base`, and all publications that could be retained after it."""
+        """The results of the rules for `base`, and all publications that could be retained after
+        it.
+        """
         asked = self.asked.get(writer)
         if asked is None:
             return self._batch(scope, base, writer, signed, entry, manifest)
@@ -335,9 +339,9 @@ class Oracle:
     ) -> Iterator[Row]:
         """The events of a batch: all that waited up to its end.
 
-        Events that settled without a commit before this one landed may be in it as well, if the pointer or a manifest
-        names them, or if they are the last. The position of a commit is that of an event in its batch, even of one that
-        changes nothing.
+        Events that settled without a commit before this one landed may be in it as well, if the
+        pointer or a manifest names them, or if they are the last. The position of a commit is that
+        of an event in its batch, even of one that changes nothing.
         """
         listed = {
             (item["instance"], item["offset"])
@@ -420,7 +424,9 @@ class Oracle:
     # -- outcomes
 
     def settled(self, process: str, scope: str, row: Row, observed: ObservedOutcome) -> None:
-        """An event is done in a scope: with the outcome of its commit, or that on a pointer that the process may have read."""
+        """An event is done in a scope: with the outcome of its commit, or that on a pointer that
+        the process may have read.
+        """
         position = row.event.position
         expected = self._expected.get((scope, id(row)))
         if scope in self.lost or scope in row.excused or self._is_explained(scope, row, observed):
@@ -450,10 +456,12 @@ class Oracle:
         )
 
     def _is_explained(self, scope: str, row: Row, observed: ObservedOutcome) -> bool:
-        """Whether the journal, restored from before one of its commits, has the outcome of that commit for this event.
+        """Whether the journal, restored from before one of its commits, has the outcome of that
+        commit for this event.
 
-        It comes from the backup's records, or else from a manifest, in which late and held states look like published
-        ones. A manifest names events by their identity, so it explains an event of a copied journal as well.
+        It comes from the backup's records, or else from a manifest, in which late and held states
+        look like published ones. A manifest names events by their identity, so it explains an event
+        of a copied journal as well.
         """
         position, identity = row.event.position, row.event.identity
         if (scope, id(row)) in self._expected:
@@ -493,7 +501,9 @@ class Oracle:
     # -- commands
 
     def said(self, process: str, scope: str, since: int, said: str) -> None:
-        """A command ended without a change: its output `said` must name a rule or the pointer as the reason."""
+        """A command ended without a change: its output `said` must name a rule or the pointer as
+        the reason.
+        """
         asked = self.asked.get(process)
         if asked is None or scope in self.lost or asked.verb in {"gc", "republish", "recover"}:
             return
@@ -522,7 +532,10 @@ class Oracle:
         stored: Sequence[Mapping[str, Any]],
         history: Sequence[Any],
     ) -> None:
-        """Continue from the result of a recovery, which the watcher checks. `stored`: every manifest that ever existed."""
+        """Continue from the result of a recovery, which the watcher checks.
+
+        `stored`: every manifest that ever existed.
+        """
         states = self.states(scope)
         self.lose(scope)
         self.lost.discard(scope)

@@ -1,4 +1,5 @@
-"""Runs many worlds on all cores, or one with a complete trace (`make simulate`, `make simulate-bugs`).
+"""Runs many worlds on all cores, or one with a complete trace (`make simulate`, `make
+simulate-bugs`).
 
 python -m tests.simulation.run --seeds 10000 [--first 1]
 python -m tests.simulation.run --seed 2/17 [--bug blind-retry]    its trace
@@ -33,7 +34,9 @@ def _some(seeds: range) -> tuple[int, int, float, list[tuple[str, str]]]:
 
 
 def _collect_seldom() -> None:
-    """The garbage of a world is small and the caches of all worlds are large: scanning them costs a tenth of the time."""
+    """The garbage of a world is small and the caches of all worlds are large: scanning them costs a
+    tenth of the time.
+    """
     gc.set_threshold(50_000)
 
 

@@ -1,4 +1,5 @@
-"""The content of a seed: the store, the replicas, their faults and the time of each. `world` runs it.
+"""The content of a seed: the store, the replicas, their faults and the time of each. `world` runs
+it.
 
 A scenario is data only. This is swarm testing: every seed enables a random subset of the faults,
 some of them at a high rate, so that rare combinations are not hidden by frequent ones.
@@ -49,7 +50,10 @@ class Arrival:
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """An action of an operator or an editor, or a fault, at a time. `draw` is its own random number."""
+    """An action of an operator or an editor, or a fault, at a time.
+
+    `draw` is its own random number.
+    """
 
     at: float
     what: str
@@ -76,9 +80,14 @@ class Scenario:
     returning: bool
     """There are few compositions, which repeat under other ids, to test quarantine."""
     restarted_at_rest: bool
-    """At the end every daemon is restarted. Otherwise the running ones must come to rest with the memory they have."""
+    """At the end every daemon is restarted.
+
+    Otherwise the running ones must come to rest with the memory they have.
+    """
     wrong_clocks: bool
-    """The bucket's clock is right, those of processes may be wrong; releasing and deleting may be two commands."""
+    """The bucket's clock is right, those of processes may be wrong; releasing and deleting may be
+    two commands.
+    """
     arrivals: list[Arrival] = field(default_factory=list)
     acts: list[Act] = field(default_factory=list)
     crash: Crash | None = None
@@ -100,7 +109,10 @@ class Scenario:
         return 1 if self.shared_log else self.replicas
 
     def ahead(self, process: str) -> float:
-        """By how many seconds the clock of a process is ahead. That of the last collection is right, or it would wait."""
+        """By how many seconds the clock of a process is ahead.
+
+        That of the last collection is right, or it would wait.
+        """
         if not self.wrong_clocks or process == "last-gc":
             return 0
         return random.Random(f"{self.seed}/{process}/clock").choice(
@@ -238,8 +250,9 @@ def _rollback(
 
 
 def _arrivals(scenario: Scenario, chance: random.Random) -> list[Arrival]:
-    """A producer's stream: states with mostly rising revisions, models in between, some of it late, twice, or by two
-    intakes."""
+    """A producer's stream: states with mostly rising revisions, models in between, some of it late,
+    twice, or by two intakes.
+    """
     arrivals: list[Arrival] = []
     at, revision = 0.0, 0
     returning = scenario.returning
@@ -349,7 +362,9 @@ def _extend(scenario: Scenario, chance: random.Random) -> None:
 
 
 def _more_arrivals(scenario: Scenario, chance: random.Random) -> list[Arrival]:
-    """States with clashing ids and revisions, new, incomplete or deleted models, many at once, and for every scope."""
+    """States with clashing ids and revisions, new, incomplete or deleted models, many at once, and
+    for every scope.
+    """
     burst = chance.random() < 0.4
     end = max(arrival.at for arrival in scenario.arrivals)
     at = end * chance.random()
@@ -408,7 +423,9 @@ def _more_arrivals(scenario: Scenario, chance: random.Random) -> list[Arrival]:
 
 
 def _many_quarantines(scenario: Scenario, chance: random.Random) -> None:
-    """A producer of bad states, and an operator who rejects more of them than the former limit of a pointer."""
+    """A producer of bad states, and an operator who rejects more of them than the former limit of a
+    pointer.
+    """
     scenario.few_retained = scenario.returning = False
     scope, log = scenario.scopes[0], chance.randrange(scenario.logs)
     pairs = [(one, other) for one in VERSIONS for other in VERSIONS]
@@ -454,7 +471,8 @@ def _more_acts(scenario: Scenario, chance: random.Random) -> list[Act]:
         acts.append(
             Act(chance.choice(times) + 20 * chance.random(), "lose-pointer", "lose-pointer")
         )
-        # A deletion that is pending when the pointer is lost may delete what a recovery then retains.
+        # A deletion that is pending when the pointer is lost may delete what a recovery then
+        # retains.
         scenario.acts = [act for act in scenario.acts if act.what != "gc"]
     else:
         acts += [

@@ -90,7 +90,10 @@ class Log:
 
 
 class LogSource:
-    """Implements events.source.EventSource for one process. `reached` is awaited around every call."""
+    """Implements events.source.EventSource for one process.
+
+    `reached` is awaited around every call.
+    """
 
     def __init__(self, log: Log, reached: Callable[[str], Awaitable[None]], watch: Watch) -> None:
         self._log = log

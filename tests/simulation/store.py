@@ -44,7 +44,9 @@ class Faults:
     """The rate of each fault, from 0 to 1 per call. A seed enables a subset of them."""
 
     crash: float = 0
-    """The process ends before the request is sent, while it is pending, or before its answer arrives."""
+    """The process ends before the request is sent, while it is pending, or before its answer
+    arrives.
+    """
     pause: float = 0
     """Long enough for many actions of others, and for reaching limits."""
     lost_request: float = 0
@@ -54,7 +56,10 @@ class Faults:
     doubled: float = 0
     """Applied, answered, and applied again later."""
     resent: float = 0
-    """Applied twice by something on the way. The answer is the second one's: a success reported as a failure."""
+    """Applied twice by something on the way.
+
+    The answer is the second one's: a success reported as a failure.
+    """
     conflict: float = 0
     """409: not applied, and answered like a failed condition."""
     busy: float = 0
@@ -132,10 +137,11 @@ class RemoteStore:
 
     @property
     def listed(self) -> Mapping[str, tuple[float, Mapping[str, Held]]]:
-        """When the last listing of each prefix was made for the asking task, or for the one that started it, and its
-        content.
+        """When the last listing of each prefix was made for the asking task, or for the one that
+        started it, and its content.
 
-        Not for the process: two passes over one tree may run in it, and each decides by its own listing.
+        Not for the process: two passes over one tree may run in it, and each decides by its own
+        listing.
         """
         return _listed.get()
 
@@ -288,7 +294,9 @@ class RemoteStore:
         await asyncio.sleep(15 * self._chance.random() ** 3)
 
     def _lateness(self) -> float:
-        """For a message whose caller has given up: mostly it arrives while its sender decides the next step."""
+        """For a message whose caller has given up: mostly it arrives while its sender decides the
+        next step.
+        """
         return LATEST * self._chance.random() ** 4
 
     def _delay(self) -> float:

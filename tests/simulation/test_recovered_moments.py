@@ -1,8 +1,8 @@
 """`recover` at many moments of simulated worlds: on a copy of the bucket after a pointer's change.
 
-A healthy scope is not changed, whatever objects losing and killed writers have left beside it. A scope
-whose pointer is lost gets a pointer in which every id and every revision of an explicit state has one
-composition (protocol 3).
+A healthy scope is not changed, whatever objects losing and killed writers have left beside it. A
+scope whose pointer is lost gets a pointer in which every id and every revision of an explicit state
+has one composition (protocol 3).
 """
 
 import asyncio
@@ -121,7 +121,8 @@ def _check(scope: Scope, objects: Objects) -> None:
     assert report.recovered is not None
     now = triples(report.recovered.pointer.retained)
     assert not contradictions(now, now)
-    # Publications that are committed and whole in the bucket. Those that contradict them are not retained.
+    # Publications that are committed and whole in the bucket. Those that contradict them are not
+    # retained.
     before = Pointer.model_validate(json.loads(objects[layout.pointer(scope)].body)["signed"])
     whole = triples(found_item.publication for found_item in report.remains.found)
     assert not contradictions(now, committed(before) & whole)

@@ -71,7 +71,9 @@ def test_a_seed_makes_the_same_world_in_two_processes_with_different_hash_seeds(
 
 
 def _crash_scenario(*, by_content, crash=None):
-    """Two daemons, interleaved states and models, a rollback and a collection, without any other fault."""
+    """Two daemons, interleaved states and models, a rollback and a collection, without any other
+    fault.
+    """
     scenario = scenario_of("crash-points")
     output = [
         state("event-0", SCOPES[0], "state-1", 1, ("1", "1")),

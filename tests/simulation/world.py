@@ -1,4 +1,5 @@
-"""Runs a scenario: real workers, pipelines, publishers and commands on a simulated bucket, then a rest.
+"""Runs a scenario: real workers, pipelines, publishers and commands on a simulated bucket, then a
+rest.
 
 A process is one root task with empty memory. Killing it cancels that task and stops all its further
 calls; its requests in progress still arrive. The bucket and the log of its source outlive it.
@@ -71,7 +72,8 @@ _COMMANDS = 4
 _LONGEST_DRAIN = 2_000.0
 _PASS_SECONDS = 45.0
 GRACE_SECONDS = 6.0
-"""Shorter than a pause may be, because the epoch protects against a paused process, not the grace."""
+"""Shorter than a pause may be, because the epoch protects against a paused process, not the grace.
+"""
 POLICY = Policy(
     newest=1, days=10 / 86_400, dropped_days=5 / 86_400, grace_hours=GRACE_SECONDS / 3_600
 )
@@ -103,8 +105,8 @@ class _StrictRendering(_WarmRendering):
         return super().render(composition, stamp)
 
 
-# Pure as well, and most of the cost of a world: the bytes of archives repeat in world after world, and those
-# of a document at each reader of one world.
+# Pure as well, and most of the cost of a world: the bytes of archives repeat in world after world,
+# and those of a document at each reader of one world.
 _unpacked = lru_cache(maxsize=1_000)(archive.unpack)
 _opened = lru_cache(maxsize=1_000)(pointer.opened)
 _decoded = lru_cache(maxsize=1_000)(manifest.decode)
@@ -588,7 +590,10 @@ class World:
                     )
 
     async def _replace_journal(self, index: int, replace: Callable[[], Sequence[Any]]) -> None:
-        """While its daemon is stopped. Producers then send again the events that are no longer in it."""
+        """While its daemon is stopped.
+
+        Producers then send again the events that are no longer in it.
+        """
         if index in self._down:
             return
         self._down.add(index)
@@ -620,7 +625,9 @@ class World:
             )
 
     async def _edit_with_intent(self, act: Act, scope: Scope, chance: random.Random) -> None:
-        """An editor who restores a default, deletes and creates a file, or creates it before the default."""
+        """An editor who restores a default, deletes and creates a file, or creates it before the
+        default.
+        """
         tree = f"{scope}/docker-compose-gen/"
         if act.what == "edit-future":
             self.bucket.put(
@@ -647,7 +654,10 @@ class World:
     async def _operator(
         self, name: str, scope: Scope, work: Callable[[Process], Coroutine[Any, Any, None]]
     ) -> None:
-        """A command, once there is something to act on. It is repeated while the store is unavailable."""
+        """A command, once there is something to act on.
+
+        It is repeated while the store is unavailable.
+        """
         for _ in range(20):
             if str(scope) in self.watcher.signed:
                 break
@@ -731,9 +741,11 @@ class World:
         await timer.renew(scope)
 
     async def _lose_pointer(self, scope: Scope, chance: random.Random) -> None:
-        """The pointer is deleted, or an older one is restored; some time later an operator recovers the scope.
+        """The pointer is deleted, or an older one is restored; some time later an operator recovers
+        the scope.
 
-        Only if a marker or history proves that there was one. Before that, no pointer is a new scope (protocol 4).
+        Only if a marker or history proves that there was one. Before that, no pointer is a new
+        scope (protocol 4).
         """
         name, key = str(scope), f"{scope}/pointer.json"
         traces = (f"{scope}/docker-compose-gen/.rebundle.json", f"{scope}/history/")
@@ -775,8 +787,9 @@ class World:
         work = Recoverer(process.store, process.reader, process.publisher, process.live_tree)
         found = await work.recover(scope, Wish(hold=hold), process.name, "the pointer was lost")
         if found.recovered is None and name in self.oracle.lost:
-            # No object in the bucket shows a later pointer than this older one, so the scope continues from it. But a
-            # daemon that has seen a later one refuses it until it is restarted.
+            # No object in the bucket shows a later pointer than this older one, so the scope
+            # continues from it. But a daemon that has seen a later one refuses it until it is
+            # restarted.
             for daemon in self._daemons:
                 if daemon is not None:
                     daemon.kill()
@@ -867,7 +880,9 @@ def _not_yet_rejected(signed: dict[str, Any] | None) -> str | None:
 
 
 def _interesting(signed: dict[str, Any], verb: str, chance: random.Random) -> str | None:
-    """The interesting targets of a command: quarantine of states that could become live, rollback to quarantined ones."""
+    """The interesting targets of a command: quarantine of states that could become live, rollback
+    to quarantined ones.
+    """
     rejected = {quarantine["composition_digest"] for quarantine in signed["quarantined"]}
     live, desired = signed["live"], signed["desired"]
     match verb:
@@ -964,7 +979,9 @@ class _Patience:
 
 
 class _Tries:
-    """stamina's endless tries in virtual time: stamina takes its clock and its jitter from the process."""
+    """stamina's endless tries in virtual time: stamina takes its clock and its jitter from the
+    process.
+    """
 
     def __init__(self, *, wait_initial: float, wait_max: float, **_: object) -> None:
         self._wait, self._longest = wait_initial, wait_max
@@ -1001,7 +1018,10 @@ class _Stamina:
 
 
 class _Log:
-    """The worker's log. A fault that needs an operator must not occur in a world where nothing is lost for good."""
+    """The worker's log.
+
+    A fault that needs an operator must not occur in a world where nothing is lost for good.
+    """
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -1011,7 +1031,8 @@ class _Log:
 
     def error(self, what: str, *, reason: str, exc_info: object = None, **details: object) -> None:
         self._world.trace("error", what, reason, *details.values())
-        # A pointer that was read before a collection may reference a deleted object. The next try reads it again.
+        # A pointer that was read before a collection may reference a deleted object. The next try
+        # reads it again.
         transient = (
             (NotFound, PointerLost, SequenceWentBack)
             if self._world.oracle.ever_lost

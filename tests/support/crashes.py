@@ -164,7 +164,10 @@ class Worksite:
         shutil.copytree(self.folder, aside)
 
     def restore(self, aside: Path) -> None:
-        """Restore the copy. The journal stays the same file, because another one would be a copy (protocol 2)."""
+        """Restore the copy.
+
+        The journal stays the same file, because another one would be a copy (protocol 2).
+        """
         shutil.rmtree(self.bucket, ignore_errors=True)
         if (aside / "bucket").exists():
             shutil.copytree(aside / "bucket", self.bucket)
@@ -192,7 +195,9 @@ class Worksite:
         between: Callable[[EventSource], EventSource] = lambda source: source,
         limit: float = 10,
     ) -> None:
-        """Accept events as the HTTP intake does, and run a worker until all events are settled and every tree is synced."""
+        """Accept events as the HTTP intake does, and run a worker until all events are settled and
+        every tree is synced.
+        """
         with ThreadRuntime() as runtime:
             journal = await Journal.open(
                 self.journal, clock=runtime.now, token=runtime.random_id, run=True, poll=0.02
@@ -219,7 +224,10 @@ class Worksite:
 
 
 class Below:
-    """A folder of a store as a separate store. Many of them share one client, which is slow to create."""
+    """A folder of a store as a separate store.
+
+    Many of them share one client, which is slow to create.
+    """
 
     def __init__(self, store: ObjectStore, folder: str) -> None:
         self._store = store
@@ -254,7 +262,10 @@ def _shared(url: str, query: str, _process: int) -> ObjectStore:
 
 @dataclass(frozen=True)
 class ServerSite(Worksite):
-    """The same with a bucket on a server: `url` up to the name of the site, which is the last part of the prefix."""
+    """The same with a bucket on a server:
+
+    `url` up to the name of the site, which is the last part of the prefix.
+    """
 
     url: str = ""
     query: str = ""
@@ -290,7 +301,10 @@ class ServerSite(Worksite):
         return asyncio.run(self.shared.get(layout.live_tree(GOLDEN, OVERRIDE))).body
 
     def copy_to(self, other: "ServerSite") -> None:
-        """Another site with the same objects. Their versions differ, so those in the marker match none."""
+        """Another site with the same objects.
+
+        Their versions differ, so those in the marker match none.
+        """
 
         async def copy() -> None:
             for entry in await self.shared.scan(""):
@@ -431,7 +445,8 @@ async def check_history(reader: Reader, pointer: Pointer) -> None:
 async def read_whole(
     store: ObjectStore, runtime: Runtime, scope: Scope = GOLDEN, *, retained: bool = True
 ) -> Pointer | None:
-    """The pointer, then manifest and archive of all its publications (or of live and desired), as read by a new reader.
+    """The pointer, then manifest and archive of all its publications (or of live and desired), as
+    read by a new reader.
 
     None while nothing is published. Raises a PublishingError for anything that is not whole.
     """

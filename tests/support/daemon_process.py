@@ -126,7 +126,10 @@ class Answer:
 
 
 def post(port: int, *events: Event, seconds: float = 10) -> Answer | None:
-    """The answer of the intake. None if no answer came back, so that the event may or may not have been accepted."""
+    """The answer of the intake.
+
+    None if no answer came back, so that the event may or may not have been accepted.
+    """
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=seconds)
     body, kind = (
         b"[" + b",".join(event.structured() for event in events) + b"]",

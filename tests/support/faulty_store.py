@@ -21,7 +21,9 @@ from daemon.stores.errors import (
 from daemon.stores.port import Content, Listing, ObjectStore, Stored, Version
 
 Before = Callable[[str, str], Awaitable[None]]
-"""Called with operation and key before the operation reaches the store, to pause it or to let other writers act."""
+"""Called with operation and key before the operation reaches the store, to pause it or to let other
+writers act.
+"""
 
 
 class Fault(Enum):

@@ -165,7 +165,8 @@ class CountingFileSystem(PassingFileSystem):
 
 
 class KillingFileSystem(PassingFileSystem):
-    """Kills its own process by SIGKILL at the n-th call that changes something (from 1): before it, or right after it.
+    """Kills its own process by SIGKILL at the n-th call that changes something (from 1): before it,
+    or right after it.
 
     With `torn`, a write that is killed leaves the first half of its bytes.
     """

@@ -121,8 +121,9 @@ class User:
         )
 
     def sees_closed(self, count: int, *reasons: str) -> bool:
-        """Whether the daemon closes so many connections for these reasons within a minute. It serves its other peers
-        between them, and the text of its metrics may be a second old."""
+        """Whether the daemon closes so many connections for these reasons within a minute. It
+        serves its other peers between them, and the text of its metrics may be a second old.
+        """
         until = time.monotonic() + 60
         while sum(map(self.closed, reasons)) < count:
             if time.monotonic() > until:
@@ -216,7 +217,9 @@ def pipelining(port: int, connections: int) -> Iterator[None]:
 
 @contextmanager
 def keeping(port: int, connections: int, seconds: float) -> Iterator[None]:
-    """Each connection requests /livez every 2.5 s for so many seconds, and is opened again when it is lost."""
+    """Each connection requests /livez every 2.5 s for so many seconds, and is opened again when it
+    is lost.
+    """
     flood, over = Flood(port), threading.Event()
     kept = [flood.connect() for _ in range(connections)]
 
@@ -269,7 +272,9 @@ def ratio(flooded: Figures, control: Figures) -> float:
 
 @dataclass
 class Measured:
-    """Results before and after a flood of the flooded and the idle daemon, and of the first one's user meanwhile."""
+    """Results before and after a flood of the flooded and the idle daemon, and of the first one's
+    user meanwhile.
+    """
 
     before: tuple[Figures, Figures]
     during: Figures

@@ -48,13 +48,16 @@ class Applied(StrEnum):
     """Before the client gets any answer."""
     NEVER = auto()
     BEFORE_THE_NEXT = auto()
-    """The client is answered at once; the server gets the request before the next write to the key."""
+    """The client is answered at once; the server gets the request before the next write to the key.
+    """
     WHEN_RELEASED = auto()
     """The client is answered at once; the server gets the request when the test releases it."""
 
 
 class Reply(StrEnum):
-    """The answer for the client instead of the real one: none, or a status with each dialect's code."""
+    """The answer for the client instead of the real one: none, or a status with each dialect's
+    code.
+    """
 
     RESET = auto()
     SILENCE = auto()
@@ -112,7 +115,9 @@ class Passed:
 
 @dataclass
 class Rule:
-    """The requests that get a fault: of one operation, with a key like this, `times` of them from the `nth` on."""
+    """The requests that get a fault: of one operation, with a key like this, `times` of them from
+    the `nth` on.
+    """
 
     operation: Operation
     keys: str
@@ -148,7 +153,10 @@ class LossyNetwork:
     upstream: int
     dialect: Dialect
     silence_seconds: float
-    """How long a client waits without an answer. Then the connection is closed, because its thread is needed again."""
+    """How long a client waits without an answer.
+
+    Then the connection is closed, because its thread is needed again.
+    """
     address: str = ""
     compares_without_quotes: bool = False
     """Whether a condition in quotes never holds."""

@@ -38,7 +38,9 @@ class Oddity(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request as it arrived: method, key (empty: of the bucket itself), query, headers in lower case."""
+    """One request as it arrived: method, key (empty: of the bucket itself), query, headers in lower
+    case.
+    """
 
     method: str
     key: str

@@ -132,7 +132,9 @@ class GcsRole:
         )
 
     def allows(self, operation: str, key: str) -> bool:
-        """Whether Cloud Storage would let the principal do what an operation of the store's port asks for."""
+        """Whether Cloud Storage would let the principal do what an operation of the store's port
+        asks for.
+        """
         needed = {
             "get": {"storage.objects.get"},
             "scan": {"storage.objects.list"},

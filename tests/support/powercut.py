@@ -41,11 +41,16 @@ class _File:
 @dataclass(eq=False, slots=True)
 class _Folder:
     names: "dict[str, list[_Node | None]]" = field(default_factory=dict)
-    """For each name the files it stood for since the last sync: the durable one first, the present one last."""
+    """For each name the files it stood for since the last sync: the durable one first, the present
+    one last.
+    """
     forgetful: bool = True
     """False for the folder of temporary files, whose names are never synced or read."""
     twins: "dict[str, tuple[_Folder, str]]" = field(default_factory=dict)
-    """For a name that was exchanged with one in another folder: that folder. A cut undoes both renames or neither."""
+    """For a name that was exchanged with one in another folder: that folder.
+
+    A cut undoes both renames or neither.
+    """
 
     def append(self, name: str, node: "_Node | None") -> None:
         if self.forgetful:
@@ -83,7 +88,10 @@ _Node = _File | _Folder
 
 
 class SimulatedDisk:
-    """Implements daemon.stores.directory.filesystem.FileSystem in memory. The folders down to `base` exist durably."""
+    """Implements daemon.stores.directory.filesystem.FileSystem in memory.
+
+    The folders down to `base` exist durably.
+    """
 
     def __init__(self, base: Path) -> None:
         self.base = base
@@ -255,7 +263,10 @@ class CrashState:
 
 
 def crash_states(log: Sequence[Operation | Mark], base: Path) -> Iterator[CrashState]:
-    """Every disk that a power cut at any point of the log may leave. The folder `base` existed before, empty."""
+    """Every disk that a power cut at any point of the log may leave.
+
+    The folder `base` existed before, empty.
+    """
     disk = SimulatedDisk(base)
     marks: tuple[str, ...] = ()
     for position, step in enumerate([Mark("start"), *log]):

@@ -23,7 +23,10 @@ def as_an_ordinary_user(work: Callable[[], T]) -> T:
 
 
 def with_permissions_of(user: int, work: Callable[[], T]) -> T:
-    """The result of `work` in a thread with the file permissions of this user and group. Needs root."""
+    """The result of `work` in a thread with the file permissions of this user and group.
+
+    Needs root.
+    """
 
     def become() -> None:
         # Of this thread alone. The kernel removes the file permissions of root with the user id.
@@ -50,7 +53,8 @@ def _in_a_thread(prepare: Callable[[], None], work: Callable[[], T]) -> T:
         except BaseException as error:  # noqa: BLE001  # it is raised in the thread of the caller
             failures.append(error)
 
-    # Capabilities belong to a thread, and this one ends. A blocked one must not block the end of the tests.
+    # Capabilities belong to a thread, and this one ends. A blocked one must not block the end of
+    # the tests.
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     thread.join(_LONGEST_SECONDS)

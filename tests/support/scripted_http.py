@@ -12,7 +12,10 @@ from socketserver import TCPServer
 
 @contextmanager
 def server(answer, tls=None):
-    """A server in this process: `answer(handler)` writes any response; the requests are kept. `tls`: a context."""
+    """A server in this process:
+
+    `answer(handler)` writes any response; the requests are kept. `tls`: a context.
+    """
     seen = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -32,7 +35,8 @@ def server(answer, tls=None):
     class Listening(TCPServer):
         def get_request(self):
             connection, address = super().get_request()
-            # A client that refuses the certificate is an OSError here, which the server does not count as a request.
+            # A client that refuses the certificate is an OSError here, which the server does not
+            # count as a request.
             return (tls.wrap_socket(connection, server_side=True) if tls else connection), address
 
     with Listening(("127.0.0.1", 0), Handler) as listening:
@@ -59,7 +63,10 @@ def says(status, body=b"", **headers):
 
 
 def streams(written, *, most=256 << 20, **headers):
-    """An answer without a length that continues until its client leaves. `written` gets the number of bytes."""
+    """An answer without a length that continues until its client leaves.
+
+    `written` gets the number of bytes.
+    """
 
     def answer(handler):
         handler.send_response(200)

@@ -17,7 +17,10 @@ CHMOD = "permission denied; give the daemon's user permission to read it"
 
 @dataclass
 class TroubledStore(FaultyStore):
-    """Implements daemon.stores.port.ObjectStore. Troubles are full keys; a closed folder has no `/` at its end."""
+    """Implements daemon.stores.port.ObjectStore.
+
+    Troubles are full keys; a closed folder has no `/` at its end.
+    """
 
     unreadable: set[str] = field(default_factory=set)
     unwritable: set[str] = field(default_factory=set)

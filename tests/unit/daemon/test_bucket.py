@@ -34,7 +34,9 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
 async def read_older_as_another(
     state_file: Path, one: str, other: str, name: str = "", value: str = ""
 ) -> None:
-    """A newer pointer is accepted through `one`, then an older one is read through `other`, with a variable set."""
+    """A newer pointer is accepted through `one`, then an older one is read through `other`, with a
+    variable set.
+    """
     runtime = InlineRuntime()
     store = MemoryStore(runtime)
 

@@ -1,4 +1,6 @@
-"""Interpreting an event: its scopes, its digest, and the problems of envelope, data and composition together."""
+"""Interpreting an event: its scopes, its digest, and the problems of envelope, data and composition
+together.
+"""
 
 import copy
 import json

@@ -1,4 +1,6 @@
-"""Two daemons with copies of one journal and so one instance: no event that either accepted is lost."""
+"""Two daemons with copies of one journal and so one instance: no event that either accepted is
+lost.
+"""
 
 import asyncio
 import contextlib
@@ -30,7 +32,9 @@ from tests.support.scenes import (
 
 OTHER = Scope("texture", "edge")
 COMPARED = 2**62
-"""As `opened_at`: the check at the start found no difference, because the other copy had not published yet."""
+"""As `opened_at`: the check at the start found no difference, because the other copy had not
+published yet.
+"""
 
 
 def cloned(path: Path, copy: Path) -> None:
@@ -43,7 +47,9 @@ def cloned(path: Path, copy: Path) -> None:
 
 
 def two(path: Path, play: Callable[[Scene, Scene], Awaitable[None]]) -> None:
-    """`play` with two daemons, each on a copy of a journal that has published one state in each scope."""
+    """`play` with two daemons, each on a copy of a journal that has published one state in each
+    scope.
+    """
     store = MemoryStore(InlineRuntime())
 
     async def body() -> None:
@@ -109,7 +115,10 @@ def test_copies_that_accept_in_turn_lose_nothing_and_soon_have_two_instances(
 def test_events_of_a_commit_that_a_copy_has_overtaken_are_folded_again(
     tmp_path: Path,
 ) -> None:
-    """The answer to that commit was lost, so it was not withdrawn. The lineage shows that it was never made."""
+    """The answer to that commit was lost, so it was not withdrawn.
+
+    The lineage shows that it was never made.
+    """
 
     async def play(one: Scene, two: Scene) -> None:
         [accepted] = await two.accept(state_event(3))

@@ -1,4 +1,6 @@
-"""The fold of protocol 3, one test per sentence, and two properties: repeated and late events are harmless."""
+"""The fold of protocol 3, one test per sentence, and two properties: repeated and late events are
+harmless.
+"""
 
 from collections.abc import Sequence
 from itertools import accumulate, count
@@ -476,7 +478,8 @@ def test_any_repetition_of_explicit_states_publishes_each_once(
 def test_any_repetition_of_states_and_the_models_after_them_ends_in_the_same_composition(
     before: list[Foldable], states: list[StateCreated], moves: list[ModelVersionChanged], times: int
 ) -> None:
-    # `positions` and `folded_events` keep an old model event from being folded again, not the fold (protocol 2).
+    # `positions` and `folded_events` keep an old model event from being folded again, not the fold
+    # (protocol 2).
     suffix = [*states, *moves]
     once = folded(*before, *suffix)
     again = folded(*suffix * times, start=once)

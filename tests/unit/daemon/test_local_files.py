@@ -17,7 +17,9 @@ OTHER_USER = 12345
 
 @pytest.fixture
 def give_away(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
-    """Gives a path to another user: really if root runs the tests, else by changing this process's user id."""
+    """Gives a path to another user: really if root runs the tests, else by changing this process's
+    user id.
+    """
 
     def give(path: Path) -> None:
         if os.geteuid() == 0:

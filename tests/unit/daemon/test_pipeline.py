@@ -531,7 +531,9 @@ def test_id_and_composition_belong_together_after_a_collection_deleted_the_state
 def test_a_late_state_is_published_although_a_released_manifest_is_damaged(
     journal_path, store, damaged
 ):
-    """History records revision and composition of a released state, so its manifest is no longer needed."""
+    """History records revision and composition of a released state, so its manifest is no longer
+    needed.
+    """
 
     async def play(scene: Scene):
         for number in (10, 20, 30):
@@ -889,7 +891,9 @@ def test_an_event_that_only_a_damaged_manifest_may_list_is_not_superseded(
 
 
 async def only_named_by_history(scene: Scene, state: str) -> PublicationId:
-    """Removes a state from the pointer like releases whose history recorded no revisions and compositions."""
+    """Removes a state from the pointer like releases whose history recorded no revisions and
+    compositions.
+    """
     base = await scene.reader.pointer(GOLDEN)
     [old] = base.pointer.retained_of(state)
     following = protocol.collect(base.pointer, scene.publisher.writing("ann"), [old.id])
@@ -947,7 +951,10 @@ def test_an_unreadable_old_manifest_stops_no_independent_state(journal_path, sto
 
 
 def test_a_dead_letter_stays_when_the_write_that_passed_it_lands_late(journal_path):
-    """A write given up as unknown wins after all. The outcomes are its own and must not be withdrawn."""
+    """A write given up as unknown wins after all.
+
+    The outcomes are its own and must not be withdrawn.
+    """
 
     def has_version_2(composition):
         return composition.model("101").version == "2"
@@ -1037,7 +1044,10 @@ def test_events_that_change_nothing_do_not_write_the_pointer(journal_path, store
 
 @pytest.mark.parametrize("suffix", range(7))
 def test_any_suffix_delivered_again_in_order_changes_nothing(journal_path, store, suffix):
-    """A crash before settling, at any point (protocol 2). Model events would be folded again onto later states."""
+    """A crash before settling, at any point (protocol 2).
+
+    Model events would be folded again onto later states.
+    """
 
     async def play(scene: Scene):
         events = [

@@ -1,4 +1,6 @@
-"""Readiness, liveness and attention: when the daemon is not ready, needs a restart, or needs an operator."""
+"""Readiness, liveness and attention: when the daemon is not ready, needs a restart, or needs an
+operator.
+"""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -55,7 +57,9 @@ class Worker:
 
 
 class Clock(InlineRuntime):
-    """Implements `daemon.readiness.Threads`: two threads, and calls that began at times that a test sets."""
+    """Implements `daemon.readiness.Threads`: two threads, and calls that began at times that a test
+    sets.
+    """
 
     threads = 2
 

@@ -1,4 +1,6 @@
-"""Decisions at the start of the service: the number of connections, and how commands name its bucket."""
+"""Decisions at the start of the service: the number of connections, and how commands name its
+bucket.
+"""
 
 import pytest
 from structlog.testing import capture_logs

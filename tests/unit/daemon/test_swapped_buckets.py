@@ -85,7 +85,9 @@ async def pointer_of(store: MemoryStore) -> bytes:
 async def with_other_bucket(
     folder: Path, store: Volumes, play: Callable[[Scene], Awaitable[None]], *, states: int
 ) -> None:
-    """Runs on a scene whose journal remembers `right`; `other` belongs to another journal and has the same scope."""
+    """Runs on a scene whose journal remembers `right`; `other` belongs to another journal and has
+    the same scope.
+    """
     async with open_scene(folder / "other.db", store.other, remembers_bucket=True) as other:
         await other.bucket.check()
         for number in range(1, states + 1):
@@ -96,7 +98,9 @@ async def with_other_bucket(
 
 
 IGNORED_THERE = model_event("same", "101", "5", scopes=[GOLDEN])
-"""The other bucket's fifth state has the model at this version, so the event would change nothing there."""
+"""The other bucket's fifth state has the model at this version, so the event would change nothing
+there.
+"""
 
 
 @pytest.mark.parametrize("states", [2, 5])
@@ -172,7 +176,10 @@ def test_a_listing_of_another_bucket_is_not_trusted_although_the_right_one_retur
 
 
 def test_a_first_pointer_is_not_sent_again_into_another_bucket(tmp_path: Path) -> None:
-    """The volume is lost during the first request. The condition of the write holds in both buckets."""
+    """The volume is lost during the first request.
+
+    The condition of the write holds in both buckets.
+    """
     volumes = Volumes()
 
     async def lose(operation: str, key: str) -> None:

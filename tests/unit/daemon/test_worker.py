@@ -626,7 +626,10 @@ class Unlistable:
 
 
 class Mount:
-    """A bucket on a volume that may be unmounted. An empty folder remains, and writes to it succeed."""
+    """A bucket on a volume that may be unmounted.
+
+    An empty folder remains, and writes to it succeed.
+    """
 
     def __init__(self):
         self.volume = self.mounted = MemoryStore(InlineRuntime())
@@ -646,7 +649,9 @@ class Mount:
 def test_nothing_is_published_or_settled_while_the_volume_of_the_bucket_is_missing(
     tmp_path, restarted
 ):
-    """A new state, an event for every scope (the empty folder has none), and one for a scope that does not exist."""
+    """A new state, an event for every scope (the empty folder has none), and one for a scope that
+    does not exist.
+    """
     store = Mount()
 
     async def body():

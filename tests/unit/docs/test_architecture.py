@@ -1,4 +1,6 @@
-"""The pictures in docs/architecture.md agree with the layers that import-linter enforces and with the files."""
+"""The pictures in docs/architecture.md agree with the layers that import-linter enforces and with
+the files.
+"""
 
 import re
 import tomllib
@@ -28,7 +30,8 @@ LAYERED = {
 
 @pytest.mark.parametrize("package", LAYERED)
 def test_the_drawn_layers_of_a_package_equal_the_enforced_ones(package):
-    # Two columns: the modules, then their purpose. A line that begins with a bar continues the one above.
+    # Two columns: the modules, then their purpose. A line that begins with a bar continues the one
+    # above.
     columns = [re.split(r"\s{2,}", line.strip())[0] for line in picture(package).splitlines()]
     drawn = " \n ".join(columns).replace("\n |", "|").split("\n")
 

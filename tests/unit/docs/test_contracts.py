@@ -1,4 +1,6 @@
-"""The import contracts detect forbidden imports: each of these lines, planted into a copy, breaks a contract."""
+"""The import contracts detect forbidden imports: each of these lines, planted into a copy, breaks a
+contract.
+"""
 
 import re
 import shutil

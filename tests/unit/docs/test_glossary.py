@@ -22,7 +22,9 @@ PAGES = [
 
 
 def prose(page: Path) -> str:
-    """The text of a page without code blocks and generated tables, each run of white space as one space."""
+    """The text of a page without code blocks and generated tables, each run of white space as one
+    space.
+    """
     text = re.sub(
         r"^```.*?^```|^<!-- (?:figures|publication|bugs).*?^<!--",
         "",

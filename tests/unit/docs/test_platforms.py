@@ -1,4 +1,6 @@
-"""docs/platforms.md: its table equals that of the code, and each file that its example names has the example in it."""
+"""docs/platforms.md: its table equals that of the code, and each file that its example names has
+the example in it.
+"""
 
 import re
 from pathlib import Path

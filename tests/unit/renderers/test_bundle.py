@@ -1,4 +1,6 @@
-"""The whole tree: its files, that it is deterministic, and that an event costs only what it changes."""
+"""The whole tree: its files, that it is deterministic, and that an event costs only what it
+changes.
+"""
 
 import json
 import re

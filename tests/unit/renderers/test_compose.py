@@ -1,4 +1,6 @@
-"""The compose file equals what ruamel.yaml writes for the whole document, and the golden one except intended changes."""
+"""The compose file equals what ruamel.yaml writes for the whole document, and the golden one except
+intended changes.
+"""
 
 from itertools import pairwise
 from pathlib import Path
@@ -85,7 +87,9 @@ def test_the_golden_composition_gives_the_golden_services_except_intended_change
 
 
 def test_the_golden_composition_gives_the_golden_options_at_their_places():
-    """Comments and blank lines from the first model on, each with the line above it, are those of the golden file."""
+    """Comments and blank lines from the first model on, each with the line above it, are those of
+    the golden file.
+    """
 
     def options(text: str) -> list[tuple[str, str]]:
         lines = text[text.index("  s101s:") :].splitlines()

@@ -1,4 +1,6 @@
-"""Hostile text, wherever text comes in, is refused with its place, or rendered so that readers read it back."""
+"""Hostile text, wherever text comes in, is refused with its place, or rendered so that readers read
+it back.
+"""
 
 import json
 import re
@@ -32,7 +34,9 @@ def accepted(place: str) -> list[tuple[str, Composition, RenderDefaults]]:
 
 
 def checked(composition: Composition, defaults: RenderDefaults) -> RenderedBundle:
-    """The bundle, checked by the gate and by independent readers to have the values of the composition."""
+    """The bundle, checked by the gate and by independent readers to have the values of the
+    composition.
+    """
     bundle = Renderer().render(composition, defaults, STAMP)
     gate.check(composition, defaults, bundle)
     says_what_it_was_given(bundle, composition, defaults)

@@ -1,4 +1,6 @@
-"""JSON documents as YAML: what ruamel.yaml would write, and what both versions of YAML read as the same value."""
+"""JSON documents as YAML: what ruamel.yaml would write, and what both versions of YAML read as the
+same value.
+"""
 
 from io import StringIO
 
@@ -89,7 +91,8 @@ def _written_by_ruamel(document: object) -> str:
     return stream.getvalue()
 
 
-# At the limits of escaping, of line breaks, and of the length beyond which a key is written differently.
+# At the limits of escaping, of line breaks, and of the length beyond which a key is written
+# differently.
 _edges = st.text(
     "ab -:#'\"\\\t\n\x7f\x80\x85\xa0\u2027\u2028\u2029\u202a\ud7ff\ue000\ufefe\ufeff\uff00\ufffd\U00010000\U0010ffff",
     max_size=8,

@@ -1,4 +1,6 @@
-"""YAML templates (the home of ruamel.yaml): placeholders in values, keys and comments, and unambiguous values."""
+"""YAML templates (the home of ruamel.yaml): placeholders in values, keys and comments, and
+unambiguous values.
+"""
 
 import re
 from collections.abc import Callable, Iterator
@@ -355,7 +357,10 @@ def test_the_list_of_what_readers_disagree_on_is_needed(monkeypatch, value):
 
 
 def _either(fill: Callable[[dict[str, str]], str], values: dict[str, str]) -> str:
-    """The text, or the name of the error. Some texts ruamel.yaml cannot write; then neither way may."""
+    """The text, or the name of the error.
+
+    Some texts ruamel.yaml cannot write; then neither way may.
+    """
     try:
         return fill(values)
     except (YAMLError, ValueError, UnsafeText) as error:

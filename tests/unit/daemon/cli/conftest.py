@@ -1,4 +1,6 @@
-"""Runs the command line in this process, on a directory bucket with state-1, state-2 and state-3 (live)."""
+"""Runs the command line in this process, on a directory bucket with state-1, state-2 and state-3
+(live).
+"""
 
 import json
 import shutil
@@ -31,7 +33,10 @@ def _published(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def bucket(_published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the bucket. REBUNDLE_BUCKET names it, and no other setting of this machine applies."""
+    """A copy of the bucket.
+
+    REBUNDLE_BUCKET names it, and no other setting of this machine applies.
+    """
     path = tmp_path / "bucket"
     shutil.copytree(_published, path)
     monkeypatch.chdir(tmp_path)
@@ -65,7 +70,9 @@ def rebundle(capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
 
 @pytest.fixture
 def journal(bucket, tmp_path, monkeypatch):
-    """A journal with a dead letter (e1), a waiting event (e2), and one that waits in two scopes (42)."""
+    """A journal with a dead letter (e1), a waiting event (e2), and one that waits in two scopes
+    (42).
+    """
     path = tmp_path / "journal.db"
     monkeypatch.setenv("REBUNDLE_JOURNAL__PATH", str(path))
 

@@ -1,4 +1,6 @@
-"""Output for programs and scheduled jobs: one document per command, also for errors (ADR 28), and `--quiet`."""
+"""Output for programs and scheduled jobs: one document per command, also for errors (ADR 28), and
+`--quiet`.
+"""
 
 import inspect
 import json
@@ -48,7 +50,9 @@ SOUND = {
     ("status",): (),
     ("verify",): (SCOPE,),
 }
-"""Arguments with which each command succeeds on a healthy bucket, except `send`, which finds no daemon here."""
+"""Arguments with which each command succeeds on a healthy bucket, except `send`, which finds no
+daemon here.
+"""
 
 WITHOUT_ANYTHING = {
     ("config", "check"): 0,

@@ -1,4 +1,6 @@
-"""Every command refuses a bucket of schema 1 with exit code 4, and none advises a recovery (ADR 29)."""
+"""Every command refuses a bucket of schema 1 with exit code 4, and none advises a recovery (ADR
+29).
+"""
 
 from pathlib import Path
 

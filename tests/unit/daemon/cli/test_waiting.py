@@ -1,4 +1,6 @@
-"""Commands that change live wait for the live tree, and exit 1 if hosts would still copy another state."""
+"""Commands that change live wait for the live tree, and exit 1 if hosts would still copy another
+state.
+"""
 
 import asyncio
 import json

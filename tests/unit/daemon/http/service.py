@@ -85,7 +85,8 @@ class FakeHealthSource:
 class Requests:
     """The application, and the number of its requests that have ended.
 
-    A client that leaves gets no answer, and its request ends later, because FastAPI runs part of it in a thread.
+    A client that leaves gets no answer, and its request ends later, because FastAPI runs part of it
+    in a thread.
     """
 
     def __init__(self, app: FastAPI) -> None:

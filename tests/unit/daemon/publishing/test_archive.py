@@ -1,4 +1,6 @@
-"""The archive: reproducible bytes, digests of its content, and a reader that accepts only plain files."""
+"""The archive: reproducible bytes, digests of its content, and a reader that accepts only plain
+files.
+"""
 
 import gzip
 import hashlib
@@ -300,7 +302,9 @@ def test_read_bytes_are_counted_once() -> None:
 
 
 def inflated(bomb: bytes, *files: RenderedFile) -> int:
-    """The number of bytes that a bomb decompresses to before it is refused as the archive of these files."""
+    """The number of bytes that a bomb decompresses to before it is refused as the archive of these
+    files.
+    """
     source = archive.Inflater(bomb)
     with pytest.raises(VerificationFailed):
         list(archive.members_of(source, digest_files(files)))

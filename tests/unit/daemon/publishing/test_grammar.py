@@ -1,4 +1,7 @@
-"""Every field of every stored document has a rule. A value that breaks its rule is damage of the document."""
+"""Every field of every stored document has a rule.
+
+A value that breaks its rule is damage of the document.
+"""
 
 import copy
 import hashlib

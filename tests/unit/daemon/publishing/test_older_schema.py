@@ -1,4 +1,6 @@
-"""Documents of schema 1 raise their own error everywhere: they are neither damaged nor a reason to recover (ADR 29)."""
+"""Documents of schema 1 raise their own error everywhere: they are neither damaged nor a reason to
+recover (ADR 29).
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping

@@ -1,4 +1,6 @@
-"""Pure rules for the next pointer: protocol 3 and 4, one test per rule, and invariants of any sequence of changes."""
+"""Pure rules for the next pointer: protocol 3 and 4, one test per rule, and invariants of any
+sequence of changes.
+"""
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta

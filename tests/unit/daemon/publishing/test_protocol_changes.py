@@ -1,4 +1,7 @@
-"""What a history entry records about its change. Recovery replays it if the pointer is lost (protocol 4)."""
+"""What a history entry records about its change.
+
+Recovery replays it if the pointer is lost (protocol 4).
+"""
 
 from typing import Any
 

@@ -1,4 +1,5 @@
-"""Publishing beside other writers over a network that loses answers: the result is won, lost or unknown.
+"""Publishing beside other writers over a network that loses answers: the result is won, lost or
+unknown.
 
 Runs on both kinds of versions, generations and digests, because the clouds differ in exactly that.
 """

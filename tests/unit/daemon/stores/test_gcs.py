@@ -1,4 +1,5 @@
-"""How each response of Cloud Storage is mapped, and how often a request is sent, on a scripted server.
+"""How each response of Cloud Storage is mapped, and how often a request is sent, on a scripted
+server.
 
 Real servers show that conditions hold: tests/contract.
 """

@@ -1,4 +1,6 @@
-"""The start-up probe: how it classifies each kind of broken store, and that its leftovers do not grow."""
+"""The start-up probe: how it classifies each kind of broken store, and that its leftovers do not
+grow.
+"""
 
 import asyncio
 from collections import Counter

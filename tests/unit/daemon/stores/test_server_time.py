@@ -1,4 +1,6 @@
-"""Reading the clock of the store works with lost answers, and its object is removed if permissions allow."""
+"""Reading the clock of the store works with lost answers, and its object is removed if permissions
+allow.
+"""
 
 import asyncio
 from datetime import timedelta

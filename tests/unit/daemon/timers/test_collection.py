@@ -1,4 +1,6 @@
-"""The collection timer: which scopes it collects, how often, and how it handles refusals and failures."""
+"""The collection timer: which scopes it collects, how often, and how it handles refusals and
+failures.
+"""
 
 import asyncio
 import contextlib

@@ -69,7 +69,9 @@ async def freshness_sequence(store: MemoryStore) -> int:
 
 
 def test_a_daemon_signs_freshness_only_if_its_own_policy_accepts_it() -> None:
-    """Otherwise it would replace a valid freshness.json of another daemon by one that readers refuse."""
+    """Otherwise it would replace a valid freshness.json of another daemon by one that readers
+    refuse.
+    """
     elsewhere = TrustedKey(
         keyid=PUBLIC.keyid, public=PUBLIC.pem, roles=("publish", "pointer"), scopes=("elsewhere/*",)
     )

@@ -15,7 +15,9 @@ HOUR = 3600
 
 
 class Clocks(InlineRuntime):
-    """Steps the wall clock by these seconds, one after each wait, and stops the timer after the last."""
+    """Steps the wall clock by these seconds, one after each wait, and stops the timer after the
+    last.
+    """
 
     def __init__(self, *steps: float) -> None:
         super().__init__("clocks")

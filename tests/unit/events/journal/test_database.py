@@ -325,7 +325,9 @@ def test_a_full_disk_is_a_full_journal_and_nothing_is_stored(bench, play):
 def test_a_database_of_another_program_stays_byte_for_byte_unchanged(
     bench, play, tmp_path, table, run
 ):
-    """Root may run a command where another user has put a link to a database in place of the journal."""
+    """Root may run a command where another user has put a link to a database in place of the
+    journal.
+    """
     other, link = tmp_path / "other.db", tmp_path / "journal.db"
     with closing(sqlite3.connect(other)) as db:
         db.execute(f"CREATE TABLE {table} (key TEXT, value TEXT)")

@@ -149,7 +149,8 @@ def test_a_refused_run_leaves_the_locks_of_the_first(bench, play):
                 async with bench.journal():
                     pass
             assert "stop that one first" in await opened_elsewhere(bench.path, "run")
-            # With SQLite's own locks lost, another process would believe to be the last one and remove the log.
+            # With SQLite's own locks lost, another process would believe to be the last one and
+            # remove the log.
             assert await opened_elsewhere(bench.path, "beside") == "0\n"
             await journal.append([bench.arrival("1")])
 

@@ -1,4 +1,6 @@
-"""The gate accepts everything that the renderer makes, and reports every planted fault with file and line."""
+"""The gate accepts everything that the renderer makes, and reports every planted fault with file
+and line.
+"""
 
 import json
 from dataclasses import dataclass

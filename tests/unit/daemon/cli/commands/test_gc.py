@@ -12,7 +12,9 @@ MONTHS = 100 * 86_400
 
 @pytest.fixture
 def aged(bucket, monkeypatch):
-    """The bucket as if everything had been stored a hundred days ago, with only the newest publication kept."""
+    """The bucket as if everything had been stored a hundred days ago, with only the newest
+    publication kept.
+    """
     monkeypatch.setenv("REBUNDLE_RETENTION__NEWEST", "1")
     monkeypatch.setenv("REBUNDLE_RETENTION__DAYS", "0")
     for path in bucket.rglob("states/**/*"):

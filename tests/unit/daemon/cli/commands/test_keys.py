@@ -429,7 +429,9 @@ def test_status_reports_what_it_trusts_about_the_live_tree(trusting, rebundle, m
 
 
 def test_an_unsigned_live_tree_is_compared_with_signed_documents(trusting, bucket, rebundle):
-    """A marker with status `updating` excuses nothing: an attacker who can write the tree can write it, too."""
+    """A marker with status `updating` excuses nothing: an attacker who can write the tree can write
+    it, too.
+    """
     tree = bucket / str(SCOPE) / "docker-compose-gen"
     (tree / "base/bundle/docker-compose.yaml").unlink()
     marker = tree / ".rebundle.json"

@@ -160,7 +160,10 @@ def test_an_unwritable_path_is_named_with_a_remedy(bucket, rebundle):
 
 @pytest.mark.parametrize("held", [False, True])
 def test_faults_that_only_a_pass_sees_are_reported_with_time_and_remedy(bucket, rebundle, held):
-    """A folder at the path of a file is in no listing. Only a write shows whether it is still there."""
+    """A folder at the path of a file is in no listing.
+
+    Only a write shows whether it is still there.
+    """
     if held:
         rebundle("hold", SCOPE, "--reason", "test")
     file = live_file(bucket, COMPOSE)

@@ -172,7 +172,10 @@ def test_an_unreadable_file_is_never_overwritten(
 
 
 def test_an_unreadable_file_of_a_removed_model_blocks_base_if_rebundle_wrote_it() -> None:
-    """Hosts copy what is in base/. A file that Rebundle never wrote belongs to an operator and does not block base/."""
+    """Hosts copy what is in base/.
+
+    A file that Rebundle never wrote belongs to an operator and does not block base/.
+    """
     before = marker({"base/gone": ("old", (1, 0)), ENV: ("old", (1, 0))})
     present = {path: Unread("why") for path in ("base/gone", "base/notes", ENV)}
     verdicts = plan_paths(wanted({}), present, before)

@@ -1,4 +1,6 @@
-"""The live tree on a store: one test per rule of protocol 5, with edits, concurrent passes and failures."""
+"""The live tree on a store: one test per rule of protocol 5, with edits, concurrent passes and
+failures.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -707,7 +709,8 @@ def test_a_lost_pointer_leaves_the_tree_alone(memory: MemoryStore) -> None:
 
 
 def test_a_pass_lists_the_tree_before_it_reads_the_pointer(memory: MemoryStore) -> None:
-    # The marker prevents most of what the other order would let through. Once it is lost, only the order does.
+    # The marker prevents most of what the other order would let through. Once it is lost, only the
+    # order does.
     async def scenario() -> None:
         await bucket(memory).publish(make_state(1))
         done: list[tuple[str, str]] = []
@@ -855,7 +858,9 @@ class KnowingStore(FaultyStore):
 
 
 class UnreadStore(FaultyStore):
-    """Its listings lack the version of files that must not be read, like those of the directory store."""
+    """Its listings lack the version of files that must not be read, like those of the directory
+    store.
+    """
 
     async def scan(self, prefix: str) -> Listing:
         return Listing(
@@ -1161,7 +1166,9 @@ def test_a_survey_of_a_tree_that_advances_meanwhile_does_not_call_it_ahead(
 def test_a_default_with_a_reused_version_has_the_commit_position_of_its_tag(
     memory: MemoryStore,
 ) -> None:
-    """A, B, A: if versions are digests, the version that the marker recorded for the first A fits the second one."""
+    """A, B, A: if versions are digests, the version that the marker recorded for the first A fits
+    the second one.
+    """
 
     async def scenario() -> None:
         first, other = make_files("1"), make_files("2")

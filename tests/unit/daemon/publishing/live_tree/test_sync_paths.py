@@ -1,4 +1,6 @@
-"""Single paths of the live tree that cannot be read or written: each has its own result (protocol 5, ADR 18)."""
+"""Single paths of the live tree that cannot be read or written: each has its own result (protocol
+5, ADR 18).
+"""
 
 import asyncio
 from dataclasses import replace
@@ -207,7 +209,9 @@ async def test_bytes_that_cannot_be_kept_aside_are_not_replaced(
 async def test_the_marker_has_the_files_that_an_interrupted_pass_wrote(
     memory: MemoryStore, runtime: InlineRuntime
 ) -> None:
-    """A program that rewrites one file of base/ all the time does not cause deleted defaults to return."""
+    """A program that rewrites one file of base/ all the time does not cause deleted defaults to
+    return.
+    """
     process = await two_states(memory, runtime, **{NEW: "new\n"})
     saves = count()
 

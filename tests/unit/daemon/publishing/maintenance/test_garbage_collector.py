@@ -1,4 +1,6 @@
-"""Garbage collection on both kinds of stores: what it deletes and when, crashes at every call, and races."""
+"""Garbage collection on both kinds of stores: what it deletes and when, crashes at every call, and
+races.
+"""
 
 import asyncio
 import functools

@@ -109,7 +109,9 @@ async def damage_archive(store: ObjectStore, state: str) -> None:
 
 
 async def check(store: ObjectStore, runtime: InlineRuntime) -> Pointer:
-    """Checks that the scope works: retained states verify, history reads, and the next state is published."""
+    """Checks that the scope works: retained states verify, history reads, and the next state is
+    published.
+    """
     bucket = Bucket(store, runtime)
     pointer = await bucket.pointer()
     for publication in pointer.retained:
@@ -131,7 +133,10 @@ async def check(store: ObjectStore, runtime: InlineRuntime) -> Pointer:
 
 
 async def changed(bucket: Bucket, times: int) -> Pointer:
-    """The pointer after this many changes. Above 128, the earlier history is in chunks, even if some are gone."""
+    """The pointer after this many changes.
+
+    Above 128, the earlier history is in chunks, even if some are gone.
+    """
     read = await bucket.reader.pointer(SCOPE)
     for _ in range(times):
         following = protocol.hold(read.pointer, bucket.publisher.writing("ann"))
@@ -253,7 +258,10 @@ async def test_an_unsigned_marker_makes_nothing_live(
 async def test_unsigned_changes_may_quarantine_but_not_the_live_state(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
-    """A signed pointer may be a restored one from before a quarantine. The chunk may be the only record of it."""
+    """A signed pointer may be a restored one from before a quarantine.
+
+    The chunk may be the only record of it.
+    """
     bucket = trusting(store, runtime)
     await bucket.publish(make_state(1), make_state(2), make_state(3))
     before = await bucket.pointer()
@@ -415,7 +423,10 @@ async def test_chunks_that_a_signed_pointer_leads_to_are_fully_trusted(
 async def test_a_scope_without_any_accepted_signature_is_held(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
-    """Its only key was revoked. The next state must not go live before an operator has checked the scope."""
+    """Its only key was revoked.
+
+    The next state must not go live before an operator has checked the scope.
+    """
     bucket = Bucket(store, runtime, signers=[KeySigner(Ed25519PrivateKey.generate())])
     await bucket.publish(make_state(1), make_state(2))
     await bucket.operations.carry_out(SCOPE, operator_commands.quarantine("state-1"), "ann", "bad")

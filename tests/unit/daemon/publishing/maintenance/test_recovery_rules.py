@@ -1,4 +1,6 @@
-"""Recovery rules for remains that only appear after several accidents, and properties of any remains."""
+"""Recovery rules for remains that only appear after several accidents, and properties of any
+remains.
+"""
 
 import re
 from dataclasses import replace
@@ -453,7 +455,9 @@ def test_another_live_state_can_be_requested_for_a_whole_pointer() -> None:
 
 
 def test_without_a_hold_live_is_desired_unless_a_quarantine_keeps_them_apart() -> None:
-    """In a pointer, live and desired differ only by a hold or a quarantine, so the difference proves a hold."""
+    """In a pointer, live and desired differ only by a hold or a quarantine, so the difference
+    proves a hold.
+    """
     unheld = Wish(hold=False)
     healthy = remains(ONE, TWO, pointer=published(ONE, TWO))
     asked = recovered(healthy, Wish(live="state-1", hold=False))

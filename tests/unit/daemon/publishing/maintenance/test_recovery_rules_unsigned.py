@@ -1,6 +1,7 @@
 """What a recovery accepts from unsigned remains under a trust policy that requires signatures.
 
-Anyone who can write the bucket can forge such remains. They may prevent a state from going live, and never cause it.
+Anyone who can write the bucket can forge such remains. They may prevent a state from going live,
+and never cause it.
 """
 
 from typing import Any

@@ -1,4 +1,6 @@
-"""Accepted signatures: every changed, swapped, stripped or revoked signature is refused with the reason."""
+"""Accepted signatures: every changed, swapped, stripped or revoked signature is refused with the
+reason.
+"""
 
 import asyncio
 import hashlib
@@ -250,7 +252,10 @@ def signatures_written(document: Any) -> bytes:
 
 
 def test_a_manifest_without_a_canonical_form_is_damaged() -> None:
-    """The store is not trusted. An error in one read must not stop the next one (recover reads every folder)."""
+    """The store is not trusted.
+
+    An error in one read must not stop the next one (recover reads every folder).
+    """
 
     async def scenario(store: MemoryStore) -> None:
         await signing(store).publish(make_state(1))
@@ -365,7 +370,9 @@ def test_a_manifest_of_another_scope_or_state_is_refused_although_its_signature_
 
 
 def test_a_document_verified_in_one_scope_proves_nothing_in_another() -> None:
-    """A key for the pointers of other scopes signs a publication that this reader has read and cached."""
+    """A key for the pointers of other scopes signs a publication that this reader has read and
+    cached.
+    """
 
     async def scenario(store: MemoryStore) -> None:
         elsewhere = Scope("other", "target")

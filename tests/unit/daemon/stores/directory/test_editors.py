@@ -1,6 +1,8 @@
-"""An editor that saves at the worst moment: between the store's last check of a file and its rename.
+"""An editor that saves at the worst moment: between the store's last check of a file and its
+rename.
 
-The editor acts just before a call of the file-system port, which is the latest possible moment, and repeatedly.
+The editor acts just before a call of the file-system port, which is the latest possible moment, and
+repeatedly.
 """
 
 import errno
@@ -38,7 +40,9 @@ Save = Callable[[Path], None]
 
 
 class EditedFileSystem(PassingFileSystem):
-    """An editor saves a file just before each exchange of its name, and before a rename that removes it."""
+    """An editor saves a file just before each exchange of its name, and before a rename that
+    removes it.
+    """
 
     def __init__(self, path: Path, saves: list[Save]) -> None:
         super().__init__(RealFileSystem())

@@ -1,5 +1,6 @@
-"""Obstacles that another user of the bucket's folder can plant for a command of root. Root follows none of them,
-does not wait for them, creates nothing outside and changes no owner through them."""
+"""Obstacles that another user of the bucket's folder can plant for a command of root. Root follows
+none of them, does not wait for them, creates nothing outside and changes no owner through them.
+"""
 
 import fcntl
 import os

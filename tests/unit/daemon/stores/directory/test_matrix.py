@@ -1,8 +1,9 @@
-"""Every kind of file-system object at every place of a bucket: a fault at one place affects no other.
+"""Every kind of file-system object at every place of a bucket: a fault at one place affects no
+other.
 
-A bucket with two published scopes is damaged in one of them, or beside them. With any obstacle, listings succeed and
-report what they could not read, the other scope stays readable, nothing blocks, no large body is read into memory,
-and objects beside the damage can be written.
+A bucket with two published scopes is damaged in one of them, or beside them. With any obstacle,
+listings succeed and report what they could not read, the other scope stays readable, nothing
+blocks, no large body is read into memory, and objects beside the damage can be written.
 """
 
 import asyncio

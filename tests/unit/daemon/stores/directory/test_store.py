@@ -1,4 +1,5 @@
-"""Faults that only a directory has: editors, links, foreign files, full disks, writers that are stopped or killed.
+"""Faults that only a directory has: editors, links, foreign files, full disks, writers that are
+stopped or killed.
 
 The contract suite has what all stores share; `tests/powercut` has power cuts.
 """

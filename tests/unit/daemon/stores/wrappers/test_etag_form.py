@@ -1,4 +1,6 @@
-"""ETags with and without quotes: which form the server accepts, and that doubt never costs an object."""
+"""ETags with and without quotes: which form the server accepts, and that doubt never costs an
+object.
+"""
 
 import asyncio
 
@@ -112,7 +114,9 @@ def test_a_lost_race_raises_no_doubt_about_the_form():
 
 @pytest.mark.parametrize(("settled", "probes"), [(False, 3), (True, 0)])
 def test_a_refusal_by_a_server_that_accepts_quotes_stays_a_refusal(settled, probes):
-    """Another writer changed and restored the content during this write, so the version is the same again."""
+    """Another writer changed and restored the content during this write, so the version is the same
+    again.
+    """
     scene = Scene(None, Blind)
 
     async def play() -> None:

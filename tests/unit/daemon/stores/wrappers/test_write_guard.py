@@ -57,7 +57,10 @@ def test_a_store_that_ignores_conditions_gets_no_write(
 
 
 def test_of_concurrent_writes_one_checks_the_store() -> None:
-    """The failure of the first write cancels the second. The second must still clean up after its own check."""
+    """The failure of the first write cancels the second.
+
+    The second must still clean up after its own check.
+    """
 
     async def scenario() -> None:
         store = FaultyStore(Deaf(InlineRuntime()))
