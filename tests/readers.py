@@ -1,6 +1,6 @@
-"""Reads a bundle with independent parsers:
+"""Reads a bundle with independent parsers.
 
-PyYAML, python-dotenv, and lines split like nginx and `read` do.
+They are PyYAML, python-dotenv, and lines split like nginx and `read` do.
 """
 
 import re

@@ -136,7 +136,7 @@ def in_child(work: Callable[[], None]) -> int:
         return child
     try:
         work()
-    except BaseException:  # noqa: BLE001  # told to the parent by its exit code
+    except BaseException:  # noqa: BLE001  # reported to the parent by its exit code
         traceback.print_exc()
         os._exit(1)
     os._exit(0)
@@ -156,7 +156,7 @@ def play(site: Worksite, story: Story, n: int, accepted: Path) -> None:
             send=story.events,
             accepted=accepted.touch,
             around=lambda below: deadly(below, executioner),
-            between=lambda source: DeadlySource(source, executioner),  # type: ignore[return-value]  # it passes all on
+            between=lambda source: DeadlySource(source, executioner),  # type: ignore[return-value]  # a wrapper
         )
         # The last boundary: all work is done, and no answer was sent.
         executioner.boundary()
@@ -191,7 +191,7 @@ class Watch:
         runtime = InlineRuntime()
         try:
             found = asyncio.run(read_whole(self._store, runtime))
-        except Exception as error:  # noqa: BLE001  # whatever it is, no reader may meet it
+        except Exception as error:  # noqa: BLE001  # no reader may get any unexpected error
             self.torn.append(repr(error))
         else:
             self.reads += found is not None

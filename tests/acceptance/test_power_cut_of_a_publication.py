@@ -218,7 +218,7 @@ class Recorded:
         for state in self.states(log):
             try:
                 await self._check(state)
-            except Exception as error:  # noqa: BLE001  # whatever it is, the cut caused it
+            except Exception as error:  # noqa: BLE001  # any error is caused by the cut
                 yield f"at {state.position} of {len(log)}: {error!r}"[:2000]
             else:
                 yield ""

@@ -89,7 +89,7 @@ def read(run: Run) -> None:
         for scope in SCOPES:
             try:
                 pointer = asyncio.run(read_whole(store, runtime, scope, retained=False))
-            except Exception as error:  # noqa: BLE001  # whatever it is, no reader may meet it
+            except Exception as error:  # noqa: BLE001  # no reader may get any unexpected error
                 run.torn.append(repr(error))
                 continue
             if pointer is not None:

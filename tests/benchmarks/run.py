@@ -479,7 +479,7 @@ def run(
                     for result in case(models):
                         results.append(result)
                         report(line(result))
-                except Exception as error:  # noqa: BLE001  # one case must not lose the figures of the others
+                except Exception as error:  # noqa: BLE001  # one case must not lose other figures
                     failures.append(f"{goal} at {models} models: {type(error).__name__}: {error}")
     return results, failures
 

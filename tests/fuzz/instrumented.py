@@ -1,6 +1,6 @@
-"""The process that fuzzes one target, under atheris:
+"""The process that fuzzes one target, under atheris.
 
-`python -m tests.fuzz.instrumented TARGET [libFuzzer's flags]`.
+python -m tests.fuzz.instrumented TARGET [libFuzzer's flags]
 """
 
 import sys

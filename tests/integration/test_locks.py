@@ -53,7 +53,7 @@ def test_a_lock_has_every_requirement_of_the_project_within_its_range(
 
 
 @pytest.mark.parametrize("smaller", ["runtime.lock", "build.lock"])
-def test_what_is_tested_is_what_is_shipped(smaller: str) -> None:
+def test_the_tested_versions_are_the_shipped_ones(smaller: str) -> None:
     tested = pins("dev.lock")
 
     assert {name: tested.get(name) for name in pins(smaller)} == pins(smaller)

@@ -337,7 +337,7 @@ def test_every_template_is_valid_for_its_tool():
             )
 
 
-def test_lifecycle_rules_never_expire_what_is_published():
+def test_lifecycle_rules_never_expire_published_objects():
     for rule in json.loads(filled("s3-lifecycle.json"))["Rules"]:
         assert "Expiration" not in rule or rule["Filter"]["Prefix"].endswith("/.rebundle/probe/")
     for rule in json.loads(filled("gcs-lifecycle.json"))["rule"]:
@@ -391,7 +391,7 @@ def granted_by_bucket() -> str:
     return json.dumps({"Version": "2012-10-17", "Statement": [*statements, never]})
 
 
-def test_a_real_server_lets_each_role_do_its_work_and_no_more(tmp_path, monkeypatch):
+def test_a_real_server_allows_each_role_exactly_its_work(tmp_path, monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
     with gateway(tmp_path) as address, ThreadRuntime() as runtime:
 

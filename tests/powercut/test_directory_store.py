@@ -245,7 +245,7 @@ class EditedRecording(RecordingFileSystem):
 
 
 @pytest.mark.parametrize("operation", ["replace", "delete"])
-def test_no_power_cut_loses_what_an_editor_saved_at_the_last_moment(operation: str) -> None:
+def test_no_power_cut_loses_a_save_at_the_last_moment(operation: str) -> None:
     async def scenario() -> Log:
         recording = EditedRecording(SimulatedDisk(BASE))
         store = DirectoryStore(ROOT, InlineRuntime(), recording)

@@ -86,7 +86,7 @@ class Watcher:
     Not a default that was restored.
     """
     restored_keys: set[str] = field(default_factory=set)
-    """Paths where the editor restored a default:
+    """Paths where the editor restored a default.
 
     Rebundle may write them, and the default may be older than live's.
     """

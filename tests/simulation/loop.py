@@ -54,7 +54,7 @@ class Inline(Executor):
         with databases():
             try:
                 done.set_result(work(*args, **kwargs))
-            except Exception as error:  # noqa: BLE001  # the caller's
+            except Exception as error:  # noqa: BLE001  # raised to the caller
                 done.set_exception(error)
             self.after()
         return done
@@ -99,7 +99,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         answer: asyncio.Future[Any] = self.create_future()
         try:
             answer.set_result(executor.submit(work, *args).result())
-        except Exception as error:  # noqa: BLE001  # the caller's
+        except Exception as error:  # noqa: BLE001  # raised to the caller
             answer.set_exception(error)
             answer.exception()  # the caller may be gone
         return answer
@@ -236,7 +236,7 @@ def databases() -> Iterator[None]:
 @contextlib.contextmanager
 def sealed() -> Iterator[None]:
     """Only the simulation's own clock, randomness, threads and sockets."""
-    global _found  # noqa: PLW0603  # found once for the modules there are
+    global _found  # noqa: PLW0603  # computed once
     if _found[0] != len(sys.modules):
         _found = (len(sys.modules), _imported_by_name())
     patches = (*_REFUSED, *_found[1])

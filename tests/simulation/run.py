@@ -1,9 +1,10 @@
-"""Runs many worlds on all cores, or one with a complete trace (`make simulate`, `make
-simulate-bugs`).
+"""Runs many worlds on all cores, or one with a complete trace.
 
-python -m tests.simulation.run --seeds 10000 [--first 1]
-python -m tests.simulation.run --seed 2/17 [--bug blind-retry]    its trace
-python -m tests.simulation.run --bugs 500                          the table of docs/simulation.md
+`make simulate` and `make simulate-bugs` use it.
+
+    python -m tests.simulation.run --seeds 10000 [--first 1]
+    python -m tests.simulation.run --seed 2/17 [--bug blind-retry]    its trace
+    python -m tests.simulation.run --bugs 500                         the table of docs/simulation.md
 """
 
 import argparse

@@ -130,7 +130,7 @@ def test_a_full_pointer_drops_the_oldest_but_neither_live_nor_desired():
     assert [publication.state for publication in scope.retained] == ["state-1", "state-3"]
 
 
-def test_a_batch_beyond_its_limits_is_a_violation():
+def test_a_batch_above_its_limits_is_a_violation():
     with pytest.raises(model.Violation):
         _batch(_scope(), _state(2), _state(3), limits=Limits(batch_states=1))
     with pytest.raises(model.Violation):

@@ -262,9 +262,9 @@ def _shared(url: str, query: str, _process: int) -> ObjectStore:
 
 @dataclass(frozen=True)
 class ServerSite(Worksite):
-    """The same with a bucket on a server:
+    """The same with a bucket on a server.
 
-    `url` up to the name of the site, which is the last part of the prefix.
+    `url` is that of the bucket, up to the name of the site, which is the last part of the prefix.
     """
 
     url: str = ""

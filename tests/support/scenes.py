@@ -225,7 +225,7 @@ class Scene:
         )
         async with asyncio.timeout(limit), asyncio.TaskGroup() as group:
             group.create_task(worker.run(stop))
-            while (await self.journal.backlog()).events:  # noqa: ASYNC110  # the journal is the truth, and silent
+            while (await self.journal.backlog()).events:  # noqa: ASYNC110  # the journal sends no event
                 await asyncio.sleep(0.005)
             stop.request("done")
         self.opened_at = await self.journal.highest()

@@ -12,7 +12,7 @@ from socketserver import TCPServer
 
 @contextmanager
 def server(answer, tls=None):
-    """A server in this process:
+    """A server in this process.
 
     `answer(handler)` writes any response; the requests are kept. `tls`: a context.
     """

@@ -464,7 +464,7 @@ def test_any_permutation_of_explicit_states_ends_in_the_same_place(
 
 
 @given(DISTINCT_STATES, st.data())
-def test_any_repetition_of_explicit_states_publishes_each_once(
+def test_any_repetition_of_explicit_states_publishes_each_state_once(
     states: list[StateCreated], data: st.DataObject
 ) -> None:
     repeated = data.draw(st.lists(st.sampled_from(states), min_size=1, max_size=15))

@@ -247,7 +247,7 @@ def test_a_lock_that_cannot_be_opened_is_an_error_of_the_file_system(tmp_path: P
         held(tmp_path / "absent" / "lock")
 
 
-def test_a_file_that_cannot_get_its_mode_is_not_left_behind(
+def test_a_file_whose_mode_cannot_be_set_is_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:

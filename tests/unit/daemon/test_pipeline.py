@@ -1086,7 +1086,9 @@ def test_more_models_than_a_network_supports_are_published_with_a_warning(journa
     scenario(journal_path, store, play)
 
 
-def test_the_next_fold_does_not_read_the_own_publication_again(journal_path, store, monkeypatch):
+def test_the_next_fold_does_not_read_this_daemons_publication_again(
+    journal_path, store, monkeypatch
+):
     parsed, real = [], Manifest.composition_value
     monkeypatch.setattr(
         Manifest,

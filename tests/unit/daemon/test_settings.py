@@ -480,7 +480,7 @@ def test_the_schema_describes_the_file_and_offers_no_place_for_a_secret() -> Non
 def test_settings_are_frozen() -> None:
     settings = load({}, {}, None).settings
     with pytest.raises(ValueError, match="frozen"):
-        settings.http.listen = "0.0.0.0:1"  # type: ignore[misc]  # what the test is about
+        settings.http.listen = "0.0.0.0:1"  # type: ignore[misc]  # this is tested
 
 
 def test_importing_settings_loads_no_sdk_and_no_web_framework() -> None:

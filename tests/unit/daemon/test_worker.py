@@ -269,7 +269,7 @@ def test_a_scope_created_during_a_listing_gets_the_later_events(
         async def overtaken():
             found = await listed()
             await scene.watcher.saw(lambda: scene.watcher.passes)
-            while worker.lanes[0].idle_since is None:  # noqa: ASYNC110  # a lane that rests says nothing
+            while worker.lanes[0].idle_since is None:  # noqa: ASYNC110  # an idle lane reports nothing
                 await asyncio.sleep(0.005)
             return found
 
@@ -299,7 +299,7 @@ def test_a_lane_whose_events_are_all_taken_out_is_no_longer_stuck(tmp_path):
         await scene.journal.take_out(first.position.offset, None, reason="wrong", by="op")
         store.on = True
         async with asyncio.timeout(10):
-            while lane.failure is not None:  # noqa: ASYNC110  # its next try finds nothing, and says nothing
+            while lane.failure is not None:  # noqa: ASYNC110  # its next try reports nothing
                 await asyncio.sleep(0.005)
         stop.request("done")
         await running
@@ -324,7 +324,7 @@ def test_a_failed_listing_is_reported_and_events_that_name_their_scope_are_proce
         running = asyncio.create_task(worker.run(stop))
         await scene.watcher.saw(lambda: scene.watcher.passes)
         async with asyncio.timeout(10):
-            while worker.failure is None:  # noqa: ASYNC110  # no lane, so nobody is told
+            while worker.failure is None:  # noqa: ASYNC110  # without a lane there is no event
                 await asyncio.sleep(0.005)
         assert "no permission to list" in worker.failure.reason
         refuse = False
@@ -668,7 +668,7 @@ def test_nothing_is_published_or_settled_while_the_volume_of_the_bucket_is_missi
             await scene.watcher.saw(lambda: scene.watcher.failed_lanes == {str(GOLDEN), str(new)})
             await scene.accept(model_event("everywhere", "101", "10"))
             async with asyncio.timeout(10):
-                while worker.failure is None:  # noqa: ASYNC110  # no lane, so nobody is told
+                while worker.failure is None:  # noqa: ASYNC110  # without a lane there is no event
                     await asyncio.sleep(0.005)
             assert "is its volume not mounted" in scene.bucket.pending
             assert (await scene.journal.backlog()).events == 3
@@ -701,7 +701,7 @@ def test_a_dispatcher_that_ended_without_a_stop_is_reported(tmp_path):
         scene.journal.next = cancelled
         running = asyncio.create_task(worker.run(stop))
         async with asyncio.timeout(10):
-            while not worker.dispatcher_ended:  # noqa: ASYNC110  # nobody is told: that is the fault
+            while not worker.dispatcher_ended:  # noqa: ASYNC110  # the fault is not reported
                 await asyncio.sleep(0)
         assert not running.done()
         stop.request("done")

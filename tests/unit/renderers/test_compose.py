@@ -204,7 +204,7 @@ def test_labels_of_the_defaults_are_on_every_service_and_not_interpolated():
     ],
     ids=["version", "uri", "digest", "serving_version"],
 )
-def test_the_models_label_changes_with_what_it_serves(change):
+def test_the_models_label_changes_with_its_content(change):
     before = make_model("101", version="1")
 
     assert compose.model_digest(make_model("101", **change)) != compose.model_digest(before)

@@ -167,7 +167,7 @@ def test_batching_on_triton_is_refused():
     ("asked", "reason"),
     [({"batching": {}}, "no batching parameters"), ({"gpu": {"count": 1}}, "GPUs of Intel")],
 )
-def test_what_openvino_model_server_cannot_do_is_refused_with_the_reason(asked, reason):
+def test_unsupported_settings_of_openvino_model_server_are_refused_with_the_reason(asked, reason):
     with pytest.raises(ValidationError, match=reason):
         make_model(platform="openvino", serving=asked)
 

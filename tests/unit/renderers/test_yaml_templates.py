@@ -349,7 +349,7 @@ def test_every_restriction_of_direct_insertion_in_double_quotes_is_needed(monkey
 
 
 @pytest.mark.parametrize("value", ["1", "on", "null", "1e3", "12:30", "2026-01-01"])
-def test_the_list_of_what_readers_disagree_on_is_needed(monkeypatch, value):
+def test_every_entry_of_the_list_of_ambiguous_values_is_needed(monkeypatch, value):
     quoted = yaml_templates.Template.parse("a: <x>\n").filled({"x": value})
     monkeypatch.setattr(yaml_templates, "_AMBIGUOUS", re.compile(r"(?!)"))
 

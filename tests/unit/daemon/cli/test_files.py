@@ -86,7 +86,7 @@ def test_a_link_that_replaces_the_staged_folder_is_not_followed(tmp_path, monkey
     assert list(elsewhere.iterdir()) == []
 
 
-def test_a_tree_in_a_folder_behind_a_link_is_written_where_it_leads(tmp_path):
+def test_a_tree_in_a_folder_behind_a_link_is_written_to_the_target(tmp_path):
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "real")
     write_tree(tmp_path / "link" / "out", FILES)

@@ -249,7 +249,7 @@ def test_of_requests_sent_in_advance_the_first_is_answered_and_the_connection_cl
 
 
 @pytest.mark.parametrize("header", ["", "connection: close\r\n"], ids=["kept", "to be closed"])
-def test_a_request_that_comes_while_another_one_is_served_is_not_parsed(
+def test_a_request_that_arrives_during_another_one_is_not_parsed(
     tmp_path: Path, header: str
 ) -> None:
     async def scenario() -> None:
@@ -334,7 +334,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("request_bytes", REFUSED.values(), ids=REFUSED)
-def test_the_answer_to_a_refused_body_arrives_and_the_rest_is_thrown_away(
+def test_the_answer_to_a_refused_body_arrives_and_the_rest_is_discarded(
     tmp_path: Path, request_bytes: bytes
 ) -> None:
     async def scenario() -> None:
@@ -346,7 +346,7 @@ def test_the_answer_to_a_refused_body_arrives_and_the_rest_is_thrown_away(
     run(scenario())
 
 
-def test_a_request_whose_body_comes_later_than_its_head_keeps_its_connection(
+def test_a_request_whose_body_arrives_after_its_head_keeps_its_connection(
     tmp_path: Path,
 ) -> None:
     async def scenario() -> None:

@@ -55,7 +55,7 @@ def identity(
     )
 
 
-def test_a_journal_without_a_bucket_gives_a_new_one_an_id_and_keeps_to_it() -> None:
+def test_a_journal_without_a_bucket_gives_a_new_one_an_id_and_keeps_it() -> None:
     store, memory = store_with(None), Memory()
     one = identity(store, memory)
     assert one.pending

@@ -530,7 +530,7 @@ def test_a_key_of_another_scope_or_of_no_chunk_is_not_a_history() -> None:
         assert not layout.is_history(SCOPE, key)
 
 
-def test_a_chunk_leads_on_in_its_own_scope_only() -> None:
+def test_a_chunk_references_chunks_of_its_scope_only() -> None:
     chunk = json.loads((NEWEST / "chunk.json").read_bytes())
     for key in ("/etc/passwd", "other/scope/history/1.json"):
         body = canonical_json(

@@ -144,9 +144,7 @@ def test_the_newest_128_folded_events_are_kept() -> None:
     ).folded_events == tuple(folded[-128:])
 
 
-def test_a_publication_is_superseded_when_it_is_neither_live_nor_desired_and_not_when_it_comes_back() -> (
-    None
-):
+def test_a_publication_is_superseded_only_while_neither_live_nor_desired() -> None:
     pointer = published(ONE, TWO)
     [one] = pointer.retained_of("state-1")
     assert one.superseded_at == writing(2).at
@@ -162,9 +160,7 @@ def test_a_publication_is_superseded_when_it_is_neither_live_nor_desired_and_not
 # -- what is retained
 
 
-def test_the_newest_hundred_publications_are_retained_in_commit_order_and_the_history_names_what_is_dropped() -> (
-    None
-):
+def test_the_newest_hundred_publications_are_retained_and_history_names_the_dropped() -> None:
     many = [make_publication(f"state-{number}", number) for number in range(1, 104)]
     pointer = published(*many[:100])
     assert [publication.state for publication in pointer.retained] == [
@@ -181,7 +177,7 @@ def test_the_newest_hundred_publications_are_retained_in_commit_order_and_the_hi
     ]
 
 
-def test_live_desired_and_pinned_publications_are_retained_whatever_their_age() -> None:
+def test_live_desired_and_pinned_publications_are_retained_at_any_age() -> None:
     pointer = published(ONE, TWO, THREE)
     pointer = done(
         protocol.pin(pointer, writing(4), pointer.retained_of("state-2")[0], pinned=True)

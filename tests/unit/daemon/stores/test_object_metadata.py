@@ -10,7 +10,7 @@ VALUES = st.text(st.characters(exclude_categories=["Cs"]))
 
 
 @given(st.dictionaries(NAMES, VALUES))
-def test_every_tag_comes_back_from_what_a_header_can_hold(tag: dict[str, str]) -> None:
+def test_every_tag_round_trips_through_a_header(tag: dict[str, str]) -> None:
     sent = encoded(tag)
 
     assert decoded(sent) == tag

@@ -38,7 +38,7 @@ def test_the_schema_is_a_json_schema_of_the_file(rebundle):
     assert {"bucket", "http", "journal", "render"} <= set(schema["properties"])
 
 
-def test_a_faulty_setting_stops_every_verb_with_a_usage_error(rebundle, monkeypatch):
+def test_a_faulty_setting_stops_every_command_with_a_usage_error(rebundle, monkeypatch):
     monkeypatch.setenv("REBUNDLE_BUCKET", "ftp://nowhere")
 
     assert rebundle("scopes").code == 2

@@ -153,7 +153,7 @@ def test_the_state_file_is_private_and_refused_where_others_may_write_it(
     assert (result.code, f"chmod go-w {kept}" in result.err) == (5, True)
 
 
-def test_a_policy_is_written_so_that_it_can_be_read_whatever_the_umask(rebundle, tmp_path, policy):
+def test_a_policy_is_written_readable_with_any_umask(rebundle, tmp_path, policy):
     written, before = tmp_path / "by a group.json", os.umask(0o002)
     try:
         assert rebundle("keys", "trust", written, tmp_path / "one.key.pub").code == 0
@@ -337,7 +337,7 @@ def test_keys_are_rotated_without_a_moment_in_which_readers_refuse(
     assert rebundle("show", SCOPE).code == 0
 
 
-def test_a_key_counts_only_for_what_it_is_trusted_for(policy, rebundle, tmp_path, monkeypatch):
+def test_a_key_counts_only_for_its_trusted_roles(policy, rebundle, tmp_path, monkeypatch):
     assert rebundle("republish", SCOPE).code == 0
     monkeypatch.setenv("REBUNDLE_TRUST__POLICY", str(policy))
     public = tmp_path / "one.key.pub"

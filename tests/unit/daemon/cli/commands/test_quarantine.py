@@ -37,7 +37,7 @@ def test_quarantining_the_live_composition_needs_a_state_to_roll_back_to(bucket,
     assert result.json["after"]["hold"]["reason"] == "bad"
 
 
-def test_a_quarantine_that_changes_what_is_live_asks_first(bucket, rebundle):
+def test_a_quarantine_that_changes_live_asks_first(bucket, rebundle):
     pointer = bucket / str(SCOPE) / "pointer.json"
     before = pointer.read_bytes()
     refused = rebundle(
@@ -64,7 +64,7 @@ def test_lift_accepts_the_composition_again(bucket, rebundle):
     assert pointer(bucket).quarantined == ()
 
 
-def test_lift_and_rollback_to_do_not_go_together(bucket, rebundle):
+def test_lift_and_rollback_to_are_mutually_exclusive(bucket, rebundle):
     assert (
         rebundle(
             "quarantine", SCOPE, "state-2", "--reason", "x", "--lift", "--rollback-to", "state-1"

@@ -163,7 +163,7 @@ def test_a_publication_of_a_newer_renderer_is_not_overwritten(bucket, rebundle):
     assert "newer release" in result.err
 
 
-def test_a_rendering_of_what_is_no_longer_desired_is_not_published(bucket):
+def test_a_rendering_of_an_outdated_desired_state_is_not_published(bucket):
     async def race(published):
         before = await published.pointer()
         rendered = await rendered_again(published, before)

@@ -70,7 +70,7 @@ def test_a_withheld_desired_state_needs_attention_until_it_may_go_live(bucket, r
     assert "rebundle resume" in scope_of(rebundle("status", "-o", "json"))["attention"][0]
 
 
-def test_the_status_of_a_scope_names_what_is_quarantined(bucket, rebundle):
+def test_the_status_of_a_scope_names_its_quarantines(bucket, rebundle):
     rebundle("quarantine", SCOPE, "state-2", "--reason", "b\033ad", "--by", "alice")
 
     assert "is quarantined by alice: b\\x1bad" in rebundle("status", SCOPE).out

@@ -325,7 +325,7 @@ async def test_a_tree_whose_base_can_no_longer_be_read_is_not_in_sync(
 
 
 @in_loop
-async def test_a_folder_of_example_that_cannot_be_listed_hides_defaults_and_nothing_is_written_there(
+async def test_an_unlistable_folder_of_example_hides_defaults_and_gets_no_write(
     store: TroubledStore, memory: MemoryStore, runtime: InlineRuntime
 ) -> None:
     hidden = "example/conf/bundle/new.env"
@@ -357,7 +357,7 @@ async def test_an_unlistable_folder_of_base_blocks_its_live_files(
 
 
 @in_loop
-async def test_a_link_in_place_of_a_folder_hides_what_is_below_it(
+async def test_a_link_in_place_of_a_folder_hides_the_files_below_it(
     store: TroubledStore, memory: MemoryStore, runtime: InlineRuntime
 ) -> None:
     """Listings show links like files that cannot be read."""

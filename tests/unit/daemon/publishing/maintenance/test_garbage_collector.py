@@ -690,7 +690,7 @@ async def test_one_credential_releases_and_another_deletes_without_touching_the_
 
 
 @in_loop
-async def test_deleting_alone_leaves_what_was_stored_after_the_last_collection(
+async def test_deleting_alone_keeps_objects_stored_after_the_last_collection(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     bucket = await grown(store, runtime)

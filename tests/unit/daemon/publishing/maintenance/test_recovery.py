@@ -736,7 +736,7 @@ async def test_a_chunk_that_was_changed_cuts_the_history_off_and_stops_nothing(
 
 
 @in_loop
-async def test_a_chunk_that_is_gone_with_the_pointer_stops_no_later_change(
+async def test_a_chunk_lost_with_the_pointer_stops_no_later_change(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     bucket = await grown(store, runtime, 1)

@@ -190,7 +190,7 @@ def test_an_older_pointer_does_not_verify_another_manifest() -> None:
     assert any("restore their objects before you recover" in line for line in repaired.unknown)
 
 
-def test_the_newer_of_live_tree_and_history_decides_what_was_live() -> None:
+def test_the_newer_of_live_tree_and_history_decides_live() -> None:
     recorded = entry(5, live=str(ONE.id), desired=str(TWO.id), published=[str(ONE.id), str(TWO.id)])
     left = remains(ONE, TWO, entries=(recorded,), tree=TWO.id, chunked=5, previous_chunk=OLDER)
     assert live(recovered(replace(left, tree_sequence=4)).pointer) == "state-1"
@@ -345,9 +345,7 @@ def test_the_missing_state_of_a_partly_stored_batch_can_still_be_folded() -> Non
     ]
 
 
-def test_events_of_a_derived_state_that_may_have_lost_against_the_desired_one_are_folded_again() -> (
-    None
-):
+def test_events_of_a_derived_state_that_may_have_lost_to_desired_are_folded_again() -> None:
     lost = Found(derived(1, composition="a"), (event(1, 10, "kafka:c/t/0"),))
     won = Found(derived(1, composition="b"), (event(2, 10, "kafka:c/t/1"),))
     left = Remains(
@@ -510,7 +508,7 @@ def test_an_adopted_upload_that_is_not_late_is_desired() -> None:
     assert (live(behind), desired(behind), behind.hold is None) == ("state-0", "state-1", False)
 
 
-def test_a_retired_scope_that_gets_a_live_state_desires_it() -> None:
+def test_the_live_state_of_a_reactivated_scope_is_desired() -> None:
     retired = protocol.retire(published(ONE), writing(2))
     assert retired is not None
     asked = recovered(remains(ONE, pointer=retired), Wish(live="state-1")).pointer

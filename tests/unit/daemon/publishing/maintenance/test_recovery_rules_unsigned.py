@@ -178,7 +178,7 @@ def test_signatures_are_not_mentioned_if_everything_is_signed_or_no_policy_requi
         )
 
 
-def test_nothing_is_known_where_no_change_and_no_pointer_is_left() -> None:
+def test_nothing_is_known_without_a_change_and_a_pointer() -> None:
     recorded = recovered(None, ONE, pointer=None, tree=PublicationId(state="gone", attempt="x"))
 
     assert recorded.unknown[0] == "holds, quarantines, pins and their ends: none is known at all"

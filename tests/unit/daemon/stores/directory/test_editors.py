@@ -282,7 +282,7 @@ class CrashingEditedFileSystem(EditedFileSystem):
 
 
 @pytest.mark.parametrize("operation", ["replace", "delete"])
-def test_a_crash_at_any_moment_keeps_what_an_editor_saved(tmp_path: Path, operation: str) -> None:
+def test_a_crash_at_any_moment_keeps_the_save_of_an_editor(tmp_path: Path, operation: str) -> None:
     kept_aside = crashes = 0
     for n in itertools.count(1):
         file = tmp_path / str(n) / "bucket/example/file"

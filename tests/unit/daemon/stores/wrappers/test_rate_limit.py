@@ -93,7 +93,7 @@ def test_keys_that_are_written_once_use_no_memory_later() -> None:
             timed.runtime.seconds += 0.01
 
     asyncio.run(play())
-    assert len(timed.store._turns) < 1100  # type: ignore[attr-defined]  # what it holds is the point
+    assert len(timed.store._turns) < 1100  # type: ignore[attr-defined]  # its size is tested
 
 
 def test_a_writer_that_is_cancelled_while_it_waits_releases_its_turn() -> None:
