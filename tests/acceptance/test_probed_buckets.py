@@ -11,7 +11,7 @@ import pytest
 from daemon.publishing.trust.keys import generate
 from tests.services.processes import free_port
 from tests.support.daemon_process import DaemonProcess, post, until, until_settled
-from tests.support.odd_s3 import BUCKET, Oddity, odd_s3
+from tests.support.faulty_s3_server import BUCKET, Defect, faulty_s3
 from tests.support.scenes import GOLDEN, state_event
 
 
@@ -35,7 +35,7 @@ def ready(port: int) -> dict[str, dict[str, object]]:
 def test_a_bucket_that_ignores_conditions_stops_the_daemon_with_a_message_and_no_write(
     tmp_path: Path,
 ) -> None:
-    with odd_s3(Oddity.IGNORES_CONDITIONS) as server:
+    with faulty_s3(Defect.IGNORES_CONDITIONS) as server:
         with DaemonProcess(server.url(), tmp_path / "journal.db", tmp_path / "log") as daemon:
             assert daemon.ended() == 6
         assert "published states could be overwritten" in daemon.log_text
@@ -64,7 +64,7 @@ def test_events_are_accepted_while_the_bucket_is_unreachable_and_published_once_
         check = ready(intake)["bucket"]
         assert (check["ok"], check["degraded"]) == (True, True)
 
-        with odd_s3(Oddity.COMPARES_WITHOUT_QUOTES, port) as server:
+        with faulty_s3(Defect.COMPARES_WITHOUT_QUOTES, port) as server:
             until_settled(daemon, journal)
             assert post(intake, state_event(2, event_id="second")) is not None
             until_settled(daemon, journal)
@@ -87,7 +87,7 @@ def test_no_timer_touches_a_bucket_before_it_has_been_probed(tmp_path: Path) -> 
         "[retention]\nevery_hours = 0.00001\n[publish]\nlive_tree_seconds = 1\n"
         f'[signing]\nkey_file = "{key}"\nfreshness_minutes = 60\n'
     )
-    with odd_s3(Oddity.FORBIDS_WRITES) as server:
+    with faulty_s3(Defect.FORBIDS_WRITES) as server:
         asked = ("--config", str(settings))
         with DaemonProcess(
             server.url("p"), tmp_path / "journal.db", tmp_path / "log", also=asked
@@ -95,7 +95,7 @@ def test_no_timer_touches_a_bucket_before_it_has_been_probed(tmp_path: Path) -> 
             daemon.port()
             until(lambda: sum(request.method == "PUT" for request in server.requests) >= 3)
             touched = {request.key or request.query["prefix"] for request in server.requests}
-            server.oddity = Oddity.NONE
+            server.defect = Defect.NONE
             until(lambda: any(request.query.get("prefix") == "p/" for request in server.requests))
             assert daemon.stop() == 0
 

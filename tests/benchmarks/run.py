@@ -26,8 +26,8 @@ from tests.benchmarks import job, measure, peers
 from tests.benchmarks.job import Daemon
 from tests.benchmarks.measure import ROOT, Series, in_turn, ratio
 from tests.builders import GOLDEN_DEFAULTS
-from tests.reference import whole_compose_file
 from tests.services.availability import Unavailable
+from tests.support.reference_renderer import whole_compose_file
 
 DOCS = ROOT / "docs" / "performance.md"
 BEGIN, END = "<!-- figures: made by make bench ARGS=--write-docs -->", "<!-- end of figures -->"

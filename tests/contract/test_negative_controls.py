@@ -32,9 +32,9 @@ from tests.contract.races import (
     races_to_create,
     races_to_replace,
 )
-from tests.services import negative
+from tests.services import nonconforming_servers
 from tests.services.availability import available
-from tests.support.odd_s3 import BUCKET, Oddity, odd_s3
+from tests.support.faulty_s3_server import BUCKET, Defect, faulty_s3
 
 TURNS = 3
 LOSERS = frozenset({409, 412, 500, 503})
@@ -68,7 +68,12 @@ class Opened:
 
 
 def _s3(stack: ExitStack, address: str, bucket: str) -> Opened:
-    arena = S3Arena(address, bucket, access_key=negative.ACCESS_KEY, secret_key=negative.SECRET_KEY)
+    arena = S3Arena(
+        address,
+        bucket,
+        access_key=nonconforming_servers.ACCESS_KEY,
+        secret_key=nonconforming_servers.SECRET_KEY,
+    )
     stack.callback(arena.close)
     return Opened(
         arena,
@@ -83,8 +88,8 @@ def _with_bucket(stack: ExitStack, address: str) -> Opened:
         "s3",
         endpoint_url=address,
         region_name="us-east-1",
-        aws_access_key_id=negative.ACCESS_KEY,
-        aws_secret_access_key=negative.SECRET_KEY,
+        aws_access_key_id=nonconforming_servers.ACCESS_KEY,
+        aws_secret_access_key=nonconforming_servers.SECRET_KEY,
     )
     client.create_bucket(Bucket="negative")
     client.close()
@@ -92,15 +97,21 @@ def _with_bucket(stack: ExitStack, address: str) -> Opened:
 
 
 def _nanio(stack: ExitStack, folder: Path) -> Opened:
-    return _with_bucket(stack, available(lambda: stack.enter_context(negative.nanio(folder))))
+    return _with_bucket(
+        stack, available(lambda: stack.enter_context(nonconforming_servers.nanio(folder)))
+    )
 
 
 def _localbucket(stack: ExitStack, folder: Path) -> Opened:
-    return _with_bucket(stack, available(lambda: stack.enter_context(negative.localbucket(folder))))
+    return _with_bucket(
+        stack, available(lambda: stack.enter_context(nonconforming_servers.localbucket(folder)))
+    )
 
 
 def _gcp_storage_emulator(stack: ExitStack, folder: Path) -> Opened:
-    server = available(lambda: stack.enter_context(negative.gcp_storage_emulator(folder)))
+    server = available(
+        lambda: stack.enter_context(nonconforming_servers.gcp_storage_emulator(folder))
+    )
     server.create_bucket("negative")
     return Opened(
         GcsArena(server.address, "negative"),
@@ -109,7 +120,7 @@ def _gcp_storage_emulator(stack: ExitStack, folder: Path) -> Opened:
 
 
 def _racy(stack: ExitStack, _folder: Path) -> Opened:
-    return _s3(stack, stack.enter_context(odd_s3(Oddity.LOSES_RACES)).address, BUCKET)
+    return _s3(stack, stack.enter_context(faulty_s3(Defect.LOSES_RACES)).address, BUCKET)
 
 
 BROKEN = {
@@ -143,8 +154,8 @@ def running(
 ) -> Iterator[tuple[Broken, Opened]]:
     broken = BROKEN[request.param]
     with ExitStack() as stack, pytest.MonkeyPatch.context() as environ:
-        environ.setenv("AWS_ACCESS_KEY_ID", negative.ACCESS_KEY)
-        environ.setenv("AWS_SECRET_ACCESS_KEY", negative.SECRET_KEY)
+        environ.setenv("AWS_ACCESS_KEY_ID", nonconforming_servers.ACCESS_KEY)
+        environ.setenv("AWS_SECRET_ACCESS_KEY", nonconforming_servers.SECRET_KEY)
         yield broken, broken.opened(stack, tmp_path_factory.mktemp("server"))
 
 

@@ -5,14 +5,14 @@ from functools import cache
 from pathlib import Path
 
 from renderers.model import Composition, Model, RenderDefaults
-from tests import hostile
 from tests.builders import GOLDEN_DEFAULTS, make_composition
-from tests.deployed import DeployedBundle
-from tests.hostile import PLACES, Refused, payloads
 from tests.integration.test_rendered_router import lay_out
 from tests.services.compose import Compose
 from tests.services.nginx import Nginx
 from tests.services.processes import free_port
+from tests.support import hostile_payloads
+from tests.support.hostile_payloads import PLACES, Refused, payloads
+from tests.support.target_host import DeployedBundle
 
 _LIMIT_SECONDS = 30
 _READ = 'while read -r folder source || [ -n "$folder" ]; do printf "%s %s\\n" "$folder" "$source"; done'
@@ -29,7 +29,9 @@ def changed_models(place: str) -> list[Model]:
         except Refused:
             continue
         models += [
-            model for model in composition.models if model not in hostile._COMPOSITION.models
+            model
+            for model in composition.models
+            if model not in hostile_payloads._COMPOSITION.models
         ]
     return models
 

@@ -35,8 +35,8 @@ from tests.services.goprograms import go_module
 from tests.services.processes import LOOPBACK, free_port, serving
 from tests.services.versitygw import MODULE
 from tests.support.buckets import SCOPE, PublishedBucket, composition_with
+from tests.support.faulty_s3_server import Defect, Request, faulty_s3
 from tests.support.faulty_store import FaultyStore
-from tests.support.odd_s3 import Oddity, Request, odd_s3
 from tests.support.policies import (
     ARN,
     BUCKET,
@@ -115,7 +115,7 @@ class Recorded:
 def recorded() -> Recorded:
     with (
         pytest.MonkeyPatch.context() as patch,
-        odd_s3(Oddity.NONE) as server,
+        faulty_s3(Defect.NONE) as server,
         ThreadRuntime() as runtime,
     ):
         patch.setenv("AWS_ACCESS_KEY_ID", "key")

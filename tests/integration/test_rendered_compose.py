@@ -22,10 +22,10 @@ from tests.builders import (
     make_model,
 )
 from tests.builders import model_document as plain_document
-from tests.deployed import DeployedBundle
 from tests.services.availability import available
 from tests.services.compose import Compose, ConfigRefused
 from tests.services.compose import compose as compose_edition
+from tests.support.target_host import DeployedBundle
 
 REGISTRY = "registry.example.com"
 

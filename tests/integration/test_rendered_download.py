@@ -18,10 +18,10 @@ import pytest
 
 from renderers.model import Composition, Model
 from tests.builders import make_composition, make_model
-from tests.deployed import DeployedBundle
 from tests.services.gcs import Gcs, TokenEndpoint
 from tests.services.gcs import token_endpoint as other_token_endpoint
 from tests.services.ministack import ACCESS_KEY, SECRET_KEY
+from tests.support.target_host import DeployedBundle
 
 _LIMIT_SECONDS = 120
 FILES = {

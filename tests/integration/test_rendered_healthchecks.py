@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from tests.builders import golden_composition, make_model
-from tests.deployed import DeployedBundle
 from tests.services.availability import available
 from tests.services.compose import Compose
 from tests.services.processes import LOOPBACK, free_port
 from tests.services.tools import tool
+from tests.support.target_host import DeployedBundle
 
 _LIMIT_SECONDS = 30
 

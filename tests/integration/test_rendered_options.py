@@ -19,8 +19,8 @@ import yaml
 from renderers.model import Composition
 from renderers.platforms import PLATFORMS
 from tests.builders import make_composition, model_document
-from tests.deployed import DeployedBundle
 from tests.services.compose import Compose, ConfigRefused
+from tests.support.target_host import DeployedBundle
 
 GPUS = {
     "all-gpus": {"count": "all"},

@@ -20,11 +20,11 @@ import pytest
 
 from renderers.model import Composition
 from tests.builders import golden_composition, make_composition, make_model
-from tests.deployed import DeployedBundle
 from tests.services.docker_dns import docker_dns
 from tests.services.grpc_backend import SERVICE, grpc_backend, grpc_channel
 from tests.services.nginx import Nginx
 from tests.services.processes import LOOPBACK, free_port
+from tests.support.target_host import DeployedBundle
 
 GOLDEN = golden_composition()
 # nginx reads these ids as keywords unless they are escaped.

@@ -12,8 +12,8 @@ import pytest
 
 from renderers.model import Composition, Model, RenderDefaults
 from tests.builders import GOLDEN_DEFAULTS, make_composition, make_model
-from tests.deployed import DeployedBundle
 from tests.services.compose import Compose
+from tests.support.target_host import DeployedBundle
 
 REGISTRY = "registry.example.com"
 BASIS = make_composition(9)

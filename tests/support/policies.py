@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from tests.support.odd_s3 import Request
+from tests.support.faulty_s3_server import Request
 
 POLICIES = Path(__file__).parents[2] / "deploy" / "policies"
 BUCKET, PREFIX, ACCOUNT = "bucket", "team/bundles", "123456789012"

@@ -24,8 +24,8 @@ from tests.builders import (
     make_composition,
     make_model,
 )
-from tests.reference import whole_compose_file
 from tests.strategies import compositions, models, render_defaults
+from tests.support.reference_renderer import whole_compose_file
 
 
 def files_of(composition: Composition, renderer: Renderer | None = None) -> dict[str, RenderedFile]:

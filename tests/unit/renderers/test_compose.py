@@ -15,8 +15,8 @@ from renderers.compose import ResourceDefaults
 from renderers.model import Composition, RenderDefaults, Resources
 from renderers.template_set import Templates
 from tests.builders import GOLDEN_DEFAULTS, STAMP, golden_composition, make_composition, make_model
-from tests.reference import whole_compose_file
 from tests.strategies import compositions, render_defaults
+from tests.support.reference_renderer import whole_compose_file
 
 GOLDEN = Path(__file__).parents[2] / "data" / "golden" / "docker-compose.yaml"
 

@@ -14,10 +14,10 @@ from renderers import gate
 from renderers.bundle import RenderedBundle, Renderer
 from renderers.model import Composition, Model, RenderDefaults
 from renderers.platforms import PLATFORMS
-from tests import hostile, readers
 from tests.builders import STAMP, make_composition
-from tests.hostile import PLACES, Refused, payloads
 from tests.strategies import compositions, render_defaults
+from tests.support import hostile_payloads, third_party_readers
+from tests.support.hostile_payloads import PLACES, Refused, payloads
 
 ENTRIES = {"s3": "s3", "gs": "gcs"}
 
@@ -46,7 +46,7 @@ def checked(composition: Composition, defaults: RenderDefaults) -> RenderedBundl
 def says_what_it_was_given(
     bundle: RenderedBundle, composition: Composition, defaults: RenderDefaults
 ) -> None:
-    document = readers.compose(bundle)
+    document = third_party_readers.compose(bundle)
     services, name = document["services"], composition.bundle.name
     fixed = ["model_download", f"{name}-nginx", "model_proxy"]
     assert sorted(services) == sorted([*fixed, *(f"s{model.id}s" for model in composition.models)])
@@ -63,12 +63,12 @@ def says_what_it_was_given(
     assert f"{name}-nginx:8500" in services["model_proxy"]["command"]
     for model in composition.models:
         _service_says(services[f"s{model.id}s"], model, defaults)
-    assert readers.routes(bundle) == {
+    assert third_party_readers.routes(bundle) == {
         model.id: f"s{model.id}s:{PLATFORMS[model.serving.platform].grpc_port}"
         for model in composition.models
     }
-    assert readers.downloads(bundle) == dict(map(_download, composition.models))
-    assert json.dumps(readers.signature(bundle), sort_keys=True) == json.dumps(
+    assert third_party_readers.downloads(bundle) == dict(map(_download, composition.models))
+    assert json.dumps(third_party_readers.signature(bundle), sort_keys=True) == json.dumps(
         composition.proxy.signature.document, sort_keys=True
     )
     names = {
@@ -76,7 +76,7 @@ def says_what_it_was_given(
         for model in composition.models
         for what in AMOUNTS
     }
-    assert readers.variables(bundle) == dict.fromkeys(names, "") | {
+    assert third_party_readers.variables(bundle) == dict.fromkeys(names, "") | {
         "MODEL_PROXY_HTTP_PORT": "8000",
         "MODEL_PROXY_GRPC_PORT": "8005",
     }
@@ -105,10 +105,10 @@ def _download(model: Model) -> tuple[str, str]:
 
 def _shown_target(bundle: RenderedBundle) -> str:
     """The value of --target-bundle, once an operator has uncommented it."""
-    lines = readers.text_of(bundle, "base/bundle/docker-compose.yaml").splitlines()
+    lines = third_party_readers.text_of(bundle, "base/bundle/docker-compose.yaml").splitlines()
     above = lines.index("      #- --target-bundle")
     value = lines[above + 1].removeprefix("      #- ")
-    return readers.yaml.safe_load(value)
+    return third_party_readers.yaml.safe_load(value)
 
 
 def pulled(image: str, defaults: RenderDefaults) -> str:
@@ -153,7 +153,9 @@ def test_hostile_text_is_refused_with_its_place_and_a_message(place):
 def test_accepted_text_about_a_model_round_trips(place):
     models = []
     for number, (_, composition, _) in enumerate(accepted(place)):
-        (changed,) = [m for m in composition.models if m not in hostile._COMPOSITION.models]
+        (changed,) = [
+            m for m in composition.models if m not in hostile_payloads._COMPOSITION.models
+        ]
         models.append(changed.model_copy(update={"id": f"p{number}"}))
     assert models
     basis = make_composition(1)

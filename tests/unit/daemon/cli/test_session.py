@@ -10,7 +10,7 @@ from daemon.bucket import open_bucket
 from daemon.publishing import layout
 from tests.builders_runtime import ThreadRuntime
 from tests.support.buckets import SCOPE, PublishedBucket, composition_with
-from tests.support.odd_s3 import Oddity, OddS3, odd_s3
+from tests.support.faulty_s3_server import Defect, FaultyS3, faulty_s3
 
 
 @pytest.fixture(autouse=True)
@@ -22,19 +22,19 @@ def _credentials(monkeypatch, tmp_path):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
 
 
-def publish(server: OddS3) -> None:
+def publish(server: FaultyS3) -> None:
     with ThreadRuntime() as runtime:
         bucket = PublishedBucket(open_bucket(server.url("p"), runtime).store, runtime)
         asyncio.run(bucket.publish(composition_with("1"), "state-1", 1))
 
 
-def writes(server: OddS3) -> list[str]:
+def writes(server: FaultyS3) -> list[str]:
     return [request.key for request in server.requests if request.method == "PUT"]
 
 
 @pytest.mark.parametrize("command", ["hold", "republish"])
 def test_a_command_changes_nothing_on_a_server_that_ignores_conditions(bucket, rebundle, command):
-    with odd_s3(Oddity.IGNORES_CONDITIONS) as server:
+    with faulty_s3(Defect.IGNORES_CONDITIONS) as server:
         publish(server)
         before = dict(server.objects)
 
@@ -45,7 +45,7 @@ def test_a_command_changes_nothing_on_a_server_that_ignores_conditions(bucket, r
 
 
 def test_the_check_costs_a_writing_command_one_request_and_a_reading_one_none(bucket, rebundle):
-    with odd_s3(Oddity.NONE) as server:
+    with faulty_s3(Defect.NONE) as server:
         publish(server)
         server.requests.clear()
 

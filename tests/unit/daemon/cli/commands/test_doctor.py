@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.support.odd_s3 import Oddity, odd_s3
+from tests.support.faulty_s3_server import Defect, faulty_s3
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +51,7 @@ def test_the_bucket_is_named_once(bucket, rebundle):
 
 
 def test_a_server_that_ignores_conditions_is_refused(bucket, rebundle):
-    with odd_s3(Oddity.IGNORES_CONDITIONS) as server:
+    with faulty_s3(Defect.IGNORES_CONDITIONS) as server:
         result = rebundle("doctor", server.url("p"), "-o", "json")
         output = rebundle("doctor", server.url("p")).out
 
@@ -66,10 +66,10 @@ def test_a_server_that_ignores_conditions_is_refused(bucket, rebundle):
 
 
 @pytest.mark.parametrize(
-    ("oddity", "form"), [(Oddity.NONE, "quoted"), (Oddity.COMPARES_WITHOUT_QUOTES, "unquoted")]
+    ("defect", "form"), [(Defect.NONE, "quoted"), (Defect.COMPARES_WITHOUT_QUOTES, "unquoted")]
 )
-def test_the_form_of_etags_that_the_server_compares_is_detected(bucket, rebundle, oddity, form):
-    with odd_s3(oddity) as server:
+def test_the_form_of_etags_that_the_server_compares_is_detected(bucket, rebundle, defect, form):
+    with faulty_s3(defect) as server:
         result = rebundle("doctor", server.url("p"), "-o", "json")
 
     assert (result.code, result.json["etags"]) == (0, form)
@@ -77,7 +77,7 @@ def test_the_form_of_etags_that_the_server_compares_is_detected(bucket, rebundle
 
 
 def test_credentials_without_delete_permission_are_reported_and_suffice(bucket, rebundle):
-    with odd_s3(Oddity.FORBIDS_DELETION) as server:
+    with faulty_s3(Defect.FORBIDS_DELETION) as server:
         result = rebundle("doctor", server.url("p"), "-o", "json")
 
     assert (result.code, verdicts(result)["clean up"]) == (0, "note")
@@ -85,7 +85,7 @@ def test_credentials_without_delete_permission_are_reported_and_suffice(bucket, 
 
 
 def test_an_unreachable_server_gets_no_verdict(bucket, rebundle):
-    with odd_s3(Oddity.NONE) as server:
+    with faulty_s3(Defect.NONE) as server:
         pass
 
     result = rebundle("doctor", server.url(), "-o", "json")
@@ -96,7 +96,7 @@ def test_an_unreachable_server_gets_no_verdict(bucket, rebundle):
 
 def test_guarantees_that_the_server_lacks_are_reported(bucket, rebundle):
     """It compares no digests."""
-    with odd_s3(Oddity.NONE) as server:
+    with faulty_s3(Defect.NONE) as server:
         result = rebundle("doctor", server.url("p"), "-o", "json")
 
     assert (result.code, verdicts(result)["checksum"], verdicts(result)["delete stale"]) == (

@@ -27,7 +27,7 @@ BUCKET = "bucket"
 _GAP_SECONDS = 0.03
 
 
-class Oddity(Enum):
+class Defect(Enum):
     NONE = auto()
     IGNORES_CONDITIONS = auto()
     COMPARES_WITHOUT_QUOTES = auto()
@@ -60,10 +60,10 @@ class Object:
 
 
 @dataclass
-class OddS3:
+class FaultyS3:
     """The server's side."""
 
-    oddity: Oddity
+    defect: Defect
     address: str = ""
     objects: dict[str, Object] = field(default_factory=dict)
     requests: list[Request] = field(default_factory=list)
@@ -75,7 +75,7 @@ class OddS3:
 
     def refuses(self, key: str, headers: Mapping[str, str]) -> bool:
         """Whether a condition of a write fails."""
-        if self.oddity is Oddity.IGNORES_CONDITIONS:
+        if self.defect is Defect.IGNORES_CONDITIONS:
             return False
         found = self.objects.get(key)
         if headers.get("if-none-match") == "*":
@@ -85,13 +85,13 @@ class OddS3:
             return False
         there = "" if found is None else found.etag
         return wanted != (
-            there.strip('"') if self.oddity is Oddity.COMPARES_WITHOUT_QUOTES else there
+            there.strip('"') if self.defect is Defect.COMPARES_WITHOUT_QUOTES else there
         )
 
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    server3: OddS3
+    server3: FaultyS3
 
     def do_PUT(self) -> None:
         key, headers = self._arrived()
@@ -100,10 +100,10 @@ class _Handler(BaseHTTPRequestHandler):
         metadata = {
             name: value for name, value in headers.items() if name.startswith("x-amz-meta-")
         }
-        if self.server3.oddity is Oddity.FORBIDS_WRITES:
+        if self.server3.defect is Defect.FORBIDS_WRITES:
             self._error(403, "AccessDenied")
             return
-        if self.server3.oddity is Oddity.LOSES_RACES and not self.server3.refuses(key, headers):
+        if self.server3.defect is Defect.LOSES_RACES and not self.server3.refuses(key, headers):
             # A request that passes here has passed, even if other writes follow meanwhile.
             time.sleep(_GAP_SECONDS)
             headers = {}
@@ -130,7 +130,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_DELETE(self) -> None:
         key, headers = self._arrived()
-        if self.server3.oddity is Oddity.FORBIDS_DELETION:
+        if self.server3.defect is Defect.FORBIDS_DELETION:
             self._error(403, "AccessDenied")
             return
         with self.server3.lock:
@@ -204,9 +204,9 @@ class _Listening(ThreadingHTTPServer):
 
 
 @contextlib.contextmanager
-def odd_s3(oddity: Oddity, port: int = 0) -> Iterator[OddS3]:
+def faulty_s3(defect: Defect, port: int = 0) -> Iterator[FaultyS3]:
     """A server with an empty bucket, on loopback."""
-    served = OddS3(oddity)
+    served = FaultyS3(defect)
     handler = type("Handler", (_Handler,), {"server3": served})
     with _Listening((LOOPBACK, port), handler) as server:
         served.address = f"http://{LOOPBACK}:{server.server_port}"

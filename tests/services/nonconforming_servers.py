@@ -2,7 +2,7 @@
 
 A suite that passes on them proves nothing. So the contract suite and the races run on them, and
 must fail (`tests.contract.test_negative_controls`). The servers are wheels, each in a separate
-environment. `tests.support.odd_s3` has a server that honours conditions and still loses races.
+environment. `tests.support.faulty_s3_server` has a server that honours conditions and still loses races.
 """
 
 import contextlib
