@@ -252,9 +252,9 @@ def test_a_store_that_ignores_conditions_breaks_the_contract(versions_by_content
         "delete_refuses_a_stale_version",
         "a_race_to_create_has_one_winner",
         "a_race_to_replace_has_one_winner",
-        "a_race_of_counting_loses_no_step",
+        "a_race_of_increments_loses_no_update",
     }
-    assert "a_listing_is_sorted_by_bytes_and_knows_sizes" not in broken
+    assert "a_listing_is_sorted_by_bytes_and_has_sizes" not in broken
 
 
 @pytest.mark.parametrize("versions_by_content", [False, True])
@@ -266,6 +266,6 @@ def test_a_store_that_loses_races_breaks_the_contract(versions_by_content: bool)
     assert broken >= {
         "a_race_to_create_has_one_winner",
         "a_race_to_replace_has_one_winner",
-        "a_race_of_counting_loses_no_step",
+        "a_race_of_increments_loses_no_update",
     }
     assert not any("race" not in name for name in broken)

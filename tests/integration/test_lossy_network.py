@@ -308,7 +308,7 @@ COMPOSE = "*/docker-compose-gen/base/bundle/docker-compose.yaml"
 EXAMPLE = f"*/docker-compose-gen/{OVERRIDE}"
 REMOVED = "*/docker-compose-gen/base/bundle/batching_101.txt"
 
-WRITES_GO_WRONG = [
+FAULTS_OF_WRITES = [
     Fault(Applied.FIRST, Reply.RESET),
     Fault(Applied.FIRST, Reply.UNAVAILABLE),
     Fault(Applied.FIRST, Reply.FAILED),
@@ -333,7 +333,7 @@ def _named(fault: Fault) -> str:
     ("server", "fault"),
     [
         pytest.param(server, fault, id=f"{server}-{_named(fault)}")
-        for server, fault in itertools.product(SERVERS, WRITES_GO_WRONG)
+        for server, fault in itertools.product(SERVERS, FAULTS_OF_WRITES)
         # The third one differs from the second by its conditional deletions, which late requests
         # meet.
         if server != "storage-testbench"
@@ -341,7 +341,7 @@ def _named(fault: Fault) -> str:
     ],
     indirect=["server"],
 )
-def test_every_kind_of_write_may_go_wrong(server: Server, tmp_path: Path, fault: Fault) -> None:
+def test_every_kind_of_write_survives_faults(server: Server, tmp_path: Path, fault: Fault) -> None:
     async def script(played: Play) -> None:
         network = played.network
         rules = [
@@ -452,16 +452,16 @@ def test_an_edit_in_the_middle_of_a_pass_is_an_override(server: Server, tmp_path
     play(server, tmp_path, script)
 
 
-CHUNKS_GO_WRONG = [
+FAULTS_OF_CHUNKS = [
     fault
-    for fault in WRITES_GO_WRONG
+    for fault in FAULTS_OF_WRITES
     if fault.reply in {Reply.RESET, Reply.REFUSED, Reply.CONFLICT}
 ]
 
 
 @ONE_OF_EACH_KIND
-@pytest.mark.parametrize("fault", CHUNKS_GO_WRONG, ids=_named)
-def test_a_chunk_of_history_may_go_wrong(server: Server, tmp_path: Path, fault: Fault) -> None:
+@pytest.mark.parametrize("fault", FAULTS_OF_CHUNKS, ids=_named)
+def test_a_chunk_of_history_survives_faults(server: Server, tmp_path: Path, fault: Fault) -> None:
     async def script(played: Play) -> None:
         await played.publish(1)
         await played.override()
@@ -502,7 +502,7 @@ async def lengthen_history(direct: Bucket) -> int:
     return changed.sequence - base.pointer.sequence
 
 
-READS_GO_WRONG = [
+FAULTS_OF_READS = [
     Fault(Applied.FIRST, Reply.RESET),
     Fault(Applied.FIRST, Reply.UNAVAILABLE),
     Fault(Applied.NEVER, Reply.BUSY),
@@ -511,8 +511,8 @@ READS_GO_WRONG = [
 
 
 @ONE_OF_EACH_KIND
-@pytest.mark.parametrize("fault", READS_GO_WRONG, ids=_named)
-def test_every_kind_of_read_may_go_wrong(server: Server, tmp_path: Path, fault: Fault) -> None:
+@pytest.mark.parametrize("fault", FAULTS_OF_READS, ids=_named)
+def test_every_kind_of_read_survives_faults(server: Server, tmp_path: Path, fault: Fault) -> None:
     async def script(played: Play) -> None:
         await played.publish(1)
         await played.override()

@@ -125,7 +125,7 @@ async def objects_with_tags(at: History) -> None:
     await at.write(at.store.create("a/b/file", Content(b"one", tag={"n": "5"})))
 
 
-async def a_folder_that_another_writer_made_and_never_synced(at: History) -> None:
+async def a_folder_that_another_writer_created_and_never_synced(at: History) -> None:
     await at.write(at.store.create("first", Content(b"1")))
     for folder in ("shared", "shared/deep"):
         at.recording.mkdir(ROOT / folder)
@@ -145,14 +145,14 @@ async def an_object_whose_creator_was_killed_before_its_last_sync(at: History) -
     at.recording.mark("done")
 
 
-async def a_root_that_another_writer_made_and_never_synced(at: History) -> None:
+async def a_root_that_another_writer_created_and_never_synced(at: History) -> None:
     at.recording.mkdir(ROOT.parent)
     at.recording.mkdir(ROOT)
     await at.write(at.store.create("key", Content(b"1")))
     await at.write(at.store.create("other", Content(b"2")))
 
 
-async def a_root_that_is_removed_and_made_again(at: History) -> None:
+async def a_root_that_is_removed_and_recreated(at: History) -> None:
     await at.write(at.store.create("key", Content(b"1")))
     at.recording.mark("begin")
     for file in at.disk.files():
@@ -171,10 +171,10 @@ Scenario = Callable[[History], Awaitable[None]]
 SCENARIOS: list[Scenario] = [
     objects_without_tags,
     objects_with_tags,
-    a_folder_that_another_writer_made_and_never_synced,
+    a_folder_that_another_writer_created_and_never_synced,
     an_object_whose_creator_was_killed_before_its_last_sync,
-    a_root_that_another_writer_made_and_never_synced,
-    a_root_that_is_removed_and_made_again,
+    a_root_that_another_writer_created_and_never_synced,
+    a_root_that_is_removed_and_recreated,
 ]
 
 
@@ -202,10 +202,10 @@ def test_no_power_cut_breaks_a_promise(scenario: Scenario) -> None:
         # recreates.
         (objects_with_tags, [ROOT / "a/b", ROOT]),
         # The names in the root, which the same write syncs for the tag and again for the body.
-        (a_folder_that_another_writer_made_and_never_synced, [ROOT]),
+        (a_folder_that_another_writer_created_and_never_synced, [ROOT]),
         (an_object_whose_creator_was_killed_before_its_last_sync, []),
-        (a_root_that_another_writer_made_and_never_synced, []),
-        (a_root_that_is_removed_and_made_again, []),
+        (a_root_that_another_writer_created_and_never_synced, []),
+        (a_root_that_is_removed_and_recreated, []),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
