@@ -1,3 +1,5 @@
+"""Schemas of the event types: every problem has its path and a short, plain message."""
+
 import json
 from typing import Annotated, Literal
 

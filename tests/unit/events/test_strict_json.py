@@ -1,3 +1,5 @@
+"""The strict JSON parser: what it accepts, and the path and message of each refusal."""
+
 import contextlib
 import json
 import sys

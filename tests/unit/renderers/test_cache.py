@@ -1,3 +1,5 @@
+"""The LRU cache with a size limit."""
+
 from concurrent.futures import ThreadPoolExecutor
 
 from renderers.cache import Cache

@@ -1,3 +1,5 @@
+"""The download list models.txt and the script that reads it."""
+
 from pathlib import Path
 
 import pytest

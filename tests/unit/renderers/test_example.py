@@ -1,3 +1,5 @@
+"""The files of example/: variables, credentials placeholders and batching parameters."""
+
 import json
 from io import StringIO
 

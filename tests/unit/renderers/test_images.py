@@ -1,3 +1,5 @@
+"""Image names: mirrors, and the folders for which a pull needs permission."""
+
 import pytest
 
 from renderers import images

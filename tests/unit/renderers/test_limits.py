@@ -1,3 +1,5 @@
+"""Limits of a composition: each excess is reported with its setting."""
+
 import json
 
 import pytest

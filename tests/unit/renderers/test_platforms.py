@@ -1,3 +1,5 @@
+"""The table of serving platforms."""
+
 from typing import get_args
 
 from renderers import platforms

@@ -1,3 +1,5 @@
+"""The nginx map of models and the router's tunables."""
+
 from pathlib import Path
 
 import pytest

@@ -1,3 +1,5 @@
+"""The self-test of templates and defaults, which runs before an event needs them."""
+
 import pytest
 from hypothesis import given, settings
 

@@ -1,3 +1,5 @@
+"""The set of templates: filters for each sink, overrides, and errors with template and line."""
+
 import pytest
 
 from renderers import template_set

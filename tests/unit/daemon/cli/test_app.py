@@ -1,3 +1,5 @@
+"""The command line as a whole: imports, usage errors, unexpected errors, interrupts."""
+
 import importlib
 import os
 import subprocess

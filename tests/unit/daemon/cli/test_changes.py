@@ -1,3 +1,5 @@
+"""Output of commands that change a pointer: before, after, and the result of the pass."""
+
 import io
 
 import pytest

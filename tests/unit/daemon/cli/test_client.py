@@ -1,3 +1,5 @@
+"""The HTTP client of the command line: requests, tokens and unreachable daemons."""
+
 import socket
 
 import pytest

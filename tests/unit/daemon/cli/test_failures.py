@@ -1,3 +1,5 @@
+"""Exit codes of errors, also of several errors in a group."""
+
 import pytest
 from cyclopts import CycloptsError
 

@@ -1,3 +1,5 @@
+"""Writing a tree into a folder as a whole, and reading input files."""
+
 import io
 import os
 

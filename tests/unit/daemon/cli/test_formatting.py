@@ -1,3 +1,5 @@
+"""Tables, pairs and ages for people; all text is escaped."""
+
 from datetime import UTC, datetime, timedelta
 
 import pytest

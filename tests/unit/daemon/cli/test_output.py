@@ -1,3 +1,5 @@
+"""Documents on standard output, prose on standard error, colours and confirmations."""
+
 import io
 import json
 

@@ -1,3 +1,5 @@
+"""Comparison of two publications: models, files and unified diffs."""
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

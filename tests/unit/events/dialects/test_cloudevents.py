@@ -1,3 +1,5 @@
+"""Decoding CloudEvents (structured, binary, batches, files), with every problem at its path."""
+
 import contextlib
 import json
 import string

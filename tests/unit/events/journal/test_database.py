@@ -1,3 +1,5 @@
+"""Opening the journal's database: locks, instances, schemas and damaged files."""
+
 import asyncio
 import os
 import shutil

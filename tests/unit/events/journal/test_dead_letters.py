@@ -1,3 +1,5 @@
+"""Dead letters in the journal: replay, drop, and taking out a stuck event."""
+
 import asyncio
 
 import pytest

@@ -1,3 +1,5 @@
+"""Appending events: positions, repeated events, conflicts and the limits of the journal."""
+
 import pytest
 
 from events.errors import IdentityConflict, JournalFull, Problem

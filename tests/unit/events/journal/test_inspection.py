@@ -1,3 +1,5 @@
+"""Queries of the journal: events, backlog, pruning and the probe."""
+
 import contextlib
 import sqlite3
 

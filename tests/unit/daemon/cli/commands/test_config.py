@@ -1,3 +1,5 @@
+"""`rebundle config`: checks and shows settings, and prints schema and built-in templates."""
+
 import json
 
 from renderers.template_set import Templates

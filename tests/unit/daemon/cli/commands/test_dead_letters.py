@@ -1,3 +1,5 @@
+"""`rebundle dead-letters`: lists, shows, adds, replays and drops dead letters."""
+
 import asyncio
 import sqlite3
 from contextlib import closing

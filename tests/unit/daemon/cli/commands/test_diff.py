@@ -1,3 +1,5 @@
+"""`rebundle diff`: compares two publications, by default live and desired."""
+
 from tests.support.buckets import SCOPE
 
 

@@ -1,3 +1,5 @@
+"""`rebundle example restore`: writes defaults of example/ and keeps copies of overrides."""
+
 import io
 
 from tests.support.buckets import SCOPE, live_file

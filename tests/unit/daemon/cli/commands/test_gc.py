@@ -1,3 +1,5 @@
+"""`rebundle gc`: releases and deletes old publications, and reports what and why."""
+
 import os
 import time
 

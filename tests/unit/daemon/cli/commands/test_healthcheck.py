@@ -1,3 +1,5 @@
+"""`rebundle healthcheck`: whether a daemon answers at the configured address."""
+
 import json
 
 import pytest

@@ -1,3 +1,5 @@
+"""`rebundle history`: the changes of a pointer, with author, time and reason."""
+
 from tests.support.buckets import SCOPE
 
 

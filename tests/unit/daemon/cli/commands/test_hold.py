@@ -1,3 +1,5 @@
+"""`rebundle hold` and `rebundle resume`: keep live, and make desired live again."""
+
 import io
 from concurrent.futures import ThreadPoolExecutor
 

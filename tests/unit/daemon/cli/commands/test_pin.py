@@ -1,3 +1,5 @@
+"""`rebundle pin`: keeps a state through collections until the pin is lifted."""
+
 from tests.support.buckets import SCOPE, in_bucket
 
 

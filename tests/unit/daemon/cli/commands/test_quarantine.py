@@ -1,3 +1,5 @@
+"""`rebundle quarantine`: rejects a composition, or lifts the rejection."""
+
 from tests.support.buckets import SCOPE, composition_with, in_bucket, pointer
 
 

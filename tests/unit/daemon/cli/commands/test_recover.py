@@ -1,3 +1,5 @@
+"""`rebundle recover`: rebuilds or repairs a pointer, and reports everything it did."""
+
 import json
 import re
 import shlex

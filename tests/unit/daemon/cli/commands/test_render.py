@@ -1,3 +1,5 @@
+"""`rebundle render`: renders an event, a composition or a manifest into a folder."""
+
 import io
 import json
 

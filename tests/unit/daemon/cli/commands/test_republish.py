@@ -1,3 +1,5 @@
+"""`rebundle republish`: renders and publishes desired again, with the present settings."""
+
 import json
 import re
 

@@ -1,3 +1,5 @@
+"""`rebundle retire`: leaves a scope without a live state and deletes nothing."""
+
 import io
 
 from tests.support.buckets import SCOPE, composition_with, in_bucket

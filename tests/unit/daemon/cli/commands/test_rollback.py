@@ -1,3 +1,5 @@
+"""`rebundle rollback`: makes an earlier state live and sets a hold."""
+
 import io
 from concurrent.futures import ThreadPoolExecutor
 

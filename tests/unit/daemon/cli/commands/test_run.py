@@ -1,3 +1,6 @@
+"""`rebundle run`: refuses to start with faulty templates."""
+
+
 def test_faulty_templates_stop_the_start_before_anything_is_created(
     tmp_path, rebundle, monkeypatch
 ):

@@ -1,3 +1,5 @@
+"""`rebundle scopes`: lists the scopes of a bucket with their live state."""
+
 import structlog
 
 from daemon.publishing.reader import Reader, Scopes

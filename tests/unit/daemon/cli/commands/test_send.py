@@ -1,3 +1,5 @@
+"""`rebundle send`: sends events from a file to a daemon, and waits for their outcome."""
+
 import json
 
 import pytest

@@ -1,3 +1,5 @@
+"""`rebundle show`: the models, events, files and digests of a publication."""
+
 import pytest
 
 from tests.support.buckets import SCOPE

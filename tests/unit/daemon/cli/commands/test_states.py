@@ -1,3 +1,5 @@
+"""`rebundle states`: lists the publications of a scope with revision and status."""
+
 from daemon.publishing import operator_commands, protocol
 from tests.support.buckets import SCOPE, composition_with, in_bucket
 

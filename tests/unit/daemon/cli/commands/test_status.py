@@ -1,3 +1,5 @@
+"""`rebundle status`: what needs attention in bucket and journal, and the status of events."""
+
 import re
 import shlex
 import subprocess

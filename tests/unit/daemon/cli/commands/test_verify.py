@@ -1,3 +1,5 @@
+"""`rebundle verify`: checks pointers, publications and live trees of a bucket."""
+
 import gzip
 import json
 
