@@ -241,7 +241,7 @@ def test_a_read_that_fails_once_is_tried_again(passing: Answer) -> None:
         assert result(gets, address).body == b"body"
 
 
-def test_a_repeated_create_recognises_its_own_object() -> None:
+def test_a_create_repeated_after_it_was_applied_is_a_failed_condition() -> None:
     with server(in_turn(refuses(503), refuses(412))) as (address, seen):
         found = refusal(creates, address)
 

@@ -111,22 +111,22 @@ def test_malformed_unsigned_changes_are_skipped() -> None:
 
 def test_without_a_signed_pointer_a_quarantine_keeps_a_state_from_going_live() -> None:
     unsigned = Unsigned(entries=quarantined(THREE, None))
-    recorded = recovered(unsigned, pointer=None)
+    result = recovered(unsigned, pointer=None)
 
-    assert rejections(recorded.pointer) == {THREE.composition_digest: "bad"}
-    assert live(recorded.pointer) == "state-2"
-    assert recorded.unknown[2] == COMPARE + "Compare it with what runs"
+    assert rejections(result.pointer) == {THREE.composition_digest: "bad"}
+    assert live(result.pointer) == "state-2"
+    assert result.unknown[2] == COMPARE + "Compare it with what runs"
 
 
 def test_holds_and_quarantines_of_a_pointer_without_a_valid_signature_stay() -> None:
     doubted = published(ONE).model_copy(
         update={"quarantined": (rejected(TWO), rejected()), "hold": HELD}
     )
-    recorded = recovered(Unsigned(pointer=doubted), pointer=None, live="state-1")
+    result = recovered(Unsigned(pointer=doubted), pointer=None, live="state-1")
 
-    assert rejections(recorded.pointer) == {TWO.composition_digest: "bad", ABSENT: "bad"}
-    assert recorded.pointer.hold == HELD
-    assert recorded.unknown[0] == (
+    assert rejections(result.pointer) == {TWO.composition_digest: "bad", ABSENT: "bad"}
+    assert result.pointer.hold == HELD
+    assert result.unknown[0] == (
         "holds, quarantines, pins and their ends: none is known but those of the pointer whose signature does not count"
     )
 
@@ -170,16 +170,16 @@ def test_a_state_that_only_the_marker_names_is_reported_with_the_command_that_ad
 
 def test_signatures_are_not_mentioned_if_everything_is_signed_or_no_policy_requires_them() -> None:
     for unsigned in (Unsigned(), None):
-        recorded = recovered(unsigned, ONE, TWO)
+        result = recovered(unsigned, ONE, TWO)
 
-        assert recorded.unknown == (
+        assert result.unknown == (
             "holds, quarantines, pins and their ends: none is known after sequence 2",
             "events that settled without a publication of their own may be folded again if they are sent again",
         )
 
 
 def test_nothing_is_known_without_a_change_and_a_pointer() -> None:
-    recorded = recovered(None, ONE, pointer=None, tree=PublicationId(state="gone", attempt="x"))
+    result = recovered(None, ONE, pointer=None, tree=PublicationId(state="gone", attempt="x"))
 
-    assert recorded.unknown[0] == "holds, quarantines, pins and their ends: none is known at all"
-    assert recorded.unknown[2] == f"whether these were ever committed, and in which order: {ONE.id}"
+    assert result.unknown[0] == "holds, quarantines, pins and their ends: none is known at all"
+    assert result.unknown[2] == f"whether these were ever committed, and in which order: {ONE.id}"

@@ -660,7 +660,7 @@ class CountingEntries(PassingFileSystem):
         return super().entries(folder)
 
 
-def test_the_search_for_an_object_in_a_folder_stops_at_the_first(root: Path) -> None:
+def test_the_search_for_an_object_in_a_folder_stops_at_the_nearest(root: Path) -> None:
     for name in "abc":
         (root / "scope/target/docker-compose-gen" / "/".join(name * 30)).mkdir(parents=True)
     (root / "scope/target/pointer.json").touch()
