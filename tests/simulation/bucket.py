@@ -1,6 +1,6 @@
 """The bucket of a simulated world: its objects, and the atomic check of each condition.
 
-There are two kinds, like the two clouds (object-store semantics). A version is either a generation
+There are two kinds, like the two clouds. A version is either a generation
 that rises at every write, or a digest of the body, so that contents that change from A to B and
 back to A have the same version. Observers are called at every change.
 """

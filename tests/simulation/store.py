@@ -1,7 +1,7 @@
 """The store port of one process, over a network that loses, delays, doubles and refuses requests.
 
 A write is a message. Once it is sent, it arrives or not, independent of its caller: a caller that
-was cancelled, timed out or killed may still have written (protocol 4, never softened 1).
+was cancelled, timed out or killed may still have written (protocol 4, rule 1).
 """
 
 import asyncio
