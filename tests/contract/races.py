@@ -136,11 +136,11 @@ class Round:
             writer for writer, status in enumerate(self.statuses) if status == http.HTTPStatus.OK
         ]
         if len(winners) != 1:
-            return f"{len(winners)} of {len(self.statuses)} writers were told yes: {self.statuses}"
+            return f"{len(winners)} of {len(self.statuses)} writers succeeded: {self.statuses}"
         if self.stored != self.bodies[winners[0]]:
-            return "what is stored is not of the writer that was told yes"
+            return "the stored body is not that of the successful writer"
         if strange := {status for status in self.statuses if status != http.HTTPStatus.OK} - losers:
-            return f"losers were told {sorted(strange)}, which this server is not known for"
+            return f"losers got {sorted(strange)}, which this server is not known for"
         return None
 
 

@@ -116,7 +116,7 @@ def _round(*statuses: int, stored: bytes = b"0") -> Round:
     ("ended", "fault"),
     [
         (_round(200, *[412] * 11), None),
-        (_round(200, 409, *[412] * 10), r"told \[409\]"),
+        (_round(200, 409, *[412] * 10), r"got \[409\]"),
         (_round(200, *[412] * 11, stored=b"1"), "not of the writer"),
         (_round(200, 200, *[412] * 10), "2 of 12"),
         (_round(*[412] * 12), "0 of 12"),
