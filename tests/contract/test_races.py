@@ -117,7 +117,7 @@ def _round(*statuses: int, stored: bytes = b"0") -> Round:
     [
         (_round(200, *[412] * 11), None),
         (_round(200, 409, *[412] * 10), r"got \[409\]"),
-        (_round(200, *[412] * 11, stored=b"1"), "not of the writer"),
+        (_round(200, *[412] * 11, stored=b"1"), "not that of the successful writer"),
         (_round(200, 200, *[412] * 10), "2 of 12"),
         (_round(*[412] * 12), "0 of 12"),
     ],
