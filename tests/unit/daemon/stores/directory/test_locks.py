@@ -96,7 +96,7 @@ def test_an_object_in_place_of_a_private_folder_is_refused(
     outside = sorted(path.name for path in root.parent.iterdir())
 
     with pytest.raises(
-        StoreRefused, match=f"{folder} is .* where a folder is needed.*; move it away: mv {folder} "
+        StoreRefused, match=f"{folder} is .* where a folder belongs.*; move it away: mv {folder} "
     ):
         done(DirectoryStore(root, InlineRuntime()).create("key", Content(b"1", tag={"n": "1"})))
 
