@@ -1000,7 +1000,9 @@ class _Log:
     def warning(self, what: str, **details: object) -> None:
         self._world.trace("warning", what, *details.values())
 
-    def error(self, what: str, *, reason: str, exc_info: object = None, **details: object) -> None:
+    def error(
+        self, what: str, *, reason: str, error: str, exc_info: object = None, **details: object
+    ) -> None:
         self._world.trace("error", what, reason, *details.values())
         # A pointer that was read before a collection may reference a deleted object. The next try
         # reads it again.
@@ -1009,8 +1011,8 @@ class _Log:
             if self._world.oracle.ever_lost
             else (NotFound,)
         )
-        if not reason.startswith(tuple(error.__name__ for error in transient)):
-            self._world.loop.fail(f"a lane waits for an operator: {reason}")
+        if error not in {expected.__name__ for expected in transient}:
+            self._world.loop.fail(f"a lane waits for an operator: {error}: {reason}")
 
 
 def _limits(scenario: Scenario) -> Limits:
