@@ -93,7 +93,7 @@ def test_a_daemon_killed_in_a_publication_completes_it_at_its_next_start(
     with DaemonProcess(bucket, journal, tmp_path / "first.log") as first:
         first.port()
         while (
-            "publishes to this bucket from now on" not in first.said
+            "publishes to this bucket from now on" not in first.log_text
         ):  # the id of the bucket is not part of this scenario
             assert first.runs
             time.sleep(0.02)

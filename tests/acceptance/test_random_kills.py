@@ -138,7 +138,7 @@ def test_random_kills_under_load_lose_nothing(tmp_path: Path) -> None:
                     senders = [
                         watched(run, lambda scope=scope: send(run, scope)) for scope in SCOPES
                     ]  # type: ignore[misc]  # bound at once
-                assert run.answered.wait(30), daemon.said[-3000:]
+                assert run.answered.wait(30), daemon.log_text[-3000:]
                 run.recoveries.append(time.monotonic() - started)
                 for override in overrides:
                     if override in edited:

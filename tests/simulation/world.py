@@ -1001,9 +1001,9 @@ class _Log:
         self._world.trace("warning", what, *details.values())
 
     def error(
-        self, what: str, *, reason: str, error: str, exc_info: object = None, **details: object
+        self, what: str, *, reason: str, error: str = "", exc_info: object = None, **details: object
     ) -> None:
-        self._world.trace("error", what, reason, *details.values())
+        self._world.trace("error", what, reason, error, *details.values())
         # A pointer that was read before a collection may reference a deleted object. The next try
         # reads it again.
         transient = (
@@ -1011,8 +1011,8 @@ class _Log:
             if self._world.oracle.ever_lost
             else (NotFound,)
         )
-        if error not in {expected.__name__ for expected in transient}:
-            self._world.loop.fail(f"a lane waits for an operator: {error}: {reason}")
+        if error not in {kind.__name__ for kind in transient}:
+            self._world.loop.fail(f"a lane waits for an operator: {reason}")
 
 
 def _limits(scenario: Scenario) -> Limits:

@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 from daemon.failures import Consequence, Failure
 from daemon.lifecycle import Stop
 from daemon.publishing.live_tree.sync import Synced, Unfinished
+from daemon.publishing.wording import rebuild
 from daemon.readiness import HealthChecks
 from daemon.reporting import Reporter
 from daemon.retry import Backoff
@@ -385,6 +386,9 @@ def test_an_unreadable_scope_is_one_condition_despite_consequential_failures(nam
     daemon.worker.unreadable = {name: "damaged"}
     if name:
         daemon.reporter.unreconciled(SCOPE, "damaged")
+        daemon.worker.lanes = [lane(STUCK)]
+    else:
+        daemon.worker.failure = STUCK
     daemon.observe(for_seconds=60)
     assert daemon.lasting == [
         ("unreadable", name),
@@ -393,6 +397,28 @@ def test_an_unreadable_scope_is_one_condition_despite_consequential_failures(nam
     ]
     remedy = daemon.vitals.lasting()[0].condition.remedy
     assert remedy.startswith(f"rebundle verify {name or '--all'} --bucket ")
+
+
+def test_another_bucket_is_one_condition_whatever_fails_because_of_it() -> None:
+    identity = SimpleNamespace(pending="there is no folder /srv/my bundles")
+    failing = Trying({"": "there is no folder", str(SCOPE): "there is no folder"})
+    daemon = Daemon(gates={"status": identity}, tried={"freshness": failing, "collection": failing})
+    daemon.worker.lanes, daemon.worker.failure = [lane(STUCK)], STUCK
+    daemon.worker.unreadable = {"": "the bucket cannot be listed: there is no folder"}
+    daemon.reporter.unreconciled(SCOPE, "there is no folder")
+    daemon.observe(for_seconds=60)
+    assert daemon.lasting == [("bucket", "")]
+    identity.pending = None
+    assert set(daemon.degraded) == {"unreadable", "lane", "live_tree", "collection", "freshness"}
+
+
+def test_the_remedy_of_a_pointer_that_cannot_be_read_is_the_command_that_rebuilds_it() -> None:
+    daemon = Daemon()
+    daemon.worker.unreadable = {str(SCOPE): f"the pointer is damaged; {rebuild(SCOPE)}"}
+    (condition,) = [c for c in daemon.vitals.conditions() if c.kind == "unreadable"]
+    assert condition.remedy == (
+        f"rebundle recover {SCOPE} --reason 'unreadable pointer' --bucket '/srv/my bundles'"
+    )
 
 
 def test_an_unwritable_journal_is_not_reported_again_for_failed_pruning() -> None:

@@ -224,3 +224,13 @@ def test_a_composition_too_large_for_the_daemon_is_refused_and_the_setting_named
     assert result.code == 1
     assert "limits.models" in result.err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_problem_names_the_file(tmp_path, rebundle):
+    (tmp_path / "bad.json").write_text("{")
+
+    result = rebundle("render", tmp_path / "bad.json", "-o", tmp_path / "out")
+
+    assert (result.code, f"{tmp_path / 'bad.json'}: $: must be JSON" in result.err) == (1, True)
+    absent = rebundle("render", tmp_path / "absent.json", "-o", tmp_path / "out")
+    assert (absent.code, f"there is no file {tmp_path / 'absent.json'}" in absent.err) == (3, True)

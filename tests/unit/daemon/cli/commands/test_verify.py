@@ -296,3 +296,8 @@ def test_a_reference_without_a_digest_is_reported_once_for_all_states_that_use_i
         ["artifact", "gs://example-bucket/models/102/1", "state-3"],
         ["artifact", "gs://example-bucket/models/101/1", "state-1"],
     ]
+
+
+def test_a_scope_and_all_exclude_each_other(bucket, rebundle):
+    assert "exclude each other" in rebundle("verify", SCOPE, "--all").err
+    assert "name a scope" in rebundle("verify").err

@@ -378,7 +378,7 @@ def test_files_below_creds_are_created_once_and_never_read(memory: MemoryStore) 
         await edit(memory, CREDS, None)
         await synced(process)
         assert CREDS not in await tree(memory)
-        assert await process.live_tree.restore_example(SCOPE, CREDS)
+        assert (await process.live_tree.restore_example(SCOPE, CREDS)).written
         assert (await tree(memory))[CREDS] == b"# credentials 1\n"
 
     asyncio.run(scenario())
@@ -914,9 +914,9 @@ def test_a_deleted_default_can_be_restored_and_deleted_again(
         await process.publish(make_state(1))
         await synced(process)
         await edit(memory, ENV, None)
-        assert await process.live_tree.restore_example(SCOPE, ENV)
+        assert (await process.live_tree.restore_example(SCOPE, ENV)).written
         assert (await tree(memory))[ENV] == b"# defaults 1\n"
-        assert not await process.live_tree.restore_example(SCOPE, ENV)
+        assert not (await process.live_tree.restore_example(SCOPE, ENV)).written
         await edit(memory, ENV, None)
         assert (await synced(process)).deleted_by_operator == (ENV,)
 
@@ -931,7 +931,7 @@ def test_an_override_is_kept_aside_when_its_default_is_restored_and_follows_live
         await process.publish(make_state(1))
         await synced(process)
         await edit(memory, ENV, b"MINE=1\n")
-        assert await process.live_tree.restore_example(SCOPE, ENV)
+        assert (await process.live_tree.restore_example(SCOPE, ENV)).written
         assert await kept(memory) == {(ENV, b"MINE=1\n")}
         await process.publish(make_state(2))
         await synced(process)
@@ -1181,7 +1181,7 @@ def test_a_default_with_a_reused_version_has_the_commit_position_of_its_tag(
         await synced(bucket(memory))
         await edit(memory, ENV, None)
         restored = await bucket(memory).live_tree.restore_example(SCOPE, ENV)
-        assert restored
+        assert restored.written
         stored = await memory.get(layout.live_tree(SCOPE, ENV))
         assert stored.tag["commit"] == "3.0"
         # The pass that wrote the file ended before it wrote its marker.
