@@ -8,19 +8,24 @@ import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal, TextIO
+from typing import TYPE_CHECKING, Final, Literal, TextIO, TypeAlias
 
 import yaml
 
 from daemon.cli.failures import Declined, UsageError
 from daemon.cli.options import Format, Printing, Prose
 from daemon.inspection.comparison import Texts
+from daemon.inspection.documents import to_document
 from daemon.inspection.escaping import plain
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 SCHEMA_VERSION: Final = 1
 _BOLD, _RED, _GREEN, _YELLOW, _PLAIN = "\033[1m", "\033[31m", "\033[32m", "\033[33m", "\033[0m"
 
-Document = Mapping[str, Any]
+Document: TypeAlias = "Mapping[str, object] | DataclassInstance"
+"""A view, or several with their names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +82,7 @@ class Printer:
 
 def encoded(document: Document, encoding: Literal["json", "yaml"]) -> str:
     """The document as JSON or YAML, with its schema version."""
-    versioned = {"schemaVersion": SCHEMA_VERSION, **document}
+    versioned = {"schemaVersion": SCHEMA_VERSION, **to_document(document)}
     return (
         json.dumps(versioned, indent=2) + "\n"
         if encoding == "json"
@@ -85,7 +90,7 @@ def encoded(document: Document, encoding: Literal["json", "yaml"]) -> str:
     )
 
 
-def error_document(words: str, exit_code: int) -> Document:
+def error_document(words: str, exit_code: int) -> dict[str, object]:
     """The document of a command that failed before it could print its own (ADR 28)."""
     return {"error": words, "exit_code": exit_code}
 

@@ -58,7 +58,7 @@ def test_a_hold_with_a_waiting_state_needs_attention(bucket, rebundle):
     assert why.endswith(": freeze; state-5 is waiting")
 
 
-def test_a_withheld_desired_needs_attention_until_it_may_live(bucket, rebundle):
+def test_a_quarantined_desired_needs_attention_until_it_becomes_live(bucket, rebundle):
     rebundle("quarantine", SCOPE, "state-2", "--reason", "bad", "--by", "alice")
     in_bucket(bucket, lambda published: published.publish(composition_with("2"), "state-5", 5))
     assert scope_of(rebundle("status", "-o", "json"))["attention"] == [
