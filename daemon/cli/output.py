@@ -10,16 +10,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, TextIO, TypeAlias
 
-import yaml
-
 from daemon.cli.failures import Declined, UsageError
 from daemon.cli.options import Format, Printing, Prose
-from daemon.inspection.comparison import Texts
 from daemon.inspection.documents import to_document
 from daemon.inspection.escaping import plain
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
+
+    from daemon.inspection.comparison import Texts
 
 SCHEMA_VERSION: Final = 1
 _BOLD, _RED, _GREEN, _YELLOW, _PLAIN = "\033[1m", "\033[31m", "\033[32m", "\033[33m", "\033[0m"
@@ -83,11 +82,11 @@ class Printer:
 def encoded(document: Document, encoding: Literal["json", "yaml"]) -> str:
     """The document as JSON or YAML, with its schema version."""
     versioned = {"schemaVersion": SCHEMA_VERSION, **to_document(document)}
-    return (
-        json.dumps(versioned, indent=2) + "\n"
-        if encoding == "json"
-        else yaml.safe_dump(versioned, sort_keys=False)
-    )
+    if encoding == "json":
+        return json.dumps(versioned, indent=2) + "\n"
+    import yaml  # noqa: PLC0415  # takes long to import
+
+    return yaml.safe_dump(versioned, sort_keys=False)
 
 
 def error_document(words: str, exit_code: int) -> dict[str, object]:
@@ -115,7 +114,7 @@ def confirm(question: str, *, yes: bool, printer: Printer, stdin: TextIO | None 
         raise Declined("nothing was changed")
 
 
-def colored_diff(texts: Texts, printer: Printer) -> Iterator[str]:
+def colored_diff(texts: "Texts", printer: Printer) -> Iterator[str]:
     """The lines of all diffs. On a terminal they are coloured and escaped."""
     for lines in texts.values():
         for number, line in enumerate(lines):

@@ -12,8 +12,8 @@ from typing import Final
 from daemon.inspection.documents import INLINE
 from daemon.inspection.escaping import plain
 from daemon.inspection.scopes import PublicationView
+from daemon.publishing import layout
 from daemon.publishing.archive import STAMP_PATH
-from daemon.publishing.live_tree.ownership import CREDENTIALS
 from daemon.publishing.pointer import Publication
 from daemon.publishing.reader import Reader
 from daemon.runtime import Runtime
@@ -95,7 +95,7 @@ def _comparable(files: Iterable[RenderedFile]) -> dict[str, RenderedFile]:
     return {
         file.path: file
         for file in files
-        if file.path != STAMP_PATH and not file.path.startswith(CREDENTIALS)
+        if file.path != STAMP_PATH and not file.path.startswith(layout.CREDENTIALS)
     }
 
 

@@ -574,7 +574,7 @@ class LiveTree:
             await self._commit_position(current, current.live),
             digests,
         )
-        if path.startswith(ownership.CREDENTIALS):
+        if path.startswith(layout.CREDENTIALS):
             await self._create_credentials(scope, file, wanted)
             return True
         try:
@@ -595,7 +595,7 @@ class LiveTree:
             await self._patiently(lambda: self._put(scope, Put(file.path, None), file, wanted))
         except ConditionFailed as error:
             raise OperationRefused(
-                f"{file.path} is there, and what lies below {ownership.CREDENTIALS} is never read, "
+                f"{file.path} is there, and what lies below {layout.CREDENTIALS} is never read, "
                 "so it cannot be "
                 f"kept aside: {self._move_away(layout.live_tree(scope, file.path))} first"
             ) from error
@@ -675,9 +675,7 @@ class LiveTree:
             if isinstance(seen, Present) and not seen.ours
         }
         doubtful = {
-            path: seen
-            for path, seen in doubtful.items()
-            if not path.startswith(ownership.CREDENTIALS)
+            path: seen for path, seen in doubtful.items() if not path.startswith(layout.CREDENTIALS)
         }
         if doubtful:
             retained = retained or await self._retained(scope, current)
@@ -819,7 +817,7 @@ class LiveTree:
         readable = {
             path: version
             for path, version in expected.items()
-            if not path.startswith(ownership.CREDENTIALS)
+            if not path.startswith(layout.CREDENTIALS)
         }
         return (
             tree
@@ -888,7 +886,7 @@ def _known_without_reading(
         return Unread(listed.fault)
     if listed.sha256 is not None and listed.sha256 == wanted.files.get(path):
         return Present(listed.sha256, listed.version, ours=True)
-    if path.startswith(ownership.CREDENTIALS):
+    if path.startswith(layout.CREDENTIALS):
         return Present("", listed.version, ours=False)
     recorded = marker.files.get(path) if marker else None
     if (

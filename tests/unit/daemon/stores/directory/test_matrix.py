@@ -20,7 +20,6 @@ import pytest
 
 from daemon.publishing import layout
 from daemon.publishing.errors import PublishingError
-from daemon.publishing.live_tree import ownership
 from daemon.publishing.reader import Reader
 from daemon.stores.directory.filesystem import RealFileSystem
 from daemon.stores.directory.store import DirectoryStore
@@ -222,7 +221,7 @@ class UnsyncedFileSystem(PassingFileSystem):
 
 def open_store(root: Path, name: str) -> DirectoryStore:
     files = UnsyncedFileSystem(RealFileSystem())
-    return DirectoryStore(root, InlineRuntime(name), files, unread=ownership.is_credential)
+    return DirectoryStore(root, InlineRuntime(name), files, unread=layout.is_credential)
 
 
 @pytest.fixture(scope="module")
@@ -274,9 +273,7 @@ async def the_listing_says_what_it_could_not_see(
     listing: Listing, place: Place, thing: Callable[[Path], None]
 ) -> None:
     faults = {each.key: each.fault for each in listing if each.fault is not None}
-    if thing in SPECIAL or (
-        thing is an_unreadable_file and not ownership.is_credential(place.path)
-    ):
+    if thing in SPECIAL or (thing is an_unreadable_file and not layout.is_credential(place.path)):
         assert list(faults) == [place.path] * is_shown(place)
         assert all(re.search(r"(mv|chmod a\+r) ", fault) for fault in faults.values())
     else:
@@ -293,7 +290,7 @@ async def every_object_without_a_fault_is_read_as_listed(
         if each.fault is not None:
             with pytest.raises(StoreRefused):
                 await store.get(each.key)
-        elif ownership.is_credential(each.key):
+        elif layout.is_credential(each.key):
             continue  # never opened: whether it can be read is not known
         elif each.size < 1 << 30:
             assert (await store.get(each.key)).version == each.version
