@@ -49,6 +49,12 @@ def test_entries_before_a_recovery_may_be_missing(sequence, complete):
     assert (history_problem(POINTER, entries) is None) == complete
 
 
+def test_entries_before_a_recovery_are_in_order():
+    entries = (ENTRIES[1], ENTRIES[0], recovered(3))
+
+    assert "has gaps or duplicates" in (history_problem(POINTER, entries) or "")
+
+
 @pytest.mark.parametrize("changed", [{"sequence": 7}, {"write_id": "x"}, {"history": ()}])
 def test_a_pointer_that_its_newest_entry_does_not_describe_is_a_problem(changed):
     assert pointer_problem(POINTER.model_copy(update=changed)) is not None
