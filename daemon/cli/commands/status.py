@@ -73,17 +73,11 @@ async def status(
             await _print_event(opened, what)
             return DONE
         waiting = await _journal(opened, what)
+        live_state = None if what is None else await _live_state(opened, Scope.parse(what))
         shown = BucketStatus(
             bucket=opened.settings.bucket,
             scopes=tuple(
-                [
-                    ScopeStatus.of(
-                        condition,
-                        None if what is None else await _live_state(opened, Scope.parse(what)),
-                        waiting,
-                    )
-                    for condition in conditions
-                ]
+                ScopeStatus.of(condition, live_state, waiting) for condition in conditions
             ),
             # Folders of other bundles are irrelevant if one scope is requested.
             unreadable_folders=dict(found.unreadable) if what is None else {},
