@@ -3,11 +3,11 @@
 from collections.abc import Iterable
 from dataclasses import replace
 
-from daemon.cli.codes import DONE, FAILED
 from daemon.cli.options import Actor
 from daemon.cli.output import Printer
 from daemon.cli.session import Session
 from daemon.cli.waiting import Lag, lag_of, wait_for
+from daemon.exit_codes import DONE, FAILED
 from daemon.inspection.changes import ChangeView
 from daemon.inspection.documents import to_document
 from daemon.inspection.escaping import plain
