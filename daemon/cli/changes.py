@@ -16,6 +16,7 @@ from daemon.inspection.scopes import PublicationView
 from daemon.publishing.live_tree.sync import Synced, Unfinished
 from daemon.publishing.operator_commands import ChangeResult, Verb
 from daemon.publishing.pointer import Hold, Pointer
+from daemon.publishing.wording import counted
 from renderers.model import Scope
 
 
@@ -103,10 +104,10 @@ def print_change(
     view = ChangeView.of(name, done, dry_run=dry_run)
     if not done.changed:
         printer.say(f"nothing to change: {done.after.scope} is already in the requested state")
-    printer.data({**to_document(view), "lag": lag}, change_lines(view, printer))
+    printer.data({**to_document(view), "lag": lag}, change_lines(view, printer, lag))
 
 
-def change_lines(view: ChangeView, printer: Printer) -> Iterable[str]:
+def change_lines(view: ChangeView, printer: Printer, lag: Lag | None = None) -> Iterable[str]:
     """The lines that show a change to people."""
     before, after = view.before, view.after
     would = "would be " if view.dry_run else ""
@@ -122,9 +123,11 @@ def change_lines(view: ChangeView, printer: Printer) -> Iterable[str]:
     if tree is None:
         return
     if tree.synced and isinstance(tree, PassView):
-        yield f"  live tree  in sync, {len(tree.written)} files written"
+        yield f"  live tree  in sync, {counted(len(tree.written), 'file')} written"
     else:
-        yield f"  live tree  {printer.bad('not in sync')}: {plain(tree.reason)}"
+        # The warning about a lag has the reason.
+        reason = "" if lag else f": {plain(tree.reason)}"
+        yield f"  live tree  {printer.bad('not in sync')}{reason}"
     if isinstance(tree, PassView):
         yield from _path_lines(tree)
 

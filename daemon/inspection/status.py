@@ -5,15 +5,23 @@ It decides what needs attention.
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
 
+from daemon.inspection.ages import age, seconds_since
 from daemon.inspection.documents import INLINE
 from daemon.inspection.journal import JournalView, NoJournal, UnreadableJournal
 from daemon.inspection.live_tree import LiveTreeView
-from daemon.inspection.scopes import PointerView, ScopeView
+from daemon.inspection.scopes import PointerView, PublicationView, ScopeView
+from daemon.publishing.wording import counted
 from events.journal.records import LaneBacklog
 from renderers.pinning import Movable
 
 Journal = JournalView | UnreadableJournal | NoJournal
+
+_LONG_WAIT: Final = 60.0
+"""Seconds. A running daemon settles an event sooner, unless each try fails."""
+_IS_RUNNING: Final = "is the daemon running? `rebundle healthcheck` shows it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +64,14 @@ class ScopeStatus:
 
     @classmethod
     def of(
-        cls, condition: ScopeCondition, live_state: MovableInLive | None, journal: Journal
+        cls,
+        condition: ScopeCondition,
+        live_state: MovableInLive | None,
+        journal: Journal,
+        now: datetime,
     ) -> "ScopeStatus":
         """The status of a scope; `journal` may know why its events wait."""
-        return cls(condition, live_state, tuple(_attention(condition, _lanes(journal))))
+        return cls(condition, live_state, tuple(_attention(condition, _lanes(journal), now)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +84,12 @@ class BucketStatus:
     """Folders whose scopes cannot be listed, with the reasons."""
     journal: Journal
 
-    @property
-    def attention(self) -> tuple[tuple[str, str], ...]:
+    def attention(self, now: datetime) -> tuple[tuple[str, str], ...]:
         """What needs attention: each condition with its place. Every error is listed once."""
-        return tuple(_bucket_attention(self))
+        return tuple(_bucket_attention(self, now))
 
 
-def _bucket_attention(status: BucketStatus) -> Iterator[tuple[str, str]]:
+def _bucket_attention(status: BucketStatus, now: datetime) -> Iterator[tuple[str, str]]:
     shown = set()
     for scope in status.scopes:
         name = scope.condition.pointer.scope
@@ -87,22 +98,33 @@ def _bucket_attention(status: BucketStatus) -> Iterator[tuple[str, str]]:
     for name, reason in status.unreadable_folders.items():
         yield f"{name}/", f"its scopes cannot be listed: {reason}"
     for lane in _lanes(status.journal):
-        if lane.error and lane.scope not in shown:
-            yield lane.scope, _lane_problem(lane)
-    if status.journal.error:
-        yield "journal", status.journal.error
+        if lane.scope not in shown and (problem := _lane_problem(lane, now)):
+            yield lane.scope, problem
     if isinstance(status.journal, JournalView):
-        if status.journal.wrong_bucket:
-            yield "bucket", status.journal.wrong_bucket
-        if letters := status.journal.backlog.dead_letters:
-            yield "journal", f"{letters} dead letters: `rebundle dead-letters list`"
+        yield from _journal_attention(status.journal, now)
+    elif status.journal.error:
+        yield "journal", status.journal.error
+
+
+def _journal_attention(journal: JournalView, now: datetime) -> Iterator[tuple[str, str]]:
+    backlog = journal.backlog
+    if backlog.undispatched and _waits_long(backlog.oldest, now):
+        events = counted(backlog.undispatched, "accepted event")
+        yield "journal", f"{events} not assigned to a scope yet: {_IS_RUNNING}"
+    if journal.wrong_bucket:
+        yield "bucket", journal.wrong_bucket
+    if backlog.dead_letters:
+        letters = counted(backlog.dead_letters, "dead letter")
+        yield "journal", f"{letters}: `rebundle dead-letters list`"
 
 
 def _lanes(journal: Journal) -> tuple[LaneBacklog, ...]:
     return journal.backlog.lanes if isinstance(journal, JournalView) else ()
 
 
-def _attention(condition: ScopeCondition, lanes: Iterable[LaneBacklog]) -> Iterator[str]:
+def _attention(
+    condition: ScopeCondition, lanes: Iterable[LaneBacklog], now: datetime
+) -> Iterator[str]:
     pointer = condition.pointer
     if condition.scope.error:
         yield condition.scope.error
@@ -115,26 +137,45 @@ def _attention(condition: ScopeCondition, lanes: Iterable[LaneBacklog]) -> Itera
         if condition.live_tree is not None:
             yield from _tree_attention(pointer, condition.live_tree)
     for lane in lanes:
-        if lane.scope == pointer.scope and lane.error:
-            yield _lane_problem(lane, reported=condition.errors)
+        if lane.scope != pointer.scope:
+            continue
+        if problem := _lane_problem(lane, now, reported=condition.errors):
+            yield problem
 
 
 def _pointer_attention(pointer: PointerView) -> Iterator[str]:
     live, desired, hold = pointer.live, pointer.desired, pointer.hold
     quarantine = pointer.desired_quarantine
+    resume = f"`rebundle resume {pointer.scope}`"
     if hold is not None:
-        waiting = desired is not None and (live is None or live.state != desired.state)
-        behind = f"; {desired.state} is waiting" if desired and waiting else ""
-        quarantined = (
-            ", and is quarantined: lift the quarantine before you resume" if quarantine else ""
+        held = f"held by {hold.by} since {hold.at}: {hold.reason or 'no reason given'}"
+        if desired is None or (live is not None and live.state == desired.state):
+            yield f"{held}; {resume} ends the hold"
+        elif quarantine:
+            lifting = _lifting(pointer.scope, desired)
+            yield f"{held}; {desired.state} is waiting, and is quarantined: {lifting}"
+        else:
+            yield f"{held}; {desired.state} is waiting: {resume} makes it live"
+    elif desired is not None and quarantine:
+        yield (
+            f"desired state {desired.state} is quarantined by {quarantine.by}: "
+            f"{quarantine.reason}; {_lifting(pointer.scope, desired)}"
         )
-        reason = hold.reason or "no reason given"
-        yield f"held by {hold.by} since {hold.at}: {reason}{behind}{quarantined}"
     elif desired is not None and live != desired:
-        why = f"is not live: `rebundle resume {pointer.scope}` makes it live"
-        if quarantine:
-            why = f"is quarantined by {quarantine.by}: {quarantine.reason}"
-        yield f"desired state {desired.state} {why}"
+        yield f"desired state {desired.state} is not live: {resume} makes it live"
+    if live is None and (hold or desired):
+        yield (
+            f"nothing is live: `rebundle states {pointer.scope}` lists the states, and `rebundle "
+            f"rollback {pointer.scope} STATE --reason '…'` makes one live"
+        )
+
+
+def _lifting(scope: str, desired: PublicationView) -> str:
+    """What makes the scope follow again if its desired state is quarantined."""
+    return (
+        f"lift that first with `rebundle quarantine {scope} {desired.state} --lift --reason '…'`, "
+        "or wait for a state with another composition"
+    )
 
 
 def _tree_attention(pointer: PointerView, tree: LiveTreeView) -> Iterator[str]:
@@ -145,24 +186,25 @@ def _tree_attention(pointer: PointerView, tree: LiveTreeView) -> Iterator[str]:
             f"updated until you run `rebundle recover {pointer.scope} --reason '…'`"
         )
     elif not tree.synced and (tree.pending or not tree.blocked):
-        files = len(tree.pending)
-        yield f"the live tree is behind ({files} files): the daemon's next pass syncs it"
+        files = counted(len(tree.pending), "file")
+        yield f"the live tree is behind ({files}): {_next_pass(pointer)} syncs it"
     if tree.blocked:
         yield _blocked_attention(pointer, tree)
     for damaged in tree.damaged_manifests[:1]:
-        remedy = (
-            f"`rebundle recover {pointer.scope} --reason 'damaged manifest'` removes the state "
-            "from the pointer"
-        )
-        yield damaged.reason if damaged.unreadable else f"{damaged.reason}: {remedy}"
+        yield damaged.reason
     if tree.foreign:
         paths = ", ".join(tree.foreign[:3])
-        yield f"edited by hand in base/; the next pass keeps a copy and replaces them: {paths}"
-    if tree.strays:
-        paths = ", ".join(tree.strays[:3])
         yield (
-            f"files in base/ that Rebundle did not write, and that hosts copy: {paths}; move them "
-            "out of base/"
+            f"edited by hand in base/: {paths}; {_next_pass(pointer)} keeps a copy and replaces "
+            "them"
+        )
+    # The command for a folder that is in the way moves the files in it.
+    in_the_way = tuple(f"{blocked.path}/" for blocked in tree.blocked)
+    if strays := [path for path in tree.strays if not path.startswith(in_the_way)]:
+        paths = ", ".join(strays[:3])
+        yield (
+            "files in the live tree that Rebundle did not write, and that hosts copy: "
+            f"{paths}; move them elsewhere"
         )
 
 
@@ -171,13 +213,17 @@ def _blocked_attention(pointer: PointerView, tree: LiveTreeView) -> str:
     more = f" (and {len(others)} more paths)" if others else ""
     if first.seen_at is None:
         return f"the live tree does not follow at {first.path}{more}: {first.reason}"
-    command = _pass_command(pointer)
-    now = f", or `{command}`," if command else ""
     return (
         f"the live tree did not follow at {first.path}{more} in the pass of {first.seen_at}: "
-        f"{first.reason}. Once that is repaired, the daemon's next pass (within 5 minutes){now} "
-        "clears this condition"
+        f"{first.reason}. Once that is repaired, {_next_pass(pointer)} clears this condition"
     )
+
+
+def _next_pass(pointer: PointerView) -> str:
+    """When the next pass runs, and the command that runs one now, if there is one."""
+    command = _pass_command(pointer)
+    now = f", or `{command}` now," if command else ""
+    return f"the next pass of a running daemon (within 5 minutes){now}"
 
 
 def _pass_command(pointer: PointerView) -> str | None:
@@ -192,9 +238,22 @@ def _pass_command(pointer: PointerView) -> str | None:
     return f"rebundle resume {pointer.scope}" if live == pointer.desired else None
 
 
-def _lane_problem(lane: LaneBacklog, *, reported: Iterable[str] = ()) -> str:
-    """The backlog of a failing lane, with its error unless that error is reported already."""
-    backlog = f"{lane.waiting} events waiting since {lane.oldest}, {lane.attempts} failed attempts"
-    if any(error in (lane.error or "") for error in reported):
+def _lane_problem(lane: LaneBacklog, now: datetime, *, reported: Iterable[str] = ()) -> str | None:
+    """Why the events of a lane wait; None if they do not wait for long.
+
+    The error of a failing lane is left out if it is in `reported`.
+    """
+    events = counted(lane.waiting, "event")
+    if not lane.error:
+        if not _waits_long(lane.oldest, now):
+            return None
+        have = "has waited for" if lane.waiting == 1 else "have waited for up to"
+        return f"{events} {have} {age(lane.oldest, now)}: {_IS_RUNNING}"
+    backlog = f"{events} waiting since {lane.oldest}, {counted(lane.attempts, 'failed attempt')}"
+    if any(error in lane.error for error in reported):
         return backlog
     return f"{backlog}: {lane.error}"
+
+
+def _waits_long(since: str | None, now: datetime) -> bool:
+    return since is not None and (seconds_since(since, now) or 0) > _LONG_WAIT

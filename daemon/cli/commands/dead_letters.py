@@ -5,7 +5,7 @@ It opens the journal beside a running daemon. The daemon notices a replayed even
 
 import json
 import shlex
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final
 
 from cyclopts import App, Parameter
 
-from daemon.cli.formatting import age, columns, pairs
+from daemon.cli.formatting import columns, pairs
 from daemon.cli.options import (
     DEFAULT_ACTOR,
     DEFAULT_JOURNAL_PLACE,
@@ -27,6 +27,7 @@ from daemon.cli.options import (
 )
 from daemon.cli.output import Printer
 from daemon.cli.session import load_settings, opened_journal, printer_of, scope_of
+from daemon.inspection.ages import age
 from daemon.inspection.documents import to_document
 from daemon.inspection.escaping import plain
 from daemon.inspection.journal import DeadLetterView, RejectedView, position_text
@@ -117,7 +118,8 @@ async def show(
         letter = await opened.letter(number)
         event = json.loads(letter.event.structured()) if letter.event else None
         view = to_document(DeadLetterView.of(letter))
-        opened.printer.data({**view, "body": event}, _letter_lines(view, event))
+        lines = _letter_lines(view, event)
+        opened.printer.data({**view, "body": event}, lines, _body_lines(event))
 
 
 @dead_letters.command
@@ -205,8 +207,10 @@ def _letter_lines(view: Mapping[str, Any], event: object) -> Iterator[str]:
     yield ""
     if event is None:
         yield "the event itself is no longer stored, or is damaged in the journal"
-    else:
-        yield from json.dumps(event, indent=2).splitlines()
+
+
+def _body_lines(body: object) -> Sequence[str]:
+    return () if body is None else json.dumps(body, indent=2).splitlines()
 
 
 def _rejected_lines(views: list[RejectedView], opened: _JournalSession) -> Iterator[str]:

@@ -28,6 +28,7 @@ from daemon.inspection.collection import CollectionView, FolderView
 from daemon.publishing.maintenance.garbage_collector import BOTH, Collected, GarbageCollector, Part
 from daemon.publishing.maintenance.retention_rules import Deletable
 from daemon.publishing.reader import Scopes
+from daemon.publishing.wording import counted
 from renderers.model import Scope
 
 _Failed = tuple[str, str, int]
@@ -167,11 +168,12 @@ def _action(folder: FolderView, *, dry_run: bool) -> str:
 def _summary(view: CollectionView, *, dry_run: bool) -> str:
     if not (view.deleted or view.left or view.released or view.copies):
         waiting = f", {len(view.spared)} within the grace period" if view.spared else ""
-        return f"{view.scope}: nothing to collect; {len(view.kept)} publications kept{waiting}"
+        kept = counted(len(view.kept), "publication")
+        return f"{view.scope}: nothing to collect; {kept} kept{waiting}"
     would = "would be " if dry_run else ""
     copies = f", {len(view.copies)} copies of replaced files {would}deleted" if view.copies else ""
     return (
-        f"{view.scope}: {len(view.released)} publications {would}released, "
+        f"{view.scope}: {counted(len(view.released), 'publication')} {would}released, "
         f"{len(view.deleted)} {would}deleted{copies} ({view.bytes:,} bytes), "
         f"{len(view.left)} left to delete, {len(view.kept)} kept"
     )

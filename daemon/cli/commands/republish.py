@@ -7,7 +7,6 @@ renderer.
 """
 
 from collections.abc import Sequence
-from itertools import chain
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -163,7 +162,7 @@ def _print_differences(
     changes, texts = differences
     view = ChangeView.of("republish", planned, dry_run=True)
     document = {**to_document(view), "files": file_views(changes, texts)}
-    printer.data(document, chain(change_lines(view, printer), colored_diff(texts, printer)))
+    printer.data(document, change_lines(view, printer), colored_diff(texts, printer))
     printer.say(f"{differing(changes)}; example/creds/ is not compared")
 
 

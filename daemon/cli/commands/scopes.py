@@ -1,10 +1,11 @@
 """`rebundle scopes`: lists the scopes in the bucket."""
 
-from daemon.cli.formatting import age, columns
+from daemon.cli.formatting import columns
 from daemon.cli.options import DEFAULT_PLACE, DEFAULT_PRINTING, Place, Printing
 from daemon.cli.scope_rows import gravest, readable
 from daemon.cli.session import session
 from daemon.exit_codes import BACKEND, DONE
+from daemon.inspection.ages import age
 from daemon.inspection.scopes import PublicationView, ScopeView
 
 

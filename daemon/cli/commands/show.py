@@ -5,11 +5,12 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from daemon.cli.formatting import age, columns, pairs
+from daemon.cli.formatting import columns, pairs
 from daemon.cli.options import DEFAULT_PLACE, DEFAULT_PRINTING, Place, Printing
 from daemon.cli.output import Printer
 from daemon.cli.selection import publication_of
 from daemon.cli.session import Session, scope_of, session
+from daemon.inspection.ages import age
 from daemon.inspection.documents import to_document
 from daemon.inspection.manifests import ManifestView
 from daemon.inspection.scopes import StateView

@@ -4,9 +4,10 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from daemon.cli.formatting import age, columns
+from daemon.cli.formatting import columns
 from daemon.cli.options import DEFAULT_PLACE, DEFAULT_PRINTING, Place, Printing
 from daemon.cli.session import scope_of, session
+from daemon.inspection.ages import age
 from daemon.inspection.documents import to_document
 from daemon.inspection.scopes import PointerView, StateView
 

@@ -11,7 +11,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from daemon.cli.formatting import age, columns, pairs
+from daemon.cli.formatting import columns, pairs
 from daemon.cli.options import (
     DEFAULT_JOURNAL_PLACE,
     DEFAULT_PLACE,
@@ -23,6 +23,7 @@ from daemon.cli.options import (
 from daemon.cli.scope_rows import gravest, pointer_or_error
 from daemon.cli.session import Session, opened_journal, session
 from daemon.exit_codes import BACKEND, DONE, FAILED, VERIFICATION
+from daemon.inspection.ages import age
 from daemon.inspection.escaping import plain
 from daemon.inspection.journal import (
     BacklogView,
@@ -43,6 +44,7 @@ from daemon.inspection.status import (
 )
 from daemon.publishing import bucket_identity
 from daemon.publishing.errors import NotFound, PublishingError
+from daemon.publishing.wording import counted
 from daemon.stores.errors import ObjectDamaged
 from events.errors import EventError, JournalMissing
 from events.journal import DeadLetterStatus
@@ -66,27 +68,30 @@ async def status(
     """Show the bucket, one scope, or one event. The exit code is the highest of all scopes."""
     async with session(place, printing, journal) as opened:
         found = await opened.bucket.reader.scopes()
-        chosen = [scope for scope in found if what in {None, str(scope)}]
+        # A shell completes the folder of a scope to BUNDLE/TARGET/.
+        named = None if what is None else what.removesuffix("/")
+        chosen = [scope for scope in found if named in {None, str(scope)}]
         read = await asyncio.gather(*(scope_condition(opened, scope) for scope in chosen))
         conditions = [condition for condition in read if condition is not None]
         if what is not None and not conditions:
             await _print_event(opened, what)
             return DONE
-        waiting = await _journal(opened, what)
-        live_state = None if what is None else await _live_state(opened, Scope.parse(what))
+        waiting = await _journal(opened, named)
+        live_state = None if named is None else await _live_state(opened, Scope.parse(named))
         shown = BucketStatus(
             bucket=opened.settings.bucket,
             scopes=tuple(
-                ScopeStatus.of(condition, live_state, waiting) for condition in conditions
+                ScopeStatus.of(condition, live_state, waiting, opened.now)
+                for condition in conditions
             ),
             # Folders of other bundles are irrelevant if one scope is requested.
-            unreadable_folders=dict(found.unreadable) if what is None else {},
+            unreadable_folders=dict(found.unreadable) if named is None else {},
             journal=waiting,
         )
-        opened.printer.data(shown, _lines(shown, opened, detailed=what is not None))
+        opened.printer.data(shown, _lines(shown, opened, detailed=named is not None))
         code = gravest(condition.scope for condition in conditions)
         code = max(code, BACKEND if shown.unreadable_folders else DONE)
-        return code or (FAILED if exit_code and shown.attention else DONE)
+        return code or (FAILED if exit_code and shown.attention(opened.now) else DONE)
 
 
 async def scope_condition(opened: Session, scope: Scope) -> ScopeCondition | None:
@@ -182,7 +187,7 @@ def _event_lines(reports: Iterable[EventReport]) -> Iterator[str]:
 
 def _lines(status: BucketStatus, opened: Session, *, detailed: bool) -> Iterator[str]:
     printer = opened.printer
-    conditions = [f"{plain(place)}: {plain(why)}" for place, why in status.attention]
+    conditions = [f"{plain(place)}: {plain(why)}" for place, why in status.attention(opened.now)]
     if printer.quiet:
         yield from conditions
         return
@@ -194,10 +199,13 @@ def _lines(status: BucketStatus, opened: Session, *, detailed: bool) -> Iterator
         for scope in status.scopes:
             yield from _quarantined(scope.condition.pointer)
             yield from _files(scope.condition.live_tree)
-            yield from _not_pinned(scope.live_state)
+            yield from _not_pinned(scope.condition.pointer.scope, scope.live_state)
     yield ""
     yield from _journal_lines(status.journal, opened)
     yield ""
+    if not conditions and isinstance(status.journal, NoJournal):
+        yield printer.good("nothing in the bucket needs attention; events were not checked")
+        return
     if not conditions:
         yield printer.good("nothing needs attention")
         return
@@ -237,7 +245,11 @@ def _named(publication: PublicationView | None) -> str | None:
 def _quarantined(pointer: PointerView) -> Iterator[str]:
     for entry in pointer.quarantined:
         by, reason = plain(entry.by), plain(entry.reason)
-        yield f"  composition {entry.composition[:12]} is quarantined by {by}: {reason}"
+        digest = entry.composition[:12]
+        yield (
+            f"  composition {digest} is quarantined by {by}: {reason}; `rebundle quarantine "
+            f"{pointer.scope} {digest} --lift --reason '…'` lifts that"
+        )
 
 
 def _files(tree: LiveTreeView | None) -> Iterator[str]:
@@ -251,15 +263,18 @@ def _files(tree: LiveTreeView | None) -> Iterator[str]:
         (tree.strays, "not written by Rebundle"),
     ):
         yield from (f"  {plain(path)}: {note}" for path in paths)
-    for blocked in tree.blocked:
+    for number, blocked in enumerate(tree.blocked):
         seen = f" in the pass of {blocked.seen_at}" if blocked.seen_at else ""
-        yield f"  {plain(blocked.path)}: blocked{seen}: {plain(blocked.reason)}"
+        reason = plain(blocked.reason) if number else "see below"  # what needs attention has it
+        yield f"  {plain(blocked.path)}: blocked{seen}: {reason}"
 
 
-def _not_pinned(live: MovableInLive | None) -> Iterator[str]:
-    for item in (live.movable if live else None) or ():
-        user = plain(item.used_by[0])
-        yield f"  {item.kind} {plain(item.name)}: not pinned by a digest ({user}, ...)"
+def _not_pinned(scope: str, live: MovableInLive | None) -> Iterator[str]:
+    if live is not None and live.movable:
+        yield (
+            f"  images and artifacts that are not pinned by a digest: {len(live.movable)}; "
+            f"`rebundle show {scope}` lists them"
+        )
 
 
 def _journal_lines(journal: Journal, opened: Session) -> Iterator[str]:
@@ -279,7 +294,8 @@ def _journal_lines(journal: Journal, opened: Session) -> Iterator[str]:
 def _backlog_lines(journal: JournalView, opened: Session) -> Iterator[str]:
     backlog = journal.backlog
     oldest = f", the oldest for {age(backlog.oldest, opened.now)}" if backlog.oldest else ""
-    yield f"journal {plain(journal.path)}: {backlog.events} events waiting{oldest}"
+    events = counted(backlog.events, "event")
+    yield f"journal {plain(journal.path)}: {events} waiting{oldest}"
     if backlog.rejected:
         yield f"  {backlog.rejected} rejected: `rebundle dead-letters list --rejected`"
     rows = [

@@ -1,7 +1,7 @@
 """The JSON documents of the commands, byte for byte (ADR 28): names, order and absence of fields.
 
-`tests/data/documents` has one file per case. Times, random ids, digests, sizes and paths of this
-machine are replaced by placeholders. To accept a change, delete the file and run the test twice: it fails when it writes a file.
+`tests/data/documents` has one file per case. Times, random ids, digests, sizes, messages and paths
+of this machine are replaced by placeholders. To accept a change, delete the file and run the test twice: it fails when it writes a file.
 """
 
 import re
@@ -29,6 +29,8 @@ PLACEHOLDERS = (
     (r'("(?:size|bytes|seconds|clock_ahead_seconds)"): [\d.e-]+', r"\1: 0"),
     (r'("(?:renderer)"): "[^"]+"', r'\1: "<renderer>"'),
     (r'("diff"): "[^\n]+"', r'\1: "<diff>"'),
+    # Messages have at least four words; other tests compare them.
+    (r'"[^"\\\n ]+(?: (?:[^"\\\n ]|\\.)+){3,}"', '"<message>"'),
 )
 
 
