@@ -116,9 +116,14 @@ def change_lines(view: ChangeView, printer: Printer, lag: Lag | None = None) -> 
     yield f"  live       {_step(_state(before.live), _state(after.live))}"
     yield f"  desired    {_step(_state(before.desired), _state(after.desired))}"
     yield f"  hold       {_step(_hold(before.hold), _hold(after.hold))}"
-    quarantined = len(before.quarantined), len(after.quarantined)
-    if quarantined[0] != quarantined[1]:
-        yield f"  quarantined compositions  {_step(*quarantined)}"
+    for pin in view.pins:
+        yield f"  pinned     {plain(pin.publication)}: {_yes_to_no(now=pin.pinned)}"
+    for changed in view.quarantines:
+        states = ", ".join(map(plain, changed.states)) or "no retained state"
+        yield (
+            f"  quarantined  composition {changed.composition[:12]} ({states}): "
+            f"{_yes_to_no(now=changed.quarantined)}"
+        )
     tree = view.live_tree
     if tree is None:
         return
@@ -145,6 +150,10 @@ def _path_lines(tree: PassView) -> Iterable[str]:
 
 def _step(before: object, after: object) -> str:
     return plain(before) if before == after else f"{plain(before)} → {plain(after)}"
+
+
+def _yes_to_no(*, now: bool) -> str:
+    return "no → yes" if now else "yes → no"
 
 
 def _state(publication: PublicationView | None) -> str:

@@ -32,6 +32,14 @@ class DamagedManifestView:
 
 
 @dataclass(frozen=True, slots=True)
+class UnreadOverrideView:
+    """A file of example/ that cannot be read, and so counts as an operator's."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class LiveTreeView:
     """The present condition of a live tree."""
 
@@ -50,6 +58,8 @@ class LiveTreeView:
     foreign: tuple[str, ...]
     """Paths of base/ that were edited by hand: the next pass keeps a copy and replaces them."""
     overrides: tuple[str, ...]
+    unread_overrides: tuple[UnreadOverrideView, ...]
+    """Those of `overrides` that cannot be read."""
     deleted_by_operator: tuple[str, ...]
     strays: tuple[str, ...]
     """Files of base/ that Rebundle did not write."""
@@ -71,6 +81,10 @@ class LiveTreeView:
             ),
             foreign=seen.kept_aside,
             overrides=seen.overrides,
+            unread_overrides=tuple(
+                UnreadOverrideView(override.path, override.reason)
+                for override in seen.unread_overrides
+            ),
             deleted_by_operator=seen.deleted_by_operator,
             strays=seen.strays,
         )

@@ -90,7 +90,8 @@ async def status(
         )
         opened.printer.data(shown, _lines(shown, opened, detailed=named is not None))
         code = gravest(condition.scope for condition in conditions)
-        code = max(code, BACKEND if shown.unreadable_folders else DONE)
+        unread = shown.unreadable_folders or shown.journal.error
+        code = max(code, BACKEND if unread else DONE)
         return code or (FAILED if exit_code and shown.attention(opened.now) else DONE)
 
 
@@ -255,6 +256,7 @@ def _quarantined(pointer: PointerView) -> Iterator[str]:
 def _files(tree: LiveTreeView | None) -> Iterator[str]:
     if tree is None:
         return
+    unread = {override.path for override in tree.unread_overrides}
     for paths, note in (
         (tree.overrides, "operator's override, not changed"),
         (tree.deleted_by_operator, "deleted by an operator, stays deleted"),
@@ -262,7 +264,10 @@ def _files(tree: LiveTreeView | None) -> Iterator[str]:
         (tree.foreign, "edited by hand in base/"),
         (tree.strays, "not written by Rebundle"),
     ):
-        yield from (f"  {plain(path)}: {note}" for path in paths)
+        yield from (f"  {plain(path)}: {note}" for path in paths if path not in unread)
+    for override in tree.unread_overrides:
+        note = f"not read, so it counts as an operator's override: {plain(override.reason)}"
+        yield f"  {plain(override.path)}: {note}"
     for number, blocked in enumerate(tree.blocked):
         seen = f" in the pass of {blocked.seen_at}" if blocked.seen_at else ""
         reason = plain(blocked.reason) if number else "see below"  # what needs attention has it

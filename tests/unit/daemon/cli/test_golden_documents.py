@@ -150,7 +150,7 @@ def test_status_with_a_journal(journal, checked):
 
 def test_status_with_a_broken_journal(journal, checked):
     journal.write_bytes(b"no database" * 100)
-    checked("status")
+    checked("status", code=6)
 
 
 def test_event(journal, checked):
