@@ -1,13 +1,9 @@
-"""Tables, pairs and ages for people; all text is escaped."""
-
-from datetime import UTC, datetime, timedelta
+"""Tables and pairs for people; all text is escaped."""
 
 import pytest
 
-from daemon.cli.formatting import age, columns, pairs
+from daemon.cli.formatting import columns, pairs
 from daemon.inspection.escaping import plain
-
-NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
@@ -48,32 +44,3 @@ def test_columns_escape_their_cells():
 
 def test_pairs_leave_absent_values_out_and_keep_zero():
     assert pairs([("a", None), ("files", 0), ("b", "")]) == ["files:  0"]
-
-
-@pytest.mark.parametrize(
-    ("seconds", "expected"),
-    [
-        (0, "0s"),
-        (119, "119s"),
-        (120, "2m"),
-        (7199, "119m"),
-        (7200, "2h"),
-        (172_799, "47h"),
-        (172_800, "2d"),
-        (-5, "0s"),
-    ],
-)
-def test_age_is_rounded_and_never_negative(seconds, expected):
-    assert age((NOW - timedelta(seconds=seconds)).isoformat(), NOW) == expected
-
-
-def test_age_of_no_time_and_of_no_valid_time():
-    assert age(None, NOW) == "-"
-    assert age("yesterday", NOW) == "?"
-
-
-def test_age_of_a_time_without_an_offset_and_at_the_end_of_time():
-    assert age("2026-01-01T00:00:00", NOW) == "?"
-    assert age("0001-01-01T00:00:00", NOW) == "?"
-    assert age("0001-01-01T00:00:00+23:59", NOW).endswith("d")
-    assert age("9999-12-31T23:59:59-23:59", NOW) == "0s"

@@ -277,6 +277,17 @@ def test_every_path_is_either_named_open_or_authorised(tmp_path: Path) -> None:
     run(scenario())
 
 
+def test_the_schema_of_an_event_report_is_the_documented_one(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as service:
+            document = (await service.client.get("/v1/openapi.json", headers=bearer())).json()
+            stored = Path(__file__).parents[3] / "data" / "documents" / "openapi_events.json"
+            for name, schema in json.loads(stored.read_text()).items():
+                assert document["components"]["schemas"][name] == schema
+
+    run(scenario())
+
+
 LOCAL = STRUCTURED
 AWAY: dict[str, dict[str, str]] = {
     "a rebound name": {"host": "evil.example.com"},

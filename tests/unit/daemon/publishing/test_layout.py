@@ -48,3 +48,15 @@ def test_the_key_of_a_chunk_is_recognised(name: str) -> None:
 )
 def test_no_other_key_is_recognised_as_a_chunk(key: str) -> None:
     assert not layout.is_history(SCOPE, key)
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [
+        ("a/b/docker-compose-gen/example/creds/s3.env", True),
+        ("a/b/docker-compose-gen/example/conf/s3.env", False),
+        ("a/b/.rebundle/replaced/1/example/conf/x", False),
+    ],
+)
+def test_the_key_of_a_credential_is_recognised(key: str, expected: bool) -> None:
+    assert layout.is_credential(key) is expected

@@ -2,6 +2,7 @@
 
 import structlog
 
+from daemon.logs import Logger
 from daemon.publishing.reader import Reader, Scopes
 from daemon.stores.directory.store import DirectoryStore
 from daemon.stores.errors import StoreRefused
@@ -87,18 +88,17 @@ def test_scopes_shows_that_desired_waits_for_resume_after_a_lifted_quarantine(bu
 
 def test_log_lines_of_a_store_do_not_mix_with_the_data(bucket, rebundle, monkeypatch):
     async def scopes(_reader):
-        structlog.get_logger("daemon.stores").info("nobody need know")
-        structlog.get_logger("daemon.stores").warning("the server has said\nsomething odd", key="x")
+        Logger("daemon.stores").info("nobody need know")
+        Logger("daemon.stores").warning("the server has said\nsomething odd", key="x")
         return Scopes()
 
-    before = structlog.get_config()
+    structlog.reset_defaults()
     monkeypatch.setattr(Reader, "scopes", scopes)
     result = rebundle("scopes", "-o", "json")
 
     assert result.json["scopes"] == []
     assert "something odd" in result.err
     assert "nobody need know" not in result.err
-    assert structlog.get_config() == before
 
 
 def test_a_bundle_whose_folder_cannot_be_listed_is_a_row_and_hides_no_other(

@@ -46,16 +46,16 @@ def test_every_reason_not_to_be_live_is_named(bucket, rebundle):
     assert "superseded,pinned" in table
 
 
-def test_after_a_lifted_quarantine_desired_waits_for_resume(bucket, rebundle):
-    async def withhold(published):
+def test_a_lifted_quarantine_leaves_desired_waiting_for_resume(bucket, rebundle):
+    async def lift(published):
         carry_out = published.operations.carry_out
         await carry_out(SCOPE, operator_commands.quarantine("state-2"), "op", "bad")
         await published.publish(composition_with("2"), "state-4", 4)
         await carry_out(SCOPE, operator_commands.lift_quarantine("state-4"), "op", "fine after all")
 
-    in_bucket(bucket, withhold)
+    in_bucket(bucket, lift)
 
-    assert statuses(rebundle)["state-4"] == "withheld"
+    assert statuses(rebundle)["state-4"] == "waiting for resume"
     assert rebundle("resume", SCOPE, "--yes").code == 0
     assert statuses(rebundle)["state-4"] == "live"
 

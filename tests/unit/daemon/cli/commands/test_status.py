@@ -72,7 +72,7 @@ def test_a_hold_of_the_newest_state_names_the_command_that_ends_it(bucket, rebun
     assert why.endswith(f": freeze; `rebundle resume {SCOPE}` ends the hold")
 
 
-def test_a_withheld_desired_state_needs_attention_until_it_may_go_live(bucket, rebundle):
+def test_a_quarantined_desired_needs_attention_until_it_becomes_live(bucket, rebundle):
     rebundle("quarantine", SCOPE, "state-2", "--reason", "bad", "--by", "alice")
     in_bucket(bucket, lambda published: published.publish(composition_with("2"), "state-5", 5))
     (why,) = scope_of(rebundle("status", "-o", "json"))["attention"]

@@ -22,7 +22,6 @@ from daemon.publishing.live_tree.ownership import (
     Verdict,
     Wanted,
     commit_position,
-    is_credential,
     known_blocked,
     marker_after,
     marker_before,
@@ -305,18 +304,6 @@ def test_a_commit_position_is_read_from_a_tag_or_not_at_all(
     text: str | None, commit: Commit | None
 ) -> None:
     assert parsed_commit(text) == commit
-
-
-@pytest.mark.parametrize(
-    ("key", "expected"),
-    [
-        ("a/b/docker-compose-gen/example/creds/s3.env", True),
-        ("a/b/docker-compose-gen/example/conf/s3.env", False),
-        ("a/b/.rebundle/replaced/1/example/conf/x", False),
-    ],
-)
-def test_a_credential_is_recognised_by_its_key(key: str, expected: bool) -> None:
-    assert is_credential(key) is expected
 
 
 PATHS = st.sampled_from(

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from daemon.publishing import layout, sizes
-from daemon.publishing.live_tree import ownership
 from daemon.publishing.live_tree.sync import Synced
 from daemon.stores.directory.filesystem import RealFileSystem
 from daemon.stores.directory.store import UNREAD_BYTES, DirectoryStore
@@ -42,9 +41,7 @@ class Scene:
 
     def __init__(self, folder: Path) -> None:
         self.filesystem, self.runtime = Forbidding(), InlineRuntime()
-        store = DirectoryStore(
-            folder, self.runtime, self.filesystem, unread=ownership.is_credential
-        )
+        store = DirectoryStore(folder, self.runtime, self.filesystem, unread=layout.is_credential)
         self.process = Bucket(store, self.runtime)
         self.tree = folder.resolve() / layout.live_tree(SCOPE)
 

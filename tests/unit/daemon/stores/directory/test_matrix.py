@@ -21,7 +21,6 @@ import pytest
 
 from daemon.publishing import layout
 from daemon.publishing.errors import PublishingError
-from daemon.publishing.live_tree import ownership
 from daemon.publishing.reader import Reader
 from daemon.stores.directory.filesystem import RealFileSystem
 from daemon.stores.directory.store import DirectoryStore
@@ -223,7 +222,7 @@ class UnsyncedFileSystem(PassingFileSystem):
 
 def open_store(root: Path, name: str) -> DirectoryStore:
     files = UnsyncedFileSystem(RealFileSystem())
-    return DirectoryStore(root, InlineRuntime(name), files, unread=ownership.is_credential)
+    return DirectoryStore(root, InlineRuntime(name), files, unread=layout.is_credential)
 
 
 @pytest.fixture(scope="module")
@@ -276,7 +275,7 @@ async def the_listing_says_what_it_could_not_see(
 ) -> None:
     faults = {entry.key: entry.fault for entry in listing if entry.fault is not None}
     if object_ in SPECIAL or (
-        object_ is an_unreadable_file and not ownership.is_credential(place.path)
+        object_ is an_unreadable_file and not layout.is_credential(place.path)
     ):
         assert list(faults) == [place.path] * is_shown(place)
         assert all(re.search(r"(mv|chmod a\+r) ", fault) for fault in faults.values())
@@ -296,7 +295,7 @@ async def every_object_without_a_fault_is_read_as_listed(
         if entry.fault is not None:
             with pytest.raises(StoreRefused):
                 await store.get(entry.key)
-        elif ownership.is_credential(entry.key):
+        elif layout.is_credential(entry.key):
             continue  # never opened, so it is unknown whether it can be read
         elif entry.size < 1 << 30:
             assert (await store.get(entry.key)).version == entry.version
