@@ -43,7 +43,7 @@ from daemon.publishing.grammar import (
 from daemon.publishing.signatures import Signature
 from daemon.publishing.sizes import SIGNATURES
 from daemon.publishing.wording import cut_off, rebuild
-from events.schemas import LARGEST_REVISION
+from events.model import LARGEST_REVISION
 from renderers.model import Scope, canonical_json
 
 MOST_FOLDED_EVENTS: Final = 128

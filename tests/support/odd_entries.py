@@ -86,7 +86,7 @@ def an_empty_file(path: Path) -> None:
     path.touch()
 
 
-THINGS: Final[list[Callable[[Path], None]]] = [
+OBSTACLES: Final[list[Callable[[Path], None]]] = [
     a_link_to_a_file,
     a_link_to_a_folder,
     a_link_to_nothing,
