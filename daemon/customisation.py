@@ -20,8 +20,8 @@ from daemon.settings import SettingProblem, Settings, SettingsError
 from renderers import self_test
 from renderers.bundle import Customisation
 from renderers.errors import RenderError, TemplateFault
-from renderers.model import Scope
 from renderers.template_set import Templates
+from renderers.values import Scope
 
 _MAX_BYTES: Final = 256 << 10
 _FORBIDDEN: Final = {

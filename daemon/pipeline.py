@@ -36,10 +36,11 @@ from events.model import BUNDLE_STATE_CREATED, Event, Outcome, OutcomeKind, Posi
 from events.source import Delivery, EventSource
 from renderers.bundle import RENDERER_VERSION
 from renderers.cache import Cache
+from renderers.composition import Composition, Stamp
 from renderers.errors import RenderError
 from renderers.limits import TooBig
-from renderers.model import Composition, Scope, Stamp
 from renderers.pinning import Movable, Unpinned, movable
+from renderers.values import Scope
 
 _TRIES: Final = 5
 _MANY_MODELS: Final = 900

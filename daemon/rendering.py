@@ -8,11 +8,12 @@ from daemon.folding import PlannedState
 from daemon.publishing.errors import NewerRenderer
 from daemon.publishing.pointer import Publication
 from renderers.bundle import RENDERER_VERSION, Customisation, RenderedBundle, Renderer
+from renderers.composition import Composition, RenderDefaults, Stamp
 from renderers.errors import RenderError
 from renderers.limits import DEFAULT_LIMITS, BundleLimits
-from renderers.model import Composition, RenderDefaults, RenderedFile, Scope, Stamp
 from renderers.pinning import Policy
 from renderers.pinning import require as require_pinned
+from renderers.values import RenderedFile, Scope
 
 
 class NotRenderable(Exception):

@@ -14,7 +14,7 @@ from daemon.publishing.reader import DamagedManifest, Reader
 from daemon.stores.errors import StoreRefused
 from events.model import Outcome, OutcomeKind, Position
 from events.source import Delivery, EventSource, Recorded
-from renderers.model import Scope
+from renderers.values import Scope
 
 
 class InstanceShared(Exception):

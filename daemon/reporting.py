@@ -18,8 +18,8 @@ from daemon.telemetry import Metrics
 from events.journal import Backlog
 from events.model import Outcome, OutcomeKind
 from events.source import Delivery
-from renderers.model import Scope
 from renderers.pinning import Movable
+from renderers.values import Scope
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 

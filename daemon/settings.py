@@ -40,9 +40,10 @@ from pydantic import (
 
 from daemon import local_files
 from daemon.stores import locations
+from renderers.composition import RenderDefaults
 from renderers.limits import DEFAULT_LIMITS, BundleLimits
-from renderers.model import RenderDefaults, Scope
 from renderers.pinning import Policy
+from renderers.values import Scope
 
 PREFIX: Final = "REBUNDLE_"
 _FLAGS: Final = {

@@ -33,7 +33,7 @@ from daemon.telemetry import bound
 from daemon.timers import every
 from events.model import Position
 from events.source import Delivery, EventSource
-from renderers.model import Scope
+from renderers.values import Scope
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 

@@ -96,7 +96,7 @@ class NamedState(_Data):
 class BundleState(_Data):
     """`bundle_state.created`: a whole composition.
 
-    Models and proxy are raw JSON; `renderers.model` parses them.
+    Models and proxy are raw JSON; `renderers.composition` parses them.
     """
 
     bundle: BundleReference

@@ -14,17 +14,9 @@ from typing import Final
 from renderers import compose, download, example, images, readme, router, yaml_emitter
 from renderers.cache import Cache
 from renderers.compose import RenderContext, ResourceDefaults
-from renderers.model import (
-    Composition,
-    Model,
-    Proxy,
-    RenderDefaults,
-    RenderedFile,
-    Stamp,
-    canonical_digest,
-    canonical_json,
-)
+from renderers.composition import Composition, Model, Proxy, RenderDefaults, Stamp
 from renderers.template_set import Templates
+from renderers.values import RenderedFile, canonical_digest, canonical_json
 
 RENDERER_VERSION: Final = "1"
 STAMP_PATH: Final = "base/.rebundle.json"

@@ -18,18 +18,11 @@ from functools import lru_cache
 from typing import Final, Literal
 
 from renderers import images, yaml_templates
+from renderers.composition import Amounts, Composition, Model, RenderDefaults, Resources
 from renderers.errors import TemplateFault
 from renderers.identifiers import variable_name
-from renderers.model import (
-    Amounts,
-    Composition,
-    Model,
-    RenderDefaults,
-    Resources,
-    canonical_digest,
-    canonical_json,
-)
 from renderers.template_set import Templates
+from renderers.values import canonical_digest, canonical_json
 
 PATH: Final = "base/bundle/docker-compose.yaml"
 _HOLE: Final = b'"<content_digest>"'

@@ -10,9 +10,10 @@ from typing import Annotated, Any, Final
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
+from renderers.composition import MOST_MODELS, Composition
 from renderers.errors import RenderError
-from renderers.model import MOST_MODELS, Composition, Value
 from renderers.platforms import PLATFORMS
+from renderers.values import Value
 
 _FILES_WITHOUT_MODELS: Final = 15
 

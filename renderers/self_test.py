@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from renderers import gate
 from renderers.bundle import Customisation, Renderer
-from renderers.model import Composition, Stamp
+from renderers.composition import Composition, Stamp
 from renderers.platforms import PLATFORMS
 
 _STAMP: Final = Stamp("rehearsal", "1")

@@ -18,7 +18,8 @@ from daemon.publishing.trust.policy import TrustPolicy
 from daemon.runtime import Runtime
 from daemon.stores.errors import ObjectMissing
 from daemon.stores.port import ObjectStore
-from renderers.model import Composition, RenderDefaults, RenderedFile, Scope
+from renderers.composition import Composition, RenderDefaults
+from renderers.values import RenderedFile, Scope
 from tests.builders import composition_document
 
 SCOPE = Scope("visual-anomaly", "core-versions")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from renderers.bundle import Renderer
-from renderers.model import Composition, RenderDefaults
+from renderers.composition import Composition, RenderDefaults
 from tests.builders import GOLDEN_DEFAULTS, STAMP
 
 

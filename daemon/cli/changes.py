@@ -13,7 +13,7 @@ from daemon.inspection.views import View, done_view
 from daemon.publishing.live_tree.sync import Synced, Unfinished
 from daemon.publishing.operator_commands import ChangeResult, Verb
 from daemon.publishing.pointer import Pointer
-from renderers.model import Scope
+from renderers.values import Scope
 
 
 async def act(

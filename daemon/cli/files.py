@@ -9,7 +9,7 @@ from typing import Final
 
 from daemon.cli.failures import CommandError, UsageError
 from daemon.stores.directory.filesystem import RealFileSystem
-from renderers.model import RenderedFile
+from renderers.values import RenderedFile
 
 STDIN: Final = "-"
 _MOST_BYTES: Final = 64 << 20

@@ -7,7 +7,7 @@ from daemon.cli.codes import DONE
 from daemon.cli.session import Session
 from daemon.inspection.views import View, pointer_view
 from daemon.publishing.errors import NotFound
-from renderers.model import Scope
+from renderers.values import Scope
 
 
 async def readable(opened: Session, found: Sequence[Scope]) -> list[View]:

@@ -24,7 +24,7 @@ from daemon.settings import Settings
 from daemon.stores import locations
 from daemon.telemetry import warnings_for_people
 from events.journal import Journal
-from renderers.model import Scope
+from renderers.values import Scope
 
 if TYPE_CHECKING:  # takes long to import
     from daemon.publishing.trust.policy import TrustPolicy

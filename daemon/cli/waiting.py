@@ -22,7 +22,7 @@ from daemon.runtime import Runtime
 from daemon.stores.errors import StoreError
 from daemon.stores.port import ObjectStore
 from renderers.bundle import STAMP_PATH
-from renderers.model import Scope
+from renderers.values import Scope
 
 Tree = Synced | Unfinished
 

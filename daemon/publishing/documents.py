@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from daemon.publishing.errors import OlderSchema
 from daemon.publishing.sizes import LEVELS, MARKS
-from renderers.model import canonical_json
+from renderers.values import canonical_json
 
 SCHEMA: Final = 2
 """The schema number in every pointer, history chunk, manifest, live-tree marker and freshness.json

@@ -26,7 +26,7 @@ from pydantic import (
 
 from daemon.stores.object_keys import is_key
 from events.schemas import LARGEST_REVISION
-from renderers.model import Scope
+from renderers.values import Scope
 
 __all__ = [
     "MOST_SEQUENCE",

@@ -27,14 +27,8 @@ from daemon.publishing.grammar import (
 )
 from daemon.publishing.pointer import Part, Publication, Revision, StoredRevision
 from daemon.publishing.wording import leave_out
-from renderers.model import (
-    Composition,
-    RenderDefaults,
-    RenderedFile,
-    canonical_digest,
-    canonical_json,
-    known_fields,
-)
+from renderers.composition import Composition, RenderDefaults
+from renderers.values import RenderedFile, canonical_digest, canonical_json, known_fields
 
 
 class ManifestFile(Part):

@@ -18,7 +18,7 @@ from daemon.publishing.protocol import Writing
 from daemon.publishing.publisher import Publisher
 from daemon.publishing.reader import PointerRead, Reader
 from daemon.publishing.wording import MOST_NAMED, some
-from renderers.model import Scope
+from renderers.values import Scope
 
 _TRIES: Final = 5
 _SHORTEST_DIGEST: Final = 12

@@ -42,7 +42,7 @@ from daemon.stores.errors import (
     StoreUnavailable,
 )
 from daemon.stores.port import Content, ObjectStore, Version
-from renderers.model import Scope
+from renderers.values import Scope
 
 if TYPE_CHECKING:  # see `reader`
     from daemon.publishing.trust.policy import Role

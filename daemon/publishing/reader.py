@@ -43,7 +43,7 @@ from daemon.publishing.wording import RENEW, cut_off, leave_out, rebuild
 from daemon.runtime import Runtime
 from daemon.stores.errors import ObjectDamaged, ObjectMissing, ObjectTooBig, StoreRefused
 from daemon.stores.port import ObjectStore, Stored, Version
-from renderers.model import RenderedFile, Scope
+from renderers.values import RenderedFile, Scope
 
 if TYPE_CHECKING:
     from daemon.publishing.trust.policy import Role, TrustPolicy

@@ -23,7 +23,7 @@ from daemon.runtime import Runtime
 from daemon.stores.errors import ConditionFailed, ObjectMissing, ObjectTooBig, OutcomeUnknown
 from daemon.stores.port import Content, ObjectStore, Version
 from daemon.timers import every
-from renderers.model import Scope
+from renderers.values import Scope
 
 if TYPE_CHECKING:  # takes long to import, and is needed only with a policy
     from daemon.publishing.trust.policy import TrustPolicy

@@ -18,6 +18,7 @@ from functools import lru_cache, partial
 from typing import Any, Final, Protocol
 
 from renderers.cache import Cache
+from renderers.composition import Composition, Model, RenderDefaults
 from renderers.errors import GateFailure
 from renderers.gate import expectations, parsers
 from renderers.gate.checks import (
@@ -54,7 +55,7 @@ from renderers.gate.static_files import (
     check_readme,
     check_static_files,
 )
-from renderers.model import Composition, Model, RenderDefaults, RenderedFile, canonical_json
+from renderers.values import RenderedFile, canonical_json
 
 _COMPOSE: Final = "base/bundle/docker-compose.yaml"
 _MAP: Final = "base/bundle/nginx/models.map"

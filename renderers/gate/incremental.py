@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from renderers.composition import Model
 from renderers.gate.parsers import Unreadable
-from renderers.model import Model
 
 _LONGEST_RUN: Final = 32
 _BYTES_PER_MODEL: Final = 2048

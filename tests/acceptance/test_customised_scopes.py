@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from events.model import Event
-from renderers.model import Scope
+from renderers.values import Scope
 from tests.support.daemon_process import PROJECT, DaemonProcess, clean_log, post, until_settled
 from tests.support.scenes import state_event
 

@@ -14,7 +14,7 @@ from daemon.publishing.manifest import RenderedState
 from daemon.publishing.pointer import Revision
 from renderers import bundle, compose, gate
 from renderers.bundle import RenderedBundle, Renderer
-from renderers.model import Composition, Model
+from renderers.composition import Composition, Model
 from tests.builders import GOLDEN_DEFAULTS, STAMP, make_composition, make_model
 
 COMPOSE_FILE = compose.PATH

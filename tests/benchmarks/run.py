@@ -20,7 +20,7 @@ from pathlib import Path
 from yaml import CSafeLoader, load
 
 from renderers import compose
-from renderers.model import Composition
+from renderers.composition import Composition
 from tests.benchmarks import job, measure, peers
 from tests.benchmarks.job import Daemon
 from tests.benchmarks.measure import ROOT, Series, in_turn, ratio

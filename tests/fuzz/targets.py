@@ -50,7 +50,7 @@ from events.journal.inserts import rejected
 from events.journal.lanes import event_of
 from events.model import Event
 from events.strict_json import loads
-from renderers.model import Scope
+from renderers.values import Scope
 from tests.builders_runtime import InlineRuntime
 
 CORPUS = Path(__file__).parent / "corpus"

@@ -4,7 +4,7 @@ import subprocess
 from functools import cache
 from pathlib import Path
 
-from renderers.model import Composition, Model, RenderDefaults
+from renderers.composition import Composition, Model, RenderDefaults
 from tests import hostile
 from tests.builders import GOLDEN_DEFAULTS, make_composition
 from tests.deployed import DeployedBundle

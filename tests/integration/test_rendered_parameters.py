@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from renderers.bundle import MONITORING_PATH, Renderer
-from renderers.model import Composition
+from renderers.composition import Composition
 from tests import strategies
 from tests.builders import GOLDEN_DEFAULTS, STAMP, make_composition, make_model
 

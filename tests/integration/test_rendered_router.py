@@ -17,7 +17,7 @@ from uuid import UUID
 import grpc
 import pytest
 
-from renderers.model import Composition
+from renderers.composition import Composition
 from tests.builders import golden_composition, make_composition, make_model
 from tests.deployed import DeployedBundle
 from tests.services.docker_dns import docker_dns

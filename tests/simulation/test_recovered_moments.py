@@ -22,7 +22,7 @@ from daemon.publishing.pointer import Pointer
 from daemon.publishing.publisher import Publisher
 from daemon.publishing.reader import Reader
 from daemon.stores.memory import MemoryStore
-from renderers.model import Scope
+from renderers.values import Scope
 from tests.builders_runtime import InlineRuntime
 from tests.simulation.bucket import Held
 from tests.simulation.scenario import scenario_of

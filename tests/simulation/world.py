@@ -51,8 +51,9 @@ from events.errors import SourceUnavailable
 from events.model import Event, Identity
 from renderers import gate
 from renderers.bundle import RENDERER_VERSION, Customisation, Renderer
+from renderers.composition import Composition, Stamp
 from renderers.errors import GateFailure
-from renderers.model import Composition, RenderedFile, Scope, Stamp
+from renderers.values import RenderedFile, Scope
 from tests.simulation import model
 from tests.simulation.bucket import Bucket
 from tests.simulation.bugs import planted

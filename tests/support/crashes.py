@@ -37,7 +37,7 @@ from events.model import Event, Identity
 from events.source import EventSource
 from renderers import gate
 from renderers.bundle import Customisation, Renderer
-from renderers.model import Scope
+from renderers.values import Scope
 from tests.builders_runtime import InlineRuntime, ThreadRuntime
 from tests.support.filesystems import Operation, PassingFileSystem, Sync, SyncFolder
 from tests.support.scenes import (

@@ -34,7 +34,7 @@ from daemon.publishing.maintenance.retention_rules import (
     Released,
 )
 from daemon.publishing.reader import Scopes
-from renderers.model import Scope
+from renderers.values import Scope
 
 _Failed = tuple[str, str, int]
 """A scope or a folder, what is wrong, the exit code."""

@@ -30,7 +30,7 @@ from daemon.publishing.pointer import Publication
 from daemon.settings import SettingsError
 from daemon.stores.errors import ObjectDamaged, ObjectMissing, StoreError
 from daemon.telemetry import warnings_for_people
-from renderers.model import Scope
+from renderers.values import Scope
 
 if TYPE_CHECKING:
     from daemon.publishing.trust.policy import TrustPolicy

@@ -26,8 +26,9 @@ from events.errors import InvalidEvent, Problem
 from events.model import BUNDLE_STATE_CREATED, Event
 from renderers import bundle, gate
 from renderers.bundle import Customisation
-from renderers.model import Composition, RenderedFile, Stamp
+from renderers.composition import Composition, Stamp
 from renderers.template_set import Templates
+from renderers.values import RenderedFile
 
 _UNPUBLISHED: Final = Stamp(state="unpublished", revision="0")
 

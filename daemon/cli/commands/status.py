@@ -36,7 +36,7 @@ from daemon.publishing.errors import NotFound, PublishingError
 from daemon.stores.errors import ObjectDamaged
 from events.errors import EventError, JournalMissing
 from events.journal import DeadLetterStatus
-from renderers.model import Scope
+from renderers.values import Scope
 
 
 async def status(

@@ -65,7 +65,7 @@ from daemon.stores.errors import (
 )
 from daemon.stores.port import Content, Listed, ObjectStore, Stored, Version
 from renderers.cache import Cache
-from renderers.model import RenderedFile, Scope
+from renderers.values import RenderedFile, Scope
 
 T = TypeVar("T")
 

@@ -49,7 +49,7 @@ from daemon.stores.errors import (
 )
 from daemon.stores.port import Listed, ObjectStore
 from daemon.stores.server_time import store_time
-from renderers.model import Scope
+from renderers.values import Scope
 
 Part = Literal["release", "delete"]
 BOTH: Final[frozenset[Part]] = frozenset(("release", "delete"))

@@ -38,7 +38,7 @@ from daemon.publishing.trust.keys import PublicKey
 from daemon.publishing.wording import RENEW
 from events import strict_json
 from events.errors import InvalidEvent
-from renderers.model import Scope, canonical_json
+from renderers.values import Scope, canonical_json
 
 Role = Literal["publish", "pointer"]
 _MOST_BYTES: Final = 1 << 20

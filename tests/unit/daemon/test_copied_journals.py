@@ -16,7 +16,7 @@ from daemon.stores.memory import MemoryStore
 from daemon.worker import Worker
 from events.journal import Journal
 from events.model import Outcome, OutcomeKind
-from renderers.model import Scope
+from renderers.values import Scope
 from tests.builders_runtime import InlineRuntime
 from tests.support.scenes import (
     GOLDEN,

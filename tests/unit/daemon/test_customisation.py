@@ -8,8 +8,9 @@ import pytest
 from daemon.customisation import for_every_scope, for_scope
 from daemon.settings import ScopeSettings, Settings, SettingsError
 from renderers.bundle import Customisation
-from renderers.model import RenderDefaults, Scope
+from renderers.composition import RenderDefaults
 from renderers.template_set import Templates
+from renderers.values import Scope
 
 SCOPE, OTHER = Scope("a", "b"), Scope("a", "c")
 

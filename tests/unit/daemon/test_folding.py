@@ -23,7 +23,8 @@ from daemon.folding import (
 )
 from events.model import Event, Identity, Outcome, OutcomeKind, Position
 from events.source import Delivery
-from renderers.model import MOST_MODELS, Composition, ModelChange, Scope
+from renderers.composition import MOST_MODELS, Composition, ModelChange
+from renderers.values import Scope
 from tests.builders import (
     composition_document,
     golden_composition,

@@ -22,7 +22,7 @@ from renderers import gate
 from renderers.bundle import Renderer
 from renderers.errors import GateFailure, UnsafeText
 from renderers.limits import BundleLimits
-from renderers.model import Scope
+from renderers.values import Scope
 from tests.builders import composition_document
 from tests.builders_runtime import InlineRuntime
 from tests.support.faulty_store import FaultyStore

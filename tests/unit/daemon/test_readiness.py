@@ -21,7 +21,7 @@ from daemon.worker import Lane
 from events.errors import JournalFull, SourceUnavailable
 from events.journal import Backlog
 from events.journal.records import LaneBacklog
-from renderers.model import Scope
+from renderers.values import Scope
 from tests.builders_runtime import InlineRuntime
 
 SCOPE = Scope("visual-anomaly", "edge")

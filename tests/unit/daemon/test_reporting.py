@@ -18,7 +18,7 @@ from daemon.telemetry import Metrics, configure_logging
 from events.journal import Backlog, LaneBacklog
 from events.model import Identity, Outcome, OutcomeKind, Position
 from events.source import Delivery
-from renderers.model import Scope
+from renderers.values import Scope
 from tests.builders_publishing import make_publication, published
 from tests.builders_runtime import InlineRuntime
 from tests.support.scenes import state_event

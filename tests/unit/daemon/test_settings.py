@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from daemon.settings import Loaded, SettingProblem, SettingsError, load, schema
-from renderers.model import RenderDefaults, Scope
+from renderers.composition import RenderDefaults
+from renderers.values import Scope
 
 SECRET = "correct-horse-battery-staple"
 

@@ -14,7 +14,7 @@ from daemon.stores.errors import StoreRefused, StoreUnavailable
 from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content
 from daemon.worker import Worker
-from renderers.model import Scope
+from renderers.values import Scope
 from tests.builders_runtime import InlineRuntime
 from tests.support.scenes import GOLDEN, Patience, Scene, model_event, open_scene, state_event
 

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from renderers import bundle, compose, gate, yaml_templates
 from renderers.bundle import RenderedBundle, Renderer
+from renderers.composition import Composition, RenderDefaults, Stamp
 from renderers.gate import parsers
-from renderers.model import Composition, RenderDefaults, RenderedFile, Stamp
 from renderers.template_set import Templates
+from renderers.values import RenderedFile
 from tests.builders import (
     GOLDEN_DEFAULTS,
     STAMP,

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from renderers import compose
 from renderers.bundle import Renderer
 from renderers.compose import ResourceDefaults
-from renderers.model import Composition, RenderDefaults, Resources
+from renderers.composition import Composition, RenderDefaults, Resources
 from renderers.template_set import Templates
 from tests.builders import GOLDEN_DEFAULTS, STAMP, golden_composition, make_composition, make_model
 from tests.reference import whole_compose_file

@@ -10,7 +10,7 @@ from hypothesis import Phase, given, settings
 
 from renderers import gate
 from renderers.bundle import RenderedBundle, Renderer
-from renderers.model import Composition, Model, RenderDefaults
+from renderers.composition import Composition, Model, RenderDefaults
 from renderers.platforms import PLATFORMS
 from tests import hostile, readers
 from tests.builders import STAMP, make_composition

@@ -6,8 +6,8 @@ from pydantic import ValidationError
 
 from renderers import limits
 from renderers.bundle import Renderer
+from renderers.composition import MOST_MODELS, Composition
 from renderers.limits import BundleLimits, TooBig, files_of
-from renderers.model import MOST_MODELS, Composition
 from tests.builders import GOLDEN_DEFAULTS, STAMP, composition_document, make_composition
 from tests.strategies import compositions
 

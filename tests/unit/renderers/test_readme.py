@@ -10,7 +10,7 @@ import pytest
 
 from renderers import compose, readme
 from renderers.bundle import Renderer
-from renderers.model import Composition
+from renderers.composition import Composition
 from tests.builders import GOLDEN_DEFAULTS, STAMP, golden_composition, golden_document, make_model
 
 GOLDEN = Path(__file__).parents[2] / "data" / "golden" / "README.md"

@@ -2,8 +2,8 @@ import pytest
 
 from renderers import template_set
 from renderers.bundle import Renderer
+from renderers.composition import RenderDefaults, Stamp
 from renderers.errors import TemplateFault, UnsafeText
-from renderers.model import RenderDefaults, Stamp
 from renderers.template_set import Templates
 from tests.builders import golden_composition
 

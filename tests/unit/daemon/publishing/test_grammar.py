@@ -21,7 +21,7 @@ from daemon.publishing.pointer import PreviousChunk
 from daemon.publishing.reader import verified_files
 from daemon.publishing.trust import attestation
 from daemon.publishing.trust.freshness import Freshness
-from renderers.model import canonical_json
+from renderers.values import canonical_json
 from tests.builders_publishing import SCOPE
 
 STORED = Path(__file__).parents[3] / "data" / "stored"

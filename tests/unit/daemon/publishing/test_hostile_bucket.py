@@ -19,7 +19,7 @@ from daemon.publishing.pointer import PreviousChunk
 from daemon.stores.errors import StoreError, StoreRefused
 from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content
-from renderers.model import Scope
+from renderers.values import Scope
 from tests.builders_publishing import SCOPE, Bucket, make_files, make_state
 from tests.builders_runtime import InlineRuntime
 from tests.support.faulty_store import FaultyStore

@@ -13,7 +13,8 @@ from daemon.publishing.errors import VerificationFailed
 from daemon.publishing.manifest import Manifest, ManifestEvent, RenderedState
 from daemon.publishing.pointer import Revision
 from renderers.bundle import Renderer
-from renderers.model import Composition, RenderDefaults, RenderedFile, canonical_digest
+from renderers.composition import Composition, RenderDefaults
+from renderers.values import RenderedFile, canonical_digest
 from tests.builders import GOLDEN_DEFAULTS, STAMP, golden_composition, make_composition
 from tests.builders_publishing import AT, SCOPE, make_files
 from tests.strategies import compositions, render_defaults

@@ -16,7 +16,7 @@ from daemon.publishing.reader import Manifests, Scopes
 from daemon.stores.errors import ObjectDamaged, StoreRefused, StoreUnavailable
 from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content, Listing, Stored, UnreadableFolder
-from renderers.model import Scope
+from renderers.values import Scope
 from tests.builders_publishing import SCOPE, Bucket, make_files, make_publication, make_state
 from tests.builders_runtime import InlineRuntime
 from tests.support.faulty_store import FaultyStore

@@ -15,7 +15,7 @@ from daemon.stores.errors import StoreRefused
 from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content, ObjectStore, Version
 from daemon.timers.collection import CollectionTimer
-from renderers.model import Scope
+from renderers.values import Scope
 from tests.builders_publishing import SCOPE, Bucket, make_state
 from tests.builders_runtime import InlineRuntime
 from tests.support.faulty_store import FaultyStore

@@ -9,9 +9,10 @@ from hypothesis import given, settings
 
 from renderers import gate
 from renderers.bundle import RenderedBundle, Renderer
+from renderers.composition import Composition, RenderDefaults
 from renderers.errors import GateFailure
-from renderers.model import Composition, RenderDefaults, RenderedFile
 from renderers.template_set import Templates
+from renderers.values import RenderedFile
 from tests.builders import (
     GOLDEN_DEFAULTS,
     STAMP,

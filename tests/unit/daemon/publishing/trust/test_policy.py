@@ -29,7 +29,7 @@ from daemon.publishing.trust.policy import Revocation, Role, TrustedKey, TrustPo
 from daemon.stores.errors import ObjectMissing
 from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content
-from renderers.model import Scope
+from renderers.values import Scope
 from tests.builders_publishing import SCOPE, Bucket, make_state
 from tests.builders_runtime import InlineRuntime
 from tests.support.faulty_store import FaultyStore
