@@ -30,9 +30,9 @@ from daemon.stores.errors import StoreRefused
 from daemon.stores.locations import Location
 from daemon.stores.port import ObjectStore
 from daemon.stores.remedies import move_object
-from daemon.stores.wrappers.etag_form import QuotingStore
-from daemon.stores.wrappers.rate_limit import PacedStore
-from daemon.stores.wrappers.timeout import LimitedStore
+from daemon.stores.wrappers.etag_form import EtagFormStore
+from daemon.stores.wrappers.rate_limit import RateLimitedStore
+from daemon.stores.wrappers.timeout import TimeLimitedStore
 from daemon.stores.wrappers.write_guard import GuardedStore
 
 if TYPE_CHECKING:  # see `keys_of`
@@ -52,7 +52,7 @@ class Bucket:
     operations: Operations
     runtime: Runtime
     location: Location
-    quoting: QuotingStore | None
+    quoting: EtagFormStore | None
     """Set if the server's form of ETags has to be detected."""
 
 
@@ -164,10 +164,10 @@ def open_bucket(
     except ValueError as error:
         raise StoreRefused(f"bucket {url} {error}") from error
     opened = _store(location, runtime, filesystem or RealFileSystem())
-    store: ObjectStore = LimitedStore(around(opened), call_seconds)
+    store: ObjectStore = TimeLimitedStore(around(opened), call_seconds)
     if isinstance(location, locations.Gcs):
         # Outside of the time limit: a call that waits for its turn does not hang.
-        store = PacedStore(store, runtime, gcs_write_seconds)
+        store = RateLimitedStore(store, runtime, gcs_write_seconds)
     if guarded and not isinstance(location, locations.Directory):
         store = GuardedStore(store, runtime)
     accepted = (
@@ -185,7 +185,7 @@ def open_bucket(
         move_command=partial(move_object, location),
     )
     operations = Operations(reader, publisher, live_tree)
-    quoting = opened if isinstance(opened, QuotingStore) else None
+    quoting = opened if isinstance(opened, EtagFormStore) else None
     return Bucket(store, reader, publisher, live_tree, operations, runtime, location, quoting)
 
 
@@ -239,7 +239,7 @@ def _store(location: Location, runtime: Runtime, filesystem: FileSystem) -> Obje
             from daemon.stores.s3 import S3Store  # noqa: PLC0415
 
             store = S3Store(bucket, prefix, runtime, endpoint=endpoint, region=region)
-            return QuotingStore(store, store.unquoted(), runtime)
+            return EtagFormStore(store, store.unquoted(), runtime)
         case locations.Gcs(bucket=bucket, prefix=prefix, endpoint=endpoint):
             from daemon.stores.gcs import GcsStore  # noqa: PLC0415
 

@@ -140,7 +140,7 @@ def _state_created(event: Event, limits: BundleLimits | None) -> StateCreated:
             limits.check(composition)
         except TooBig as error:
             raise InvalidEvent(
-                *(Problem(f"$.data{excess.part}", excess.words) for excess in error.excesses)
+                *(Problem(f"$.data{excess.part}", excess.message) for excess in error.excesses)
             ) from None
     state = {"id": data.state.id, "revision": data.state.revision}
     if data.state.parent is not None:

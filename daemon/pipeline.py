@@ -288,7 +288,7 @@ class Pipeline:
                 state, await self._publisher.store_state(scope, state)
             )
 
-        return await concurrently(store, states, at_once=_CONCURRENT_UPLOADS)
+        return await concurrently(store, states, limit=_CONCURRENT_UPLOADS)
 
     async def _roll_back(
         self,

@@ -84,12 +84,12 @@ class EventSource(Protocol):
         ...
 
     async def waiting(
-        self, scope: str, upto: Position | None = None, most: int = 1_000
+        self, scope: str, up_to: Position | None = None, limit: int = 1_000
     ) -> Sequence[Delivery]:
-        """The unsettled deliveries in `scope`, in order, up to a position and at most `most`.
+        """The unsettled deliveries in `scope`, in order, up to a position and at most `limit`.
 
-        Events behind `upto` may not be assigned yet. The result is current: it has no event that an
-        operator has taken out. It is empty if `upto` belongs to another instance.
+        Events behind `up_to` may not be assigned yet. The result is current: it has no event that
+        an operator has taken out. It is empty if `up_to` belongs to another instance.
         """
         ...
 

@@ -33,7 +33,7 @@ from renderers.values import (
     known_fields,
 )
 
-MOST_MODELS: Final = 10_000
+MAX_MODELS: Final = 10_000
 """The upper bound for every bundle; a setting can lower it (`limits`)."""
 _LARGEST_VERSION: Final = 2**31 - 1
 
@@ -258,7 +258,7 @@ class Composition(Value):
     """
 
     bundle: BundleName
-    models: Annotated[tuple[Model, ...], Field(min_length=1, max_length=MOST_MODELS)]
+    models: Annotated[tuple[Model, ...], Field(min_length=1, max_length=MAX_MODELS)]
     proxy: Proxy
 
     @field_validator("models")
@@ -302,8 +302,8 @@ class Composition(Value):
             raise ValueError(
                 f"ids must be unique, also with '-' read as '_': {clash!r} and {model.id!r}"
             )
-        if len(others) >= MOST_MODELS:
-            raise ValueError(f"a bundle has at most {MOST_MODELS} models")
+        if len(others) >= MAX_MODELS:
+            raise ValueError(f"a bundle has at most {MAX_MODELS} models")
         models = tuple(sorted([*others, model], key=lambda member: member.id))
         return self.model_copy(update={"models": models})
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
-from renderers.composition import MOST_MODELS, Composition
+from renderers.composition import MAX_MODELS, Composition
 from renderers.errors import RenderError
 from renderers.platforms import PLATFORMS
 from renderers.values import Value
@@ -34,7 +34,7 @@ class Excess:
 
     part: str
     """The part of the composition, as a JSON path below it; empty for all of it."""
-    words: str
+    message: str
     """The message for the producer and the operator."""
 
 
@@ -42,7 +42,7 @@ class TooBig(RenderError):
     """A composition exceeds a limit: make it smaller, or have the operator raise the limit."""
 
     def __init__(self, excesses: tuple[Excess, ...]) -> None:
-        super().__init__("; ".join(excess.words for excess in excesses))
+        super().__init__("; ".join(excess.message for excess in excesses))
         self.excesses = excesses
 
 
@@ -51,7 +51,7 @@ class BundleLimits(Value):
 
     model_config = ConfigDict(extra="forbid")
 
-    models: Annotated[_Count, Field(le=MOST_MODELS)] = Field(
+    models: Annotated[_Count, Field(le=MAX_MODELS)] = Field(
         2_000, description="Models of one bundle."
     )
     files: _Count = Field(5_000, description="Files of one rendered bundle.")
@@ -91,12 +91,12 @@ class BundleLimits(Value):
         )
         parts = {"models": ".models", "signature": ".proxy.signature"}
         for name, what, number in sizes:
-            most = getattr(self, name)
-            if number > most:
-                words = (
-                    f"the bundle has {number} {what}; the limit is {most} (setting limits.{name})"
+            limit = getattr(self, name)
+            if number > limit:
+                message = (
+                    f"the bundle has {number} {what}; the limit is {limit} (setting limits.{name})"
                 )
-                yield Excess(parts.get(name.partition("_")[0], ""), words)
+                yield Excess(parts.get(name.partition("_")[0], ""), message)
 
 
 DEFAULT_LIMITS: Final = BundleLimits()

@@ -48,7 +48,7 @@ _ONE_LINE: Final = re.compile(rf"[ -~{_BEYOND_ASCII}]*")
 # The same without the quote and the backslash.
 _NEVER_ESCAPED: Final = re.compile(rf"[ !#-\[\]-~{_BEYOND_ASCII}]*")
 # ruamel.yaml writes longer keys, and keys with a line break, in another form.
-_LONGEST_KEY: Final = 122
+_MAX_KEY_LENGTH: Final = 122
 _LINE_BREAK: Final = re.compile(r"[\n\x85\u2028\u2029]")
 # ruamel.yaml keeps the column of a comment, so the spaces before it depend on the value.
 _COMMENT_BEHIND: Final = re.compile(r"[^\n]*#")
@@ -236,7 +236,7 @@ class _Marks:
 
 def _place(scalar: str, keys: tuple[str, ...]) -> _Place:
     with_marks = len(_PLACEHOLDER.sub("mark1000x0123456789abcdef", scalar))
-    if keys and with_marks > _LONGEST_KEY:
+    if keys and with_marks > _MAX_KEY_LENGTH:
         return _Place.OTHER
     if isinstance(scalar, DoubleQuotedScalarString):
         return _Place.QUOTED
@@ -284,7 +284,7 @@ def plain_or_quoted(text: str) -> str:
 
 def is_simple_key(key: str) -> bool:
     """Whether ruamel.yaml writes the key as `key:`, not as `? key`."""
-    return len(key) <= _LONGEST_KEY and not _LINE_BREAK.search(key)
+    return len(key) <= _MAX_KEY_LENGTH and not _LINE_BREAK.search(key)
 
 
 def written(text: str) -> str:

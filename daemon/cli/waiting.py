@@ -110,7 +110,7 @@ async def _stamped(store: ObjectStore, scope: Scope) -> str | None:
     """The state that the stamp in base/ of the live tree names."""
     try:
         stamp = json.loads(
-            (await store.get(layout.live_tree(scope, STAMP_PATH), most_bytes=sizes.STAMP)).body
+            (await store.get(layout.live_tree(scope, STAMP_PATH), max_bytes=sizes.STAMP)).body
         )
     except (StoreError, ValueError, RecursionError):
         return None

@@ -1,4 +1,7 @@
-"""Errors of object stores, one class for each reaction of the caller."""
+"""Errors of object stores, one class for each reaction of the caller.
+
+The object-store rules are in docs/stores.md.
+"""
 
 
 class StoreError(Exception):
@@ -19,9 +22,9 @@ class ObjectMissing(StoreError):
 class ObjectTooBig(StoreError):
     """Do not retry: the object is larger than the caller accepts."""
 
-    def __init__(self, key: str, most_bytes: int) -> None:
+    def __init__(self, key: str, max_bytes: int) -> None:
         super().__init__(
-            f"{key} is larger than {most_bytes:,} bytes, the limit for an object of its kind"
+            f"{key} is larger than {max_bytes:,} bytes, the limit for an object of its kind"
         )
         self.key = key
 
@@ -30,8 +33,8 @@ class ConditionFailed(StoreError):
     """Read again: the object already exists, or has another version than the caller expected.
 
     This does not prove that the write had no effect. A server gives the same answer to the second
-    sending of a write that it has applied (object-store protocol: every answer except success is
-    resolved by reading back).
+    sending of a write that it has applied. So every answer except success is resolved by reading
+    back (object-store rule 2).
     """
 
 

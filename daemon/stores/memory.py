@@ -2,7 +2,7 @@
 
 It has two modes, because GCS and S3 differ in their versions. GCS assigns a new generation at every
 write. S3 uses a digest of the body: the version repeats after a change from A to B and back to A,
-and a change of the tag alone does not change it (object-store protocol 1.1). As in both clouds,
+and a change of the tag alone does not change it (object-store rule 3). As in both clouds,
 listings have no sha256.
 """
 
@@ -39,14 +39,14 @@ class MemoryStore:
         self._writes = 0
         self._lock = threading.Lock()
 
-    async def get(self, key: str, *, most_bytes: int | None = None) -> Stored:
+    async def get(self, key: str, *, max_bytes: int | None = None) -> Stored:
         """Read an object. Raises ObjectMissing, ObjectTooBig."""
         check_key(key)
         await self._yield_to_others()
         with self._lock:
             stored = self._existing(key).stored()
-        if most_bytes is not None and len(stored.body) > most_bytes:
-            raise ObjectTooBig(key, most_bytes)
+        if max_bytes is not None and len(stored.body) > max_bytes:
+            raise ObjectTooBig(key, max_bytes)
         return stored
 
     async def scan(self, prefix: str) -> Listing:

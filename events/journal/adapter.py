@@ -196,9 +196,9 @@ class Journal:
             problems=problems,
         )
 
-    async def rejected(self, most: int = 100) -> tuple[Rejected, ...]:
+    async def rejected(self, limit: int = 100) -> tuple[Rejected, ...]:
         """The newest rejected requests, newest first."""
-        return await self._call(inserts.rejected, most)
+        return await self._call(inserts.rejected, limit)
 
     async def next(self) -> Delivery:
         """Waits for the next unsettled event in order and returns it."""
@@ -226,14 +226,14 @@ class Journal:
             await self._call(lanes.assign, self._now(), offset, scopes)
 
     async def waiting(
-        self, scope: str, upto: Position | None = None, most: int = 1_000
+        self, scope: str, up_to: Position | None = None, limit: int = 1_000
     ) -> Sequence[Delivery]:
         """The unsettled deliveries in `scope`, in order, up to a position."""
-        if upto is not None and upto.instance != self._instance:
+        if up_to is not None and up_to.instance != self._instance:
             return ()
-        last = upto.offset if upto else _LAST
+        last = up_to.offset if up_to else _LAST
         return await self._call(
-            lanes.waiting, self._decoded, self._instance, scope, upto=last, most=most
+            lanes.waiting, self._decoded, self._instance, scope, up_to=last, limit=limit
         )
 
     async def recorded(

@@ -17,8 +17,8 @@ from events.journal.database import decoding, writing
 from events.model import Event, Identity, Outcome, OutcomeKind, Position
 from events.source import Delivery, Recorded, Replay
 
-_MOST_RECORDED: Final = 16
-"""The most stored outcomes of one event in one scope.
+_MAX_RECORDED: Final = 16
+"""The maximum number of stored outcomes of one event in one scope.
 
 Several commits with unknown results may follow each other while a bucket has errors.
 """
@@ -50,18 +50,18 @@ def next_after(
 
 
 def waiting(
-    db: sqlite3.Connection, decoded: Decoded, instance: str, scope: str, *, upto: int, most: int
+    db: sqlite3.Connection, decoded: Decoded, instance: str, scope: str, *, up_to: int, limit: int
 ) -> tuple[Delivery, ...]:
     """The readable unsettled events of the scope, in order."""
     rows = db.execute(
         "SELECT e.* FROM lanes l JOIN events e ON e.position = l.position"
         " WHERE l.scope = ? AND l.settled_at IS NULL AND l.position <= ? AND e.assigned"
         " ORDER BY l.position",
-        (scope, upto),
+        (scope, up_to),
     )
     deliveries: list[Delivery] = []
     damaged: list[_Damage] = []
-    while len(deliveries) < most and (row := rows.fetchone()) is not None:
+    while len(deliveries) < limit and (row := rows.fetchone()) is not None:
         match _read_delivery(row, decoded, instance, (scope,)):
             case Delivery() as delivery:
                 deliveries.append(delivery)
@@ -214,7 +214,7 @@ def record(
                 "DELETE FROM recorded WHERE position = ? AND scope = ? AND number NOT IN"
                 " (SELECT number FROM recorded WHERE position = ? AND scope = ?"
                 " ORDER BY number DESC LIMIT ?)",
-                (offset, scope, offset, scope, _MOST_RECORDED),
+                (offset, scope, offset, scope, _MAX_RECORDED),
             )
 
 

@@ -13,11 +13,11 @@ from events.source import Replay
 class JournalLimits:
     """The limits of a journal on size and age (protocol 2)."""
 
-    most_unsettled: int = 100_000
+    max_unsettled: int = 100_000
     """Events."""
-    most_unsettled_bytes: int = 1 << 30
-    most_rejected: int = 1_000
-    most_rejected_bytes: int = 64 << 20
+    max_unsettled_bytes: int = 1 << 30
+    max_rejected: int = 1_000
+    max_rejected_bytes: int = 64 << 20
     identities_kept: timedelta = timedelta(days=30)
     """From the acceptance of an event; until then its repetition is recognised."""
     bodies_kept: timedelta = timedelta(days=7)

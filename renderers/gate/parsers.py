@@ -14,7 +14,7 @@ import yaml
 
 _Loader: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _STRING: Final = "tag:yaml.org,2002:str"
-_LONGEST_CACHED: Final = 100
+_MAX_CACHED_LENGTH: Final = 100
 """In characters: longer plain scalars are not cached."""
 _resolver: Final[Any] = yaml.resolver.Resolver()
 
@@ -377,7 +377,7 @@ def _mapping(parser: Any) -> dict[str, Any]:
 def _plain_scalar(event: Any) -> Any:
     text = event.value
     try:
-        return _meaning(text) if len(text) <= _LONGEST_CACHED else _meaning.__wrapped__(text)
+        return _meaning(text) if len(text) <= _MAX_CACHED_LENGTH else _meaning.__wrapped__(text)
     except (ValueError, yaml.YAMLError) as error:
         raise Unreadable(_line(event), "a plain value", repr(text)) from error
 

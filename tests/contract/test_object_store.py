@@ -175,8 +175,8 @@ class DeafStore:
     def __init__(self, inner: ObjectStore) -> None:
         self._inner = inner
 
-    async def get(self, key: str, *, most_bytes: int | None = None) -> Stored:
-        return await self._inner.get(key, most_bytes=most_bytes)
+    async def get(self, key: str, *, max_bytes: int | None = None) -> Stored:
+        return await self._inner.get(key, max_bytes=max_bytes)
 
     async def scan(self, prefix: str) -> Listing:
         return await self._inner.scan(prefix)

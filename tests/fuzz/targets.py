@@ -108,7 +108,7 @@ def _known_event(event: Event) -> None:
 
 def event_structured(body: bytes) -> bool:
     try:
-        event = cloudevents.decode_structured(body, judge_data=validate_data)
+        event = cloudevents.decode_structured(body, validate_data=validate_data)
     except InvalidEvent as error:
         return _reported(error)
     _known_event(event)
@@ -117,7 +117,7 @@ def event_structured(body: bytes) -> bool:
 
 def _event_http(headers: list[tuple[bytes, bytes]], body: bytes) -> bool:
     try:
-        decoded = cloudevents.decode_http(headers, body, judge_data=validate_data)
+        decoded = cloudevents.decode_http(headers, body, validate_data=validate_data)
     except (InvalidEvent, UnsupportedContentType) as error:
         return _reported(error)
     for event in decoded.events:
@@ -141,7 +141,7 @@ def event_binary(request: bytes) -> bool:
 
 def event_file(text: bytes) -> bool:
     try:
-        events = cloudevents.decode_many(text, judge_data=validate_data)
+        events = cloudevents.decode_many(text, validate_data=validate_data)
     except InvalidEvent as error:
         return _reported(error)
     for event in events:
@@ -151,10 +151,10 @@ def event_file(text: bytes) -> bool:
 
 def strict_json(body: bytes) -> bool:
     try:
-        value = loads(body, most_bytes=1 << 20)
+        value = loads(body, max_bytes=1 << 20)
     except InvalidEvent as error:
         return _reported(error)
-    assert loads(json.dumps(value, ensure_ascii=False).encode(), most_bytes=8 << 20) == value
+    assert loads(json.dumps(value, ensure_ascii=False).encode(), max_bytes=8 << 20) == value
     return True
 
 

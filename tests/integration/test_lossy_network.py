@@ -545,7 +545,7 @@ def test_who_has_won_and_was_built_upon_finds_itself_in_the_lineage(
 def test_who_has_lost_publishes_once_on_what_has_won(
     server: Server, tmp_path: Path, told: Told
 ) -> None:
-    """Some servers tell losers 409 or 500 (object-store protocol 1.1)."""
+    """Some servers tell losers 409 or 500 (object-store rule 2)."""
 
     async def script(played: Play) -> None:
         await played.publish(1)
@@ -616,7 +616,7 @@ def test_the_sdk_ends_a_silence_by_itself_and_the_write_is_found(
 def test_a_server_that_compares_etags_without_quotes_is_published_to(
     server: Server, tmp_path: Path
 ) -> None:
-    """Ceph's way (object-store protocol 1.1), with the 500 that it tells half of those who have lost."""
+    """Ceph's way (object-store rule 3), with the 500 that it tells half of those who have lost."""
 
     async def script(played: Play) -> None:
         played.network.compares_without_quotes = True

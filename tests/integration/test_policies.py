@@ -26,7 +26,7 @@ from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content, ObjectStore
 from daemon.stores.probe import probe
 from daemon.stores.s3 import S3Store
-from daemon.stores.wrappers.etag_form import QuotingStore
+from daemon.stores.wrappers.etag_form import EtagFormStore
 from tests.builders_runtime import InlineRuntime, ThreadRuntime
 from tests.services.availability import available
 from tests.services.goprograms import go_module
@@ -117,7 +117,7 @@ def recorded() -> Recorded:
         patch.setenv("AWS_ACCESS_KEY_ID", "key")
         patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
         made = S3Store("bucket", PREFIX, runtime, endpoint=server.address, region="us-east-1")
-        store = QuotingStore(made, made.unquoted(), runtime)
+        store = EtagFormStore(made, made.unquoted(), runtime)
         asyncio.run(work(store, runtime))
         publishing = list(server.requests)
         asyncio.run(collect(store, runtime))

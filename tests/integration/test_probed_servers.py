@@ -17,7 +17,7 @@ from daemon.stores.gcs import GcsStore
 from daemon.stores.port import Content, ObjectStore, Version
 from daemon.stores.probe import probe
 from daemon.stores.s3 import S3Store
-from daemon.stores.wrappers.etag_form import Form, QuotingStore
+from daemon.stores.wrappers.etag_form import EtagFormStore, Form
 from daemon.stores.wrappers.write_guard import GuardedStore
 from tests.builders_runtime import ThreadRuntime
 from tests.services import gcs, ministack, testbench, versitygw
@@ -32,7 +32,7 @@ DELETES_BLINDLY = {"delete stale": "unsupported"}
 
 
 @contextmanager
-def s3(opened: AbstractContextManager[str]) -> Iterator[tuple[ObjectStore, QuotingStore | None]]:
+def s3(opened: AbstractContextManager[str]) -> Iterator[tuple[ObjectStore, EtagFormStore | None]]:
     with ExitStack() as stack, ThreadRuntime() as runtime:
         address = available(lambda: stack.enter_context(opened))
         client = boto3.client(
@@ -45,7 +45,7 @@ def s3(opened: AbstractContextManager[str]) -> Iterator[tuple[ObjectStore, Quoti
         client.create_bucket(Bucket=BUCKET)
         client.close()
         store = S3Store(BUCKET, "p", runtime, endpoint=address, region="us-east-1")
-        quoting = QuotingStore(store, store.unquoted(), runtime)
+        quoting = EtagFormStore(store, store.unquoted(), runtime)
         yield quoting, quoting
         store.close()
 
@@ -53,7 +53,7 @@ def s3(opened: AbstractContextManager[str]) -> Iterator[tuple[ObjectStore, Quoti
 @contextmanager
 def cloud_storage(
     opened: AbstractContextManager[Gcs],
-) -> Iterator[tuple[ObjectStore, QuotingStore | None]]:
+) -> Iterator[tuple[ObjectStore, EtagFormStore | None]]:
     with ExitStack() as stack, ThreadRuntime() as runtime:
         server = available(lambda: stack.enter_context(opened))
         server.create_bucket(BUCKET)
@@ -65,7 +65,7 @@ def cloud_storage(
 @dataclass(frozen=True, slots=True)
 class Server:
     name: str
-    open: Callable[[Path], AbstractContextManager[tuple[ObjectStore, QuotingStore | None]]]
+    open: Callable[[Path], AbstractContextManager[tuple[ObjectStore, EtagFormStore | None]]]
     beside_ok: dict[str, str]
     source: str
     """What names the version that is run."""

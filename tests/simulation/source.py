@@ -134,18 +134,18 @@ class LogSource:
         await self._reached("assigned")
 
     async def waiting(
-        self, scope: str, upto: Position | None = None, most: int = 1_000
+        self, scope: str, up_to: Position | None = None, limit: int = 1_000
     ) -> Sequence[Delivery]:
         await self._reached("waiting")
-        if upto is not None and upto.instance != self.instance:
+        if up_to is not None and up_to.instance != self.instance:
             return ()
-        last = upto.offset if upto else len(self._log.rows)
+        last = up_to.offset if up_to else len(self._log.rows)
         found = [
             self._delivery(offset, (scope,))
             for offset, row in enumerate(self._log.rows[:last], 1)
             if scope in (row.scopes or ()) and scope not in row.settled
         ]
-        return found[:most]
+        return found[:limit]
 
     async def recorded(
         self, scope: str, positions: Sequence[Position]

@@ -43,8 +43,8 @@ from daemon.publishing.reader import Reader
 from daemon.rendering import Rendering
 from daemon.stores.errors import StoreBusy, StoreError, StoreUnavailable
 from daemon.stores.port import ObjectStore
-from daemon.stores.wrappers.rate_limit import PacedStore
-from daemon.stores.wrappers.timeout import LimitedStore
+from daemon.stores.wrappers.rate_limit import RateLimitedStore
+from daemon.stores.wrappers.timeout import TimeLimitedStore
 from daemon.timers.freshness import FreshnessTimer
 from daemon.worker import Worker
 from events.errors import SourceUnavailable
@@ -160,9 +160,9 @@ class Process:
         )
         remote.writing = world.watcher.sending
         remote.blocked = world.scenario.blocked
-        self.store: ObjectStore = LimitedStore(remote, _CALL_SECONDS)
+        self.store: ObjectStore = TimeLimitedStore(remote, _CALL_SECONDS)
         if world.scenario.paced:
-            self.store = PacedStore(self.store, self.runtime, 1.1)
+            self.store = RateLimitedStore(self.store, self.runtime, 1.1)
         self.reader = Reader(self.store, self.runtime)
         self.publisher = _ReportingPublisher(self.store, self.reader, self.runtime, world)
         self.live_tree = LiveTree(self.store, self.reader, self.runtime)

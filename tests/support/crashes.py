@@ -225,8 +225,8 @@ class Below:
         self._store = store
         self._prefix = f"{folder}/"
 
-    async def get(self, key: str, *, most_bytes: int | None = None) -> Stored:
-        return await self._store.get(self._prefix + key, most_bytes=most_bytes)
+    async def get(self, key: str, *, max_bytes: int | None = None) -> Stored:
+        return await self._store.get(self._prefix + key, max_bytes=max_bytes)
 
     async def scan(self, prefix: str) -> Listing:
         found = await self._store.scan(self._prefix + prefix)

@@ -92,7 +92,7 @@ def decode_input(body: bytes) -> Input:
     Raises:
         InvalidEvent: it lists every problem. VerificationFailed: the manifest contradicts itself.
     """
-    document = strict_json.loads(body, most_bytes=cloudevents.FILE_LIMITS.most_bytes)
+    document = strict_json.loads(body, max_bytes=cloudevents.FILE_LIMITS.max_bytes)
     if not isinstance(document, dict):
         actual = strict_json.described(document)
         raise InvalidEvent(Problem("$", "must be an event, its data, or a manifest", actual))

@@ -158,7 +158,7 @@ def read_events(name: str) -> list[Sent]:
         InvalidEvent: it lists every problem, each with the name of the file.
     """
     try:
-        events = cloudevents.decode_many(read_input(name), judge_data=validate_data)
+        events = cloudevents.decode_many(read_input(name), validate_data=validate_data)
     except InvalidEvent as error:
         problems = (
             Problem(f"{name}: {problem.path}", problem.expected, problem.found)

@@ -115,7 +115,7 @@ class TrustPolicy(_Part):
         """
         try:
             # Strict: with a duplicate key, two parsers could read two different policies.
-            document = strict_json.loads(text, most_bytes=_MOST_BYTES)
+            document = strict_json.loads(text, max_bytes=_MOST_BYTES)
             return cls.model_validate_json(json.dumps(document), strict=True)
         except InvalidEvent as error:
             raise PolicyUnusable(

@@ -842,10 +842,10 @@ def refuse_to_read(store, key):
     """As where the daemon's user has no permission for one file."""
     get = store.get
 
-    async def refusing(asked, *, most_bytes=None):
+    async def refusing(asked, *, max_bytes=None):
         if asked == key:
             raise StoreRefused(f"{key}: permission denied; chmod a+r")
-        return await get(asked, most_bytes=most_bytes)
+        return await get(asked, max_bytes=max_bytes)
 
     store.get = refusing
 

@@ -73,13 +73,13 @@ class Trying:
 
 
 class Daemon:
-    """The parts that `Vitals` looks at, each in the hands of a test."""
+    """The parts that `HealthChecks` looks at, each in the hands of a test."""
 
     def __init__(self, **others: object) -> None:
         self.log, self.worker, self.clock, self.stop = Log(), Worker(), Clock(), Stop()
         self.metrics = Metrics.create("0", "1")
         self.reporter = Reporter(self.metrics, self.clock)
-        self.vitals = HealthChecks(
+        self.health = HealthChecks(
             journal=self.log,
             journal_path=Path("/var/lib/my journal/journal.db"),
             bucket="/srv/my bundles",
@@ -95,22 +95,22 @@ class Daemon:
     def observe(self, *, every: float = 5, for_seconds: float = 0) -> None:
         """Look, and again until so many seconds have passed."""
         end = self.clock.seconds + for_seconds
-        asyncio.run(self.vitals.observe())
+        asyncio.run(self.health.observe())
         while self.clock.seconds < end:
             self.clock.seconds += every
-            asyncio.run(self.vitals.observe())
+            asyncio.run(self.health.observe())
 
     @property
     def not_ready(self) -> list[str]:
-        return [check.name for check in self.vitals.checks() if not check.ok]
+        return [check.name for check in self.health.checks() if not check.ok]
 
     @property
     def degraded(self) -> list[str]:
-        return [check.name for check in self.vitals.checks() if check.degraded]
+        return [check.name for check in self.health.checks() if check.degraded]
 
     @property
     def lasting(self) -> list[tuple[str, str]]:
-        return [(each.condition.kind, each.condition.subject) for each in self.vitals.lasting()]
+        return [(each.condition.kind, each.condition.subject) for each in self.health.lasting()]
 
 
 def lane(failure: Failure | None) -> Lane:
@@ -140,7 +140,7 @@ def test_only_the_journal_makes_the_daemon_unready(
     daemon.worker.lanes = [lane(STUCK)]
     daemon.observe()
     assert daemon.not_ready == not_ready
-    assert all(check.detail for check in daemon.vitals.checks())
+    assert all(check.detail for check in daemon.health.checks())
     daemon.log.answer = EMPTY
     daemon.observe()
     assert daemon.not_ready == []
@@ -176,9 +176,9 @@ def test_only_hanging_threads_and_a_lost_dispatcher_call_for_a_restart() -> None
     daemon.log.answer = SourceUnavailable("disk")
     daemon.worker.failure, daemon.worker.lanes = STUCK, [lane(STUCK)]
     daemon.observe(for_seconds=600)
-    assert daemon.vitals.fault() is None
+    assert daemon.health.fault() is None
     daemon.worker.dispatcher_ended = True
-    assert "hands out events" in str(daemon.vitals.fault())
+    assert "hands out events" in str(daemon.health.fault())
 
 
 def test_every_thread_must_hang_for_twice_the_limit_of_a_call() -> None:
@@ -191,7 +191,7 @@ def test_every_thread_must_hang_for_twice_the_limit_of_a_call() -> None:
         ((), False),
     ):
         daemon.clock.began = began
-        assert (daemon.vitals.fault() is not None) is restart, began
+        assert (daemon.health.fault() is not None) is restart, began
 
 
 def test_a_daemon_that_stops_is_live() -> None:
@@ -199,7 +199,7 @@ def test_a_daemon_that_stops_is_live() -> None:
     daemon.worker.dispatcher_ended = True
     daemon.clock.began = (0.0, 0.0)
     daemon.stop.request("SIGTERM")
-    assert daemon.vitals.fault() is None
+    assert daemon.health.fault() is None
 
 
 # -- attention
@@ -256,7 +256,7 @@ def test_what_needs_an_operator_is_degraded_at_once_and_reported_after_a_minute(
     assert daemon.lasting == []
     daemon.observe(for_seconds=10)
     assert daemon.lasting == [(kind, subject)]
-    (lasting,) = daemon.vitals.lasting()
+    (lasting,) = daemon.health.lasting()
     assert lasting.condition.detail
     assert lasting.condition.remedy
     assert f'rebundle_attention_conditions{{kind="{kind}"}} 1.0'.encode() in daemon.metrics.render()
@@ -339,7 +339,7 @@ def test_what_is_tried_again_and_again_is_reported_by_name() -> None:
     daemon.observe(for_seconds=60)
     assert [
         (each.condition.kind, each.condition.subject, each.condition.remedy)
-        for each in daemon.vitals.lasting()
+        for each in daemon.health.lasting()
     ] == [
         ("token", "/run/token", "ls -l /run/token"),
         ("freshness", "", "rebundle verify --all --bucket '/srv/my bundles'"),
@@ -368,7 +368,7 @@ def test_what_cannot_be_read_is_one_condition_whatever_else_fails_for_it(name: s
         ("freshness", "another/scope"),
         ("collection", "another/scope"),
     ]
-    remedy = daemon.vitals.lasting()[0].condition.remedy
+    remedy = daemon.health.lasting()[0].condition.remedy
     assert remedy.startswith(f"rebundle verify {name or '--all'} --bucket ")
 
 
@@ -386,7 +386,7 @@ def test_a_bucket_that_is_not_probed_yet_takes_no_intake_away() -> None:
     admission = Admission(MemoryStore(runtime), runtime, first=1, longest=1)
     daemon = Daemon(gates={"doctor": admission})
     daemon.observe()
-    (check,) = [check for check in daemon.vitals.checks() if check.name == "bucket"]
+    (check,) = [check for check in daemon.health.checks() if check.name == "bucket"]
     assert (check.ok, check.degraded) == (True, True)
     assert "rebundle doctor --bucket '/srv/my bundles'" in check.detail
     asyncio.run(admission.granted())
@@ -396,7 +396,7 @@ def test_a_bucket_that_is_not_probed_yet_takes_no_intake_away() -> None:
 def test_a_check_names_one_of_many_and_says_how_many_there_are() -> None:
     daemon = Daemon()
     daemon.worker.unreadable = {"one": "Permission denied", "another": "damaged"}
-    (check,) = [check for check in daemon.vitals.checks() if check.name == "unreadable"]
+    (check,) = [check for check in daemon.health.checks() if check.name == "unreadable"]
     assert check.detail.startswith(
         "one: Permission denied (and 1 more: /attention); rebundle verify --all"
     )
@@ -405,7 +405,7 @@ def test_a_check_names_one_of_many_and_says_how_many_there_are() -> None:
 def test_a_reason_is_short_one_line_and_without_secrets() -> None:
     daemon = Daemon()
     daemon.worker.failure = NeedsOperator("https://user:secret@host\n\x1b[31m" + "x" * 10_000)
-    (condition,) = daemon.vitals.conditions() if daemon.observe() is None else ()
+    (condition,) = daemon.health.conditions() if daemon.observe() is None else ()
     assert "secret" not in condition.detail
     assert condition.detail.isprintable()
     assert len(condition.detail) < 600
@@ -429,7 +429,7 @@ def test_another_bucket_is_shown_by_the_verb_that_knows_the_journal() -> None:
     identity = SimpleNamespace(pending="this bucket has no .rebundle/bucket.json")
     daemon = Daemon(gates={"status": identity})
     daemon.observe()
-    (check,) = [check for check in daemon.vitals.checks() if check.name == "bucket"]
+    (check,) = [check for check in daemon.health.checks() if check.name == "bucket"]
     expected = (
         "rebundle status --bucket '/srv/my bundles' --journal '/var/lib/my journal/journal.db'"
     )

@@ -11,7 +11,7 @@ from events.model import (
     MODEL_VERSION_CREATED,
     ROLLBACK_REQUESTED,
 )
-from events.strict_json import MOST_PROBLEMS
+from events.strict_json import MAX_PROBLEMS
 
 BUNDLE = {"name": "visual-anomaly", "target": "edge"}
 VALID = {
@@ -277,12 +277,12 @@ def test_what_was_found_is_short_and_harmless():
 def test_the_list_of_problems_is_bounded_and_counts_the_rest():
     data = VALID[BUNDLE_STATE_CREATED] | {"models": [0] * 250}
     found = problems(schemas.BundleState, data)
-    assert len(found) == MOST_PROBLEMS + 1
+    assert len(found) == MAX_PROBLEMS + 1
     assert found["$.data"] == "has 150 more problems"
     exact = problems(
-        schemas.BundleState, VALID[BUNDLE_STATE_CREATED] | {"models": [0] * MOST_PROBLEMS}
+        schemas.BundleState, VALID[BUNDLE_STATE_CREATED] | {"models": [0] * MAX_PROBLEMS}
     )
-    assert len(exact) == MOST_PROBLEMS
+    assert len(exact) == MAX_PROBLEMS
 
 
 def test_a_value_that_is_no_object_at_all_is_a_problem_of_the_root():

@@ -92,7 +92,7 @@ def test_ids_that_differ_only_by_hyphen_and_underscore_are_refused():
 
 
 def test_a_full_bundle_takes_no_other_model_but_a_new_version(monkeypatch):
-    monkeypatch.setattr("renderers.composition.MOST_MODELS", 3)
+    monkeypatch.setattr("renderers.composition.MAX_MODELS", 3)
     composition = make_composition(3)
 
     assert len(composition.with_model(make_model("101", version="9")).models) == 3

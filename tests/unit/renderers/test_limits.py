@@ -6,7 +6,7 @@ from pydantic import ValidationError
 
 from renderers import limits
 from renderers.bundle import Renderer
-from renderers.composition import MOST_MODELS, Composition
+from renderers.composition import MAX_MODELS, Composition
 from renderers.limits import BundleLimits, TooBig, files_of
 from tests.builders import GOLDEN_DEFAULTS, STAMP, composition_document, make_composition
 from tests.strategies import compositions
@@ -101,10 +101,10 @@ def test_everything_that_is_too_big_is_told_at_once():
         BundleLimits(models=1, files=15, composition_bytes=10).check(make_composition(2))
 
     assert [excess.part for excess in refused.value.excesses] == [".models", "", ""]
-    assert str(refused.value) == "; ".join(excess.words for excess in refused.value.excesses)
+    assert str(refused.value) == "; ".join(excess.message for excess in refused.value.excesses)
     assert (
         "bytes; the limit is 10 (setting limits.composition_bytes)"
-        in refused.value.excesses[2].words
+        in refused.value.excesses[2].message
     )
 
 
@@ -138,7 +138,7 @@ def test_a_very_deep_document_is_measured_without_recursion():
 
 def test_no_setting_goes_beyond_what_a_composition_holds():
     with pytest.raises(ValidationError):
-        BundleLimits(models=MOST_MODELS + 1)
+        BundleLimits(models=MAX_MODELS + 1)
 
 
 @given(compositions())

@@ -65,8 +65,8 @@ def rollback_event(**fields: Any) -> dict[str, Any]:
 
 
 @dataclass
-class Wellbeing:
-    """Implements `daemon.http.health.Vitals`: says what a test gave it."""
+class FakeHealthSource:
+    """Implements `daemon.http.health.HealthSource`: says what a test gave it."""
 
     told: Sequence[ReadinessCheck] = (ReadinessCheck("journal", ok=True, detail="open"),)
     fatal: str | None = None
@@ -114,7 +114,7 @@ class Service:
     journal: Journal
     stop: Stop
     metrics: Metrics
-    vitals: Wellbeing
+    health_source: FakeHealthSource
     serving: "asyncio.Task[None]"
     requests: Requests
 
@@ -160,7 +160,7 @@ async def running(
     connections: ConnectionLimits = DEFAULT_CONNECTIONS,
 ) -> AsyncIterator[Service]:
     runtime, stop, closing, metrics = SystemRuntime(2), Stop(), Stop(), Metrics.create("test", "1")
-    vitals = Wellbeing()
+    health_source = FakeHealthSource()
     journal = await Journal.open(
         tmp_path / "journal.db",
         clock=runtime.now,
@@ -177,7 +177,9 @@ async def running(
         journal_seconds=journal_seconds,
     )
     app = Requests(
-        create_app(intake, vitals, metrics, lambda: credentials, limits, runtime=runtime, stop=stop)
+        create_app(
+            intake, health_source, metrics, lambda: credentials, limits, runtime=runtime, stop=stop
+        )
     )
     sock = bind("127.0.0.1", 0)
     port = sock.getsockname()[1]
@@ -195,7 +197,7 @@ async def running(
         async with httpx.AsyncClient(
             base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False
         ) as client:
-            yield Service(port, client, journal, stop, metrics, vitals, serving, app)
+            yield Service(port, client, journal, stop, metrics, health_source, serving, app)
     finally:
         closing.request("end of the test")
         await asyncio.wait([serving])

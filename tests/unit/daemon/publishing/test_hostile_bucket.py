@@ -277,9 +277,9 @@ def test_a_file_of_the_live_tree_that_is_too_big_is_not_read_by_a_recovery(
         reads: list[str] = []
         get = store.get
 
-        async def noted(key: str, *, most_bytes: int | None = None) -> Any:
+        async def noted(key: str, *, max_bytes: int | None = None) -> Any:
             reads.append(key)
-            return await get(key, most_bytes=most_bytes)
+            return await get(key, max_bytes=max_bytes)
 
         monkeypatch.setattr(store, "get", noted)
         await recoverer(store, bucket).preview(SCOPE, Wish(), "ann", "look")

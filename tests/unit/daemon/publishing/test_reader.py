@@ -342,7 +342,7 @@ class SlowFirstAnswer(MemoryStore):
         super().__init__(InlineRuntime("store"))
         self.answered, self.let_through = asyncio.Event(), asyncio.Event()
 
-    async def get(self, key: str, *, most_bytes: int | None = None) -> Stored:
+    async def get(self, key: str, *, max_bytes: int | None = None) -> Stored:
         stored = await super().get(key)
         if key == layout.pointer(SCOPE) and not self.answered.is_set():
             self.answered.set()

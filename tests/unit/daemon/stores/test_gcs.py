@@ -509,7 +509,7 @@ def test_a_closed_store_opens_anew() -> None:
 
 
 def gets_little(store: GcsStore) -> Awaitable[Any]:
-    return store.get("key", most_bytes=10)
+    return store.get("key", max_bytes=10)
 
 
 def media_is(answer: Answer) -> Answer:

@@ -50,8 +50,8 @@ class Passing:
 
     inner: ObjectStore = field(default_factory=memory)
 
-    async def get(self, key: str, *, most_bytes: int | None = None) -> Stored:
-        return await self.inner.get(key, most_bytes=most_bytes)
+    async def get(self, key: str, *, max_bytes: int | None = None) -> Stored:
+        return await self.inner.get(key, max_bytes=max_bytes)
 
     async def scan(self, prefix: str) -> Listing:
         return await self.inner.scan(prefix)
@@ -112,12 +112,12 @@ class SameVersion(Passing):
 
 
 class OtherBytes(Passing):
-    async def get(self, key, *, most_bytes=None):
+    async def get(self, key, *, max_bytes=None):
         return replace(await self.inner.get(key), body=b"compressed")
 
 
 class NoTags(Passing):
-    async def get(self, key, *, most_bytes=None):
+    async def get(self, key, *, max_bytes=None):
         return replace(await self.inner.get(key), tag={})
 
 

@@ -473,7 +473,7 @@ async def _create(store: S3Store) -> None:
 
 
 def gets_little(store: S3Store) -> Awaitable[Any]:
-    return store.get("key", most_bytes=10)
+    return store.get("key", max_bytes=10)
 
 
 def test_a_body_that_says_it_is_too_big_is_not_read() -> None:

@@ -20,7 +20,7 @@ from events.dialects.cloudevents import (
 )
 from events.errors import InvalidEvent, Problem, UnsupportedContentType
 from events.model import Event
-from events.strict_json import MOST_PROBLEMS
+from events.strict_json import MAX_PROBLEMS
 
 ENVELOPE = {
     "specversion": "1.0",
@@ -119,7 +119,7 @@ def test_header_names_are_read_in_any_case():
 
 
 def test_a_binary_event_as_deep_as_allowed_can_be_read_back_from_its_structured_form():
-    limits = DecodingLimits(deepest=5)
+    limits = DecodingLimits(max_depth=5)
     headers = [
         (b"content-type", b"application/json"),
         (b"ce-specversion", b"1.0"),
@@ -336,28 +336,30 @@ HEADERS = [
             lambda: decode_http(
                 [(b"content-type", STRUCTURED.encode())],
                 json.dumps(BROKEN).encode(),
-                judge_data=judge,
+                validate_data=judge,
             ),
             "$",
         ),
         (
             lambda: decode_http(
-                [(b"content-type", BATCH.encode())], json.dumps([BROKEN]).encode(), judge_data=judge
+                [(b"content-type", BATCH.encode())],
+                json.dumps([BROKEN]).encode(),
+                validate_data=judge,
             ),
             "$[0]",
         ),
         (
             lambda: decode_http(
-                [(b"content-type", b"application/json"), *HEADERS], b'{"a":1}', judge_data=judge
+                [(b"content-type", b"application/json"), *HEADERS], b'{"a":1}', validate_data=judge
             ),
             "$",
         ),
-        (lambda: decode_structured(json.dumps(BROKEN).encode(), judge_data=judge), "$"),
-        (lambda: decode_many(json.dumps(BROKEN).encode(), judge_data=judge), "$"),
-        (lambda: decode_many(json.dumps([BROKEN]).encode(), judge_data=judge), "$[0]"),
+        (lambda: decode_structured(json.dumps(BROKEN).encode(), validate_data=judge), "$"),
+        (lambda: decode_many(json.dumps(BROKEN).encode(), validate_data=judge), "$"),
+        (lambda: decode_many(json.dumps([BROKEN]).encode(), validate_data=judge), "$[0]"),
         (
             lambda: decode_many(
-                json.dumps(BROKEN).encode() + b"\n" + with_attributes(), judge_data=judge
+                json.dumps(BROKEN).encode() + b"\n" + with_attributes(), validate_data=judge
             ),
             "line 1 $",
         ),
@@ -376,11 +378,11 @@ def test_data_behind_a_broken_header_is_judged_too():
         (b"ce-id", b"2"),
     ]
 
-    assert list(problems(decode_http, headers, b'{"a":1}', judge_data=judge)) == [
+    assert list(problems(decode_http, headers, b'{"a":1}', validate_data=judge)) == [
         "$.id",
         "$.data.a",
     ]
-    assert list(problems(decode_http, headers, b"{", judge_data=judge)) == ["$.id", "$.data"]
+    assert list(problems(decode_http, headers, b"{", validate_data=judge)) == ["$.id", "$.data"]
 
 
 def test_problems_of_data_count_among_those_that_an_answer_may_have():
@@ -393,12 +395,12 @@ def test_problems_of_data_count_among_those_that_an_answer_may_have():
         partial(decode_http, headers, b"{}"),
     ):
         with pytest.raises(InvalidEvent) as caught:
-            call(judge_data=many)
-        assert len(caught.value.problems) == MOST_PROBLEMS
+            call(validate_data=many)
+        assert len(caught.value.problems) == MAX_PROBLEMS
 
 
 def test_an_event_may_nest_as_deep_in_a_batch_as_alone():
-    limits = DecodingLimits(deepest=5)
+    limits = DecodingLimits(max_depth=5)
     for data, is_too_deep in ({"a": [[[]]]}, False), ({"a": [[[[]]]]}, True):
         for body in (ENVELOPE | {"data": data}, [ENVELOPE | {"data": data}]):
             headers = [

@@ -64,7 +64,7 @@ def test_an_id_with_another_content_is_a_conflict_and_nothing_of_the_batch_is_ke
 
 def test_a_full_journal_takes_nothing_new_but_knows_what_it_has(bench, play, scope):
     async def story():
-        async with bench.journal(limits=JournalLimits(most_unsettled=2)) as journal:
+        async with bench.journal(limits=JournalLimits(max_unsettled=2)) as journal:
             await journal.append([bench.arrival("1")])
             with pytest.raises(JournalFull):
                 await journal.append([bench.arrival("2"), bench.arrival("3")])
@@ -83,7 +83,7 @@ def test_a_full_journal_takes_nothing_new_but_knows_what_it_has(bench, play, sco
 
 def test_the_limit_of_bytes_counts_what_waits(bench, play):
     async def story():
-        async with bench.journal(limits=JournalLimits(most_unsettled_bytes=1000)) as journal:
+        async with bench.journal(limits=JournalLimits(max_unsettled_bytes=1000)) as journal:
             with pytest.raises(JournalFull):
                 await journal.append([bench.arrival("1", data={"a": "x" * 1000})])
             assert (await journal.backlog()).bytes == 0
@@ -111,14 +111,14 @@ def test_what_was_rejected_is_listed_newest_first_with_its_problems(bench, play)
                 problems,
                 "2026-11-22T10:00:00.000000Z",
             )
-            assert await journal.rejected(most=1) == (newest,)
+            assert await journal.rejected(limit=1) == (newest,)
 
     play(story())
 
 
 def test_the_ring_of_rejected_is_bounded_in_entries(bench, play):
     async def story():
-        async with bench.journal(limits=JournalLimits(most_rejected=3)) as journal:
+        async with bench.journal(limits=JournalLimits(max_rejected=3)) as journal:
             for number in range(5):
                 await journal.reject("http", str(number).encode(), ())
             assert [each.body for each in await journal.rejected()] == [b"4", b"3", b"2"]
@@ -129,7 +129,7 @@ def test_the_ring_of_rejected_is_bounded_in_entries(bench, play):
 
 def test_the_ring_of_rejected_is_bounded_in_bytes_and_shortens_what_alone_is_too_large(bench, play):
     async def story():
-        async with bench.journal(limits=JournalLimits(most_rejected_bytes=10)) as journal:
+        async with bench.journal(limits=JournalLimits(max_rejected_bytes=10)) as journal:
             await journal.reject("http", b"12345", ())
             await journal.reject("http", b"67890", ())
             assert [each.body for each in await journal.rejected()] == [b"67890", b"12345"]

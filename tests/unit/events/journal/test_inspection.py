@@ -115,7 +115,7 @@ def test_what_waits_and_what_has_an_open_dead_letter_is_never_forgotten(bench, p
 
 def test_pruning_goes_on_until_nothing_is_left_to_forget(bench, play):
     async def story():
-        async with bench.journal(limits=JournalLimits(most_unsettled=5000)) as journal:
+        async with bench.journal(limits=JournalLimits(max_unsettled=5000)) as journal:
             await journal.append([bench.arrival(str(number), scopes=()) for number in range(2500)])
             assert (await journal.backlog()).events == 0
             bench.clock.advance(days=31)

@@ -62,6 +62,9 @@ def test_a_batch_is_as_large_as_before_behind_damaged_events(bench, play, scope)
             await journal.append([bench.arrival(str(number)) for number in range(6)])
             for number in range(3):
                 damage(bench.path, "body", b"{", str(number))
-            assert [each.identity.id for each in await journal.waiting(scope, most=2)] == ["3", "4"]
+            assert [each.identity.id for each in await journal.waiting(scope, limit=2)] == [
+                "3",
+                "4",
+            ]
 
     play(story())

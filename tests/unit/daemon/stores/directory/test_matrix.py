@@ -299,7 +299,7 @@ async def every_object_without_a_fault_is_read_as_listed(
             assert (await store.get(each.key)).version == each.version
         else:
             with pytest.raises(ObjectTooBig):
-                await store.get(each.key, most_bytes=1 << 20)
+                await store.get(each.key, max_bytes=1 << 20)
 
 
 async def the_scopes_are_found(

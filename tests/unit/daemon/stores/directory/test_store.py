@@ -601,9 +601,9 @@ def test_no_more_is_read_than_the_caller_accepts(root: Path, limit: int) -> None
     done(store.create("key", Content(b"1234")))
 
     with pytest.raises(ObjectTooBig):
-        done(store.get("key", most_bytes=limit))
+        done(store.get("key", max_bytes=limit))
     assert files.read == []
-    assert done(store.get("key", most_bytes=4)).body == b"1234"
+    assert done(store.get("key", max_bytes=4)).body == b"1234"
 
 
 def test_a_file_that_grows_while_it_is_read_is_too_big_as_soon_as_it_is(root: Path) -> None:
@@ -620,7 +620,7 @@ def test_a_file_that_grows_while_it_is_read_is_too_big_as_soon_as_it_is(root: Pa
     (root / "key").write_bytes(b"")
 
     with pytest.raises(ObjectTooBig):
-        done(store.get("key", most_bytes=1000))
+        done(store.get("key", max_bytes=1000))
     assert done(store.scan(""))[0].key == "key"
 
 

@@ -7,7 +7,7 @@ import pytest
 from daemon.stores.errors import ConditionFailed, OutcomeUnknown, StoreUnavailable
 from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content, Version
-from daemon.stores.wrappers.timeout import LimitedStore
+from daemon.stores.wrappers.timeout import TimeLimitedStore
 from tests.builders_runtime import InlineRuntime
 from tests.simulation.loop import SimulatedLoop
 
@@ -53,7 +53,7 @@ def test_an_operation_that_hangs_ends_at_the_limit_and_says_what_is_known(
     async def story():
         began = asyncio.get_running_loop().time()
         with pytest.raises(error, match=rf"a.* took longer than {seconds} s"):
-            await getattr(LimitedStore(Hanging(), 120), operation)(*arguments)
+            await getattr(TimeLimitedStore(Hanging(), 120), operation)(*arguments)
         assert asyncio.get_running_loop().time() - began == seconds
 
     play(story())
@@ -70,7 +70,7 @@ class ManyPages(MemoryStore):
 
 def test_a_listing_of_many_pages_takes_longer_than_one_call_may(play):
     async def story():
-        store = LimitedStore(ManyPages(InlineRuntime()), 120)
+        store = TimeLimitedStore(ManyPages(InlineRuntime()), 120)
         await store.create("a/b", Content(b"1"))
         assert [each.key for each in await store.scan("a/")] == ["a/b"]
 
@@ -79,7 +79,7 @@ def test_a_listing_of_many_pages_takes_longer_than_one_call_may(play):
 
 def test_within_the_limit_it_is_the_store_itself():
     async def story():
-        store = LimitedStore(MemoryStore(InlineRuntime()), 10)
+        store = TimeLimitedStore(MemoryStore(InlineRuntime()), 10)
         version = await store.create("a/b", Content(b"1"))
         with pytest.raises(ConditionFailed):
             await store.create("a/b", Content(b"2"))

@@ -64,7 +64,7 @@ def test_of_writes_side_by_side_one_asks() -> None:
         opened = guarded(store)
         with pytest.raises(UnsafeStore):
             await concurrently(
-                lambda key: opened.create(key, NEW), ["one", "other", "third"], at_once=3
+                lambda key: opened.create(key, NEW), ["one", "other", "third"], limit=3
             )
         assert [verb for verb, _ in store.writes] == ["replace", "delete"]
 
