@@ -211,7 +211,7 @@ class Reporter:
     def backlog(self, backlog: Backlog) -> None:
         """The events that wait in the journal now."""
         now = self._runtime.now()
-        self._metrics.journal_unsettled_events.set(backlog.events)
+        self._metrics.journal_unacknowledged_events.set(backlog.events)
         self._metrics.dead_letters.set(backlog.dead_letters)
         lanes = {lane.scope: lane for lane in backlog.lanes}
         self._lanes |= lanes.keys()

@@ -171,8 +171,8 @@ async def run(
     manager = ServiceManager.of(os.environ, os.getpid())
     with bind(*settings.http.address) as sock, stop_on_signals(stop, settings.drain_seconds):
         limits = JournalLimits(
-            max_unsettled=settings.journal.max_unsettled_events,
-            max_unsettled_bytes=settings.journal.max_unsettled_bytes,
+            max_unacknowledged=settings.journal.max_unacknowledged_events,
+            max_unacknowledged_bytes=settings.journal.max_unacknowledged_bytes,
             identities_kept=timedelta(days=settings.journal.identity_days),
             bodies_kept=timedelta(days=settings.journal.body_days),
         )

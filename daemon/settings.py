@@ -143,10 +143,10 @@ class JournalSettings(_Section):
     path: Path = Field(
         Path("var/journal.db"), description="The file. Its lock and its log are next to it."
     )
-    max_unsettled_events: _Count = Field(
+    max_unacknowledged_events: _Count = Field(
         100_000, description="With this many waiting events, intake answers 503."
     )
-    max_unsettled_bytes: _Bytes = Field(
+    max_unacknowledged_bytes: _Bytes = Field(
         ByteSize(1 << 30), description="With this size of waiting events, intake answers 503."
     )
     identity_days: _Days = Field(

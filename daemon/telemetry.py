@@ -241,7 +241,7 @@ class Metrics:
     """Over all waiting events, including those that are not yet in a lane."""
     lane_failures: Counter
     dead_letters: Gauge
-    journal_unsettled_events: Gauge
+    journal_unacknowledged_events: Gauge
     pointer_sequence: Gauge
     last_publish_timestamp_seconds: Gauge
     live_tree_synced: Gauge
@@ -302,8 +302,8 @@ class Metrics:
             ),
             lane_failures=counter("lane_failures_total", "Failed tries of a lane.", "scope"),
             dead_letters=gauge("dead_letters", "Dead letters that no operator has settled."),
-            journal_unsettled_events=gauge(
-                "journal_unsettled_events", "Events in the journal that are not settled."
+            journal_unacknowledged_events=gauge(
+                "journal_unacknowledged_events", "Events in the journal that are not acknowledged."
             ),
             pointer_sequence=gauge(
                 "pointer_sequence", "Sequence of the pointer at its last read.", "scope"

@@ -324,7 +324,7 @@ class Worker:
 
         It was restored if the bucket has folded positions beyond the highest one that the source
         had when it was opened. New events may have reached these positions since, and the pointer
-        would count them as folded. Deliveries under the old instance are then no longer unsettled;
+        would count them as folded. Deliveries under the old instance are then no longer waiting;
         they come again under the new one.
         """
         if scope in self._compared:

@@ -48,13 +48,13 @@ class SourceUnavailable(EventError):
 
 
 class JournalFull(SourceUnavailable):
-    """Try again later: the journal is at its limit of unsettled events, or the disk is full."""
+    """Try again later: too many events are not acknowledged, or the disk is full."""
 
 
 class JournalDisplaced(SourceUnavailable):
     """The operator must act: the journal's file was removed or replaced during use.
 
-    The journal acknowledges nothing until the original file is restored. Events that it accepted
+    The journal accepts nothing until the original file is restored. Events that it accepted
     before are still published.
     """
 
@@ -72,4 +72,8 @@ class JournalLocked(EventError):
 
 
 class JournalDamaged(EventError):
-    """The operator must act: this release cannot use the file as a journal."""
+    """The operator must act: the file is not a journal, or is damaged."""
+
+
+class JournalOfOtherSchema(EventError):
+    """The operator must act: another release wrote the journal. It is not damaged (exit 4)."""

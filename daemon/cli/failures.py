@@ -38,6 +38,7 @@ from events.errors import (
     JournalDamaged,
     JournalLocked,
     JournalMissing,
+    JournalOfOtherSchema,
     NotWaiting,
     SourceUnavailable,
 )
@@ -73,6 +74,7 @@ _REFUSED: Final = (
     PointerMoved,
     NewerSchema,
     OlderSchema,
+    JournalOfOtherSchema,
     NewerRenderer,
     ConditionFailed,
     IdentityConflict,

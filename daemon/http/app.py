@@ -292,7 +292,7 @@ def _report(status: EventStatus) -> EventReport:
         type=status.type,
         position=f"{status.position.instance}@{status.position.offset}",
         accepted_at=status.accepted_at,
-        settled_at=status.settled_at,
+        settled_at=status.acknowledged_at,
         scopes=[_in_scope(lane) for lane in status.lanes],
     )
 

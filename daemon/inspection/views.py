@@ -336,7 +336,7 @@ def event_view(status: EventStatus) -> View:
         "type": status.type,
         "position": f"{status.position.instance}@{status.position.offset}",
         "accepted_at": status.accepted_at,
-        "settled_at": status.settled_at,
+        "settled_at": status.acknowledged_at,
         "scopes": [
             {
                 "scope": lane.scope,

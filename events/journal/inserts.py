@@ -20,7 +20,7 @@ def append(
 
     Raises:
         IdentityConflict: the id of one is known with different content.
-        JournalFull: the limit of unsettled events is reached.
+        JournalFull: the limit of unacknowledged events is reached.
     """
     with writing(db):
         instance = meta(db, "instance")
@@ -87,10 +87,13 @@ def _known_offset(db: sqlite3.Connection, index: int, arrival: Arrival) -> int |
 
 def _check_limits(db: sqlite3.Connection, limits: JournalLimits) -> None:
     waiting = db.execute("SELECT events, bytes FROM backlog").fetchone()
-    if waiting["events"] > limits.max_unsettled or waiting["bytes"] > limits.max_unsettled_bytes:
+    if (
+        waiting["events"] > limits.max_unacknowledged
+        or waiting["bytes"] > limits.max_unacknowledged_bytes
+    ):
         raise JournalFull(
-            "the journal has reached its limit of unsettled events "
-            f"({limits.max_unsettled} events, {limits.max_unsettled_bytes} bytes): "
+            "the journal has reached its limit of unacknowledged events "
+            f"({limits.max_unacknowledged} events, {limits.max_unacknowledged_bytes} bytes): "
             "send again later"
         )
 

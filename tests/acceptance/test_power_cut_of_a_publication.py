@@ -73,7 +73,7 @@ class DurableSource:
 
     async def withdraw(self, _scope: str, commit: str) -> None:
         self.kept = {
-            at: tuple(each for each in told if each.commit != commit)
+            at: tuple(each for each in told if each.write_id != commit)
             for at, told in self.kept.items()
         }
 

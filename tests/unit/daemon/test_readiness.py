@@ -161,7 +161,7 @@ def test_looking_updates_the_gauges() -> None:
     daemon.clock.began = (daemon.clock.seconds - 7,)
     daemon.observe()
     text = daemon.metrics.render()
-    assert b"rebundle_journal_unsettled_events 3.0" in text
+    assert b"rebundle_journal_unacknowledged_events 3.0" in text
     assert b"rebundle_dead_letters 2.0" in text
     assert b"rebundle_bucket_threads_busy 1.0" in text
     assert b"rebundle_bucket_oldest_call_seconds 7.0" in text

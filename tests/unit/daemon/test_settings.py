@@ -305,9 +305,9 @@ def test_limits_that_contradict_each_other_name_what_set_them() -> None:
 
 def test_sizes_are_written_with_units_or_without() -> None:
     loaded = load(
-        {"http.max_body_bytes": "2MiB", "journal.max_unsettled_bytes": "2048"}, {}, None
+        {"http.max_body_bytes": "2MiB", "journal.max_unacknowledged_bytes": "2048"}, {}, None
     ).settings
-    assert (loaded.http.max_body_bytes, loaded.journal.max_unsettled_bytes) == (2 << 20, 2048)
+    assert (loaded.http.max_body_bytes, loaded.journal.max_unacknowledged_bytes) == (2 << 20, 2048)
 
 
 @pytest.mark.parametrize(

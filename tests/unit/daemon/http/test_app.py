@@ -391,7 +391,7 @@ def test_a_client_that_leaves_in_the_middle_of_its_body_leaves_nothing_behind(
 
 def test_a_full_journal_is_503_with_the_time_to_come_again(tmp_path: Path) -> None:
     async def scenario() -> None:
-        async with running(tmp_path, journal_limits=JournalLimits(max_unsettled=1)) as service:
+        async with running(tmp_path, journal_limits=JournalLimits(max_unacknowledged=1)) as service:
             assert (await send(service, state_event(1))).status_code == 202
             response = await send(service, state_event(2))
             problem(response, 503, "journal-full")

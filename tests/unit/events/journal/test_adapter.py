@@ -241,7 +241,9 @@ def test_of_many_commits_under_way_the_newest_sixteen_are_remembered(bench, play
             for number in range(20):
                 await journal.record(scope, f"write-{number}", {accepted.position: GOOD})
             told = (await journal.recorded(scope, [accepted.position]))[accepted.position]
-            assert [each.commit for each in told] == [f"write-{number}" for number in range(4, 20)]
+            assert [each.write_id for each in told] == [
+                f"write-{number}" for number in range(4, 20)
+            ]
             await journal.settle(scope, {accepted.position: GOOD})
             await journal.record(scope, "late", {accepted.position: GOOD})
         with closing(sqlite3.connect(bench.path)) as db:

@@ -64,7 +64,7 @@ def test_an_id_with_another_content_is_a_conflict_and_nothing_of_the_batch_is_ke
 
 def test_a_full_journal_takes_nothing_new_but_knows_what_it_has(bench, play, scope):
     async def story():
-        async with bench.journal(limits=JournalLimits(max_unsettled=2)) as journal:
+        async with bench.journal(limits=JournalLimits(max_unacknowledged=2)) as journal:
             await journal.append([bench.arrival("1")])
             with pytest.raises(JournalFull):
                 await journal.append([bench.arrival("2"), bench.arrival("3")])
@@ -83,7 +83,7 @@ def test_a_full_journal_takes_nothing_new_but_knows_what_it_has(bench, play, sco
 
 def test_the_limit_of_bytes_counts_what_waits(bench, play):
     async def story():
-        async with bench.journal(limits=JournalLimits(max_unsettled_bytes=1000)) as journal:
+        async with bench.journal(limits=JournalLimits(max_unacknowledged_bytes=1000)) as journal:
             with pytest.raises(JournalFull):
                 await journal.append([bench.arrival("1", data={"a": "x" * 1000})])
             assert (await journal.backlog()).bytes == 0

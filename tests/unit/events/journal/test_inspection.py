@@ -24,7 +24,7 @@ def test_an_event_is_found_with_its_outcome_in_each_scope(bench, play, scope):
             for error in ("first", "second"):
                 await journal.note_failure("a/waiting", [accepted.position], error)
             [status] = await journal.find("1")
-            assert (status.position, status.settled_at) == (accepted.position, None)
+            assert (status.position, status.acknowledged_at) == (accepted.position, None)
             assert status.accepted_at == "2026-11-22T10:00:00.000000Z"
             waiting, failed, published = status.lanes
             assert (waiting.outcome, waiting.attempts, waiting.error) == (None, 2, "second")
@@ -35,7 +35,7 @@ def test_an_event_is_found_with_its_outcome_in_each_scope(bench, play, scope):
             )
             await journal.settle("a/waiting", {accepted.position: GOOD})
             [status] = await journal.find("1")
-            assert status.settled_at is not None
+            assert status.acknowledged_at is not None
             assert status.lanes[0].error is None
             assert await journal.find("2") == ()
 
@@ -115,7 +115,7 @@ def test_what_waits_and_what_has_an_open_dead_letter_is_never_forgotten(bench, p
 
 def test_pruning_goes_on_until_nothing_is_left_to_forget(bench, play):
     async def story():
-        async with bench.journal(limits=JournalLimits(max_unsettled=5000)) as journal:
+        async with bench.journal(limits=JournalLimits(max_unacknowledged=5000)) as journal:
             await journal.append([bench.arrival(str(number), scopes=()) for number in range(2500)])
             assert (await journal.backlog()).events == 0
             bench.clock.advance(days=31)
