@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
-TYPE_PREFIX: Final = "io.rebundle."
 MODEL_VERSION_CREATED: Final = "io.rebundle.model_version.created.v1"
 MODEL_VERSION_UPDATED: Final = "io.rebundle.model_version.updated.v1"
 BUNDLE_STATE_CREATED: Final = "io.rebundle.bundle_state.created.v1"

@@ -20,12 +20,6 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from events.errors import Problem
-from events.model import (
-    BUNDLE_STATE_CREATED,
-    MODEL_VERSION_CREATED,
-    MODEL_VERSION_UPDATED,
-    ROLLBACK_REQUESTED,
-)
 from events.strict_json import MAX_PROBLEMS, below, described
 
 DERIVED_PREFIX: Final = "derived-"
@@ -138,14 +132,6 @@ class RollbackRequest(_Data):
     reason: _Reason | None = None
     requested_by: _Person | None = None
     hold: Annotated[bool, AfterValidator(_hold)] = True
-
-
-DATA: Final[Mapping[str, type[BaseModel]]] = {
-    MODEL_VERSION_CREATED: ModelVersion,
-    MODEL_VERSION_UPDATED: ModelVersion,
-    BUNDLE_STATE_CREATED: BundleState,
-    ROLLBACK_REQUESTED: RollbackRequest,
-}
 
 
 def problems_of(error: ValidationError, root: str, data: Any) -> tuple[Problem, ...]:

@@ -38,13 +38,6 @@ class Customisation:
 
 
 @dataclass(frozen=True, slots=True)
-class RenderedBundle:
-    """The files below docker-compose-gen/, sorted by the bytes of their path."""
-
-    files: tuple[RenderedFile, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class ModelFragment:
     """The parts of a bundle's files that belong to one model."""
 
@@ -94,8 +87,8 @@ class Renderer:
         defaults: RenderDefaults,
         stamp: Stamp,
         templates: Templates | None = None,
-    ) -> RenderedBundle:
-        """The bundle of `composition` as state `stamp`.
+    ) -> tuple[RenderedFile, ...]:
+        """The files below docker-compose-gen/ of `composition` as state `stamp`, sorted by path.
 
         The result depends on the arguments alone, never on the cache.
 
@@ -144,7 +137,7 @@ class Renderer:
             *(file for model in models for file in model.files),
         ]
         # Texts sort like their bytes in UTF-8.
-        return RenderedBundle(tuple(sorted(files, key=attrgetter("path"))))
+        return tuple(sorted(files, key=attrgetter("path")))
 
     def _fragments_of(
         self, composition: Composition, context: RenderContext

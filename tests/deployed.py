@@ -45,7 +45,7 @@ class DeployedBundle:
         """Lay the rendering of another composition over it; the deployment directory stays."""
         for generated in ("base", "example"):
             shutil.rmtree(self.folder / generated, ignore_errors=True)
-        for file in Renderer().render(composition, defaults, STAMP).files:
+        for file in Renderer().render(composition, defaults, STAMP):
             path = self.folder / file.path
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(file.body)

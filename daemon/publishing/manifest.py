@@ -217,11 +217,6 @@ def written(
     )
 
 
-def encode(manifest: Manifest) -> bytes:
-    """The bytes of the manifest object."""
-    return (canonical_json(manifest.model_dump(mode="json", by_alias=True)) + "\n").encode()
-
-
 def decode(body: bytes, name: str = "the manifest") -> Manifest:
     """The manifest in these bytes. The message about a wrong schema has `name`.
 

@@ -217,7 +217,7 @@ class GcsStore:
 
     def _upload(self, bucket: Any, key: str, content: Content, generation: int) -> Version:
         blob = bucket.blob(self._prefix + key)
-        blob.cache_control = content.cache_control
+        blob.cache_control = object_metadata.CACHE_CONTROL
         blob.metadata = object_metadata.encoded(content.tag)
         blob.upload_from_string(
             content.body,

@@ -25,7 +25,6 @@ class Content:
 
     body: bytes
     content_type: str = "application/octet-stream"
-    cache_control: str = "no-store"
     tag: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -322,7 +322,7 @@ class S3Store:
             "Key": self._prefix + key,
             "Body": content.body,
             "ContentType": content.content_type,
-            "CacheControl": content.cache_control,
+            "CacheControl": object_metadata.CACHE_CONTROL,
             "Metadata": object_metadata.encoded(content.tag),
             "ChecksumSHA256": base64.b64encode(digest).decode(),
         }

@@ -127,11 +127,11 @@ def one_image(models: int) -> Iterator[Result]:
 def changes(models: int) -> Iterator[Result]:
     """P2: events of every kind, rendered and with the digests of what changed, against one copy and sha256 of it all."""
     composition, daemon = job.mixed(models), Daemon()
-    everything = b"".join(file.body for file in daemon.render(composition).files)
+    everything = b"".join(file.body for file in daemon.render(composition))
 
     def event(changed: Composition) -> object:
         # With the digest of every file that changed, as the floor has one of everything.
-        return daemon.packer.members(changed.scope, daemon.render(changed).files)
+        return daemon.packer.members(changed.scope, daemon.render(changed))
 
     kinds: dict[str, Callable[[int], object]] = {
         "an image": lambda n: event(

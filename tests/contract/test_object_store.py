@@ -16,12 +16,12 @@ import pytest
 
 from daemon.stores.directory.store import DirectoryStore
 from daemon.stores.errors import ConditionFailed, ObjectMissing, StoreError
-from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content, Listing, ObjectStore, Stored, Version
 from tests.builders_runtime import InlineRuntime, ThreadRuntime
 from tests.contract.object_store_clauses import CLAUSES, Bucket, Clause
 from tests.contract.servers import ACCESS_KEY, SECRET_KEY, SERVERS, Gap, Opens, Server
 from tests.services.availability import NotGiven, Unavailable, available
+from tests.support.memory_store import MemoryStore
 
 CLAUSE_SECONDS = 60
 

@@ -40,7 +40,6 @@ from daemon.publishing.trust.sequence_memory import FileSequences
 from daemon.settings import SettingsError, load
 from daemon.stores import locations
 from daemon.stores.directory import tag_file
-from daemon.stores.memory import MemoryStore
 from daemon.stores.object_keys import check_folder, check_key, check_prefix
 from daemon.stores.object_metadata import decoded, encoded
 from daemon.stores.port import Content
@@ -51,7 +50,9 @@ from events.journal.lanes import event_of
 from events.model import Event
 from events.strict_json import loads
 from renderers.values import Scope
+from tests.builders_publishing import encode_manifest
 from tests.builders_runtime import InlineRuntime
+from tests.support.memory_store import MemoryStore
 
 CORPUS = Path(__file__).parent / "corpus"
 SCOPE = Scope("visual-anomaly", "core-versions")
@@ -194,7 +195,7 @@ def manifest_json(body: bytes) -> bool:
         read.defaults_value()
     except (OlderSchema, VerificationFailed) as error:
         return _reported(error)
-    assert manifest.decode(manifest.encode(read)) == read
+    assert manifest.decode(encode_manifest(read)) == read
     return True
 
 

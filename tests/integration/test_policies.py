@@ -22,7 +22,6 @@ from daemon.publishing.bucket_identity import BucketIdentity
 from daemon.publishing.maintenance.garbage_collector import GarbageCollector
 from daemon.publishing.maintenance.retention_rules import Policy
 from daemon.stores.errors import StoreRefused
-from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content, ObjectStore
 from daemon.stores.probe import probe
 from daemon.stores.s3 import S3Store
@@ -34,6 +33,7 @@ from tests.services.processes import LOOPBACK, free_port, serving
 from tests.services.versitygw import MODULE
 from tests.support.buckets import SCOPE, PublishedBucket, composition_with
 from tests.support.faulty_store import FaultyStore
+from tests.support.memory_store import MemoryStore
 from tests.support.odd_s3 import Oddity, Request, odd_s3
 from tests.support.policies import (
     ARN,

@@ -90,7 +90,7 @@ def _plain(value: Any) -> Any:
 
 def files(composition: Composition) -> dict[str, str]:
     rendered = Renderer().render(composition, GOLDEN_DEFAULTS, STAMP)
-    return {file.path: file.body.decode() for file in rendered.files}
+    return {file.path: file.body.decode() for file in rendered}
 
 
 def said(composition: Composition, model_id: str) -> dict[str, Any]:

@@ -45,7 +45,7 @@ def _files(composition: str, state: str, revision: str, defaults: str) -> Any:
         Composition.model_validate_json(composition),
         RenderDefaults.model_validate_json(defaults),
         Stamp(state, revision),
-    ).files
+    )
 
 
 class PublishedBucket:

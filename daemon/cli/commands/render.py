@@ -137,12 +137,12 @@ def render_checked(source: Input, options: Customisation) -> tuple[RenderedFile,
     gate.check(source.composition, options.defaults, rendered, options.templates.overridden)
     recorded = source.recorded
     if recorded is not None and _same_renderer(recorded, options):
-        digest = archive.content_digest(archive.digest_files(rendered.files))
+        digest = archive.content_digest(archive.digest_files(rendered))
         if digest != recorded.content_digest:
             raise VerificationFailed(
                 f"the content digest is {digest}, but the manifest has {recorded.content_digest}"
             )
-    return rendered.files
+    return rendered
 
 
 def _same_renderer(recorded: Manifest, options: Customisation) -> bool:

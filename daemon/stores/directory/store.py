@@ -16,7 +16,7 @@ through a descriptor that it opened earlier.
 Tags. `tag_file` describes their format and how they survive a crash. An object that never had a tag
 has no tag file. Its version is its digest alone. This is enough where bodies never repeat (the
 pointer) or never change (states). The tag `mode` with the value `0755` makes the file executable.
-Content type and cache control have no effect here.
+The content type has no effect here.
 
 Listings. A listing reads each file once and caches its digest by device, inode, size and times. It
 does not read files larger than `UNREAD_BYTES`, nor those that `unread` names: their version is made

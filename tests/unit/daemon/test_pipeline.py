@@ -14,7 +14,6 @@ from daemon.publishing.errors import OutcomeUnresolved, PointerLost, Verificatio
 from daemon.publishing.manifest import Manifest
 from daemon.publishing.pointer import PublicationId
 from daemon.stores.errors import OutcomeUnknown, StoreRefused
-from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content
 from events.journal import Accepted
 from events.model import Outcome, OutcomeKind
@@ -26,6 +25,7 @@ from renderers.values import Scope
 from tests.builders import composition_document
 from tests.builders_runtime import InlineRuntime
 from tests.support.faulty_store import FaultyStore
+from tests.support.memory_store import MemoryStore
 from tests.support.scenes import (
     GOLDEN,
     Scene,

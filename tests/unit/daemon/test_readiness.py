@@ -14,7 +14,6 @@ from daemon.lifecycle import Stop
 from daemon.publishing.live_tree.sync import Synced, Unfinished
 from daemon.readiness import HealthChecks
 from daemon.reporting import Reporter
-from daemon.stores.memory import MemoryStore
 from daemon.stores.startup_probe import Admission
 from daemon.telemetry import Metrics
 from daemon.worker import Lane
@@ -23,6 +22,7 @@ from events.journal import Backlog
 from events.journal.records import LaneBacklog
 from renderers.values import Scope
 from tests.builders_runtime import InlineRuntime
+from tests.support.memory_store import MemoryStore
 
 SCOPE = Scope("visual-anomaly", "edge")
 EMPTY = Backlog(

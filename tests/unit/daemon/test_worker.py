@@ -11,11 +11,11 @@ from daemon.publishing.live_tree.sync import Synced
 from daemon.publishing.pointer import Revision
 from daemon.publishing.reader import Scopes
 from daemon.stores.errors import StoreRefused, StoreUnavailable
-from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content
 from daemon.worker import Worker
 from renderers.values import Scope
 from tests.builders_runtime import InlineRuntime
+from tests.support.memory_store import MemoryStore
 from tests.support.scenes import GOLDEN, Patience, Scene, model_event, open_scene, state_event
 
 OTHER = Scope("texture", "edge")

@@ -10,7 +10,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from renderers import bundle, compose, gate, yaml_templates
-from renderers.bundle import RenderedBundle, Renderer
+from renderers.bundle import Renderer
 from renderers.composition import Composition, RenderDefaults, Stamp
 from renderers.gate import parsers
 from renderers.template_set import Templates
@@ -30,12 +30,12 @@ from tests.strategies import compositions, models, render_defaults
 def files_of(composition: Composition, renderer: Renderer | None = None) -> dict[str, RenderedFile]:
     return {
         file.path: file
-        for file in (renderer or Renderer()).render(composition, GOLDEN_DEFAULTS, STAMP).files
+        for file in (renderer or Renderer()).render(composition, GOLDEN_DEFAULTS, STAMP)
     }
 
 
-def body(bundle: RenderedBundle, path: str) -> str:
-    return next(file.body.decode() for file in bundle.files if file.path == path)
+def body(bundle: tuple[RenderedFile, ...], path: str) -> str:
+    return next(file.body.decode() for file in bundle if file.path == path)
 
 
 def blocks_of(composition: Composition, renderer: Renderer) -> list[bytes]:
@@ -92,7 +92,7 @@ def test_the_golden_composition_gives_the_golden_files():
 def test_files_are_sorted_by_the_bytes_of_their_path():
     paths = [
         file.path.encode()
-        for file in Renderer().render(make_composition(40), GOLDEN_DEFAULTS, STAMP).files
+        for file in Renderer().render(make_composition(40), GOLDEN_DEFAULTS, STAMP)
     ]
 
     assert paths == sorted(paths)
@@ -119,7 +119,7 @@ def test_one_composition_has_one_text_whatever_order_its_signature_came_in():
 def test_the_stamp_says_which_state_this_is_in_canonical_json():
     composition = golden_composition()
     rendered = Renderer().render(composition, GOLDEN_DEFAULTS, Stamp("s-9", "42.1"))
-    body = next(file.body for file in rendered.files if file.path == bundle.STAMP_PATH)
+    body = next(file.body for file in rendered if file.path == bundle.STAMP_PATH)
 
     said = {
         "composition": composition.digest,
@@ -135,9 +135,9 @@ def test_the_stamp_is_the_only_file_that_knows_the_state():
     first = Renderer().render(golden_composition(), GOLDEN_DEFAULTS, Stamp("a", "1"))
     second = Renderer().render(golden_composition(), GOLDEN_DEFAULTS, Stamp("b", "2"))
 
-    assert [
-        one.path for one, other in zip(first.files, second.files, strict=True) if one != other
-    ] == [bundle.STAMP_PATH]
+    assert [one.path for one, other in zip(first, second, strict=True) if one != other] == [
+        bundle.STAMP_PATH
+    ]
 
 
 @given(compositions(), compositions(), render_defaults())
@@ -335,6 +335,6 @@ def test_a_template_of_its_own_is_used_for_its_bundle_only():
 
     assert body(changed, "base/bundle/monitoring.txt") == "prometheus_config {}\n"
     assert before == after
-    assert {a.path for a, b in zip(before.files, changed.files, strict=True) if a != b} == {
+    assert {a.path for a, b in zip(before, changed, strict=True) if a != b} == {
         "base/bundle/monitoring.txt"
     }

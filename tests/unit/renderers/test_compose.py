@@ -25,7 +25,7 @@ def rendered(
     renderer: Renderer | None = None,
 ) -> str:
     bundle = (renderer or Renderer()).render(composition, defaults, STAMP)
-    return next(file.body.decode() for file in bundle.files if file.path == compose.PATH)
+    return next(file.body.decode() for file in bundle if file.path == compose.PATH)
 
 
 def digests_in(document: str, composition: Composition) -> dict[str, str]:

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import Phase, given, settings
 
 from renderers import gate
-from renderers.bundle import RenderedBundle, Renderer
+from renderers.bundle import Renderer
 from renderers.composition import Composition, Model, RenderDefaults
 from renderers.platforms import PLATFORMS
+from renderers.values import RenderedFile
 from tests import hostile, readers
 from tests.builders import STAMP, make_composition
 from tests.hostile import PLACES, Refused, payloads
@@ -31,7 +32,7 @@ def accepted(place: str) -> list[tuple[str, Composition, RenderDefaults]]:
     return taken
 
 
-def checked(composition: Composition, defaults: RenderDefaults) -> RenderedBundle:
+def checked(composition: Composition, defaults: RenderDefaults) -> tuple[RenderedFile, ...]:
     """The bundle, which says what the composition says to the gate and to other people's readers."""
     bundle = Renderer().render(composition, defaults, STAMP)
     gate.check(composition, defaults, bundle)
@@ -40,7 +41,7 @@ def checked(composition: Composition, defaults: RenderDefaults) -> RenderedBundl
 
 
 def says_what_it_was_given(
-    bundle: RenderedBundle, composition: Composition, defaults: RenderDefaults
+    bundle: tuple[RenderedFile, ...], composition: Composition, defaults: RenderDefaults
 ) -> None:
     document = readers.compose(bundle)
     services, name = document["services"], composition.bundle.name
@@ -99,7 +100,7 @@ def _download(model: Model) -> tuple[str, str]:
     return folder, f"{ENTRIES[scheme]}:{path}"
 
 
-def _shown_target(bundle: RenderedBundle) -> str:
+def _shown_target(bundle: tuple[RenderedFile, ...]) -> str:
     """The value of --target-bundle, once an operator has uncommented it."""
     lines = readers.text_of(bundle, "base/bundle/docker-compose.yaml").splitlines()
     above = lines.index("      #- --target-bundle")

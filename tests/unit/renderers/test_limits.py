@@ -144,6 +144,4 @@ def test_no_setting_goes_beyond_what_a_composition_holds():
 @given(compositions())
 @settings(max_examples=25)
 def test_the_files_are_counted_as_they_are_rendered(composition):
-    assert files_of(composition) == len(
-        Renderer().render(composition, GOLDEN_DEFAULTS, STAMP).files
-    )
+    assert files_of(composition) == len(Renderer().render(composition, GOLDEN_DEFAULTS, STAMP))

@@ -19,7 +19,7 @@ GOLDEN = Path(__file__).parents[2] / "data" / "golden" / "README.md"
 def files_of(composition: Composition) -> dict[str, str]:
     return {
         file.path: file.body.decode()
-        for file in Renderer().render(composition, GOLDEN_DEFAULTS, STAMP).files
+        for file in Renderer().render(composition, GOLDEN_DEFAULTS, STAMP)
     }
 
 

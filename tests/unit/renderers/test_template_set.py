@@ -156,7 +156,7 @@ def test_a_file_that_is_no_template_is_never_read_as_one():
     body = "#{{ nothing }} ${#list} {% if %}\n"
     own = BUILT_IN.overridden_by(dict.fromkeys(template_set._TEXTS, body))
 
-    files = Renderer().render(golden_composition(), RenderDefaults(), Stamp("s", "1"), own).files
+    files = Renderer().render(golden_composition(), RenderDefaults(), Stamp("s", "1"), own)
 
     # gcs.json is shown in the README as well.
     assert sum(file.body.count(body.encode()) for file in files) == len(template_set._TEXTS) + 1

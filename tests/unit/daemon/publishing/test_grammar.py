@@ -22,7 +22,7 @@ from daemon.publishing.reader import verified_files
 from daemon.publishing.trust import attestation
 from daemon.publishing.trust.freshness import Freshness
 from renderers.values import canonical_json
-from tests.builders_publishing import SCOPE
+from tests.builders_publishing import SCOPE, encode_manifest
 
 STORED = Path(__file__).parents[3] / "data" / "stored"
 FOLDERS = [STORED / "schema-2"]
@@ -48,7 +48,7 @@ def read_manifest(body: bytes) -> bytes:
     except VerificationFailed:
         pass  # it is damaged, and can be written again all the same
     attestation.statement(read, body)
-    return manifest.encode(read)
+    return encode_manifest(read)
 
 
 def read_marker(body: bytes) -> bytes:

@@ -17,12 +17,12 @@ from daemon.publishing.maintenance.recovery import Recoverer
 from daemon.publishing.maintenance.recovery_rules import Wish
 from daemon.publishing.pointer import PreviousChunk
 from daemon.stores.errors import StoreError, StoreRefused
-from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content
 from renderers.values import Scope
 from tests.builders_publishing import SCOPE, Bucket, make_files, make_state
 from tests.builders_runtime import InlineRuntime
 from tests.support.faulty_store import FaultyStore
+from tests.support.memory_store import MemoryStore
 from tests.unit.daemon.publishing.test_grammar import SHA, places
 
 P = ParamSpec("P")

@@ -37,7 +37,7 @@ from tests.support.scripted_http import breaks_off, in_turn, resets, says, serve
 
 BUCKET = "my-bucket"
 VERSION = Version("1700000000000001")
-CONTENT = Content(b"body", "text/plain", "no-store", {"name": "a ü"})
+CONTENT = Content(b"body", "text/plain", {"name": "a ü"})
 
 Answer = Callable[[Any], None]
 Call = Callable[[GcsStore], Awaitable[Any]]

@@ -9,11 +9,11 @@ from datetime import timedelta
 import pytest
 
 from daemon.stores.errors import ConditionFailed, ObjectMissing, StoreRefused, StoreUnavailable
-from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content, Listing, ObjectStore, Stored, Version
 from daemon.stores.probe import PREFIX, ProbeResult, UnsafeStore, Verdict, probe
 from tests.builders_runtime import InlineRuntime
 from tests.support.faulty_store import Fault, FaultyStore
+from tests.support.memory_store import MemoryStore
 
 EVERY_CLAUSE = [
     "create",

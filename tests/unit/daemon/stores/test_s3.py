@@ -35,7 +35,7 @@ from tests.support.scripted_http import breaks_off, in_turn, resets, says, serve
 
 TRIES = 3
 VERSION = Version("0123456789abcdef")
-CONTENT = Content(b"body", "text/plain", "no-store", {"name": "a ü"})
+CONTENT = Content(b"body", "text/plain", {"name": "a ü"})
 STORED = says(200, ETag=f'"{VERSION}"')
 
 Call = Callable[[S3Store], Awaitable[Any]]

@@ -5,11 +5,11 @@ import asyncio
 import pytest
 
 from daemon.stores.errors import ConditionFailed
-from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content, ObjectStore
 from daemon.stores.wrappers.rate_limit import RateLimitedStore
 from tests.builders_runtime import InlineRuntime
 from tests.support.faulty_store import FaultyStore
+from tests.support.memory_store import MemoryStore
 
 SECONDS = 1.1
 

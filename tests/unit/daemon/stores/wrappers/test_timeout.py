@@ -5,11 +5,11 @@ import asyncio
 import pytest
 
 from daemon.stores.errors import ConditionFailed, OutcomeUnknown, StoreUnavailable
-from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content, Version
 from daemon.stores.wrappers.timeout import TimeLimitedStore
 from tests.builders_runtime import InlineRuntime
 from tests.simulation.loop import SimulatedLoop
+from tests.support.memory_store import MemoryStore
 
 
 class Hanging:

@@ -1,4 +1,4 @@
-"""An object store in the memory of this process, for tests, simulations and trials.
+"""An object store in the memory of this process, for tests and simulations.
 
 It has two modes, because GCS and S3 differ in their versions. GCS assigns a new generation at every
 write. S3 uses a digest of the body: the version repeats after a change from A to B and back to A,
@@ -119,9 +119,7 @@ class MemoryStore:
         self._writes += 1
         digest = hashlib.sha256(content.body).hexdigest()
         version = Version(digest if self._versions_by_content else str(self._writes))
-        copy = Content(
-            content.body, content.content_type, content.cache_control, _frozen(content.tag)
-        )
+        copy = Content(content.body, content.content_type, _frozen(content.tag))
         self._objects[key] = _Object(copy, version, self._runtime.now())
         return version
 
