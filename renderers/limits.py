@@ -18,14 +18,15 @@ from renderers.values import Value
 _FILES_WITHOUT_MODELS: Final = 15
 
 
-def _no_boolean(value: Any) -> Any:
+def not_boolean(value: Any) -> Any:
+    """The value, unless it is a boolean, which pydantic would read as 0 or 1."""
     if isinstance(value, bool):
         raise ValueError("must be a number")  # pydantic reports ValueErrors
     return value
 
 
 # Not strict: an environment variable is text.
-_Count = Annotated[int, BeforeValidator(_no_boolean), Field(ge=1, le=10**9)]
+_Count = Annotated[int, BeforeValidator(not_boolean), Field(ge=1, le=10**9)]
 
 
 @dataclass(frozen=True, slots=True)
