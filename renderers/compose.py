@@ -3,8 +3,9 @@
 A block is the key of a service and everything below it. It ends with its own separator, so joined
 blocks are byte for byte what ruamel.yaml would write for the whole document. (So no template may
 end with a sequence on one line: ruamel.yaml would attach the separator to the document instead of
-the block.) Three services have a digest of files that change with any model. Their blocks keep its
-placeholder, and `sealed` inserts the hex digits, which have one spelling in double quotes.
+the block.) Three services have a label with a digest of files that change with any model. Their
+blocks are cached with a placeholder for it, and `sealed` inserts the hex digits, which YAML always
+writes in double quotes.
 
 Variants (gpu, batching, the number of labels) are chosen in the template's text. Values are set in
 the parsed tree.

@@ -4,6 +4,8 @@
 removed or replaced, and that file names the process that holds it. The lock on the inode of the
 database remains effective if the file beside it is removed, or if the database is opened under
 another name.
+
+Files and their owners are handled as in `daemon.local_files`, which this package may not import.
 """
 
 import errno
