@@ -26,7 +26,7 @@ from renderers.template_set import Templates
 from renderers.values import canonical_digest, canonical_json
 
 PATH: Final = "base/bundle/docker-compose.yaml"
-_HOLE: Final = b'"<content_digest>"'
+_PLACEHOLDER: Final = b'"<content_digest>"'
 _SERVICES: Final = "services:\n"
 _FOOTER: Final = "networks.yaml"
 _KNOWN: Final = (
@@ -167,7 +167,7 @@ def proxy_block(image: str, context: RenderContext) -> bytes:
 
 def sealed(block: bytes, digest: str) -> bytes:
     """`block` with the first 16 hex digits of `digest` in the place of its placeholder."""
-    return block.replace(_HOLE, f'"{digest[:16]}"'.encode(), 1)
+    return block.replace(_PLACEHOLDER, f'"{digest[:16]}"'.encode(), 1)
 
 
 def footer(context: RenderContext) -> bytes:

@@ -43,7 +43,7 @@ class Admission:
             wait = min(2 * wait, self._longest)
         self.pending = None
         notes = [
-            f"{finding.clause}: {finding.means}"
+            f"{finding.step}: {finding.explanation}"
             for finding in result.findings
             if finding.verdict is not Verdict.OK
         ]
@@ -55,7 +55,7 @@ class Admission:
             raise UnsafeStore(result.refusal)
         assert result.failure is not None
         failure = result.failure
-        self.pending = f"the bucket could not be probed, {failure.clause}: {failure.means}"
+        self.pending = f"the bucket could not be probed, {failure.step}: {failure.explanation}"
         log.warning(
             "bucket probe failed, nothing is published until a retry succeeds", reason=self.pending
         )

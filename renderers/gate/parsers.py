@@ -25,7 +25,7 @@ _WRAPPED: Final = re.compile(r"([a-z_]+) \{ value: ([0-9]+) \}")
 _PLAIN: Final = re.compile(r"([a-z_]+): ([0-9]+|true|false)")
 _VARIABLE: Final = re.compile(r"\$\{([A-Za-z0-9_]+):-([0-9.]+)([bkmg]?)\}")
 _NOTED: Final = re.compile(r"([CM][A-Z_]+) ([0-9.]+)([bkmg]?)(?:,|$)")
-_HOLE: Final = re.compile(r"\{\{ *([a-z_.]+)[^}]*\}\}")
+_PLACEHOLDER: Final = re.compile(r"\{\{ *([a-z_.]+)[^}]*\}\}")
 _UNITS: Final = {"": 1, "b": 1, "k": 2**10, "m": 2**20, "g": 2**30}
 
 
@@ -247,7 +247,7 @@ def gaps(text: str, pattern: str) -> list[tuple[int, str, str]]:
     Raises:
         Unreadable: the text differs from the pattern outside its gaps.
     """
-    first, *rest = _HOLE.split(pattern)
+    first, *rest = _PLACEHOLDER.split(pattern)
     _check_literal(text, 0, first)
     found: list[tuple[int, str, str]] = []
     position = len(first)

@@ -106,9 +106,7 @@ def test_a_server_shows_what_it_honours(server, tmp_path):
         result = asyncio.run(probe(store, runtime, bare=quoting))
         left = asyncio.run(store.scan(""))
 
-    shown = {
-        each.clause: str(each.verdict) for each in result.findings if each.clause != "clean up"
-    }
+    shown = {each.step: str(each.verdict) for each in result.findings if each.step != "clean up"}
     assert {
         clause: verdict for clause, verdict in shown.items() if verdict != "ok"
     } == server.beside_ok

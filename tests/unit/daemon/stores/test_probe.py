@@ -41,7 +41,7 @@ def keys(store: ObjectStore) -> list[str]:
 
 
 def verdicts(result: ProbeResult) -> dict[str, str]:
-    return {each.clause: str(each.verdict) for each in result.findings}
+    return {each.step: str(each.verdict) for each in result.findings}
 
 
 @dataclass
@@ -164,9 +164,9 @@ def test_a_store_that_breaks_one_promise_is_refused_at_its_clause(store, clause,
 
     assert result.refusal is not None
     assert not result.usable
-    assert result.refusal.clause == clause
-    assert says in result.refusal.means
-    assert [each.clause for each in result.findings if each.verdict is Verdict.OK][
+    assert result.refusal.step == clause
+    assert says in result.refusal.explanation
+    assert [each.step for each in result.findings if each.verdict is Verdict.OK][
         : EVERY_CLAUSE.index(clause)
     ] == (EVERY_CLAUSE[: EVERY_CLAUSE.index(clause)])
     assert says in str(UnsafeStore(result.refusal))
@@ -319,7 +319,10 @@ def test_a_store_that_does_not_answer_fails_the_step():
     result = asyncio.run(probe(Hangs(), InlineRuntime(), seconds=0.01))
 
     assert result.failure is not None
-    assert (result.failure.clause, result.failure.means) == ("replace", "no answer within 0.01 s")
+    assert (result.failure.step, result.failure.explanation) == (
+        "replace",
+        "no answer within 0.01 s",
+    )
 
 
 class Away(Passing):
@@ -398,8 +401,8 @@ class OtherClock(Passing):
 def test_clocks_that_differ_are_told(ahead, told):
     result = probed(OtherClock(ahead=ahead))
 
-    listing = next(each for each in result.findings if each.clause == "list")
+    listing = next(each for each in result.findings if each.step == "list")
     assert result.ahead == ahead
     assert result.usable
     assert listing.verdict is (Verdict.OK if told is None else Verdict.NOTE)
-    assert (told or "time") in listing.means
+    assert (told or "time") in listing.explanation

@@ -15,7 +15,7 @@ def _credentials(monkeypatch, tmp_path):
 
 
 def verdicts(result):
-    return {each["clause"]: each["verdict"] for each in result.json["findings"]}
+    return {each["step"]: each["verdict"] for each in result.json["findings"]}
 
 
 def test_the_configured_bucket_is_probed_and_left_as_it_was(bucket, rebundle):
@@ -32,7 +32,7 @@ def test_the_configured_bucket_is_probed_and_left_as_it_was(bucket, rebundle):
 
     assert (result.code, result.json["store"], result.json["usable"]) == (0, "directory", True)
     assert set(verdicts(result).values()) == {"ok"}
-    assert all(each["means"] and each["seconds"] >= 0 for each in result.json["findings"])
+    assert all(each["explanation"] and each["seconds"] >= 0 for each in result.json["findings"])
     assert files() == before
 
 
