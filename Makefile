@@ -1,7 +1,7 @@
-# Verbs of the project. Needs GNU make and Python 3.11 or newer, nothing else of ours.
+# Commands of the project. Needs GNU make and Python 3.11 or newer, nothing else of ours.
 # Every path here is relative: the folder may have a space in its name.
 #
-#   make test PYTHON=python3.12      another Python (the environment is made anew for it)
+#   make test PYTHON=python3.12      another Python (the environment is made again for it)
 #   make test ARGS='-k journal -x'   arguments for pytest
 
 PYTHON ?= python3
@@ -17,7 +17,7 @@ run := .venv/bin/python
 .DEFAULT_GOAL := help
 .PHONY: help setup demo run test check audit bench bench-check bench-stores flood crash-long contract-long simulate simulate-bugs fuzz mutants lock clean
 
-help: ## show the verbs
+help: ## show the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
 
 setup: $(stamp) ## make .venv from the hash-pinned lock, with .venv/bin/rebundle
@@ -90,7 +90,7 @@ mutants: setup ## which changes of a pure module its tests do not notice, into d
 compile := .cache/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-annotate --custom-compile-command 'make lock'
 
-lock: .cache/uv/bin/uv ## resolve the locks anew (ARGS=--upgrade: to the newest versions)
+lock: .cache/uv/bin/uv ## resolve the locks again (ARGS=--upgrade: to the newest versions)
 	$(compile) $(ARGS) pyproject.toml --output-file requirements/runtime.lock
 	$(compile) $(ARGS) pyproject.toml --group dev --constraints requirements/runtime.lock \
 	  --output-file requirements/dev.lock
@@ -104,6 +104,6 @@ lock: .cache/uv/bin/uv ## resolve the locks anew (ARGS=--upgrade: to the newest 
 	.cache/uv/bin/python requirements/install.py requirements/tools/uv.lock
 	@touch $@
 
-clean: ## remove what these verbs made
+clean: ## remove what these commands made
 	rm -rf .venv .cache .coverage* htmlcov build dist var .mypy_cache .ruff_cache .pytest_cache .hypothesis \
 	  .import_linter_cache

@@ -25,7 +25,7 @@ from events.strict_json import MAX_PROBLEMS, below, described
 DERIVED_PREFIX: Final = "derived-"
 LARGEST_REVISION: Final = 2**53 - 1  # the largest integer that is exact in JavaScript
 MAX_REASON_LENGTH: Final = 2_000
-"""Characters (protocol 4), for events and for operators' verbs."""
+"""Characters (protocol 4), for events and for operators' commands."""
 _STATE_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 

@@ -279,7 +279,7 @@ BUGS: dict[str, Bug] = {
         rare=True,
     ),
     "verb-on-an-old-pointer": Bug(
-        "a verb that was overtaken swaps what it decided before on the new pointer",
+        "a command that was overtaken swaps what it decided before on the new pointer",
         operator_commands.Operations, "_swap",
         "following = await self._decide(",
         "following = locals().get('following') or await self._decide(",
@@ -580,7 +580,7 @@ BUGS: dict[str, Bug] = {
         rare=True,
     ),
     "oldest-attempt-meant": Bug(
-        "of several attempts of a state a verb takes the oldest",
+        "of several attempts of a state a command takes the oldest",
         operator_commands, "find_exactly",
         "return matching[-1]",
         "return matching[0]",
