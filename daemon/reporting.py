@@ -5,13 +5,13 @@ A report never fails and never waits, and it decides nothing.
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Final, get_args
+from typing import Final
 
 import structlog
 
 from daemon.publishing.live_tree.ownership import Blocked
 from daemon.publishing.live_tree.sync import Synced, Unfinished
-from daemon.publishing.pointer import Kind, Publication
+from daemon.publishing.pointer import Publication
 from daemon.publishing.reader import DamagedManifest, PointerRead
 from daemon.runtime import Runtime
 from daemon.telemetry import Metrics
@@ -180,21 +180,9 @@ class Reporter:
         log.warning("live tree not synced, tried again later", scope=str(scope), error=reason)
 
     def removed(self, scope: Scope) -> None:
-        """Delete the series of a scope that the bucket no longer has; they would stay forever."""
+        """The bucket no longer has this scope."""
         name = str(scope)
-        for metric in (
-            self._metrics.publish_conflicts,
-            self._metrics.lane_waiting_events,
-            self._metrics.lane_oldest_event_age_seconds,
-            self._metrics.lane_failures,
-            self._metrics.pointer_sequence,
-            self._metrics.last_publish_timestamp_seconds,
-            self._metrics.live_tree_synced,
-            self._metrics.live_tree_blocked_paths,
-        ):
-            metric.remove(name)
-        for kind in get_args(Kind):
-            self._metrics.publications.remove(name, kind)
+        self._metrics.remove_scope(name)
         self._lanes.discard(name)
         self.behind.pop(scope, None)
         self.blocked.pop(scope, None)

@@ -11,7 +11,7 @@ import logging
 import re
 import sys
 import traceback
-from collections.abc import Iterator, Mapping, Sized
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -224,6 +224,8 @@ class Metrics:
     """The catalogue of metrics. `intake` is the name of a source; a state id is never a label."""
 
     registry: CollectorRegistry
+    by_scope: Sequence[Counter | Gauge]
+    """The metrics with a label `scope`."""
     events_accepted: Counter
     """By intake and type; an unknown type counts as `other`."""
     events_rejected: Counter
@@ -266,14 +268,23 @@ class Metrics:
             "rebundle_build_info", "Always 1.", ["version", "renderer"], registry=registry
         ).labels(version, renderer).set(1)
 
+        by_scope: list[Counter | Gauge] = []
+
         def counter(name: str, meaning: str, *labels: str) -> Counter:
-            return Counter(f"rebundle_{name}", meaning, labels, registry=registry)
+            metric = Counter(f"rebundle_{name}", meaning, labels, registry=registry)
+            if "scope" in labels:
+                by_scope.append(metric)
+            return metric
 
         def gauge(name: str, meaning: str, *labels: str) -> Gauge:
-            return Gauge(f"rebundle_{name}", meaning, labels, registry=registry)
+            metric = Gauge(f"rebundle_{name}", meaning, labels, registry=registry)
+            if "scope" in labels:
+                by_scope.append(metric)
+            return metric
 
         return cls(
             registry=registry,
+            by_scope=by_scope,
             events_accepted=counter(
                 "events_accepted_total", "Events made durable.", "intake", "type"
             ),
@@ -341,6 +352,11 @@ class Metrics:
                 "Scopes where collection releases objects but may not delete them.",
             ),
         )
+
+    def remove_scope(self, scope: str) -> None:
+        """Delete the series of a scope; they would stay forever."""
+        for metric in self.by_scope:
+            metric.remove_by_labels({"scope": scope})
 
     def render(self) -> bytes:
         """Return all metrics in Prometheus' text format, version 0.0.4."""
