@@ -33,6 +33,18 @@ def test_the_layers_of_a_package_are_drawn_from_the_top_as_they_are_enforced(pac
     ]
 
 
-@pytest.mark.parametrize("path", re.findall(r"`((?:events|renderers|daemon|tests)/[\w/.]*)`", PAGE))
+@pytest.mark.parametrize(
+    "path",
+    sorted(
+        {
+            path
+            for page in ("architecture.md", "extending.md", "platforms.md")
+            for path in re.findall(
+                r"`((?:events|renderers|daemon|tests|docs)/[\w/.-]*)`",
+                (ROOT / "docs" / page).read_text(),
+            )
+        }
+    ),
+)
 def test_every_file_that_the_page_names_is_there(path):
     assert (ROOT / path).exists()
