@@ -106,7 +106,7 @@ class _StrictRendering(_WarmRendering):
 
 # Pure as well, and most of what a world would cost: the bytes of archives come again in world after world, and those
 # of a document at each reader of one world.
-_unpacked = cache(archive.unpack)
+_unpacked = lru_cache(maxsize=1_000)(archive.unpack)
 _opened = lru_cache(maxsize=1_000)(pointer.opened)
 _decoded = lru_cache(maxsize=1_000)(manifest.decode)
 _right_member = archive._member
