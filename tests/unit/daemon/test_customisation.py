@@ -201,7 +201,7 @@ def test_a_directory_that_cannot_be_read_is_named_with_its_setting(
     assert message.startswith("cannot be read as a directory (")
 
 
-def test_what_fails_in_a_rehearsal_is_told_once_for_all_and_for_whom(tmp_path: Path) -> None:
+def test_a_failed_self_test_is_reported_once_with_its_scope(tmp_path: Path) -> None:
     shared = folder(tmp_path, "shared", models_dot_map="{{ nothing }}\n")
     own = folder(tmp_path, "own", models_dot_map="{{ id | nginx_key }} s{{ id }}s:1;\n")
 
@@ -209,10 +209,10 @@ def test_what_fails_in_a_rehearsal_is_told_once_for_all_and_for_whom(tmp_path: P
     for_both = problems(settings(shared, own))
 
     assert for_all == [
-        ("", "rehearsal for every scope", "template models.map:1: 'nothing' is undefined")
+        ("", "template self-test for every scope", "template models.map:1: 'nothing' is undefined")
     ]
     assert [source for _, source, _ in for_both] == [
-        "rehearsal for every scope",
-        "rehearsal for a/b",
+        "template self-test for every scope",
+        "template self-test for a/b",
     ]
     assert "base/bundle/nginx/models.map:1: expected" in for_both[1][2]

@@ -19,13 +19,13 @@ def with_templates(**sources: str) -> Customisation:
 @given(render_defaults())
 @settings(max_examples=10)
 def test_any_defaults_pass_with_the_built_in_templates(defaults):
-    self_test.rehearse(Customisation(defaults))
+    self_test.run(Customisation(defaults))
 
 
 def test_every_platform_takes_part():
-    rehearsed = {model.serving.platform for model in self_test._every_kind().models}
+    rendered_platforms = {model.serving.platform for model in self_test._every_kind().models}
 
-    assert rehearsed == set(PLATFORMS)
+    assert rendered_platforms == set(PLATFORMS)
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def test_a_template_that_adds_passes(name):
         "    networks:\n", "    logging:\n      driver: journald\n    networks:\n"
     )
 
-    self_test.rehearse(Customisation(templates=BUILT_IN.overridden_by({name: text})))
+    self_test.run(Customisation(templates=BUILT_IN.overridden_by({name: text})))
 
 
 @pytest.mark.parametrize(
@@ -59,14 +59,14 @@ def test_a_template_that_leaves_out_or_changes_what_the_composition_says_is_refu
     text = BUILT_IN.text(name)
     assert old in text
     own = Customisation(
-        rehearsal_defaults(), BUILT_IN.overridden_by({name: text.replace(old, new)})
+        self_test_defaults(), BUILT_IN.overridden_by({name: text.replace(old, new)})
     )
 
     with pytest.raises(GateFailure):
-        self_test.rehearse(own)
+        self_test.run(own)
 
 
-def rehearsal_defaults():
+def self_test_defaults():
     return Customisation().defaults.model_copy(update={"labels": {"team": "vision"}})
 
 
@@ -85,7 +85,7 @@ def rehearsal_defaults():
 )
 def test_a_template_that_is_broken_is_refused_with_its_name_and_line(name, text, line):
     with pytest.raises(TemplateFault) as fault:
-        self_test.rehearse(Customisation(templates=BUILT_IN.overridden_by({name: text})))
+        self_test.run(Customisation(templates=BUILT_IN.overridden_by({name: text})))
 
     assert (fault.value.name, fault.value.line) == (name, line)
 
@@ -138,7 +138,7 @@ TRITON = BUILT_IN.text("triton.yaml")
 )
 def test_nonsense_in_a_template_is_told_as_its_fault(name, text, said):
     with pytest.raises(TemplateFault, match=said):
-        self_test.rehearse(Customisation(templates=BUILT_IN.overridden_by({name: text})))
+        self_test.run(Customisation(templates=BUILT_IN.overridden_by({name: text})))
 
 
 @pytest.mark.parametrize(
@@ -158,4 +158,4 @@ def test_a_template_that_undoes_a_service_is_refused(added):
     )
 
     with pytest.raises(GateFailure, match=added.split(":")[0]):
-        self_test.rehearse(Customisation(templates=own))
+        self_test.run(Customisation(templates=own))
