@@ -79,7 +79,7 @@ class OutcomeInScope(BaseModel):
     reason: str | None
     state: str | None
     settled_at: str | None
-    attempts: int
+    failed_tries: int
     error: str | None
     dead_letter: int | None
 
@@ -92,7 +92,7 @@ class EventReport(BaseModel):
     type: str
     position: str
     accepted_at: str
-    settled_at: str | None
+    acknowledged_at: str | None
     scopes: list[OutcomeInScope]
 
 
@@ -292,7 +292,7 @@ def _report(status: EventStatus) -> EventReport:
         type=status.type,
         position=f"{status.position.instance}@{status.position.offset}",
         accepted_at=status.accepted_at,
-        settled_at=status.acknowledged_at,
+        acknowledged_at=status.acknowledged_at,
         scopes=[_in_scope(lane) for lane in status.lanes],
     )
 
@@ -305,7 +305,7 @@ def _in_scope(lane: LaneStatus) -> OutcomeInScope:
         reason=outcome.reason if outcome else None,
         state=outcome.state if outcome else None,
         settled_at=lane.settled_at,
-        attempts=lane.attempts,
+        failed_tries=lane.failed_tries,
         error=lane.error,
         dead_letter=lane.dead_letter,
     )

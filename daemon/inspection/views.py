@@ -320,7 +320,7 @@ def backlog_view(backlog: Backlog) -> View:
                 "scope": lane.scope,
                 "waiting": lane.waiting,
                 "oldest": lane.oldest,
-                "attempts": lane.attempts,
+                "failed_tries": lane.failed_tries,
                 "error": lane.error,
             }
             for lane in backlog.lanes
@@ -336,7 +336,7 @@ def event_view(status: EventStatus) -> View:
         "type": status.type,
         "position": f"{status.position.instance}@{status.position.offset}",
         "accepted_at": status.accepted_at,
-        "settled_at": status.acknowledged_at,
+        "acknowledged_at": status.acknowledged_at,
         "scopes": [
             {
                 "scope": lane.scope,
@@ -344,7 +344,7 @@ def event_view(status: EventStatus) -> View:
                 "reason": lane.outcome.reason if lane.outcome else None,
                 "state": lane.outcome.state if lane.outcome else None,
                 "settled_at": lane.settled_at,
-                "attempts": lane.attempts,
+                "failed_tries": lane.failed_tries,
                 "error": lane.error,
                 "dead_letter": lane.dead_letter,
             }

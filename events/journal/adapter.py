@@ -256,7 +256,7 @@ class Journal:
         await self._call(lanes.settle, self._now(), scope, self._by_offset(outcomes))
 
     async def note_failure(self, scope: str, positions: Sequence[Position], error: str) -> None:
-        """Stores why these events wait, and counts one more failed attempt."""
+        """Stores why these events wait, and counts one more failed try."""
         await self._call(lanes.note_failure, scope, self._offsets(positions), error)
 
     async def published_scopes(self) -> frozenset[str]:

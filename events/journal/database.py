@@ -58,7 +58,7 @@ CREATE TABLE lanes (
     reason TEXT,
     state TEXT,
     settled_at TEXT,
-    attempts INTEGER NOT NULL DEFAULT 0,
+    failed_tries INTEGER NOT NULL DEFAULT 0,
     error TEXT,
     PRIMARY KEY (position, scope)
 ) WITHOUT ROWID;

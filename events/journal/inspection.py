@@ -42,7 +42,7 @@ def _lane_status(row: sqlite3.Row) -> LaneStatus:
             scope=row["scope"],
             outcome=None if row["settled_at"] is None else outcome_of(row),
             settled_at=row["settled_at"],
-            attempts=row["attempts"],
+            failed_tries=row["failed_tries"],
             error=row["error"],
             dead_letter=row["dead_letter"],
         )
@@ -57,7 +57,7 @@ def backlog(db: sqlite3.Connection) -> Backlog:
     ).fetchone()
     lanes = db.execute(
         "SELECT l.scope, count(*) AS waiting, min(e.accepted_at) AS oldest,"
-        " max(l.attempts) AS attempts,"
+        " max(l.failed_tries) AS failed_tries,"
         " (SELECT f.error FROM lanes f"
         "  WHERE f.scope = l.scope AND f.settled_at IS NULL AND f.error IS NOT NULL"
         "  ORDER BY f.position LIMIT 1) AS error"

@@ -327,10 +327,10 @@ def _acknowledge(db: sqlite3.Connection, now: str, offset: int) -> None:
 
 
 def note_failure(db: sqlite3.Connection, scope: str, offsets: Sequence[int], error: str) -> None:
-    """Stores why these events wait, and counts a failed attempt."""
+    """Stores why these events wait, and counts a failed try."""
     with writing(db):
         db.executemany(
-            "UPDATE lanes SET attempts = attempts + 1, error = ?"
+            "UPDATE lanes SET failed_tries = failed_tries + 1, error = ?"
             " WHERE position = ? AND scope = ? AND settled_at IS NULL",
             [(error, offset, scope) for offset in offsets],
         )

@@ -102,10 +102,10 @@ class LaneStatus:
     outcome: Outcome | None
     """None while it waits."""
     settled_at: str | None
-    attempts: int
-    """Failed attempts so far."""
+    failed_tries: int
+    """Failed tries so far."""
     error: str | None
-    """Why it waits, if an attempt failed."""
+    """Why it waits, if a try failed."""
     dead_letter: int | None
 
 
@@ -133,8 +133,8 @@ class LaneBacklog:
     waiting: int
     oldest: str
     """When the oldest of them was accepted."""
-    attempts: int
-    """The highest number of failed attempts of one of them."""
+    failed_tries: int
+    """The highest number of failed tries of one of them."""
     error: str | None
     """The error of the first one that failed."""
 

@@ -158,7 +158,7 @@ async def _print_event(opened: Session, event_id: str) -> None:
 
 def _event_lines(views: Iterable[View]) -> Iterator[str]:
     for view in views:
-        progress = "settled" if view["settled_at"] else "waiting"
+        progress = "acknowledged" if view["acknowledged_at"] else "waiting"
         yield from pairs(
             [
                 ("event", view["id"]),
@@ -173,12 +173,12 @@ def _event_lines(views: Iterable[View]) -> Iterator[str]:
                 lane["scope"],
                 lane["outcome"] or "waiting",
                 lane["state"],
-                lane["attempts"],
+                lane["failed_tries"],
                 lane["error"] or lane["reason"],
             )
             for lane in view["scopes"]
         ]
-        yield from columns(("SCOPE", "OUTCOME", "STATE", "FAILED ATTEMPTS", "REASON"), rows)
+        yield from columns(("SCOPE", "OUTCOME", "STATE", "FAILED TRIES", "REASON"), rows)
 
 
 def _waiting_attention(view: View, waiting: View) -> Iterator[str]:
@@ -190,8 +190,8 @@ def _waiting_attention(view: View, waiting: View) -> Iterator[str]:
 def _lane_problem(lane: View, *, reported: Iterable[str | None] = ()) -> str:
     """The backlog of a failing lane, with its error unless that error is reported already."""
     backlog = (
-        f"{lane['waiting']} events waiting since {lane['oldest']}, {lane['attempts']} "
-        "failed attempts"
+        f"{lane['waiting']} events waiting since {lane['oldest']}, {lane['failed_tries']} "
+        "failed tries"
     )
     if any(error and error in lane["error"] for error in reported):
         return backlog
@@ -318,8 +318,8 @@ def _journal_lines(waiting: View, opened: Session) -> Iterator[str]:
     if waiting["rejected"]:
         yield f"  {waiting['rejected']} rejected: `rebundle dead-letters list --rejected`"
     rows = [
-        (lane["scope"], lane["waiting"], age(lane["oldest"], opened.now), lane["attempts"])
+        (lane["scope"], lane["waiting"], age(lane["oldest"], opened.now), lane["failed_tries"])
         for lane in waiting["lanes"]
     ]
     if rows:
-        yield from columns(("SCOPE", "WAITING", "OLDEST", "FAILED ATTEMPTS"), rows)
+        yield from columns(("SCOPE", "WAITING", "OLDEST", "FAILED TRIES"), rows)

@@ -502,7 +502,7 @@ def test_what_became_of_an_event_can_be_asked(tmp_path: Path) -> None:
             )
             (waiting,) = (await service.client.get(path, headers=bearer(ROLLBACK))).json()["events"]
             (lane,) = waiting["scopes"]
-            assert (waiting["settled_at"], lane["scope"], lane["outcome"]) == (
+            assert (waiting["acknowledged_at"], lane["scope"], lane["outcome"]) == (
                 None,
                 "visual-anomaly/core-versions",
                 None,
@@ -514,7 +514,7 @@ def test_what_became_of_an_event_can_be_asked(tmp_path: Path) -> None:
             )
             escaped = path.replace("core-versions/", "core-versions%2F")
             (settled,) = (await service.client.get(escaped, headers=bearer())).json()["events"]
-            assert settled["settled_at"]
+            assert settled["acknowledged_at"]
             assert settled["type"] == state_event()["type"]
             (lane,) = settled["scopes"]
             assert (lane["outcome"], lane["reason"], lane["state"]) == (

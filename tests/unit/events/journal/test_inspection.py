@@ -27,7 +27,7 @@ def test_an_event_is_found_with_its_outcome_in_each_scope(bench, play, scope):
             assert (status.position, status.acknowledged_at) == (accepted.position, None)
             assert status.accepted_at == "2026-11-22T10:00:00.000000Z"
             waiting, failed, published = status.lanes
-            assert (waiting.outcome, waiting.attempts, waiting.error) == (None, 2, "second")
+            assert (waiting.outcome, waiting.failed_tries, waiting.error) == (None, 2, "second")
             assert (failed.outcome, failed.dead_letter) == (BAD, 1)
             assert (published.outcome, published.settled_at) == (
                 GOOD,

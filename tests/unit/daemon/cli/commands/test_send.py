@@ -207,9 +207,9 @@ def test_without_a_file_it_is_a_usage_error(rebundle):
     assert rebundle("send").code == 2
 
 
-def report(position, settled_at, *outcomes):
+def report(position, acknowledged_at, *outcomes):
     scopes = [{"scope": "a/b", "outcome": outcome, "reason": "why"} for outcome in outcomes]
-    return {"position": position, "settled_at": settled_at, "scopes": scopes}
+    return {"position": position, "acknowledged_at": acknowledged_at, "scopes": scopes}
 
 
 class Clock:
@@ -249,7 +249,7 @@ def test_waiting_asks_until_the_event_has_settled_ever_more_slowly():
             sleep=clock.sleep,
         )
 
-    assert (view["settled_at"], view["scopes"][0]["outcome"]) == (
+    assert (view["acknowledged_at"], view["scopes"][0]["outcome"]) == (
         "2026-11-22T10:00:00Z",
         "published",
     )
@@ -265,7 +265,7 @@ def test_waiting_ends_at_its_limit():
             DaemonClient(url), [{"id": "e1", "position": "j@1"}], 3, clock=clock, sleep=clock.sleep
         )
 
-    assert view["settled_at"] is None
+    assert view["acknowledged_at"] is None
 
 
 def test_an_event_that_still_waits_names_the_command_that_shows_why(tmp_path, rebundle):
@@ -289,7 +289,7 @@ def test_an_event_that_was_ignored_at_the_door_is_not_waited_for():
         DaemonClient("http://127.0.0.1:1"), [{"id": "e1", "position": None, "ignored": True}], 3
     )
 
-    assert view["settled_at"] == "never"
+    assert view["acknowledged_at"] == "never"
 
 
 def test_a_daemon_that_has_forgotten_the_event_is_an_error():

@@ -310,7 +310,7 @@ def test_the_journals_backlog_comes_with_age_and_last_error(journal, rebundle):
 
     assert (waiting["events"], waiting["dead_letters"], waiting["rejected"]) == (2, 1, 1)
     lane = next(each for each in waiting["lanes"] if each["scope"] == str(SCOPE))
-    assert (lane["waiting"], lane["attempts"]) == (2, 1)
+    assert (lane["waiting"], lane["failed_tries"]) == (2, 1)
     assert "StoreUnavailable: the bucket is away" in scope_of(result)["attention"][0]
     table = rebundle("status").out
     assert "2 events wait" in table
@@ -356,7 +356,7 @@ def test_an_error_of_the_pointer_is_not_repeated_for_its_lane(journal, bucket, r
     in_journal(journal, fail)
     first, second = scope_of(rebundle("status", "-o", "json"))["attention"]
 
-    assert (first, second.endswith("1 failed attempts")) == (why, True)
+    assert (first, second.endswith("1 failed tries")) == (why, True)
     assert rebundle("status").out.count(why) == 1
 
 
