@@ -46,9 +46,9 @@ def bind(host: str, port: int) -> socket.socket:
         )[0]
         return _listening(socket.socket(family, kind, protocol), address)
     except (OSError, UnicodeError) as error:
-        why = getattr(error, "strerror", None) or str(error)
+        reason = getattr(error, "strerror", None) or str(error)
         raise ListenFailed(
-            f"cannot listen on {host} port {port} ({why}): stop the other process that uses it, "
+            f"cannot listen on {host} port {port} ({reason}): stop the other process that uses it, "
             "or choose another address with --listen HOST:PORT"
         ) from error
 

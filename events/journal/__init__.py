@@ -6,7 +6,7 @@ modules have plain functions on a connection: `database` (schema, instance, erro
 and outcomes), `dead_letters`, `inspection` (queries of operators). `records` has the values. No
 other package imports SQLite.
 
-A caller declares the methods that it needs as a small Protocol of its own, which `Journal` and the
+A caller declares the methods that it needs as a small Protocol, which `Journal` and the
 fakes of its tests implement.
 """
 
