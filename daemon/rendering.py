@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from daemon.consequences import Invalid
 from daemon.folding import PlannedState
 from daemon.publishing.errors import NewerRenderer
 from daemon.publishing.pointer import Publication
@@ -15,7 +16,7 @@ from renderers.pinning import require as require_pinned
 from renderers.values import RenderedFile, Scope
 
 
-class NotRenderable(Exception):
+class NotRenderable(Invalid):
     """A planned state cannot be rendered, or the gate refused its files."""
 
     def __init__(self, planned: PlannedState, failure: RenderError) -> None:

@@ -8,6 +8,7 @@ from the manifests of retained publications.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from daemon.consequences import Conflict
 from daemon.publishing.errors import NotFound, VerificationFailed
 from daemon.publishing.pointer import HistoryEntry, Pointer
 from daemon.publishing.reader import DamagedManifest, Reader
@@ -17,7 +18,7 @@ from events.source import Delivery, EventSource, Recorded
 from renderers.values import Scope
 
 
-class InstanceShared(Exception):
+class InstanceShared(Conflict):
     """A copy of this source publishes under the same instance (protocol 2).
 
     The pointer has passed events of this source that the source did not commit and finds in no

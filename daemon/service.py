@@ -27,6 +27,7 @@ from daemon.publishing.errors import KeyUnusable
 from daemon.publishing.maintenance.garbage_collector import BOTH
 from daemon.rendering import Rendering
 from daemon.reporting import Reporter
+from daemon.retry import Backoff
 from daemon.settings import RetentionSettings, Settings
 from daemon.stores import locations
 from daemon.stores.directory.filesystem import FileSystem
@@ -303,15 +304,12 @@ class _Daemon:
         metrics = Metrics.create(version, RENDERER_VERSION)
         runtime, validating = runtimes
         reporter = Reporter(metrics, runtime)
-        patience = Patience(
-            settings.publish.retry_first_seconds, settings.publish.retry_max_seconds
-        )
+        backoff = Backoff(settings.publish.retry_first_seconds, settings.publish.retry_max_seconds)
         identity = BucketIdentity(
             bucket.store,
             journal,
             runtime,
-            first=patience.first,
-            longest=patience.longest,
+            backoff,
             new_bucket=new_bucket,
         )
         bucket.reader.read_only_from(identity)
@@ -323,7 +321,7 @@ class _Daemon:
             ),
             runtime=runtime,
             observer=reporter,
-            patience=patience,
+            backoff=backoff,
             live_tree_seconds=settings.publish.live_tree_seconds,
             opened_at=await journal.highest(),
             bucket=identity,
@@ -331,7 +329,7 @@ class _Daemon:
         admission = (
             None
             if isinstance(bucket.location, locations.Directory)
-            else Admission(bucket.store, runtime, first=patience.first, longest=patience.longest)
+            else Admission(bucket.store, runtime, backoff)
         )
         http = settings.http
         limits = DecodingLimits(
@@ -384,14 +382,6 @@ class _Daemon:
         serving = partial(serve, app, limits=connections, closed=reporter.connection_closed)
         refresh_tokens = partial(validating.run_in_thread, tokens.refresh)
         return cls(worker, health, refresh_tokens, admission, identity, collections, serving)
-
-
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """Pauses between the tries of a lane, in seconds."""
-
-    first: float
-    longest: float
 
 
 def _most_connections(wanted: int) -> int:

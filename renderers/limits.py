@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final
 from pydantic import BeforeValidator, ConfigDict, Field
 
 from renderers.composition import MAX_MODELS, Composition
-from renderers.errors import RenderError
+from renderers.errors import Invalid
 from renderers.platforms import PLATFORMS
 from renderers.values import Value
 
@@ -39,7 +39,7 @@ class Excess:
     """The message for the producer and the operator."""
 
 
-class TooBig(RenderError):
+class TooBig(Invalid):
     """A composition exceeds a limit: make it smaller, or have the operator raise the limit."""
 
     def __init__(self, excesses: tuple[Excess, ...]) -> None:

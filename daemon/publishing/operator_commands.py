@@ -11,16 +11,16 @@ from dataclasses import dataclass
 from typing import Final
 
 from daemon.publishing import protocol
-from daemon.publishing.errors import NotFound, OperationRefused, PointerMoved
+from daemon.publishing.errors import NotFound, OperationRefused
 from daemon.publishing.live_tree.sync import LiveTree, Synced, Unfinished
 from daemon.publishing.pointer import Pointer, Publication
 from daemon.publishing.protocol import Writing
 from daemon.publishing.publisher import Publisher
 from daemon.publishing.reader import PointerRead, Reader
+from daemon.publishing.retry import while_moved
 from daemon.publishing.wording import MOST_NAMED, some
 from renderers.values import Scope
 
-_TRIES: Final = 5
 _SHORTEST_DIGEST: Final = 12
 """The number of digits that `history` and `status` show."""
 
@@ -64,7 +64,7 @@ class Operations:
                 or has no trusted signature.
             PointerMoved: other writers changed the pointer first, five times in a row.
         """
-        base, read, changed = await self._swap(scope, verb, by, reason)
+        base, read, changed = await while_moved(scope, lambda: self._swap(scope, verb, by, reason))
         if not changed:
             # The verb consists of the pass alone, so a failure of the pass is raised.
             return ChangeResult(
@@ -76,16 +76,11 @@ class Operations:
     async def _swap(
         self, scope: Scope, verb: Verb, by: str, reason: str
     ) -> tuple[PointerRead, PointerRead, bool]:
-        for _ in range(_TRIES):
-            base = await self._reader.existing(scope)
-            following = await self._decide(scope, base, verb, by, reason)
-            if following is None:
-                return base, base, False
-            try:
-                return base, await self._publisher.swap(scope, base, following), True
-            except PointerMoved:
-                continue
-        raise PointerMoved(f"other writers changed {scope} {_TRIES} times in a row; try again")
+        base = await self._reader.existing(scope)
+        following = await self._decide(scope, base, verb, by, reason)
+        if following is None:
+            return base, base, False
+        return base, await self._publisher.swap(scope, base, following), True
 
     async def _decide(
         self, scope: Scope, base: PointerRead, verb: Verb, by: str, reason: str

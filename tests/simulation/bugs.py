@@ -280,9 +280,11 @@ BUGS: dict[str, Bug] = {
     ),
     "verb-on-an-old-pointer": Bug(
         "a command that was overtaken swaps what it decided before on the new pointer",
-        operator_commands.Operations, "_swap",
-        "following = await self._decide(",
-        "following = locals().get('following') or await self._decide(",
+        operator_commands.Operations, "carry_out",
+        "lambda: self._swap(scope, verb, by, reason)",
+        "lambda kept=[]: self._swap(\n"
+        "            scope, lambda *now: kept[0] if kept else (kept.append(verb(*now)), kept[0])[1], by, reason\n"
+        "        )",
     ),
     # -- history
     "chunk-not-linked": Bug(

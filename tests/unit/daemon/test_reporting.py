@@ -160,7 +160,7 @@ def test_a_rollback_publishes_nothing_and_clears_no_refusal(reporter):
 
 def test_the_backlog_shows_each_lane_and_forgets_none_that_emptied(reporter, metrics):
     oldest = (InlineRuntime().now() - timedelta(seconds=90)).isoformat()
-    lane = LaneBacklog(scope=str(SCOPE), waiting=3, oldest=oldest, attempts=0, error=None)
+    lane = LaneBacklog(scope=str(SCOPE), waiting=3, oldest=oldest, failed_tries=0, error=None)
     full = Backlog(
         events=3, bytes=1, oldest=oldest, undispatched=0, lanes=(lane,), dead_letters=2, rejected=0
     )
