@@ -71,10 +71,11 @@ class DamagedManifest:
 
     publication: PublicationId
     reason: str
+    """What is wrong, and what to do about it."""
     unreadable: bool = False
     """The manifest may be undamaged: the store refuses to read it, or it has schema 1.
 
-    `recover` is then the wrong remedy. The reason contains the right one.
+    `recover` is then the wrong remedy.
     """
 
 
@@ -361,8 +362,7 @@ class Reader:
         def decode() -> Manifest:
             if hashlib.sha256(body).hexdigest() != publication.manifest_sha256:
                 raise VerificationFailed(
-                    f"the manifest of {publication.id} is not the one that {scope}'s pointer "
-                    f"means: {remedy}"
+                    f"{key} is damaged: its sha256 is not the one in the pointer; {remedy}"
                 )
             read = _decode_manifest(scope, publication.id, body)
             if read.composition_digest != publication.composition_digest:
@@ -485,8 +485,10 @@ class Reader:
                 return await self.manifest(scope, publication)
             except (NotFound, NotTrusted):
                 return None
-            except (VerificationFailed, ObjectDamaged) as error:
+            except VerificationFailed as error:
                 return DamagedManifest(publication.id, str(error))
+            except ObjectDamaged as error:
+                return DamagedManifest(publication.id, f"{error}: {leave_out(scope)}")
             except StoreRefused as error:
                 return DamagedManifest(publication.id, str(error), unreadable=True)
 

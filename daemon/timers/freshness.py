@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from daemon.concurrency import concurrently
+from daemon.failures import reason_of
 from daemon.publishing import layout, pointer, signatures, sizes
 from daemon.publishing.documents import Malformed, parse, serialised
 from daemon.publishing.errors import VerificationFailed
 from daemon.publishing.reader import Reader
 from daemon.publishing.signatures import Signer
 from daemon.publishing.trust.freshness import Freshness
-from daemon.publishing.wording import reason_of
 from daemon.runtime import Runtime
 from daemon.stores.errors import ConditionFailed, ObjectMissing, ObjectTooBig, OutcomeUnknown
 from daemon.stores.port import Content, ObjectStore, Version

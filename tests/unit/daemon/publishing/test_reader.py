@@ -171,7 +171,7 @@ def test_a_manifest_that_is_not_the_one_the_pointer_means_is_refused(memory: Mem
         live = await one_live(memory)
         key = layout.manifest(SCOPE, live.state, live.attempt)
         await overwritten(memory, key, (await memory.get(key)).body + b" ")
-        with pytest.raises(VerificationFailed, match="not the one that"):
+        with pytest.raises(VerificationFailed, match="sha256 is not the one in the pointer"):
             await bucket(memory).reader.manifest(SCOPE, live)
 
     asyncio.run(scenario())
@@ -279,8 +279,8 @@ def test_a_damaged_manifest_does_not_hide_the_others_and_is_reported(memory: Mem
         assert [each.state for each in read] == ["state-3"]
         assert [each.publication for each in read.damaged] == [first.id, second.id]
         first_reason, second_reason = (each.reason for each in read.damaged)
-        assert f"`rebundle recover {SCOPE} --reason 'damaged manifest'`" in first_reason
-        assert second_reason.endswith("damaged")
+        for reason in (first_reason, second_reason):
+            assert reason.count(f"`rebundle recover {SCOPE} --reason 'damaged manifest'`") == 1
 
     asyncio.run(scenario())
 

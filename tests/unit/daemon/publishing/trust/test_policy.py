@@ -353,7 +353,7 @@ def test_a_manifest_of_another_scope_or_state_is_refused_though_well_signed() ->
             old = f"{layout.states(SCOPE)}{was.state}/{was.attempt}/{name}"
             new = f"{layout.states(SCOPE)}{live.state}/{live.attempt}/{name}"
             await put(store, new, (await store.get(old)).body)
-        await refused(store, "is not the one that .* pointer means")
+        await refused(store, "its sha256 is not the one in the pointer")
 
     run(scenario)
 
