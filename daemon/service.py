@@ -191,6 +191,7 @@ async def run(
                 filesystem,
                 call_seconds=settings.publish.timeout_seconds,
                 keys=keys,
+                must_exist=not new_bucket and await journal.bucket() is not None,
             )
             freshness = _freshness_timer(bucket, keys, settings.signing.freshness_minutes)
             pruning = PruneTimer(journal, runtime)

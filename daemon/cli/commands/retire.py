@@ -4,7 +4,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from daemon.cli.changes import act
+from daemon.cli.changes import act, preview
 from daemon.cli.options import (
     DEFAULT_ACTOR,
     DEFAULT_PLACE,
@@ -36,16 +36,18 @@ async def retire(
 ) -> int:
     """Leave the scope without a live and a desired state; nothing is deleted."""
     async with session(place, printing) as opened:
-        opened.printer.say(
-            f"{scope} will have no live and no desired state. Its states and its live tree stay "
-            "in the "
-            "bucket; a later bundle_state.created event makes it active again."
-        )
-        if not dry_run:
+        named = scope_of(scope)
+        planned = await preview(opened, named, protocol.retire, actor=actor, reason=reason)
+        if planned.changed:
+            opened.printer.say(
+                f"{scope} will have no live and no desired state. Its states and its live tree "
+                "stay in the bucket; a later bundle_state.created event makes it active again."
+            )
+        if planned.changed and not dry_run:
             confirm(f"Retire {scope}?", yes=yes, printer=opened.printer)
         await act(
             opened,
-            scope_of(scope),
+            named,
             protocol.retire,
             name="retire",
             actor=actor,
