@@ -1,7 +1,7 @@
 # Commands of the project. Needs GNU make and Python 3.11 or newer, nothing else of ours.
 # Every path here is relative: the folder may have a space in its name.
 #
-#   make test PYTHON=python3.12      another Python (the environment is made again for it)
+#   make test PYTHON=python3.12      another Python (with a new environment)
 #   make test ARGS='-k journal -x'   arguments for pytest
 
 PYTHON ?= python3

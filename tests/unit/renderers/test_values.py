@@ -26,12 +26,12 @@ def test_a_text_without_a_slash_is_refused_with_the_form_of_a_scope():
 
 
 @pytest.mark.parametrize("text", ["", "a", "a/", "/b", "a/b/c", "A/b"])
-def test_what_is_no_scope_is_refused(text):
+def test_an_invalid_scope_is_refused(text):
     with pytest.raises(ValueError):
         Scope.parse(text)
 
 
-def test_a_files_mode_is_as_the_manifest_writes_it():
+def test_the_mode_of_a_file_has_the_form_of_the_manifest():
     assert (RenderedFile("a", b"").mode, RenderedFile("a", b"", executable=True).mode) == (
         "0644",
         "0755",

@@ -1,3 +1,5 @@
+"""Tables, pairs and ages for people; all text is escaped."""
+
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -20,11 +22,11 @@ NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
         ("no\u00a0break", "no\\xa0break"),
     ],
 )
-def test_plain_escapes_what_could_steer_a_terminal_or_hide(text, escaped):
+def test_plain_escapes_control_and_invisible_characters(text, escaped):
     assert plain(text) == escaped
 
 
-def test_columns_are_as_wide_as_their_widest_cell_and_nothing_is_cut():
+def test_columns_are_as_wide_as_their_widest_cell():
     long = "x" * 200
 
     assert columns(("A", "B"), [("1", long), ("two", None)]) == [
@@ -49,7 +51,7 @@ def test_pairs_leave_absent_values_out_and_keep_zero():
 
 
 @pytest.mark.parametrize(
-    ("seconds", "told"),
+    ("seconds", "expected"),
     [
         (0, "0s"),
         (119, "119s"),
@@ -61,8 +63,8 @@ def test_pairs_leave_absent_values_out_and_keep_zero():
         (-5, "0s"),
     ],
 )
-def test_age_is_rough_and_never_negative(seconds, told):
-    assert age((NOW - timedelta(seconds=seconds)).isoformat(), NOW) == told
+def test_age_is_rounded_and_never_negative(seconds, expected):
+    assert age((NOW - timedelta(seconds=seconds)).isoformat(), NOW) == expected
 
 
 def test_age_of_no_time_and_of_no_valid_time():

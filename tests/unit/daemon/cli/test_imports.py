@@ -1,4 +1,4 @@
-"""A verb that only reads imports no part of the running daemon, and neither renderer nor web framework."""
+"""A command that only reads imports neither the running daemon nor renderer nor web framework."""
 
 import json
 import subprocess
