@@ -31,9 +31,9 @@ from daemon.stores.errors import StoreRefused
 from daemon.stores.locations import Location
 from daemon.stores.port import ObjectStore
 from daemon.stores.remedies import move_object
-from daemon.stores.wrappers.etag_form import QuotingStore
-from daemon.stores.wrappers.rate_limit import PacedStore
-from daemon.stores.wrappers.timeout import LimitedStore
+from daemon.stores.wrappers.etag_form import EtagFormStore
+from daemon.stores.wrappers.rate_limit import RateLimitedStore
+from daemon.stores.wrappers.timeout import TimeLimitedStore
 from daemon.stores.wrappers.write_guard import GuardedStore
 
 if TYPE_CHECKING:  # see `keys_of` and `Bucket`
@@ -58,7 +58,7 @@ class Bucket:
     runtime: Runtime
     location: Location
     keys: "Keys"
-    quoting: QuotingStore | None
+    quoting: EtagFormStore | None
     """Set if the server's form of ETags has to be detected."""
 
     @cached_property
@@ -206,10 +206,10 @@ def open_bucket(
     except ValueError as error:
         raise StoreRefused(f"bucket {url} {error}") from error
     opened = _store(location, runtime, filesystem or RealFileSystem(), must_exist=must_exist)
-    store: ObjectStore = LimitedStore(around(opened), call_seconds, slow)
+    store: ObjectStore = TimeLimitedStore(around(opened), call_seconds, slow)
     if isinstance(location, locations.Gcs):
         # Outside of the time limit: a call that waits for its turn does not hang.
-        store = PacedStore(store, runtime, gcs_write_seconds)
+        store = RateLimitedStore(store, runtime, gcs_write_seconds)
     if guarded and not isinstance(location, locations.Directory):
         store = GuardedStore(store, runtime)
     accepted = (
@@ -218,7 +218,7 @@ def open_bucket(
         else None
     )
     reader = Reader(store, runtime, trust=keys.trust, accepted=accepted)
-    quoting = opened if isinstance(opened, QuotingStore) else None
+    quoting = opened if isinstance(opened, EtagFormStore) else None
     return Bucket(store, reader, runtime, location, keys, quoting)
 
 
@@ -282,7 +282,7 @@ def _store(
             from daemon.stores.s3 import S3Store  # noqa: PLC0415
 
             store = S3Store(bucket, prefix, runtime, endpoint=endpoint, region=region)
-            return QuotingStore(store, store.unquoted(), runtime)
+            return EtagFormStore(store, store.unquoted(), runtime)
         case locations.Gcs(bucket=bucket, prefix=prefix, endpoint=endpoint):
             from daemon.stores.gcs import GcsStore  # noqa: PLC0415
 

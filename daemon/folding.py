@@ -15,7 +15,7 @@ from typing import Literal, assert_never
 from daemon.changes import ModelVersionChanged, RollbackRequested, StateCreated
 from events.model import Outcome, OutcomeKind, Position
 from events.source import Delivery
-from renderers.model import Composition, Model
+from renderers.composition import Composition, Model
 
 
 @dataclass(frozen=True, slots=True)

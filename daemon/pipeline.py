@@ -38,10 +38,11 @@ from events.model import BUNDLE_STATE_CREATED, Event, Outcome, OutcomeKind, Posi
 from events.source import Delivery, EventSource
 from renderers.bundle import RENDERER_VERSION
 from renderers.cache import Cache
+from renderers.composition import Composition, Stamp
 from renderers.errors import RenderError
 from renderers.limits import TooBig
-from renderers.model import Composition, Scope, Stamp
 from renderers.pinning import Movable, Unpinned, movable
+from renderers.values import Scope
 
 _MANY_MODELS: Final = 900
 """Models of one state above which it is reported: a Linux bridge takes about 1,000 containers."""
@@ -293,7 +294,7 @@ class Pipeline:
                 state, await self._publisher.store_state(scope, state)
             )
 
-        return await concurrently(store, states, at_once=_CONCURRENT_UPLOADS)
+        return await concurrently(store, states, limit=_CONCURRENT_UPLOADS)
 
     async def _roll_back(
         self,

@@ -1,19 +1,19 @@
 """Renders a composition and has the gate check the files, for daemon and `rebundle republish`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from daemon.consequences import Invalid
 from daemon.folding import PlannedState
 from daemon.publishing.errors import NewerRenderer
 from daemon.publishing.pointer import Publication
-from renderers.bundle import RENDERER_VERSION, Customisation, RenderedBundle, Renderer
+from renderers.bundle import RENDERER_VERSION, Customisation, Renderer
+from renderers.composition import Composition, RenderDefaults, Stamp
 from renderers.errors import RenderError
 from renderers.limits import DEFAULT_LIMITS, BundleLimits
-from renderers.model import Composition, RenderDefaults, RenderedFile, Scope, Stamp
 from renderers.pinning import Policy
 from renderers.pinning import require as require_pinned
+from renderers.values import RenderedFile, Scope
 
 
 class NotRenderable(Invalid):
@@ -25,19 +25,11 @@ class NotRenderable(Invalid):
         self.failure = failure
 
 
-class Gate(Protocol):
-    """Reads a rendered bundle back and compares it with its composition."""
+Gate = Callable[[Composition, RenderDefaults, Sequence[RenderedFile], frozenset[str]], None]
+"""Reads the files back and raises GateFailure if they do not match the composition.
 
-    def __call__(
-        self,
-        composition: Composition,
-        defaults: RenderDefaults,
-        bundle: RenderedBundle,
-        overridden: frozenset[str],
-        /,
-    ) -> None:
-        """Raises GateFailure if they differ. `overridden`: templates that replace built-in ones."""
-        ...
+The last argument has the names of the templates that replace built-in ones.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +55,7 @@ class Rendering:
             require_pinned(composition, own.defaults)
         rendered = self.renderer.render(composition, own.defaults, stamp, own.templates)
         self.gate(composition, own.defaults, rendered, own.templates.overridden)
-        return rendered.files
+        return rendered
 
 
 def refuse_newer_renderer(scope: Scope, current: Publication) -> None:

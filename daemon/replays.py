@@ -15,7 +15,7 @@ from daemon.publishing.reader import DamagedManifest, Reader
 from daemon.stores.errors import StoreRefused
 from events.model import Outcome, OutcomeKind, Position
 from events.source import Delivery, EventSource, Recorded
-from renderers.model import Scope
+from renderers.values import Scope
 
 
 class InstanceShared(Conflict):
@@ -104,7 +104,7 @@ class Replays:
     ) -> "_Writes":
         """The writes that led to this pointer, as far back as these records need."""
         newest = _Writes.of(pointer.history)
-        if all(any(record.commit in newest.known for record in records) for records in ambiguous):
+        if all(any(record.write_id in newest.known for record in records) for records in ambiguous):
             return newest
         try:
             return _Writes.of(await self._reader.history(pointer))
@@ -155,10 +155,9 @@ def _effective(records: Sequence[Recorded], lineage: _Writes, *, owned: bool) ->
     any case: another process that passed the event recorded the same.
     """
     for record in records:
-        if record.commit is None or record.commit in lineage.known:
+        if record.write_id is None or record.write_id in lineage.known:
             return record.outcome
-    schema_1 = any(record.commit == "" for record in records)
-    if owned and lineage.whole and not schema_1:
+    if owned and lineage.whole:
         return None
     outcomes = [record.outcome for record in records]
     if len(set(outcomes)) == 1:

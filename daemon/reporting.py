@@ -5,21 +5,21 @@ A report never fails and never waits, and it decides nothing.
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Final, get_args
+from typing import Final
 
 import structlog
 
 from daemon.publishing.live_tree.ownership import Blocked
 from daemon.publishing.live_tree.sync import Synced, Unfinished
-from daemon.publishing.pointer import Kind, Publication
+from daemon.publishing.pointer import Publication
 from daemon.publishing.reader import DamagedManifest, PointerRead
 from daemon.runtime import Runtime
 from daemon.telemetry import Metrics
 from events.journal import Backlog
 from events.model import Outcome, OutcomeKind
 from events.source import Delivery
-from renderers.model import Scope
 from renderers.pinning import Movable
+from renderers.values import Scope
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -180,21 +180,9 @@ class Reporter:
         log.warning("live tree not synced, tried again later", scope=str(scope), error=reason)
 
     def removed(self, scope: Scope) -> None:
-        """Delete the series of a scope that the bucket no longer has; they would stay forever."""
+        """The bucket no longer has this scope."""
         name = str(scope)
-        for metric in (
-            self._metrics.publish_conflicts,
-            self._metrics.lane_waiting_events,
-            self._metrics.lane_oldest_event_age_seconds,
-            self._metrics.lane_failures,
-            self._metrics.pointer_sequence,
-            self._metrics.last_publish_timestamp_seconds,
-            self._metrics.live_tree_synced,
-            self._metrics.live_tree_blocked_paths,
-        ):
-            metric.remove(name)
-        for kind in get_args(Kind):
-            self._metrics.publications.remove(name, kind)
+        self._metrics.remove_scope(name)
         self._lanes.discard(name)
         self.behind.pop(scope, None)
         self.blocked.pop(scope, None)
@@ -211,7 +199,7 @@ class Reporter:
     def backlog(self, backlog: Backlog) -> None:
         """The events that wait in the journal now."""
         now = self._runtime.now()
-        self._metrics.journal_unsettled_events.set(backlog.events)
+        self._metrics.journal_unacknowledged_events.set(backlog.events)
         self._metrics.dead_letters.set(backlog.dead_letters)
         lanes = {lane.scope: lane for lane in backlog.lanes}
         self._lanes |= lanes.keys()

@@ -172,8 +172,8 @@ async def run(
     manager = ServiceManager.of(os.environ, os.getpid())
     with bind(*settings.http.address) as sock, stop_on_signals(stop, settings.drain_seconds):
         limits = JournalLimits(
-            most_unsettled=settings.journal.max_unsettled_events,
-            most_unsettled_bytes=settings.journal.max_unsettled_bytes,
+            max_unacknowledged=settings.journal.max_unacknowledged_events,
+            max_unacknowledged_bytes=settings.journal.max_unacknowledged_bytes,
             identities_kept=timedelta(days=settings.journal.identity_days),
             bodies_kept=timedelta(days=settings.journal.body_days),
         )
@@ -334,9 +334,9 @@ class _Daemon:
         )
         http = settings.http
         limits = DecodingLimits(
-            most_bytes=http.max_body_bytes,
-            most_events=http.max_batch_events,
-            deepest=http.max_depth,
+            max_bytes=http.max_body_bytes,
+            max_events=http.max_batch_events,
+            max_depth=http.max_depth,
         )
         files: dict[TokenName, Path | None] = {
             "token": http.token_file,

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from daemon.publishing import protocol
 from daemon.publishing.live_tree.sync import LiveTree
-from daemon.publishing.manifest import RenderedState
+from daemon.publishing.manifest import Manifest, RenderedState
 from daemon.publishing.operator_commands import Operations
 from daemon.publishing.pointer import FoldedEvent, Pointer, Publication, Revision
 from daemon.publishing.protocol import Progress, Writing
@@ -18,7 +18,8 @@ from daemon.publishing.trust.policy import TrustPolicy
 from daemon.runtime import Runtime
 from daemon.stores.errors import ObjectMissing
 from daemon.stores.port import ObjectStore
-from renderers.model import Composition, RenderDefaults, RenderedFile, Scope
+from renderers.composition import Composition, RenderDefaults
+from renderers.values import RenderedFile, Scope, canonical_json
 from tests.builders import composition_document
 
 SCOPE = Scope("visual-anomaly", "core-versions")
@@ -52,6 +53,11 @@ def make_publication(
         at=AT,
         pinned=pinned,
     )
+
+
+def encode_manifest(manifest: Manifest) -> bytes:
+    """The bytes of a manifest, in the form in which a publisher writes them."""
+    return (canonical_json(manifest.model_dump(mode="json", by_alias=True)) + "\n").encode()
 
 
 def writing(number: int = 1, *, by: str = "ann", reason: str = "because") -> Writing:

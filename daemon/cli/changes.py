@@ -17,7 +17,7 @@ from daemon.publishing.live_tree.sync import Synced, Unfinished
 from daemon.publishing.operator_commands import ChangeResult, Verb
 from daemon.publishing.pointer import Hold, Pointer
 from daemon.publishing.wording import counted
-from renderers.model import Scope
+from renderers.values import Scope
 
 
 async def act(

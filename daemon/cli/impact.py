@@ -9,7 +9,7 @@ from daemon.inspection.ages import age
 from daemon.inspection.comparison import compare
 from daemon.publishing.errors import PublishingError
 from daemon.publishing.operator_commands import ChangeResult
-from renderers.model import Scope
+from renderers.values import Scope
 
 
 async def impact_of(opened: Session, scope: Scope, planned: ChangeResult) -> str:

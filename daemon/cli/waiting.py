@@ -21,7 +21,7 @@ from daemon.runtime import Runtime
 from daemon.stores.errors import StoreError
 from daemon.stores.port import ObjectStore
 from renderers.bundle import STAMP_PATH
-from renderers.model import Scope
+from renderers.values import Scope
 
 Tree = Synced | Unfinished
 
@@ -99,7 +99,7 @@ async def _stamped(store: ObjectStore, scope: Scope) -> str | None:
     """The state that the stamp in base/ of the live tree names."""
     try:
         stamp = json.loads(
-            (await store.get(layout.live_tree(scope, STAMP_PATH), most_bytes=sizes.STAMP)).body
+            (await store.get(layout.live_tree(scope, STAMP_PATH), max_bytes=sizes.STAMP)).body
         )
     except (StoreError, ValueError, RecursionError):
         return None

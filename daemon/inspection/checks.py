@@ -14,8 +14,8 @@ from daemon.publishing.live_tree.sync import Survey
 from daemon.publishing.manifest import Manifest
 from daemon.publishing.pointer import HistoryEntry, Pointer, Publication
 from daemon.publishing.wording import MOST_NAMED, some
-from renderers.model import RenderedFile, Scope
 from renderers.pinning import Movable
+from renderers.values import RenderedFile, Scope
 
 NO_POLICY: Final = (
     "signatures: no trust policy is set (trust.policy); anyone with write access to the "

@@ -35,8 +35,7 @@ class OutcomeInScope:
     reason: str | None
     state: str | None
     settled_at: str | None
-    attempts: int
-    """Failed tries so far."""
+    failed_tries: int
     error: str | None
     """Why it waits, if a try failed."""
     dead_letter: int | None
@@ -51,7 +50,7 @@ class OutcomeInScope:
             reason=outcome.reason if outcome else None,
             state=outcome.state if outcome else None,
             settled_at=lane.settled_at,
-            attempts=lane.attempts,
+            failed_tries=lane.failed_tries,
             error=lane.error,
             dead_letter=lane.dead_letter,
         )
@@ -66,7 +65,8 @@ class EventReport:
     type: str
     position: str
     accepted_at: str
-    settled_at: str | None
+    acknowledged_at: str | None
+    """When its outcomes in all scopes were recorded."""
     scopes: tuple[OutcomeInScope, ...]
 
     @classmethod
@@ -78,7 +78,7 @@ class EventReport:
             type=status.type,
             position=position_text(status.position),
             accepted_at=status.accepted_at,
-            settled_at=status.settled_at,
+            acknowledged_at=status.acknowledged_at,
             scopes=tuple(map(OutcomeInScope.of, status.lanes)),
         )
 

@@ -16,7 +16,7 @@ from typing import Final
 
 from daemon.publishing.errors import VerificationFailed
 from renderers.cache import Cache
-from renderers.model import RenderedFile, Scope, canonical_json
+from renderers.values import RenderedFile, Scope, canonical_json
 
 STAMP_PATH: Final = "base/.rebundle.json"
 """A file with the id of the state. The content digest leaves it out, so that two states with equal

@@ -237,7 +237,7 @@ async def bucket_id(store: ObjectStore) -> str | None:
         StoreError: it cannot be read.
     """
     try:
-        body = (await store.get(layout.BUCKET, most_bytes=sizes.BUCKET_ID)).body
+        body = (await store.get(layout.BUCKET, max_bytes=sizes.BUCKET_ID)).body
         identity = parse(body)["id"]
     except ObjectMissing:
         return None

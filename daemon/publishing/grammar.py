@@ -26,7 +26,7 @@ from pydantic import (
 
 from daemon.stores.object_keys import is_key
 from events.model import LARGEST_REVISION
-from renderers.model import Scope
+from renderers.values import Scope
 
 __all__ = [
     "MOST_SEQUENCE",
@@ -68,6 +68,8 @@ _LONGEST_REASON: Final = 1 << 17
 """Characters that Linux passes in one argument."""
 _SHOWN: Final = 200
 
+# Repeats the rule of `events.schemas` on purpose: what senders may use can become stricter, and
+# what is stored must stay readable.
 _STATE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _ATTEMPT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _WRITE: Final = re.compile(r"[A-Za-z0-9._-]{0,128}")

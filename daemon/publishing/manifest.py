@@ -27,14 +27,8 @@ from daemon.publishing.grammar import (
 )
 from daemon.publishing.pointer import Part, Publication, Revision, StoredRevision
 from daemon.publishing.wording import leave_out
-from renderers.model import (
-    Composition,
-    RenderDefaults,
-    RenderedFile,
-    canonical_digest,
-    canonical_json,
-    known_fields,
-)
+from renderers.composition import Composition, RenderDefaults
+from renderers.values import RenderedFile, canonical_digest, canonical_json, known_fields
 
 
 class ManifestFile(Part):
@@ -221,11 +215,6 @@ def written(
     return b"{%b}\n" % b",".join(
         b'"%b":%b' % (name.encode(), texts[name]) for name in sorted(texts)
     )
-
-
-def encode(manifest: Manifest) -> bytes:
-    """The bytes of the manifest object."""
-    return (canonical_json(manifest.model_dump(mode="json", by_alias=True)) + "\n").encode()
 
 
 def decode(body: bytes, name: str = "the manifest") -> Manifest:

@@ -19,7 +19,7 @@ from daemon.publishing.publisher import Publisher
 from daemon.publishing.reader import PointerRead, Reader
 from daemon.publishing.retry import while_moved
 from daemon.publishing.wording import MOST_NAMED, some
-from renderers.model import Scope
+from renderers.values import Scope
 
 _SHORTEST_DIGEST: Final = 12
 """The number of digits that `history` and `status` show."""

@@ -44,7 +44,7 @@ from daemon.publishing.signatures import Signature
 from daemon.publishing.sizes import SIGNATURES
 from daemon.publishing.wording import cut_off, rebuild
 from events.model import LARGEST_REVISION
-from renderers.model import Scope, canonical_json
+from renderers.values import Scope, canonical_json
 
 MOST_FOLDED_EVENTS: Final = 128
 MOST_HISTORY: Final = 128

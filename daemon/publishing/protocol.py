@@ -37,7 +37,7 @@ from daemon.publishing.pointer import (
     Quarantine,
     Revision,
 )
-from renderers.model import Scope
+from renderers.values import Scope
 
 _JOURNAL: Final = "journal:"
 """Prefix of the instance ids of journals.

@@ -44,7 +44,7 @@ from daemon.stores.errors import (
     StoreUnavailable,
 )
 from daemon.stores.port import Content, ObjectStore, Version
-from renderers.model import Scope
+from renderers.values import Scope
 
 if TYPE_CHECKING:  # see `reader`
     from daemon.publishing.trust.policy import Role
@@ -108,7 +108,7 @@ class Publisher:
         await concurrently(
             lambda key_and_content: self._create_own(*key_and_content),
             objects,
-            at_once=len(objects),
+            limit=len(objects),
         )
         publication = manifest.publication(state, attempt, at, body)
         self._reader.remember(scope, publication, state.files)
@@ -322,7 +322,7 @@ class Publisher:
             await self._store.create(key, content)
         except (ConditionFailed, OutcomeUnknown) as error:
             try:
-                stored = await self._store.get(key, most_bytes=len(content.body))
+                stored = await self._store.get(key, max_bytes=len(content.body))
             except ObjectMissing:
                 raise StoreUnavailable(
                     f"whether {key} is stored could not be found out: try again"

@@ -43,7 +43,7 @@ from daemon.publishing.wording import RENEW, cut_off, leave_out, rebuild
 from daemon.runtime import Runtime
 from daemon.stores.errors import ObjectDamaged, ObjectMissing, ObjectTooBig, StoreRefused
 from daemon.stores.port import ObjectStore, Stored, Version
-from renderers.model import RenderedFile, Scope
+from renderers.values import RenderedFile, Scope
 
 if TYPE_CHECKING:
     from daemon.publishing.trust.policy import Role, TrustPolicy
@@ -393,7 +393,7 @@ class Reader:
             except (OlderSchema, StoreRefused) as error:
                 return DamagedManifest(name, str(error), unreadable=True)
 
-        return _without_missing(await concurrently(read, names, at_once=_MOST_READS_AT_ONCE))
+        return _without_missing(await concurrently(read, names, limit=_MOST_READS_AT_ONCE))
 
     async def _named_manifest(self, scope: Scope, name: PublicationId) -> Manifest:
         cached = self._manifests.get(f"{scope} {name}")
@@ -492,7 +492,7 @@ class Reader:
             except StoreRefused as error:
                 return DamagedManifest(publication.id, str(error), unreadable=True)
 
-        return _without_missing(await concurrently(read, publications, at_once=_MOST_READS_AT_ONCE))
+        return _without_missing(await concurrently(read, publications, limit=_MOST_READS_AT_ONCE))
 
     async def _check_signature(self, scope: Scope, described: Manifest, body: bytes) -> None:
         if self._trust is None:
@@ -506,13 +506,13 @@ class Reader:
         size = len(body) + len(envelope or b"")
         await self.work_on(size, self._trust.check_publication, envelope, described, body, scope)
 
-    async def _bytes(self, key: str, most_bytes: int, remedy: str) -> bytes:
-        stored = await self._optional(key, most_bytes, remedy)
+    async def _bytes(self, key: str, max_bytes: int, remedy: str) -> bytes:
+        stored = await self._optional(key, max_bytes, remedy)
         if stored is None:
             raise NotFound(f"{key} is gone from the bucket: {remedy}")
         return stored.body
 
-    async def _optional(self, key: str, most_bytes: int, remedy: str) -> Stored | None:
+    async def _optional(self, key: str, max_bytes: int, remedy: str) -> Stored | None:
         """The object with this key; None if it does not exist.
 
         Raises:
@@ -520,7 +520,7 @@ class Reader:
                 with `remedy`.
         """
         try:
-            return await self._store.get(key, most_bytes=most_bytes)
+            return await self._store.get(key, max_bytes=max_bytes)
         except ObjectMissing:
             return None
         except ObjectTooBig as error:
@@ -598,8 +598,8 @@ def verified_files(described: Manifest, body: bytes) -> tuple[RenderedFile, ...]
 class _LruCache(Generic[T]):
     """Values by key. Beyond a number of bytes, the least recently used values are dropped."""
 
-    def __init__(self, most_bytes: int) -> None:
-        self._most_bytes = most_bytes
+    def __init__(self, max_bytes: int) -> None:
+        self._most_bytes = max_bytes
         self._bytes = 0
         self._values: OrderedDict[str, tuple[T, int]] = OrderedDict()
 

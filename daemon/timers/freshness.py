@@ -23,7 +23,7 @@ from daemon.runtime import Runtime
 from daemon.stores.errors import ConditionFailed, ObjectMissing, ObjectTooBig, OutcomeUnknown
 from daemon.stores.port import Content, ObjectStore, Version
 from daemon.timers import every
-from renderers.model import Scope
+from renderers.values import Scope
 
 if TYPE_CHECKING:  # takes long to import, and is needed only with a policy
     from daemon.publishing.trust.policy import TrustPolicy
@@ -76,7 +76,7 @@ class FreshnessTimer:
         try:
             scopes = await self._reader.scopes()
             # Concurrently: a record that waits for a slow scope could expire.
-            reasons = await concurrently(self._try_renew, scopes, at_once=_CONCURRENT_RENEWALS)
+            reasons = await concurrently(self._try_renew, scopes, limit=_CONCURRENT_RENEWALS)
             results = zip(scopes, reasons, strict=True)
             failing = {str(scope): reason for scope, reason in results if reason is not None}
         except Exception as error:  # noqa: BLE001  # the next round tries again
@@ -100,7 +100,7 @@ class FreshnessTimer:
             return False
         if current is not None and self._trust is not None:
             current.check_not_older(newest.sequence)
-        body = (await self._store.get(layout.pointer(scope), most_bytes=sizes.POINTER)).body
+        body = (await self._store.get(layout.pointer(scope), max_bytes=sizes.POINTER)).body
         now = self._runtime.now()
         if await self._reader.work_on(len(body), pointer.decode, body, scope) != newest:
             return False  # it was changed between the two reads
@@ -147,7 +147,7 @@ class FreshnessTimer:
     async def _current(self, scope: Scope) -> tuple[Freshness | None, Version | None]:
         """The stored record and its version. One that readers would refuse counts as absent."""
         try:
-            stored = await self._store.get(layout.freshness(scope), most_bytes=sizes.FRESHNESS)
+            stored = await self._store.get(layout.freshness(scope), max_bytes=sizes.FRESHNESS)
         except ObjectMissing:
             return None, None
         except ObjectTooBig:

@@ -80,7 +80,7 @@ class DurableSource:
     async def withdraw(self, _scope: str, commit: str) -> None:
         self.kept = {
             at: tuple(
-                outcome_record for outcome_record in records if outcome_record.commit != commit
+                outcome_record for outcome_record in records if outcome_record.write_id != commit
             )
             for at, records in self.kept.items()
         }

@@ -570,7 +570,7 @@ def test_a_writer_that_won_and_was_built_upon_finds_its_write_in_the_lineage(
 def test_a_writer_that_lost_publishes_once_on_top_of_the_winner(
     server: Server, tmp_path: Path, reply: Reply
 ) -> None:
-    """Some servers answer losers with 409 or 500 (protocol 4, rule 1)."""
+    """Some servers answer losers with 409 or 500 (object-store rule 2)."""
 
     async def script(played: Play) -> None:
         await played.publish(1)
@@ -647,7 +647,7 @@ def test_the_sdk_times_out_and_the_write_is_found(
 def test_a_server_that_compares_etags_without_quotes_is_published_to(
     server: Server, tmp_path: Path
 ) -> None:
-    """Like Ceph, with the 500 that it returns to half of the losers (protocol 4, rule 1)."""
+    """Like Ceph, with the 500 that it returns to half of the losers (object-store rule 3)."""
 
     async def script(played: Play) -> None:
         played.network.compares_without_quotes = True

@@ -23,7 +23,7 @@ from events.model import (
     ROLLBACK_REQUESTED,
     Event,
 )
-from renderers.model import Scope
+from renderers.values import Scope
 from tests.builders import composition_document, model_document
 from tests.simulation.model import Request
 from tests.simulation.oracle import CPUS

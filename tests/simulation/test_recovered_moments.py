@@ -21,12 +21,12 @@ from daemon.publishing.maintenance.recovery_rules import Wish
 from daemon.publishing.pointer import Pointer
 from daemon.publishing.publisher import Publisher
 from daemon.publishing.reader import Reader
-from daemon.stores.memory import MemoryStore
-from renderers.model import Scope
+from renderers.values import Scope
 from tests.builders_runtime import InlineRuntime
 from tests.simulation.bucket import Held
 from tests.simulation.scenario import scenario_of
 from tests.simulation.world import World, _settings, sealed
+from tests.support.memory_store import MemoryStore
 
 PARTS, WORLDS = 8, 25
 EVERY = 3

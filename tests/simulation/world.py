@@ -46,16 +46,17 @@ from daemon.retry import Backoff
 from daemon.runtime import Runtime
 from daemon.stores.errors import StoreBusy, StoreError, StoreUnavailable
 from daemon.stores.port import ObjectStore
-from daemon.stores.wrappers.rate_limit import PacedStore
-from daemon.stores.wrappers.timeout import LimitedStore
+from daemon.stores.wrappers.rate_limit import RateLimitedStore
+from daemon.stores.wrappers.timeout import TimeLimitedStore
 from daemon.timers.freshness import FreshnessTimer
 from daemon.worker import Worker
 from events.errors import SourceUnavailable
 from events.model import Event, Identity
 from renderers import gate
 from renderers.bundle import RENDERER_VERSION, Customisation, Renderer
+from renderers.composition import Composition, Stamp
 from renderers.errors import GateFailure
-from renderers.model import Composition, RenderedFile, Scope, Stamp
+from renderers.values import RenderedFile, Scope
 from tests.simulation import model
 from tests.simulation.bucket import Bucket
 from tests.simulation.bugs import planted
@@ -169,9 +170,9 @@ class Process:
         )
         remote.writing = world.watcher.sending
         remote.blocked = world.scenario.blocked
-        self.store: ObjectStore = LimitedStore(remote, _CALL_SECONDS)
+        self.store: ObjectStore = TimeLimitedStore(remote, _CALL_SECONDS)
         if world.scenario.paced:
-            self.store = PacedStore(self.store, self.runtime, 1.1)
+            self.store = RateLimitedStore(self.store, self.runtime, 1.1)
         self.reader = Reader(self.store, self.runtime)
         self.publisher = _ReportingPublisher(self.store, self.reader, self.runtime, world)
         self.live_tree = LiveTree(self.store, self.reader, self.runtime)

@@ -37,7 +37,7 @@ from events.model import Event, Identity
 from events.source import EventSource
 from renderers import gate
 from renderers.bundle import Customisation, Renderer
-from renderers.model import Scope
+from renderers.values import Scope
 from tests.builders_runtime import InlineRuntime, ThreadRuntime
 from tests.support.filesystems import Operation, PassingFileSystem, Sync, SyncFolder
 from tests.support.scenes import (
@@ -233,8 +233,8 @@ class Below:
         self._store = store
         self._prefix = f"{folder}/"
 
-    async def get(self, key: str, *, most_bytes: int | None = None) -> Stored:
-        return await self._store.get(self._prefix + key, most_bytes=most_bytes)
+    async def get(self, key: str, *, max_bytes: int | None = None) -> Stored:
+        return await self._store.get(self._prefix + key, max_bytes=max_bytes)
 
     async def scan(self, prefix: str) -> Listing:
         found = await self._store.scan(self._prefix + prefix)

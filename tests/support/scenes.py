@@ -38,8 +38,8 @@ from events.source import Delivery
 from renderers import gate
 from renderers.bundle import Customisation, Renderer
 from renderers.limits import DEFAULT_LIMITS, BundleLimits
-from renderers.model import Scope
 from renderers.pinning import Movable, Policy
+from renderers.values import Scope
 from tests.builders import composition_document, golden_document, model_document
 from tests.builders_runtime import ThreadRuntime
 

@@ -29,7 +29,7 @@ from daemon.publishing.maintenance.garbage_collector import BOTH, Collected, Gar
 from daemon.publishing.maintenance.retention_rules import Deletable
 from daemon.publishing.reader import Scopes
 from daemon.publishing.wording import counted
-from renderers.model import Scope
+from renderers.values import Scope
 
 _Failed = tuple[str, str, int]
 """A scope or a folder, what is wrong, the exit code."""

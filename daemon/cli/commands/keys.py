@@ -35,7 +35,7 @@ from daemon.publishing.pointer import Publication
 from daemon.publishing.wording import some
 from daemon.settings import SettingsError
 from daemon.stores.errors import ObjectDamaged, ObjectMissing, StoreError
-from renderers.model import Scope
+from renderers.values import Scope
 
 if TYPE_CHECKING:
     from daemon.publishing.trust.keys import PublicKey

@@ -26,8 +26,9 @@ from events.errors import InvalidEvent, Problem
 from events.model import BUNDLE_STATE_CREATED, Event
 from renderers import bundle, gate
 from renderers.bundle import Customisation
-from renderers.model import Composition, RenderedFile, Stamp
+from renderers.composition import Composition, Stamp
 from renderers.template_set import Templates
+from renderers.values import RenderedFile
 
 _UNPUBLISHED: Final = Stamp(state="unpublished", revision="0")
 
@@ -100,7 +101,7 @@ def decode_input(body: bytes) -> Input:
     Raises:
         InvalidEvent: it lists every problem. VerificationFailed: the manifest contradicts itself.
     """
-    document = strict_json.loads(body, most_bytes=cloudevents.FILE_LIMITS.most_bytes)
+    document = strict_json.loads(body, max_bytes=cloudevents.FILE_LIMITS.max_bytes)
     if not isinstance(document, dict):
         actual = strict_json.described(document)
         raise InvalidEvent(Problem("$", "must be an event, its data, or a manifest", actual))
@@ -145,12 +146,12 @@ def render_checked(source: Input, options: Customisation) -> tuple[RenderedFile,
     gate.check(source.composition, options.defaults, rendered, options.templates.overridden)
     recorded = source.recorded
     if recorded is not None and _same_renderer(recorded, options):
-        digest = archive.content_digest(archive.digest_files(rendered.files))
+        digest = archive.content_digest(archive.digest_files(rendered))
         if digest != recorded.content_digest:
             raise VerificationFailed(
                 f"the content digest is {digest}, but the manifest has {recorded.content_digest}"
             )
-    return rendered.files
+    return rendered
 
 
 def _same_renderer(recorded: Manifest, options: Customisation) -> bool:

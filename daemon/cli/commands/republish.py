@@ -48,7 +48,8 @@ from daemon.rendering import Rendering, refuse_newer_renderer
 from daemon.stores.errors import ObjectDamaged
 from renderers import gate
 from renderers.bundle import RENDERER_VERSION, Renderer
-from renderers.model import RenderedFile, Scope, Stamp
+from renderers.composition import Stamp
+from renderers.values import RenderedFile, Scope
 
 
 async def republish(

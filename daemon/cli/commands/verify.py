@@ -40,7 +40,7 @@ from daemon.publishing.pointer import Pointer, Publication
 from daemon.publishing.reader import Scopes, verified_files
 from daemon.publishing.wording import some
 from daemon.stores.errors import ObjectDamaged
-from renderers.model import Scope
+from renderers.values import Scope
 
 if TYPE_CHECKING:  # takes long to import
     from daemon.publishing.trust.policy import TrustPolicy

@@ -66,7 +66,7 @@ from daemon.stores.errors import (
 )
 from daemon.stores.port import Content, Listed, ObjectStore, Stored, Version
 from renderers.cache import Cache
-from renderers.model import RenderedFile, Scope
+from renderers.values import RenderedFile, Scope
 
 T = TypeVar("T")
 
@@ -562,7 +562,7 @@ class LiveTree:
         """
         key = layout.live_tree(scope, layout.MARKER)
         try:
-            stored = await self._store.get(key, most_bytes=sizes.MARKER)
+            stored = await self._store.get(key, max_bytes=sizes.MARKER)
         except ObjectMissing:
             return None, None
         except ObjectTooBig:
@@ -701,7 +701,7 @@ class LiveTree:
             }
             unknown = [path for path in unknown if present[path] is None]
         present |= zip(
-            unknown, await concurrently(look, unknown, at_once=_READS_AT_ONCE), strict=True
+            unknown, await concurrently(look, unknown, limit=_READS_AT_ONCE), strict=True
         )
         examined = {path: seen for path, seen in present.items() if seen is not None}
         doubtful = {
@@ -752,9 +752,9 @@ class LiveTree:
             manifests.damaged,
         )
 
-    async def _read(self, scope: Scope, path: str, most_bytes: int) -> Stored | None:
+    async def _read(self, scope: Scope, path: str, max_bytes: int) -> Stored | None:
         try:
-            return await self._store.get(layout.live_tree(scope, path), most_bytes=most_bytes)
+            return await self._store.get(layout.live_tree(scope, path), max_bytes=max_bytes)
         except ObjectMissing:
             return None
 
@@ -785,7 +785,7 @@ class LiveTree:
             except _OF_ONE_PATH as error:
                 return Blocked(action.path, self._why(scope, action.path, error))
 
-        results = await concurrently(try_to, actions, at_once=_WRITES_AT_ONCE)
+        results = await concurrently(try_to, actions, limit=_WRITES_AT_ONCE)
         by_path = {action.path: result for action, result in zip(actions, results, strict=True)}
         return _Applied(
             {
@@ -810,7 +810,7 @@ class LiveTree:
         if put.over is None:
             return await self._store.create(key, content)
         if put.keep_aside:
-            there = await self._store.get(key, most_bytes=sizes.KEPT_ASIDE)
+            there = await self._store.get(key, max_bytes=sizes.KEPT_ASIDE)
             if there.version != put.over:
                 raise ConditionFailed(f"{key} changed during the pass")
             await self._keep_aside(scope, put.path, there.body, wanted.sequence)
@@ -826,7 +826,7 @@ class LiveTree:
         try:
             await self._store.create(key, content)
         except ConditionFailed:
-            kept = await self._store.get(key, most_bytes=sizes.KEPT_ASIDE)
+            kept = await self._store.get(key, max_bytes=sizes.KEPT_ASIDE)
             if kept.body != body:
                 raise StoreRefused(
                     f"{key} does not hold the bytes that its name says: {self._move_away(key)}"

@@ -48,7 +48,7 @@ from daemon.stores.errors import (
 )
 from daemon.stores.port import Listed, ObjectStore
 from daemon.stores.server_time import store_time
-from renderers.model import Scope
+from renderers.values import Scope
 
 Part = Literal["release", "delete"]
 BOTH: Final[frozenset[Part]] = frozenset(("release", "delete"))
@@ -312,7 +312,7 @@ class GarbageCollector:
                 break
             group = doomed[start : start + _FOLDERS_AT_ONCE]
             for deletable, gone in zip(
-                group, await concurrently(delete, group, at_once=_FOLDERS_AT_ONCE), strict=True
+                group, await concurrently(delete, group, limit=_FOLDERS_AT_ONCE), strict=True
             ):
                 if gone:
                     deleted.append(deletable)
@@ -330,7 +330,7 @@ class GarbageCollector:
         async def delete(copy: Listed) -> bool:
             return await self._delete_object(copy, refused)
 
-        gone = await concurrently(delete, expired, at_once=_FOLDERS_AT_ONCE)
+        gone = await concurrently(delete, expired, limit=_FOLDERS_AT_ONCE)
         return tuple(copy for copy, is_gone in zip(expired, gone, strict=True) if is_gone)
 
     async def _delete(self, doomed: Deletable, refused: list[DeletionRefused]) -> bool:

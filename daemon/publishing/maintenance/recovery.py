@@ -37,7 +37,7 @@ from daemon.publishing.publisher import Publisher
 from daemon.publishing.reader import PointerRead, Reader
 from daemon.stores.errors import ObjectDamaged, ObjectMissing, ObjectTooBig, StoreRefused
 from daemon.stores.port import ObjectStore, Stored
-from renderers.model import Scope
+from renderers.values import Scope
 
 _READS_AT_ONCE: Final = 8
 _SEQUENCE: Final = re.compile(rb'"sequence"\s*:\s*(\d{1,15})\b')
@@ -147,7 +147,7 @@ class Recoverer:
             # key must not replace it.
             base = replace(base, signed=base.signed or any(folder.is_signed for folder in stored))
         results = await concurrently(
-            lambda folder: self._verified(scope, folder.id), stored, at_once=_READS_AT_ONCE
+            lambda folder: self._verified(scope, folder.id), stored, limit=_READS_AT_ONCE
         )
         traces = {"the damaged pointer": damaged.sequence, **await self._traces(scope)}
         traces["who read here before"] = await self._reader.highest_accepted(scope)
@@ -216,7 +216,7 @@ class Recoverer:
             listed.key for listed in (await self._store.scan(layout.histories(scope))).complete()
         ]
         stored = await concurrently(
-            lambda key: self._get(key, sizes.CHUNK), keys, at_once=_READS_AT_ONCE
+            lambda key: self._get(key, sizes.CHUNK), keys, limit=_READS_AT_ONCE
         )
         bodies = {
             key: document.body
@@ -258,7 +258,7 @@ class Recoverer:
     async def _checked(self, scope: Scope, name: PublicationId) -> Found | Damaged:
         try:
             key = layout.manifest(scope, name.state, name.attempt)
-            stored = await self._store.get(key, most_bytes=sizes.MANIFEST)
+            stored = await self._store.get(key, max_bytes=sizes.MANIFEST)
         except ObjectMissing:
             return Damaged(name, "its manifest is gone")
         except (ObjectDamaged, ObjectTooBig) as error:
@@ -294,7 +294,7 @@ class Recoverer:
             for file in listed
             if file.size <= sizes.FILE and not layout.is_credential(file.key)
         ]
-        commits = await concurrently(self._commit, files, at_once=_READS_AT_ONCE)
+        commits = await concurrently(self._commit, files, limit=_READS_AT_ONCE)
         marker = await self._get(layout.live_tree(scope, layout.MARKER), sizes.MARKER)
         freshness = await self._get(layout.freshness(scope), sizes.FRESHNESS)
         return {
@@ -315,9 +315,9 @@ class Recoverer:
         commit = ownership.parsed_commit(stored.tag.get("commit")) if stored else None
         return commit[0] if commit else 0
 
-    async def _get(self, key: str, most_bytes: int) -> Stored | None:
+    async def _get(self, key: str, max_bytes: int) -> Stored | None:
         try:
-            return await self._store.get(key, most_bytes=most_bytes)
+            return await self._store.get(key, max_bytes=max_bytes)
         except (ObjectMissing, ObjectDamaged, ObjectTooBig):
             return None
 

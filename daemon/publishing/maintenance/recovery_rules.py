@@ -46,7 +46,7 @@ from daemon.publishing.pointer import (
 from daemon.publishing.protocol import Writing
 from daemon.publishing.wording import some
 from events.model import Identity
-from renderers.model import Scope
+from renderers.values import Scope
 
 P = TypeVar("P", bound=Part)
 _DAMAGED_NOTE: Final = (

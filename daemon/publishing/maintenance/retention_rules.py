@@ -21,7 +21,7 @@ from typing import Final
 from daemon.publishing import layout
 from daemon.publishing.pointer import HistoryEntry, Pointer, Publication, PublicationId
 from daemon.stores.port import Listed
-from renderers.model import Scope
+from renderers.values import Scope
 
 _ATTEMPT: Final = re.compile(r"[0-9a-f]{32}")
 _SECONDS_A_DAY: Final = 86_400

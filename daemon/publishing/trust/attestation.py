@@ -13,7 +13,7 @@ from typing import Final
 from daemon.publishing.documents import canonical, serialised
 from daemon.publishing.manifest import Manifest
 from daemon.publishing.signatures import STATEMENT, Signature, decoded
-from renderers.model import canonical_json
+from renderers.values import canonical_json
 
 _TYPE: Final = "https://in-toto.io/Statement/v1"
 PREDICATE: Final = "urn:rebundle:publication:v1"

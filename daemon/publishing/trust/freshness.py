@@ -28,7 +28,7 @@ from daemon.publishing.grammar import (
     time_of,
 )
 from daemon.publishing.wording import RENEW, rebuild
-from renderers.model import Scope, canonical_json
+from renderers.values import Scope, canonical_json
 
 
 class _Signed(BaseModel):

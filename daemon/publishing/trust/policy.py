@@ -38,7 +38,7 @@ from daemon.publishing.trust.keys import PublicKey
 from daemon.publishing.wording import RENEW
 from events import strict_json
 from events.errors import InvalidEvent
-from renderers.model import Scope, canonical_json
+from renderers.values import Scope, canonical_json
 
 Role = Literal["publish", "pointer"]
 _MOST_BYTES: Final = 1 << 20
@@ -115,7 +115,7 @@ class TrustPolicy(_Part):
         """
         try:
             # Strict: with a duplicate key, two parsers could read two different policies.
-            document = strict_json.loads(text, most_bytes=_MOST_BYTES)
+            document = strict_json.loads(text, max_bytes=_MOST_BYTES)
             return cls.model_validate_json(json.dumps(document), strict=True)
         except InvalidEvent as error:
             raise PolicyUnusable(

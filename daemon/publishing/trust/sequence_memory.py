@@ -10,7 +10,7 @@ from typing import Final, Protocol
 from daemon import local_files
 from daemon.publishing.errors import SequenceMemoryUnusable
 from daemon.runtime import Runtime
-from renderers.model import Scope
+from renderers.values import Scope
 
 LOCK_SECONDS: Final = 10.0
 """How long to wait for the lock. Other processes need it for milliseconds."""

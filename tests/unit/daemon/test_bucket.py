@@ -17,10 +17,10 @@ from daemon.publishing.live_tree.sync import Synced
 from daemon.publishing.trust.keys import KeySigner, generate
 from daemon.publishing.trust.policy import TrustedKey, TrustPolicy
 from daemon.settings import load
-from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content
 from tests.builders_publishing import SCOPE, Bucket, make_state
 from tests.builders_runtime import InlineRuntime
+from tests.support.memory_store import MemoryStore
 
 SETTINGS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "STORAGE_EMULATOR_HOST")
 

@@ -24,7 +24,8 @@ from daemon.folding import (
 )
 from events.model import Event, Identity, Outcome, OutcomeKind, Position
 from events.source import Delivery
-from renderers.model import MOST_MODELS, Composition, ModelChange, Scope
+from renderers.composition import MAX_MODELS, Composition, ModelChange
+from renderers.values import Scope
 from tests.builders import (
     composition_document,
     golden_composition,
@@ -237,13 +238,13 @@ def test_a_model_whose_id_differs_only_by_dash_and_underscore_is_a_dead_letter()
 
 
 def test_a_model_above_the_capacity_of_a_bundle_is_a_dead_letter() -> None:
-    models = tuple(make_model(str(number)) for number in range(MOST_MODELS))
+    models = tuple(make_model(str(number)) for number in range(MAX_MODELS))
     full = Composition.model_construct(
         bundle=golden_composition().bundle, models=models, proxy=golden_composition().proxy
     )
     outcome = outcome_of(DesiredState(full, 1), version("1", "newcomer"))
     assert outcome.kind is OutcomeKind.DEAD_LETTERED
-    assert str(MOST_MODELS) in outcome.reason
+    assert str(MAX_MODELS) in outcome.reason
 
 
 def test_a_model_version_that_changes_nothing_is_ignored_and_counts_nothing() -> None:

@@ -18,7 +18,7 @@ from daemon.telemetry import Metrics, configure_logging
 from events.journal import Backlog, LaneBacklog
 from events.model import Identity, Outcome, OutcomeKind, Position
 from events.source import Delivery
-from renderers.model import Scope
+from renderers.values import Scope
 from tests.builders_publishing import make_publication, published
 from tests.builders_runtime import InlineRuntime
 from tests.support.scenes import state_event
@@ -160,7 +160,7 @@ def test_a_rollback_publishes_nothing_and_clears_no_refusal(reporter):
 
 def test_the_backlog_shows_every_lane_including_emptied_ones(reporter, metrics):
     oldest = (InlineRuntime().now() - timedelta(seconds=90)).isoformat()
-    lane = LaneBacklog(scope=str(SCOPE), waiting=3, oldest=oldest, attempts=0, error=None)
+    lane = LaneBacklog(scope=str(SCOPE), waiting=3, oldest=oldest, failed_tries=0, error=None)
     full = Backlog(
         events=3, bytes=1, oldest=oldest, undispatched=0, lanes=(lane,), dead_letters=2, rejected=0
     )

@@ -214,7 +214,7 @@ NAMES = {
     "rebundle_oldest_event_age_seconds",
     "rebundle_lane_failures",
     "rebundle_dead_letters",
-    "rebundle_journal_unsettled_events",
+    "rebundle_journal_unacknowledged_events",
     "rebundle_pointer_sequence",
     "rebundle_last_publish_timestamp_seconds",
     "rebundle_live_tree_blocked_paths",

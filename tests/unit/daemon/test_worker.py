@@ -12,11 +12,11 @@ from daemon.publishing.pointer import Revision
 from daemon.publishing.reader import Scopes
 from daemon.retry import Backoff
 from daemon.stores.errors import StoreRefused, StoreUnavailable
-from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content
 from daemon.worker import Worker
-from renderers.model import Scope
+from renderers.values import Scope
 from tests.builders_runtime import InlineRuntime
+from tests.support.memory_store import MemoryStore
 from tests.support.scenes import BACKOFF, GOLDEN, Scene, model_event, open_scene, state_event
 
 OTHER = Scope("texture", "edge")

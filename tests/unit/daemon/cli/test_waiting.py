@@ -10,12 +10,12 @@ import pytest
 from daemon.cli.waiting import lag_of, wait_for
 from daemon.publishing import layout, operator_commands
 from daemon.publishing.live_tree.sync import Synced, Unfinished
-from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content
 from tests.builders_publishing import SCOPE as MEMORY_SCOPE
 from tests.builders_publishing import Bucket, make_state
 from tests.builders_runtime import InlineRuntime
 from tests.support.buckets import SCOPE, composition_with, in_bucket
+from tests.support.memory_store import MemoryStore
 
 COMPOSE = "base/bundle/docker-compose.yaml"
 COMMANDS = {

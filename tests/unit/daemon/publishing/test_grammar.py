@@ -24,8 +24,8 @@ from daemon.publishing.pointer import PreviousChunk
 from daemon.publishing.reader import verified_files
 from daemon.publishing.trust import attestation
 from daemon.publishing.trust.freshness import Freshness
-from renderers.model import canonical_json
-from tests.builders_publishing import SCOPE
+from renderers.values import canonical_json
+from tests.builders_publishing import SCOPE, encode_manifest
 
 STORED = Path(__file__).parents[3] / "data" / "stored"
 FOLDERS = [STORED / "schema-2"]
@@ -51,7 +51,7 @@ def read_manifest(body: bytes) -> bytes:
     except VerificationFailed:
         pass  # it is damaged, and can still be written again
     attestation.statement(read, body)
-    return manifest.encode(read)
+    return encode_manifest(read)
 
 
 def read_marker(body: bytes) -> bytes:

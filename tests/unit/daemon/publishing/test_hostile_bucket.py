@@ -17,12 +17,12 @@ from daemon.publishing.maintenance.recovery import Recoverer
 from daemon.publishing.maintenance.recovery_rules import Wish
 from daemon.publishing.pointer import PreviousChunk
 from daemon.stores.errors import StoreError, StoreRefused
-from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content
-from renderers.model import Scope
+from renderers.values import Scope
 from tests.builders_publishing import SCOPE, Bucket, make_files, make_state
 from tests.builders_runtime import InlineRuntime
 from tests.support.faulty_store import FaultyStore
+from tests.support.memory_store import MemoryStore
 from tests.unit.daemon.publishing.test_grammar import SHA, places
 
 P = ParamSpec("P")
@@ -280,9 +280,9 @@ def test_a_file_of_the_live_tree_that_is_too_big_is_not_read_by_a_recovery(
         reads: list[str] = []
         get = store.get
 
-        async def noted(key: str, *, most_bytes: int | None = None) -> Any:
+        async def noted(key: str, *, max_bytes: int | None = None) -> Any:
             reads.append(key)
-            return await get(key, most_bytes=most_bytes)
+            return await get(key, max_bytes=max_bytes)
 
         monkeypatch.setattr(store, "get", noted)
         await recoverer(store, bucket).preview(SCOPE, Wish(), "ann", "look")

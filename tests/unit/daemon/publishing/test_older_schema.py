@@ -20,11 +20,11 @@ from daemon.publishing.maintenance.retention_rules import Policy
 from daemon.publishing.pointer import PublicationId
 from daemon.publishing.trust.freshness import Freshness
 from daemon.publishing.trust.policy import TrustPolicy
-from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content
 from daemon.timers.freshness import FreshnessTimer
 from tests.builders_publishing import SCOPE, Bucket, make_state
 from tests.builders_runtime import InlineRuntime
+from tests.support.memory_store import MemoryStore
 
 STORED = Path(__file__).parents[3] / "data" / "stored" / "schema-1"
 POINTER = layout.pointer(SCOPE)

@@ -12,12 +12,12 @@ from daemon.publishing.live_tree.sync import Synced, Unfinished
 from daemon.publishing.operator_commands import find_exactly, find_retained
 from daemon.publishing.pointer import Pointer
 from daemon.stores.errors import StoreBusy, StoreError, StoreUnavailable
-from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content
-from renderers.model import Scope
+from renderers.values import Scope
 from tests.builders_publishing import SCOPE, Bucket, make_publication, make_state, published, tree
 from tests.builders_runtime import InlineRuntime
 from tests.support.faulty_store import Fault, FaultyStore
+from tests.support.memory_store import MemoryStore
 
 PROCESSES = count()
 

@@ -10,7 +10,7 @@ from daemon.publishing import protocol
 from daemon.publishing.errors import VerificationFailed
 from daemon.publishing.pointer import PublicationId, Revision, decode, encode, opened
 from daemon.publishing.signatures import Signature
-from renderers.model import Scope
+from renderers.values import Scope
 from tests.builders_publishing import SCOPE, make_publication, published, writing
 
 

@@ -29,11 +29,11 @@ from daemon.publishing.grammar import timestamp
 from daemon.publishing.pointer import Pointer
 from daemon.publishing.reader import PointerRead
 from daemon.stores.errors import StoreBusy, StoreRefused, StoreUnavailable
-from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content
 from tests.builders_publishing import SCOPE, Bucket, make_state, writing
 from tests.builders_runtime import InlineRuntime
 from tests.support.faulty_store import Fault, FaultyStore, Gate
+from tests.support.memory_store import MemoryStore
 
 POINTER = "pointer.json"
 

@@ -14,12 +14,19 @@ from daemon.publishing.errors import NotFound, PointerLost, VerificationFailed
 from daemon.publishing.pointer import PreviousChunk, Publication, PublicationId
 from daemon.publishing.reader import Manifests, Scopes
 from daemon.stores.errors import ObjectDamaged, StoreRefused, StoreUnavailable
-from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content, Listing, Stored, UnreadableFolder
-from renderers.model import Scope
-from tests.builders_publishing import SCOPE, Bucket, make_files, make_publication, make_state
+from renderers.values import Scope
+from tests.builders_publishing import (
+    SCOPE,
+    Bucket,
+    encode_manifest,
+    make_files,
+    make_publication,
+    make_state,
+)
 from tests.builders_runtime import InlineRuntime
 from tests.support.faulty_store import FaultyStore
+from tests.support.memory_store import MemoryStore
 
 PROCESSES = count()
 
@@ -178,7 +185,7 @@ def test_a_manifest_of_another_publication_is_refused_although_the_digest_fits(
         live = await one_live(memory)
         key = layout.manifest(SCOPE, live.state, live.attempt)
         described = manifest.decode((await memory.get(key)).body)
-        body = manifest.encode(described.model_copy(update=changed))
+        body = encode_manifest(described.model_copy(update=changed))
         await overwritten(memory, key, body)
         forged = live.model_copy(update={"manifest_sha256": hashlib.sha256(body).hexdigest()})
         with pytest.raises(VerificationFailed, match="is the one of"):
@@ -233,7 +240,7 @@ def test_files_that_do_not_match_the_manifest_are_refused(
         key = layout.manifest(SCOPE, live.state, live.attempt)
         described = manifest.decode((await memory.get(key)).body)
         first, *rest = described.files
-        body = manifest.encode(
+        body = encode_manifest(
             described.model_copy(update={"files": (first.model_copy(update=change), *rest)})
         )
         await overwritten(memory, key, body)
@@ -343,7 +350,7 @@ class SlowFirstAnswer(MemoryStore):
         super().__init__(InlineRuntime("store"))
         self.answered, self.let_through = asyncio.Event(), asyncio.Event()
 
-    async def get(self, key: str, *, most_bytes: int | None = None) -> Stored:
+    async def get(self, key: str, *, max_bytes: int | None = None) -> Stored:
         stored = await super().get(key)
         if key == layout.pointer(SCOPE) and not self.answered.is_set():
             self.answered.set()

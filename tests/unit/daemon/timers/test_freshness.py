@@ -13,12 +13,12 @@ from daemon.publishing.errors import SequenceWentBack
 from daemon.publishing.trust.keys import KeySigner, PublicKey, generate
 from daemon.publishing.trust.policy import TrustedKey, TrustPolicy
 from daemon.stores.errors import ObjectMissing, StoreRefused
-from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content
 from daemon.timers.freshness import FreshnessTimer
 from tests.builders_publishing import SCOPE, Bucket, make_state
 from tests.builders_runtime import InlineRuntime
 from tests.support.faulty_store import Fault, FaultyStore
+from tests.support.memory_store import MemoryStore
 
 
 def key() -> tuple[KeySigner, PublicKey]:

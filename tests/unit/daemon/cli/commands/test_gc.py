@@ -6,7 +6,7 @@ import time
 import pytest
 
 from daemon.publishing import layout
-from renderers.model import Composition
+from renderers.composition import Composition
 from tests.support.buckets import SCOPE, composition_with, in_bucket, pointer
 
 MONTHS = 100 * 86_400

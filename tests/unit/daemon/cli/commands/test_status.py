@@ -370,11 +370,11 @@ def test_the_journals_backlog_comes_with_age_and_last_error(journal, rebundle):
 
     assert (waiting["events"], waiting["dead_letters"], waiting["rejected"]) == (2, 1, 1)
     lane = next(item for item in waiting["lanes"] if item["scope"] == str(SCOPE))
-    assert (lane["waiting"], lane["attempts"]) == (2, 1)
+    assert (lane["waiting"], lane["failed_tries"]) == (2, 1)
     assert "the bucket is away" in scope_of(result)["attention"][0]
     table = rebundle("status").out
     assert "2 events wait" in table
-    assert "1 failed attempt:" in table
+    assert "1 failed try:" in table
     assert table.count("1 dead letter:") == 1
     assert table.count("the bucket is away") == 1
 
@@ -413,7 +413,7 @@ def test_an_error_of_the_pointer_is_not_repeated_for_its_lane(journal, bucket, r
     in_journal(journal, fail)
     first, second = scope_of(rebundle("status", "-o", "json"))["attention"]
 
-    assert (first, second.endswith("1 failed attempt")) == (why, True)
+    assert (first, second.endswith("1 failed try")) == (why, True)
     assert rebundle("status").out.count(why) == 1
 
 

@@ -14,12 +14,12 @@ from daemon.publishing.errors import NewerSchema, NotFound, OperationRefused, Po
 from daemon.publishing.live_tree.sync import LiveTree, Synced, Unfinished
 from daemon.publishing.manifest import RenderedState
 from daemon.stores.errors import ConditionFailed, StoreUnavailable
-from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content, Listing, Version
 from tests.builders_publishing import SCOPE, Bucket, make_files, make_state, tree
 from tests.builders_runtime import InlineRuntime
 from tests.support.faulty_store import Fault, FaultyStore, Gate
 from tests.support.live_trees import edit, kept, marker_of, sha256
+from tests.support.memory_store import MemoryStore
 
 COMPOSE, ENV, CREDS = "base/docker-compose.yml", "example/conf/bundle/.env", "example/creds/s3.env"
 MARKER_KEY = layout.live_tree(SCOPE, layout.MARKER)

@@ -15,12 +15,12 @@ from daemon.publishing.errors import OperationRefused
 from daemon.publishing.live_tree.ownership import Blocked, Marker, MarkerFile
 from daemon.publishing.live_tree.sync import Synced, Unfinished
 from daemon.stores.errors import ObjectDamaged, StoreRefused, StoreUnavailable
-from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content, ObjectStore
 from tests.builders_publishing import SCOPE, Bucket, make_files, make_state, tree
 from tests.builders_runtime import InlineRuntime, in_loop
 from tests.support.faulty_store import Fault, FaultyStore
 from tests.support.live_trees import edit, kept, marker_of, sha256
+from tests.support.memory_store import MemoryStore
 from tests.support.troubled_store import TroubledStore
 
 README, COMPOSE, SCRIPT = "README.md", "base/docker-compose.yml", "base/bundle/download.sh"

@@ -23,11 +23,11 @@ from daemon.publishing.maintenance.garbage_collector import (
 from daemon.publishing.maintenance.retention_rules import Policy
 from daemon.publishing.pointer import Pointer, PublicationId, Revision
 from daemon.stores.errors import ObjectMissing, StoreError, StoreRefused, StoreUnavailable
-from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content, Listing, ObjectStore, Version
 from tests.builders_publishing import SCOPE, Bucket, make_state
 from tests.builders_runtime import InlineRuntime
 from tests.support.faulty_store import Fault, FaultyStore, Gate
+from tests.support.memory_store import MemoryStore
 
 P = ParamSpec("P")
 DAY = 86_400.0

@@ -33,12 +33,12 @@ from daemon.publishing.trust.keys import KeySigner, PublicKey, generate
 from daemon.publishing.trust.policy import TrustedKey, TrustPolicy
 from daemon.publishing.trust.sequence_memory import ProcessSequences
 from daemon.stores.errors import ObjectDamaged, StoreRefused, StoreUnavailable
-from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content, Listing, ObjectStore, UnreadableFolder
 from events.model import OutcomeKind
 from tests.builders_publishing import SCOPE, Bucket, make_state, tree
 from tests.builders_runtime import InlineRuntime, in_loop
 from tests.support.faulty_store import Fault, FaultyStore, Gate
+from tests.support.memory_store import MemoryStore
 from tests.support.scenes import open_scene, state_event
 from tests.support.troubled_store import TroubledStore
 

@@ -8,7 +8,7 @@ import pytest
 
 from daemon.publishing.errors import SequenceWentBack, VerificationFailed
 from daemon.publishing.trust.freshness import Freshness
-from renderers.model import Scope
+from renderers.values import Scope
 from tests.builders_publishing import SCOPE
 from tests.builders_runtime import InlineRuntime
 

@@ -29,12 +29,12 @@ from daemon.publishing.trust.freshness import Freshness
 from daemon.publishing.trust.keys import KeySigner, generate
 from daemon.publishing.trust.policy import Revocation, Role, TrustedKey, TrustPolicy
 from daemon.stores.errors import ObjectMissing
-from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content
-from renderers.model import Scope
+from renderers.values import Scope
 from tests.builders_publishing import SCOPE, Bucket, make_state
 from tests.builders_runtime import InlineRuntime
 from tests.support.faulty_store import FaultyStore
+from tests.support.memory_store import MemoryStore
 
 NOW = InlineRuntime().now()
 
