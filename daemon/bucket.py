@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, assert_never
 
 from daemon import local_files
+from daemon.publishing.bucket_identity import ANY_BUCKET, BucketCheck
 from daemon.publishing.errors import PolicyUnusable
 from daemon.publishing.live_tree import ownership
 from daemon.publishing.live_tree.sync import LiveTree
@@ -137,6 +138,16 @@ def _trust(settings: TrustSettings, *, is_writer: bool) -> "TrustPolicy | None":
     return policy.model_copy(update={"freshness": "off"}) if is_writer else policy
 
 
+@dataclass(frozen=True, slots=True)
+class OpenStore:
+    """The store of a bucket, without the objects that read and change it."""
+
+    store: ObjectStore
+    location: Location
+    quoting: QuotingStore | None
+    """Set if the server's form of ETags has to be detected."""
+
+
 def open_bucket(
     url: str,
     runtime: Runtime,
@@ -148,13 +159,36 @@ def open_bucket(
     keys: Keys = NO_KEYS,
     guarded: bool = False,
 ) -> Bucket:
-    """Open the bucket that `url` names (`stores.locations`).
+    """Open the bucket that `url` names: `open_store`, then `bucket_on`."""
+    opened = open_store(
+        url,
+        runtime,
+        filesystem,
+        call_seconds=call_seconds,
+        gcs_write_seconds=gcs_write_seconds,
+        around=around,
+        guarded=guarded,
+    )
+    return bucket_on(opened, runtime, keys=keys)
+
+
+def open_store(
+    url: str,
+    runtime: Runtime,
+    filesystem: FileSystem | None = None,
+    *,
+    call_seconds: float = 120,
+    gcs_write_seconds: float = _GCS_WRITE_SECONDS,
+    around: Callable[[ObjectStore], ObjectStore] = lambda store: store,
+    guarded: bool = False,
+) -> OpenStore:
+    """Open the store that `url` names (`stores.locations`).
 
     `call_seconds`: the limit of one call to the store. `gcs_write_seconds`: the pause between two
-    writes of one key, which GCS requires. `around` wraps the store before anything uses it. `keys`:
-    the signing keys and the trust policy. `guarded`: probe before the first write that the store
-    honours conditions (`stores.wrappers.write_guard`). A directory is not probed, because its
-    conditions are code of this project.
+    writes of one key, which GCS requires. `around` wraps the store before anything uses it.
+    `guarded`: probe before the first write that the store honours conditions
+    (`stores.wrappers.write_guard`). A directory is not probed, because its conditions are code of
+    this project.
 
     Raises:
         StoreRefused: the URL names no bucket.
@@ -170,12 +204,23 @@ def open_bucket(
         store = PacedStore(store, runtime, gcs_write_seconds)
     if guarded and not isinstance(location, locations.Directory):
         store = GuardedStore(store, runtime)
+    return OpenStore(store, location, opened if isinstance(opened, QuotingStore) else None)
+
+
+def bucket_on(
+    opened: OpenStore, runtime: Runtime, *, keys: Keys = NO_KEYS, check: BucketCheck = ANY_BUCKET
+) -> Bucket:
+    """The objects that read and change a bucket.
+
+    `keys`: the signing keys and the trust policy. `check`: refuses to read from another bucket.
+    """
+    store, location = opened.store, opened.location
     accepted = (
         FileSequences(keys.state_file, _identity(location, os.environ), runtime)
         if keys.state_file
         else None
     )
-    reader = Reader(store, runtime, trust=keys.trust, accepted=accepted)
+    reader = Reader(store, runtime, trust=keys.trust, accepted=accepted, bucket=check)
     publisher = Publisher(store, reader, runtime, signers=keys.signers)
     live_tree = LiveTree(
         store,
@@ -185,8 +230,9 @@ def open_bucket(
         move_command=partial(move_object, location),
     )
     operations = Operations(reader, publisher, live_tree)
-    quoting = opened if isinstance(opened, QuotingStore) else None
-    return Bucket(store, reader, publisher, live_tree, operations, runtime, location, quoting)
+    return Bucket(
+        store, reader, publisher, live_tree, operations, runtime, location, opened.quoting
+    )
 
 
 def _identity(location: Location, environment: Mapping[str, str]) -> str:

@@ -25,7 +25,7 @@ from daemon.publishing.grammar import (
     fault_of,
     rule,
 )
-from daemon.publishing.pointer import Part, Publication, Revision, StoredRevision
+from daemon.publishing.pointer import Part, Publication, PublicationId, Revision, StoredRevision
 from daemon.publishing.wording import leave_out
 from renderers.model import (
     Composition,
@@ -98,6 +98,27 @@ class Manifest(Part):
     templates: Label
     events: tuple[ManifestEvent, ...]
     archive: ArchiveDigests
+
+    @property
+    def id(self) -> PublicationId:
+        """The name of the publication."""
+        return PublicationId(state=self.state, attempt=self.attempt)
+
+    def publication(self, sha256: str) -> Publication:
+        """The publication as a pointer names it, as far as a manifest has the values.
+
+        `sha256`: the digest of the manifest's bytes.
+        """
+        return Publication(
+            state=self.state,
+            revision=self.revision,
+            kind=self.kind,
+            attempt=self.attempt,
+            manifest_sha256=sha256,
+            composition_digest=self.composition_digest,
+            renderer=self.renderer,
+            at=self.at,
+        )
 
     @property
     def digests(self) -> tuple[FileDigest, ...]:

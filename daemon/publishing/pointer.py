@@ -345,7 +345,7 @@ def opened(body: bytes, scope: Scope) -> tuple[Pointer, bool]:
         raise _damaged(scope, str(error)) from error
     if pointer.scope != str(scope):
         raise VerificationFailed(
-            f"pointer.json of {scope} is the one of {pointer.scope}: {rebuild(scope)}"
+            f"pointer.json of {scope} belongs to {pointer.scope}: {rebuild(scope)}"
         )
     return pointer, bool(signatures)
 

@@ -133,7 +133,7 @@ BUGS: dict[str, Bug] = {
         "an upload whose answer was lost counts as stored",
         Publisher, "_create_own",
         'raise StoreUnavailable(\n'
-        '                f"whether {key} is stored could not be found out: try again"\n'
+        '                f"it is unknown whether {key} was stored: try again"\n'
         '            ) from error',
         "return",
     ),

@@ -284,14 +284,13 @@ async def open_scene(
             path, clock=runtime.now, token=runtime.random_id, run=True, poll=0.05
         )
         async with journal:
-            reader = Reader(store, runtime)
-            publisher = Publisher(store, reader, runtime)
-            live_tree = LiveTree(store, reader, runtime)
-            watcher = Watcher()
             bucket: BucketCheck = ANY_BUCKET
             if remembers_bucket:
                 bucket = BucketIdentity(store, journal, runtime, first=0.01, longest=0.05)
-                reader.read_only_from(bucket)
+            reader = Reader(store, runtime, bucket=bucket)
+            publisher = Publisher(store, reader, runtime)
+            live_tree = LiveTree(store, reader, runtime)
+            watcher = Watcher()
             pipeline = Pipeline(
                 source=journal,
                 reader=reader,

@@ -27,6 +27,7 @@ from daemon.publishing import layout
 from daemon.publishing.errors import NotFound, PublishingError, VerificationFailed
 from daemon.publishing.manifest import Manifest
 from daemon.publishing.pointer import Publication
+from daemon.publishing.signatures import ROLES
 from daemon.settings import SettingsError
 from daemon.stores.errors import ObjectDamaged, ObjectMissing, StoreError
 from daemon.telemetry import warnings_for_people
@@ -100,7 +101,7 @@ async def trust(
 ) -> None:
     """Add a key to the trust policy; creates the policy if it does not exist."""
     from daemon.publishing.trust.keys import PublicKey  # noqa: PLC0415  # slow to import
-    from daemon.publishing.trust.policy import ROLES, TrustedKey, TrustPolicy  # noqa: PLC0415
+    from daemon.publishing.trust.policy import TrustedKey, TrustPolicy  # noqa: PLC0415
 
     before = (
         TrustPolicy.parse(policy.read_bytes(), str(policy)) if policy.exists() else TrustPolicy()

@@ -28,7 +28,8 @@ from daemon.publishing.errors import NotFound, NotTrusted, PublishingError, Veri
 from daemon.publishing.live_tree.sync import Survey
 from daemon.publishing.manifest import Manifest
 from daemon.publishing.pointer import Pointer, Publication
-from daemon.publishing.reader import Scopes, verified_files
+from daemon.publishing.reader import Scopes
+from daemon.publishing.verification import verified_files
 from daemon.publishing.wording import MOST_NAMED, some
 from daemon.stores.errors import ObjectDamaged
 from renderers.model import RenderedFile, Scope

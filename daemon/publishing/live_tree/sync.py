@@ -397,7 +397,7 @@ class LiveTree:
         None: something changed meanwhile, and the caller starts over.
         """
         live = current.live
-        assert live is not None, "a scope without one has no tree to bring in step"
+        assert live is not None, "a scope without a live state has no tree to sync"
         marker, version, believing = await self._listed_marker(scope, tree.marker)
         if marker is not None and marker.sequence > current.sequence:
             await self.refuse_lost_pointer(scope, marker)
@@ -481,11 +481,10 @@ class LiveTree:
         if current.sequence < marker.sequence:
             raise PointerLost(
                 f"{layout.pointer(scope)} is at sequence {current.sequence}, and the live tree's "
-                "marker has followed "
-                f"{marker.sequence} already: an older pointer was put back, or somebody else wrote "
-                "the marker. The "
-                "live tree stays as it is, and a daemon that starts publishes nothing here, until "
-                f"`rebundle recover {scope} --reason '…'` writes one that is newer than both"
+                f"marker is at {marker.sequence}: an older pointer was restored, or another "
+                "program wrote the marker. The live tree is not changed, and a daemon that starts "
+                f"publishes nothing here, until `rebundle recover {scope} --reason '…'` writes a "
+                "pointer that is newer than both"
             )
 
     async def survey(self, scope: Scope, *, reading_all: bool = False) -> Survey:

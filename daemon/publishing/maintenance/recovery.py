@@ -127,7 +127,8 @@ class Recoverer:
     async def _gather(self, scope: Scope) -> tuple[PointerRead, str | None, Remains]:
         base, damage, damaged = await self._pointer(scope)
         pointer = None if base.version is None or damage else base.pointer
-        signed = pointer if self._reader.has_policy else None
+        has_policy = self._reader.verifier.trust is not None
+        signed = pointer if has_policy else None
         chunks = await self._chunks(scope, pointer)
         marker, marker_version = await self._live_tree.marker(scope)
         freshness = await self._reader.listed_version(layout.freshness(scope))
@@ -141,7 +142,7 @@ class Recoverer:
             lambda folder: self._verified(scope, folder.id), stored, at_once=_READS_AT_ONCE
         )
         traces = {"the damaged pointer": damaged.sequence, **await self._traces(scope)}
-        traces["who read here before"] = await self._reader.highest_accepted(scope)
+        traces["sequence seen on this machine"] = await self._reader.highest_accepted(scope)
         traces["the history"] = chunks.highest
         if marker is not None:
             traces["the live tree's files"] = max(
@@ -160,9 +161,7 @@ class Recoverer:
             found=tuple(result for result in results if isinstance(result, Found)),
             damaged=tuple(result for result in results if isinstance(result, Damaged)),
             unreadable=tuple(result for result in results if isinstance(result, Unreadable)),
-            unsigned=Unsigned(chunks.unsigned, damaged.pointer, tree)
-            if self._reader.has_policy
-            else None,
+            unsigned=Unsigned(chunks.unsigned, damaged.pointer, tree) if has_policy else None,
             had_pointer=chunks.are_there
             or any(trace is not None for trace in (base.version, marker_version, freshness)),
         )
@@ -222,7 +221,7 @@ class Recoverer:
         )
         previous = pointer.previous_chunk if pointer is not None else None
         holds = _chain_holds(previous, read)
-        if pointer is None or not self._reader.has_policy:
+        if pointer is None or self._reader.verifier.trust is None:
             return replace(
                 _chunk_summary(read, highest, previous), chain_holds=holds, are_there=bool(keys)
             )
@@ -259,10 +258,10 @@ class Recoverer:
             described = await self._reader.work_on(size, manifest.decode, stored.body, key)
         except VerificationFailed as error:
             return Damaged(name, str(error))
-        publication = recovery_rules.manifest_publication(described, _sha256(stored.body))
+        publication = described.publication(_sha256(stored.body))
         try:
             if publication.id != name:
-                raise VerificationFailed(f"its manifest is the one of {publication.id}")
+                raise VerificationFailed(f"its manifest belongs to {publication.id}")
             await self._reader.work_on(size, described.composition_value)
             await self._reader.files(scope, publication)
         except (PublishingError, ObjectDamaged) as error:

@@ -28,7 +28,7 @@ from pydantic import ValidationError
 
 from daemon.publishing import protocol
 from daemon.publishing.errors import NotFound, OperationRefused, StateUnreadable
-from daemon.publishing.manifest import Manifest, ManifestEvent
+from daemon.publishing.manifest import ManifestEvent
 from daemon.publishing.pointer import (
     MOST_FOLDED_EVENTS,
     MOST_HISTORY,
@@ -234,20 +234,6 @@ def recover(remains: Remains, writing: Writing, wish: Wish) -> Recovered | None:
     if remains.pointer is not None and remains.is_ahead:
         return _mend(remains, remains.pointer, writing, wish)
     return _rebuild(remains, writing, wish)
-
-
-def manifest_publication(manifest: Manifest, sha256: str) -> Publication:
-    """A publication as a pointer names it, as far as its manifest has the values."""
-    return Publication(
-        state=manifest.state,
-        revision=manifest.revision,
-        kind=manifest.kind,
-        attempt=manifest.attempt,
-        manifest_sha256=sha256,
-        composition_digest=manifest.composition_digest,
-        renderer=manifest.renderer,
-        at=manifest.at,
-    )
 
 
 # -- a pointer that is ahead of every trace

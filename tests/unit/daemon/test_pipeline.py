@@ -1000,7 +1000,10 @@ def test_a_rollback_request_that_does_not_fit_changes_nothing(
 
 @pytest.mark.parametrize(
     ("key_of", "says"),
-    [(layout.manifest, "is not the one"), (layout.archive, "does not match its digest")],
+    [
+        (layout.manifest, "does not match the digest in the pointer"),
+        (layout.archive, "does not match its digest"),
+    ],
 )
 def test_a_rollback_request_to_what_readers_would_refuse_changes_nothing(
     journal_path, store, key_of, says

@@ -18,9 +18,9 @@ from daemon.publishing.errors import OlderSchema, VerificationFailed
 from daemon.publishing.grammar import MOST_SEQUENCE, time_of
 from daemon.publishing.live_tree import ownership
 from daemon.publishing.pointer import PreviousChunk
-from daemon.publishing.reader import verified_files
 from daemon.publishing.trust import attestation
 from daemon.publishing.trust.freshness import Freshness
+from daemon.publishing.verification import verified_files
 from renderers.model import canonical_json
 from tests.builders_publishing import SCOPE
 
@@ -47,7 +47,7 @@ def read_manifest(body: bytes) -> bytes:
         read.defaults_value()
     except VerificationFailed:
         pass  # it is damaged, and can be written again all the same
-    attestation.statement(read, body)
+    attestation.statement_of(read, body)
     return manifest.encode(read)
 
 
@@ -282,7 +282,7 @@ def test_a_field_of_a_pointer_that_breaks_its_rule_is_damage_that_says_which(
     with pytest.raises(VerificationFailed) as error:
         pointer.decode(changed(POINTER, path, value), SCOPE)
     field = path.removeprefix("signed.").split(".")[0]
-    assert field in str(error.value) or "is the one of" in str(error.value)
+    assert field in str(error.value) or "belongs to" in str(error.value)
     assert len(str(error.value)) < 1000
 
 

@@ -334,7 +334,8 @@ def test_no_pointer_is_written_that_no_reader_would_take(monkeypatch: pytest.Mon
         bucket = await grown(store)
         monkeypatch.setattr(sizes, "POINTER", 7_000)
         with pytest.raises(
-            OperationRefused, match=r"would have .+ bytes, and readers take 7,000: lift quarantines"
+            OperationRefused,
+            match=r"would have .+ bytes, and readers accept 7,000: lift quarantines",
         ):
             await bucket.operations.carry_out(SCOPE, protocol.hold, "ann", "x" * 7_000)
         assert (await bucket.pointer()).sequence == 4
@@ -372,7 +373,7 @@ def test_no_publication_is_stored_that_no_reader_would_take(
         store = memory()
         monkeypatch.setattr(sizes, limit, 2)
         with pytest.raises(
-            OperationRefused, match=rf"state-1 of {SCOPE} has [0-9,]+ {words}, and readers take 2"
+            OperationRefused, match=rf"state-1 of {SCOPE} has [0-9,]+ {words}, and readers accept 2"
         ):
             await Bucket(store, InlineRuntime("writer")).publisher.store_state(SCOPE, make_state(1))
         assert not await store.scan("")
@@ -406,7 +407,7 @@ def test_what_is_large_is_decoded_and_verified_outside_of_the_event_loop() -> No
         await read.reader.manifest(SCOPE, current.live)
         await read.reader.named_manifests(SCOPE, [current.live.id])
         names = " ".join(runtime.offloaded)
-        for work in ("_marker_in", "_decoded", "manifest.<locals>.decode", "_manifest"):
+        for work in ("_marker_in", "Verifier.newest_pointer", "Verifier.manifest"):
             assert work in names
         runtime.offloaded.clear()
         await recoverer(store, read).preview(SCOPE, Wish(), "ann", "look")
@@ -431,7 +432,7 @@ def test_a_large_chunk_is_decoded_outside_of_the_event_loop(
         runtime = RecordingRuntime()
         read = Bucket(store, runtime)
         assert len(await read.reader.history(await read.pointer())) == 4
-        assert any("_chunk" in each for each in runtime.offloaded)
+        assert "Verifier.chunk" in runtime.offloaded
         runtime.offloaded.clear()
         await recoverer(store, read).preview(SCOPE, Wish(), "ann", "look")
         assert "_readable_chunks" in runtime.offloaded

@@ -155,7 +155,7 @@ def test_nobody_begins_with_a_pointer_older_than_the_one_vouched_for() -> None:
         await store.replace(layout.pointer(SCOPE), Content(old), there.version)
         started_anew = Daemon(store, trust=POLICY)
         started_anew.runtime.seconds += 3600
-        with pytest.raises(SequenceWentBack, match="is at 1, and the newest one was 2"):
+        with pytest.raises(SequenceWentBack, match="has sequence 1, and the newest one had 2"):
             await started_anew.timer.renew(SCOPE)
         assert await vouched(store) == 2
 

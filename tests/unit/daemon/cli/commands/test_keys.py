@@ -66,7 +66,7 @@ def test_every_verb_refuses_a_bucket_that_nobody_trusted_has_signed(policy, rebu
     monkeypatch.setenv("REBUNDLE_TRUST__POLICY", str(policy))
     for verb in (["show", SCOPE], ["states", SCOPE], ["hold", SCOPE, "--reason", "r"]):
         result = rebundle(*verb)
-        assert (result.code, "is not signed, and the trust policy demands it" in result.err) == (
+        assert (result.code, "is not signed, as the trust policy requires" in result.err) == (
             5,
             True,
         ), verb

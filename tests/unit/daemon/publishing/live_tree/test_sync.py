@@ -1100,7 +1100,7 @@ def test_a_pointer_that_was_put_back_is_found_out_by_its_tree(memory: MemoryStor
             bucket(memory).live_tree.refuse_lost_pointer,
         ):
             with pytest.raises(
-                PointerLost, match=f"older pointer was put back.*rebundle recover {SCOPE}"
+                PointerLost, match=f"older pointer was restored.*rebundle recover {SCOPE}"
             ):
                 await act(SCOPE)
         assert await tree(memory) == before

@@ -582,9 +582,9 @@ async def test_a_damaged_manifest_of_an_old_state_stops_no_tree_and_is_reported(
     await edit(memory, ENV, b"# defaults 1\n")
     await process.publish(make_state(3))
     result = await passed(another_process(memory))
-    assert [(each.publication, "not the one" in each.reason) for each in result.damaged] == [
-        (first.id, True)
-    ]
+    assert [
+        (each.publication, "does not match the digest" in each.reason) for each in result.damaged
+    ] == [(first.id, True)]
     # Only the damaged manifest knew that these bytes are ours.
     assert (result.overrides, result.kept_aside) == ((ENV,), (COMPOSE,))
     assert await kept(memory) == {(COMPOSE, b"services 1\n")}

@@ -216,7 +216,7 @@ async def test_what_nobody_signed_lifts_no_quarantine_and_makes_nothing_live(
         store, 900, before, {"lifted": bad.composition_digest, "hold": None, "quarantined": []}
     )
     await forge_marker(store, 5000, state_3.id)
-    with pytest.raises(PointerLost, match="somebody else wrote the marker"):
+    with pytest.raises(PointerLost, match="another program wrote the marker"):
         await trusting(store, runtime).live_tree.reconcile(SCOPE)
     told = await recover_trusting(store, runtime)
     pointer = await trusting(store, runtime).pointer()
@@ -960,7 +960,10 @@ async def test_what_a_reader_here_has_accepted_counts_too(
     recovering = Recoverer(store, bucket.reader, bucket.publisher, bucket.live_tree)
     told = await recovering.recover(SCOPE, Wish(), "ann", "why")
     assert told.remains.pointer is not None
-    assert (told.remains.pointer.sequence, told.remains.traces["who read here before"]) == (3, 8)
+    assert (
+        told.remains.pointer.sequence,
+        told.remains.traces["sequence seen on this machine"],
+    ) == (3, 8)
     assert (await bucket.pointer()).sequence == 8 + MOST_HISTORY + 1
     await check(store, runtime)
 

@@ -67,9 +67,7 @@ def test_a_manifest_tells_a_recovery_what_the_publisher_told_the_pointer() -> No
     members = Packer().members(SCOPE, state.files)
     body = manifest.written(state, attempt, AT, members, pack(members))
 
-    read = recovery_rules.manifest_publication(
-        manifest.decode(body), hashlib.sha256(body).hexdigest()
-    )
+    read = manifest.decode(body).publication(hashlib.sha256(body).hexdigest())
 
     assert read == manifest.publication(state, attempt, AT, body)
 

@@ -23,9 +23,10 @@ from daemon.publishing.errors import (
 from daemon.publishing.live_tree.sync import Synced
 from daemon.publishing.operator_commands import rollback
 from daemon.publishing.pointer import Publication
+from daemon.publishing.signatures import Role
 from daemon.publishing.trust.freshness import Freshness
 from daemon.publishing.trust.keys import KeySigner, generate
-from daemon.publishing.trust.policy import Revocation, Role, TrustedKey, TrustPolicy
+from daemon.publishing.trust.policy import Revocation, TrustedKey, TrustPolicy
 from daemon.stores.errors import ObjectMissing
 from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content
@@ -102,7 +103,7 @@ def test_what_a_trusted_key_has_signed_is_accepted() -> None:
 def test_nothing_unsigned_is_accepted() -> None:
     async def scenario(store: MemoryStore) -> None:
         await Bucket(store, InlineRuntime("writer")).publish(make_state(1))
-        await refused(store, "the pointer of .* is not signed, and the trust policy demands it")
+        await refused(store, "the pointer of .* is not signed, as the trust policy requires")
 
     run(scenario)
 
@@ -224,7 +225,7 @@ def test_a_signature_of_another_document_is_refused() -> None:
         new = json.loads((await store.get(layout.pointer(SCOPE))).body)
         swapped = new | {"signatures": old["signatures"]}
         await put(store, layout.pointer(SCOPE), signatures_written(swapped))
-        await refused(store, "the signature of key .* does not fit")
+        await refused(store, "the signature of key .* is invalid")
         await put(store, layout.pointer(SCOPE), signatures_written(new))
         live = (await signing(store).pointer()).live
         assert live is not None
@@ -232,7 +233,7 @@ def test_a_signature_of_another_document_is_refused() -> None:
         was = first.pointer.live
         foreign = (await store.get(layout.signature(SCOPE, was.state, was.attempt))).body
         await put(store, layout.signature(SCOPE, live.state, live.attempt), foreign)
-        await refused(store, "is one over something else")
+        await refused(store, "signs different content")
 
     run(scenario)
 
@@ -271,7 +272,7 @@ def test_who_signs_without_the_role_stores_nothing() -> None:
             (TrustPolicy(keys=(OTHER.trusted(),)), "is not in the trust policy"),
         ):
             writer = Bucket(store, InlineRuntime("writer"), signers=[OURS.signer], trust=trust)
-            with pytest.raises(CannotSign, match=rf"nothing is written.*{words}"):
+            with pytest.raises(CannotSign, match=rf"was not changed: .*{words}"):
                 await writer.publish(make_state(1))
         keyless = Bucket(store, InlineRuntime("keyless"), trust=POLICY)
         with pytest.raises(CannotSign, match="there is no signing key"):
@@ -290,7 +291,7 @@ def test_a_signature_of_another_kind_of_document_is_refused() -> None:
             [OURS.signer], signatures.FRESHNESS, pointer.signed_part(read.pointer)
         )
         await put(store, layout.pointer(SCOPE), pointer.encode(read.pointer, wrong))
-        await refused(store, "does not fit")
+        await refused(store, "is invalid")
 
     run(scenario)
 
@@ -336,7 +337,7 @@ def test_a_pointer_of_another_scope_is_refused_though_well_signed() -> None:
         body = (await store.get(layout.pointer(SCOPE))).body
         other = Scope("other", "target")
         await store.create(layout.pointer(other), Content(body))
-        with pytest.raises(VerificationFailed, match="is the one of"):
+        with pytest.raises(VerificationFailed, match="belongs to"):
             await reading(store).reader.pointer(other)
 
     run(scenario)
@@ -353,7 +354,7 @@ def test_a_manifest_of_another_scope_or_state_is_refused_though_well_signed() ->
             old = f"{layout.states(SCOPE)}{was.state}/{was.attempt}/{name}"
             new = f"{layout.states(SCOPE)}{live.state}/{live.attempt}/{name}"
             await put(store, new, (await store.get(old)).body)
-        await refused(store, "is not the one that .* pointer means")
+        await refused(store, "does not match the digest in the pointer")
 
     run(scenario)
 
@@ -489,7 +490,7 @@ def test_freshness_is_demanded_and_a_newer_pointer_needs_none_of_its_own() -> No
         assert (await read_whole(store, FRESH)).state == "state-2"
         await vouch(store, 2, (await store.get(layout.pointer(SCOPE))).body)
         await put(store, layout.pointer(SCOPE), old)
-        await refused(store, "is at 1, and the newest one was 2", FRESH)
+        await refused(store, "has sequence 1, and the newest one had 2", FRESH)
 
     run(scenario)
 
@@ -522,7 +523,7 @@ def test_a_pointer_that_is_replaced_and_vouched_for_while_it_is_read_is_fresh() 
     [
         ({"minutes": 0}, "expired at"),
         ({"key": OTHER}, "not in the trust policy"),
-        ({"body": b"another"}, "is not the one that freshness.json names"),
+        ({"body": b"another"}, "does not match the digest in freshness.json"),
     ],
 )
 def test_a_freshness_that_does_not_fit_is_refused(change: dict[str, Any], words: str) -> None:
