@@ -24,8 +24,7 @@ from daemon.publishing.bucket_identity import ANY_BUCKET, BucketCheck
 from daemon.publishing.errors import NotFound, OperationRefused, PointerMoved, VerificationFailed
 from daemon.publishing.live_tree.sync import LiveTree, Synced, Unfinished
 from daemon.publishing.manifest import ManifestEvent, RenderedState
-from daemon.publishing.operator_commands import find_exactly
-from daemon.publishing.pointer import Pointer, Publication, PublicationId, Revision
+from daemon.publishing.pointer import FoldedEvent, Pointer, Publication, PublicationId, find_exactly
 from daemon.publishing.publisher import Publisher
 from daemon.publishing.reader import PointerRead, Reader
 from daemon.rendering import NotRenderable, Rendering, refuse_newer_renderer
@@ -34,11 +33,10 @@ from daemon.runtime import Runtime
 from events.errors import InvalidEvent
 from events.model import BUNDLE_STATE_CREATED, Event, Outcome, OutcomeKind, Position
 from events.source import Delivery, EventSource
-from renderers.bundle import RENDERER_VERSION
 from renderers.cache import Cache
 from renderers.errors import RenderError
 from renderers.limits import TooBig
-from renderers.model import Composition, Scope, Stamp
+from renderers.model import Composition, Scope
 from renderers.pinning import Movable, Unpinned, movable
 
 _TRIES: Final = 5
@@ -197,8 +195,9 @@ class Pipeline:
         outcomes: dict[Position, Outcome] = {}
         repeated: list[Delivery] = []
         for delivery in waiting[: folding.MOST_EVENTS]:
-            folded = known.get(delivery.identity.digest[:16])
-            if folded == delivery.digest[:16]:
+            event = FoldedEvent.of(delivery.identity, delivery.digest)
+            folded = known.get(event.identity)
+            if folded == event.event:
                 repeated.append(delivery)
             elif folded is not None:
                 reason = f"event {delivery.identity.id} was folded with another content already"
@@ -360,8 +359,7 @@ class Pipeline:
         revisions = [change.revision for _, change in changes if isinstance(change, StateCreated)]
         late = any(revision <= pointer.highest_revision.producer for revision in revisions)
         lineage = await self._lineage(scope, pointer, numbers=late) if revisions else Lineage()
-        highest = pointer.highest_revision
-        return DesiredState(composition, highest.producer, highest.derived, lineage)
+        return DesiredState(composition, pointer.highest_revision, lineage)
 
     async def _composition(self, scope: Scope, publication: Publication) -> Composition:
         cached = self._compositions.get(publication.composition_digest)
@@ -422,45 +420,29 @@ class Pipeline:
     async def _render_all(self, scope: Scope, pointer: Pointer, plan: Plan) -> list[RenderedState]:
         if plan.publications and pointer.desired is not None and not self._accept_older_renderer:
             refuse_newer_renderer(scope, pointer.desired)
-        return [
-            await self._rendered(
-                planned,
-                Revision(producer=planned.producer, derived=planned.derived),
-                _provenance(planned),
-            )
-            for planned in plan.publications
-        ]
+        return [await self._rendered(planned) for planned in plan.publications]
 
-    async def _rendered(
-        self, planned: PlannedState, revision: Revision, events: tuple[ManifestEvent, ...]
-    ) -> RenderedState:
-        stamp = Stamp(planned.state, str(revision))
+    async def _rendered(self, planned: PlannedState) -> RenderedState:
         scope, models = planned.composition.scope, len(planned.composition.models)
         if models > _MANY_MODELS:
             self._observer.crowded(scope, models)
         try:
-            files = await self._runtime.run_in_thread(
-                self._rendering.render, planned.composition, stamp
+            rendered = await self._runtime.run_in_thread(
+                self._rendering.rendered_state,
+                planned.composition,
+                state=planned.state,
+                revision=planned.revision,
+                kind=planned.kind,
+                late=planned.late,
+                events=_provenance(planned),
             )
         except RenderError as failure:
             raise NotRenderable(planned, failure) from failure
-        own = self._rendering.customisation(scope)
         if self._rendering.pinning == "warn" and (
-            unpinned := movable(planned.composition, own.defaults)
+            unpinned := movable(planned.composition, rendered.defaults)
         ):
             self._observer.unpinned(scope, planned.state, unpinned)
-        return RenderedState(
-            composition=planned.composition,
-            defaults=own.defaults,
-            state=planned.state,
-            revision=revision,
-            kind=planned.kind,
-            late=planned.late,
-            files=files,
-            renderer=RENDERER_VERSION,
-            templates=own.templates.digest,
-            events=events,
-        )
+        return rendered
 
 
 class _Uploads:

@@ -281,7 +281,7 @@ def _accepted(receipt: Receipt) -> AcceptedEvent:
             ignored=True,
             nearest_type=nearest,
         )
-    position = f"{accepted.position.instance}@{accepted.position.offset}"
+    position = str(accepted.position)
     return AcceptedEvent(id=event.id, source=event.source, position=position, known=accepted.known)
 
 
@@ -290,7 +290,7 @@ def _report(status: EventStatus) -> EventReport:
         id=status.identity.id,
         source=status.identity.source,
         type=status.type,
-        position=f"{status.position.instance}@{status.position.offset}",
+        position=str(status.position),
         accepted_at=status.accepted_at,
         settled_at=status.settled_at,
         scopes=[_in_scope(lane) for lane in status.lanes],

@@ -334,7 +334,7 @@ def event_view(status: EventStatus) -> View:
         "id": status.identity.id,
         "source": status.identity.source,
         "type": status.type,
-        "position": f"{status.position.instance}@{status.position.offset}",
+        "position": str(status.position),
         "accepted_at": status.accepted_at,
         "settled_at": status.settled_at,
         "scopes": [
@@ -364,7 +364,7 @@ def dead_letter_view(letter: DeadLetter) -> View:
         "reason": letter.reason,
         "at": letter.at,
         "by": letter.by,
-        "position": f"{letter.position.instance}@{letter.position.offset}",
+        "position": str(letter.position),
         "closed_at": letter.closed_at,
         "closed_by": letter.closed_by,
         "closed_reason": letter.closed_reason,

@@ -21,7 +21,7 @@ from pydantic import (
 
 from daemon.publishing import layout
 from daemon.publishing.documents import SCHEMA, Malformed, check_schema, parse, serialised
-from daemon.publishing.errors import VerificationFailed
+from daemon.publishing.errors import NotFound, VerificationFailed
 from daemon.publishing.grammar import (
     Attempt,
     Id16,
@@ -42,7 +42,8 @@ from daemon.publishing.grammar import (
 )
 from daemon.publishing.signatures import Signature
 from daemon.publishing.sizes import SIGNATURES
-from daemon.publishing.wording import cut_off, rebuild
+from daemon.publishing.wording import MOST_NAMED, cut_off, rebuild, some
+from events.model import Identity
 from events.schemas import LARGEST_REVISION
 from renderers.model import Scope, canonical_json
 
@@ -56,6 +57,7 @@ MOST_QUARANTINED: Final = 256
 MOST_PINNED: Final = 48
 """Half of MOST_RETAINED, less live and desired: whatever is pinned, 50 others have room."""
 
+_DIGITS: Final = 16
 _REVISION: Final = re.compile(r"(0|[1-9][0-9]{0,15})(?:\.([1-9][0-9]{0,15}))?")
 
 Kind = Literal[
@@ -95,6 +97,10 @@ class Revision:
                 f"must be a revision such as 42 or 42.1, with numbers of at most {LARGEST_REVISION}"
             )
         return revision
+
+    def next_derived(self) -> "Revision":
+        """The number of the next state that is derived from this one."""
+        return Revision(self.producer, self.derived + 1)
 
     def __str__(self) -> str:
         return f"{self.producer}.{self.derived}" if self.derived else str(self.producer)
@@ -173,6 +179,11 @@ class FoldedEvent(Part):
 
     identity: Id16
     event: Id16
+
+    @classmethod
+    def of(cls, identity: Identity, digest: str) -> "FoldedEvent":
+        """The event with this identity. `digest`: sha256 hex of its content."""
+        return cls(identity=identity.digest[:_DIGITS], event=digest[:_DIGITS])
 
 
 class _Pin(Part):
@@ -296,6 +307,66 @@ class Pointer(Part):
         Older writes are in the chunks, which this does not check.
         """
         return any(entry.write_id == write_id for entry in self.history)
+
+
+def find_exactly(pointer: Pointer, name: str) -> Publication:
+    """The newest retained publication of a state, or the one that `STATE@ATTEMPT` names.
+
+    A unique prefix of the attempt is enough. The state must be complete where a pointer is changed:
+    if `state-1` is no longer retained, it must not select `state-10`. A command that asks for
+    confirmation may resolve a prefix with `find_retained` and show the result.
+
+    Raises:
+        NotFound: none is retained, or several attempts have this prefix.
+    """
+    state, separator, attempt = name.partition("@")
+    matching = [
+        publication
+        for publication in pointer.retained_of(state)
+        if publication.attempt.startswith(attempt)
+    ]
+    if matching and (not separator or len({publication.attempt for publication in matching}) == 1):
+        return matching[-1]
+    if matching:
+        raise _ambiguous(name, "attempts", [str(publication.id) for publication in matching])
+    similar = _states_with_prefix(pointer, state)
+    meant = f"; is {' or '.join(similar[:MOST_NAMED])} meant?" if similar else ""
+    raise NotFound(
+        f"{name} is not a retained state of {pointer.scope}; `rebundle states {pointer.scope}` "
+        f"lists them{meant}"
+    )
+
+
+def find_retained(pointer: Pointer, name: str) -> Publication:
+    """As `find_exactly`, for commands that only read: a unique prefix of a state is enough.
+
+    Raises:
+        NotFound: none is retained, or several states have this prefix.
+    """
+    matching = _states_with_prefix(pointer, name)
+    if pointer.retained_of(name) or not matching:
+        return find_exactly(pointer, name)
+    if len(matching) > 1:
+        raise _ambiguous(name, "states", matching)
+    return find_exactly(pointer, matching[0])
+
+
+def _ambiguous(name: str, kind: str, matching: Sequence[str]) -> NotFound:
+    examples = some(matching)
+    return NotFound(
+        f"{name} is the beginning of {len(matching)} {kind}, {examples}: name one of them in full"
+    )
+
+
+def _states_with_prefix(pointer: Pointer, prefix: str) -> list[str]:
+    """The ids of the retained states that begin with `prefix`; none for an empty one."""
+    return sorted(
+        {
+            publication.state
+            for publication in pointer.retained
+            if prefix and publication.state.startswith(prefix)
+        }
+    )
 
 
 def signed_part(pointer: Pointer) -> bytes:

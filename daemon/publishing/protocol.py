@@ -130,8 +130,8 @@ def rollback(
     """
     _refuse_quarantined(pointer, target)
     held = pointer.hold is not None
-    if _same(pointer.live, target) and (
-        _same(pointer.desired, target) and not held if discard_newer else held
+    if same(pointer.live, target) and (
+        same(pointer.desired, target) and not held if discard_newer else held
     ):
         return None
     hold = None if discard_newer else _hold(writing)
@@ -171,7 +171,7 @@ def resume(pointer: Pointer, writing: Writing) -> Pointer | None:
             f"{_lift_command(pointer, pointer.desired)}, or wait for a state with "
             "another composition"
         )
-    if pointer.hold is None and _same(pointer.live, pointer.desired):
+    if pointer.hold is None and same(pointer.live, pointer.desired):
         return None
     return _next(pointer, writing, "resume", live=pointer.desired, hold=None, change={"hold": None})
 
@@ -574,7 +574,7 @@ def _current_ids(*publications: Publication | None) -> set[PublicationId]:
 
 
 def _advanced(positions: Mapping[str, int], new: Mapping[str, int]) -> dict[str, int]:
-    """The positions merged with new ones. The position of an instance never falls (invariant 4)."""
+    """The positions merged with new ones. The position of an instance never falls (protocol 2)."""
     return {
         **positions,
         **{
@@ -616,8 +616,19 @@ def _dumped(part: Hold | Quarantine | None) -> dict[str, Any] | None:
     return None if part is None else part.model_dump(mode="json")
 
 
-def _same(one: Publication | None, other: Publication | None) -> bool:
+def same(one: Publication | None, other: Publication | None) -> bool:
+    """Whether both are the same publication, or both are absent."""
     return (one and one.id) == (other and other.id)
+
+
+def live_instead_of(pointer: Pointer, expected: str | None) -> str | None:
+    """What is live instead of the state `expected`; None if that state is live.
+
+    The rule for every rollback that names the state it expects. Without an expected state, None.
+    """
+    if expected is None or (pointer.live is not None and pointer.live.state == expected):
+        return None
+    return pointer.live.state if pointer.live is not None else "nothing"
 
 
 def _is_quarantined(pointer: Pointer, publication: Publication) -> bool:

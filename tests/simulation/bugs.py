@@ -16,7 +16,7 @@ from typing import Any
 
 from daemon import batches, folding, pipeline
 from daemon.pipeline import Pipeline
-from daemon.publishing import operator_commands, protocol
+from daemon.publishing import operator_commands, pointer, protocol
 from daemon.publishing.live_tree import ownership, sync
 from daemon.publishing.live_tree.sync import LiveTree
 from daemon.publishing.maintenance import recovery_rules, retention_rules
@@ -184,7 +184,7 @@ BUGS: dict[str, Bug] = {
     "repetition-is-folded-again": Bug(
         "an event that came by another intake before is folded again",
         Pipeline, "_next_batch",
-        "if folded == delivery.digest[:16]:",
+        "if folded == event.event:",
         "if False:",
     ),
     "repetitions-unremembered": Bug(
@@ -217,7 +217,7 @@ BUGS: dict[str, Bug] = {
     "late-not-seen": Bug(
         "a state with a lower number than the newest one is not taken for late",
         folding, "_fold_state",
-        "is_late = change.revision <= desired.highest_producer",
+        "is_late = change.revision <= desired.highest_revision.producer",
         "is_late = change.revision < 0",
     ),
     "number-goes-down": Bug(
@@ -229,8 +229,8 @@ BUGS: dict[str, Bug] = {
     "derived-not-counted": Bug(
         "a model's move does not raise the derived number",
         folding, "_fold_model",
-        "derived=desired.derived + 1",
-        "derived=max(desired.derived, 1)",
+        "revision = desired.highest_revision.next_derived()",
+        "revision = desired.highest_revision if desired.highest_revision.derived else desired.highest_revision.next_derived()",
     ),
     # -- operators
     "hold-ignored": Bug(
@@ -506,8 +506,8 @@ BUGS: dict[str, Bug] = {
     "expected-state-not-compared": Bug(
         "a rollback request does not look at what it expects to be live",
         batches, "rollback_refusal",
-        "request.expected_state is not None and",
-        "False and",
+        "if found is not None:",
+        "if False:",
     ),
     "late-told-as-withheld": Bug(
         "a late state of a quarantined composition is withheld",
@@ -519,7 +519,7 @@ BUGS: dict[str, Bug] = {
     "other-content-ignored": Bug(
         "an event with a known id and another content is ignored",
         Pipeline, "_next_batch",
-        "if folded == delivery.digest[:16]:",
+        "if folded == event.event:",
         "if folded is not None:",
     ),
     "gate-blames-the-first": Bug(
@@ -581,7 +581,7 @@ BUGS: dict[str, Bug] = {
     ),
     "oldest-attempt-meant": Bug(
         "of several attempts of a state a verb takes the oldest",
-        operator_commands, "find_exactly",
+        pointer, "find_exactly",
         "return matching[-1]",
         "return matching[0]",
         rare=True,

@@ -17,7 +17,6 @@ from typing import Any, ClassVar, Self
 
 from daemon import folding, worker
 from daemon.changes import interpret
-from daemon.cli.commands.republish import publish_over
 from daemon.lifecycle import Stop
 from daemon.pipeline import Pipeline
 from daemon.publishing import archive, manifest, operator_commands, pointer, protocol
@@ -36,7 +35,6 @@ from daemon.publishing.maintenance.garbage_collector import GarbageCollector
 from daemon.publishing.maintenance.recovery import Recoverer
 from daemon.publishing.maintenance.recovery_rules import Wish
 from daemon.publishing.maintenance.retention_rules import Policy
-from daemon.publishing.manifest import RenderedState
 from daemon.publishing.operator_commands import Operations
 from daemon.publishing.publisher import Publisher
 from daemon.publishing.reader import Reader
@@ -50,7 +48,7 @@ from daemon.worker import Worker
 from events.errors import SourceUnavailable
 from events.model import Event, Identity
 from renderers import gate
-from renderers.bundle import RENDERER_VERSION, Customisation, Renderer
+from renderers.bundle import Customisation, Renderer
 from renderers.errors import GateFailure
 from renderers.model import Composition, RenderedFile, Scope, Stamp
 from tests.simulation import model
@@ -703,20 +701,15 @@ class World:
             return
         manifest = await process.reader.manifest(scope, current)
         composition = manifest.composition_value()
-        state = RenderedState(
-            composition=composition,
-            defaults=_OWN.defaults,
+        state = self.rendering.rendered_state(
+            composition,
             state=current.state,
             revision=current.revision,
             kind=current.kind,
-            late=False,
-            files=self.rendering.render(composition, Stamp(current.state, str(current.revision))),
-            renderer=RENDERER_VERSION,
-            templates=_OWN.templates.digest,
             events=manifest.events,
         )
         publication = await process.publisher.store_state(scope, state)
-        verb = publish_over(base.pointer, publication)
+        verb = operator_commands.republish(base.pointer, publication)
         await process.operations.carry_out(scope, verb, by=process.name, reason="republish")
 
     async def _freshen(self, process: Process, scope: Scope) -> None:
@@ -826,7 +819,7 @@ class World:
             process.said = "same"
 
 
-def _verb_of(asked: Asked) -> operator_commands.Verb:
+def _verb_of(asked: Asked) -> operator_commands.Command:
     match asked.verb:
         case "rollback" | "discard":
             return operator_commands.rollback(asked.target, discard_newer=asked.verb == "discard")

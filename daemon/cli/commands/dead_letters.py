@@ -164,7 +164,7 @@ async def replay(
         view = {
             "number": number,
             "scope": letter.scope,
-            "position": f"{position.instance}@{position.offset}",
+            "position": str(position),
         }
         look = f"`rebundle status {shlex.quote(letter.event_id)}`"
         line = f"{letter.event_id} is queued again in {letter.scope}; {look} shows its progress"

@@ -819,8 +819,7 @@ def _positions(found: Iterable[Found]) -> dict[str, int]:
 
 
 def _fold_of(event: ManifestEvent) -> FoldedEvent:
-    identity = Identity(event.intake, event.source, event.id)
-    return FoldedEvent(identity=identity.digest[:16], event=event.digest[:16])
+    return FoldedEvent.of(Identity(event.intake, event.source, event.id), event.digest)
 
 
 def _highest(remains: Remains) -> int:

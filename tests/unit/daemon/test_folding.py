@@ -21,6 +21,7 @@ from daemon.folding import (
     fold,
     plan,
 )
+from daemon.publishing.pointer import Revision
 from events.model import Event, Identity, Outcome, OutcomeKind, Position
 from events.source import Delivery
 from renderers.model import MOST_MODELS, Composition, ModelChange, Scope
@@ -97,14 +98,14 @@ def outcome_of(desired: DesiredState, change: Foldable) -> Outcome:
 
 def test_an_explicit_state_creates_its_scope() -> None:
     made = folded(state(1))
-    assert (made.composition, made.highest_producer, made.derived) == (composition("1"), 1, 0)
+    assert (made.composition, made.highest_revision) == (composition("1"), Revision(1))
 
 
 def test_a_state_above_the_highest_number_replaces_everything_derived_moves_included() -> None:
     before = folded(state(1), version("8"))
-    assert (before.highest_producer, before.derived) == (1, 1)
+    assert before.highest_revision == Revision(1, 1)
     after = folded(state(5), start=before)
-    assert (after.composition, after.highest_producer, after.derived) == (composition("5"), 5, 0)
+    assert (after.composition, after.highest_revision) == (composition("5"), Revision(5))
 
 
 def test_a_state_that_leaves_a_model_out_removes_it() -> None:
@@ -118,7 +119,7 @@ def test_a_late_state_moves_nothing_but_uses_its_id_and_number_up() -> None:
     step = fold(before, state(3))
     assert isinstance(step, Late)
     assert step.desired.composition is before.composition
-    assert (step.desired.highest_producer, step.desired.derived) == (5, 1)
+    assert step.desired.highest_revision == Revision(5, 1)
     assert outcome_of(step.desired, state(3)).kind is OutcomeKind.IGNORED
     assert outcome_of(step.desired, state(3, name="other")).kind is OutcomeKind.DEAD_LETTERED
 
@@ -157,14 +158,16 @@ def test_one_of_id_or_number_used_otherwise_is_a_dead_letter(
 
 def test_an_id_that_only_history_names_is_used_up_although_its_number_was_not_looked_up() -> None:
     lineage = Lineage((UsedStateId("state-1", None, None),))
-    outcome = outcome_of(DesiredState(composition("2"), 2, 0, lineage), state(9, name="state-1"))
+    outcome = outcome_of(
+        DesiredState(composition("2"), Revision(2), lineage), state(9, name="state-1")
+    )
     assert outcome.kind is OutcomeKind.DEAD_LETTERED
     assert "published with another revision" in outcome.reason
 
 
 def test_a_number_that_only_history_names_is_used_up_once_it_was_looked_up() -> None:
     lineage = Lineage((UsedStateId("state-1", 1, composition("1").digest),))
-    desired = DesiredState(composition("2"), 2, 0, lineage)
+    desired = DesiredState(composition("2"), Revision(2), lineage)
     assert outcome_of(desired, state(1, name="other")).kind is OutcomeKind.DEAD_LETTERED
     assert outcome_of(desired, state(1)).kind is OutcomeKind.IGNORED
 
@@ -179,16 +182,16 @@ def test_numbers_stay_when_a_state_of_a_retired_scope_comes_late_and_rise_when_a
     None
 ):
     retired = DesiredState(
-        None, highest_producer=5, derived=2, lineage=Lineage((UsedStateId("state-5", 5, "0" * 64),))
+        None, Revision(5, 2), lineage=Lineage((UsedStateId("state-5", 5, "0" * 64),))
     )
     late = fold(retired, state(4))
     assert isinstance(late, Late)
     assert late.desired.composition is None
     returned = fold(retired, state(6))
     assert isinstance(returned, Moved)
-    assert (returned.desired.composition, returned.desired.highest_producer) == (
+    assert (returned.desired.composition, returned.desired.highest_revision) == (
         composition("6"),
-        6,
+        Revision(6),
     )
 
 
@@ -242,7 +245,7 @@ def test_a_model_above_the_most_a_bundle_holds_is_a_dead_letter() -> None:
     full = Composition.model_construct(
         bundle=golden_composition().bundle, models=models, proxy=golden_composition().proxy
     )
-    outcome = outcome_of(DesiredState(full, 1), version("1", "newcomer"))
+    outcome = outcome_of(DesiredState(full, Revision(1)), version("1", "newcomer"))
     assert outcome.kind is OutcomeKind.DEAD_LETTERED
     assert str(MOST_MODELS) in outcome.reason
 
@@ -257,7 +260,7 @@ def test_a_to_b_and_back_to_a_is_two_changes_and_is_published() -> None:
     before = folded(state(1), version("7"))
     made = plan(before, batch(version("8"), version("7", back=True)))
     assert made.desired.composition == before.composition
-    assert made.desired.derived == before.derived + 2
+    assert made.desired.highest_revision == Revision(1, 3)
     [planned] = made.publications
     assert planned.state.startswith("derived-1.3-")
     assert [each.event.id for each in planned.deliveries] == ["event-1", "event-2"]
@@ -318,7 +321,8 @@ def test_a_model_event_that_names_an_absent_scope_is_a_dead_letter() -> None:
 
 def test_a_model_event_for_whoever_has_it_is_ignored_by_a_retired_scope() -> None:
     assert (
-        outcome_of(DesiredState(None, 5, 2), version("1", named=False)).kind is OutcomeKind.IGNORED
+        outcome_of(DesiredState(None, Revision(5, 2)), version("1", named=False)).kind
+        is OutcomeKind.IGNORED
     )
 
 
@@ -452,7 +456,7 @@ def test_any_permutation_of_explicit_states_ends_in_the_same_place(
     in_order = folded(*states)
     shuffled = folded(*data.draw(st.permutations(states)))
     assert shuffled.composition == in_order.composition
-    assert (shuffled.highest_producer, shuffled.derived) == (in_order.highest_producer, 0)
+    assert shuffled.highest_revision == in_order.highest_revision
     assert set(shuffled.lineage.known) == set(in_order.lineage.known)
 
 
@@ -464,7 +468,7 @@ def test_any_repetition_of_explicit_states_publishes_each_once(
     made = plan(DesiredState(None), batch(*repeated))
     published = [each.state for each in made.publications]
     assert sorted(published) == sorted({each.state for each in repeated})
-    assert made.desired.highest_producer == max(each.revision for each in repeated)
+    assert made.desired.highest_revision == Revision(max(each.revision for each in repeated))
 
 
 @given(CHANGES, st.lists(STATES, max_size=3), st.lists(NAMED_MOVES, max_size=8), st.integers(1, 3))
@@ -476,7 +480,7 @@ def test_any_repetition_of_states_and_the_models_after_them_ends_in_the_same_com
     once = folded(*before, *suffix)
     again = folded(*suffix * times, start=once)
     assert again.composition == once.composition
-    assert again.highest_producer == once.highest_producer
+    assert again.highest_revision.producer == once.highest_revision.producer
     assert again.lineage == once.lineage
 
 
@@ -526,7 +530,7 @@ def test_numbers_never_go_down(changes: list[Foldable]) -> None:
     standings = accumulate(
         changes, lambda desired, change: folded(change, start=desired), initial=DesiredState(None)
     )
-    numbers = [(each.highest_producer, each.derived) for each in standings]
+    numbers = [each.highest_revision for each in standings]
     assert numbers == sorted(numbers)
 
 
@@ -540,7 +544,7 @@ def test_a_planned_explicit_state_has_everything_that_its_event_said() -> None:
 
     (moved, _), (delivery, change) = given
     assert planned == PlannedState(
-        change.composition, "state-2", 2, 0, "explicit", False, (delivery,), (moved,)
+        change.composition, "state-2", Revision(2), "explicit", False, (delivery,), (moved,)
     )
 
 
@@ -555,7 +559,7 @@ def test_a_planned_derived_state_is_numbered_below_the_newest_explicit_one() -> 
     name = f"derived-4.3-{made.digest[:12]}"
     deliveries = tuple(delivery for delivery, _ in given)
     assert planned_all.publications == (
-        PlannedState(made, name, 4, 3, "derived", False, deliveries),
+        PlannedState(made, name, Revision(4, 3), "derived", False, deliveries),
     )
 
 
@@ -575,7 +579,7 @@ def test_a_used_revision_is_refused_with_what_to_do() -> None:
 
 
 def test_a_state_with_the_highest_number_itself_is_not_above_it() -> None:
-    step = fold(DesiredState(composition("5"), 5, 0), state(5, composition("7")))
+    step = fold(DesiredState(composition("5"), Revision(5)), state(5, composition("7")))
 
     assert isinstance(step, Late)
 

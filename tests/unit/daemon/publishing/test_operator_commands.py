@@ -9,8 +9,7 @@ import pytest
 from daemon.publishing import layout, operator_commands, protocol
 from daemon.publishing.errors import NotFound, OperationRefused, PointerMoved, VerificationFailed
 from daemon.publishing.live_tree.sync import Synced, Unfinished
-from daemon.publishing.operator_commands import find_exactly, find_retained
-from daemon.publishing.pointer import Pointer
+from daemon.publishing.pointer import Pointer, find_exactly, find_retained
 from daemon.stores.errors import StoreBusy, StoreError, StoreUnavailable
 from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content
