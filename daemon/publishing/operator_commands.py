@@ -69,7 +69,8 @@ class Operations:
     ) -> ChangeResult:
         """Change the pointer, then the live tree. Nothing is raised after the pointer is changed.
 
-        `previewed`: a preview of this command. The first try uses the pointer that it has read.
+        `previewed`: a preview of this command. The first try starts from the pointer that it has
+        read, and what it has verified is not verified again.
 
         Raises:
             NotFound: the scope does not exist, or the named publication is not retained.
@@ -78,8 +79,7 @@ class Operations:
                 or has no trusted signature.
             PointerMoved: other writers changed the pointer first, five times in a row.
         """
-        first = previewed.base if previewed is not None else None
-        base, read, changed = await self._swap(scope, first, command, by, reason)
+        base, read, changed = await self._swap(scope, previewed, command, by, reason)
         if not changed:
             # The command consists of the pass alone, so a failure of the pass is raised.
             return ChangeResult(
@@ -89,15 +89,15 @@ class Operations:
         return ChangeResult(base.pointer, read.pointer, changed, tree)
 
     async def _swap(
-        self, scope: Scope, first: PointerRead | None, command: Command, by: str, reason: str
+        self, scope: Scope, previewed: ChangeResult | None, command: Command, by: str, reason: str
     ) -> tuple[PointerRead, PointerRead, bool]:
-        """The pointer before and after the command, and whether the command changed it.
-
-        `first`: the pointer to try first, if it was read already.
-        """
+        """The pointer before and after the command, and whether the command changed it."""
+        first = previewed.base if previewed is not None else None
+        verified = previewed.after.live if previewed is not None else None
         for _ in range(_TRIES):
-            base, first = first or await self._reader.existing(scope), None
-            following = await self._decide(scope, base, command, by, reason)
+            base = first or await self._reader.existing(scope)
+            following = await self._decide(scope, base, command, by, reason, verified=verified)
+            first = verified = None
             if following is None:
                 return base, base, False
             try:
@@ -107,11 +107,19 @@ class Operations:
         raise PointerMoved(f"other writers changed {scope} {_TRIES} times in a row; try again")
 
     async def _decide(
-        self, scope: Scope, base: PointerRead, command: Command, by: str, reason: str
+        self,
+        scope: Scope,
+        base: PointerRead,
+        command: Command,
+        by: str,
+        reason: str,
+        *,
+        verified: Publication | None = None,
     ) -> Pointer | None:
         following = command(base.pointer, self._publisher.writing(by, reason))
         live = None if following is None else following.live
-        if live is not None and (base.pointer.live is None or live.id != base.pointer.live.id):
+        known = [one.id for one in (base.pointer.live, verified) if one is not None]
+        if live is not None and live.id not in known:
             # A publication that is gone, or that readers would refuse, must not become live.
             await self._reader.files(scope, live)
         return following

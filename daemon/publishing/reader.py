@@ -141,6 +141,7 @@ class Reader:
         self._runtime = runtime
         self.verifier = Verifier(trust)
         """Decides what is accepted; a writer asks it before it writes."""
+        self._demands_freshness = self.verifier.demands_freshness
         self._accepted = accepted or ProcessSequences()
         self._bucket = bucket
         self._newest_writes = Cache[str](_MOST_SCOPES)
@@ -180,14 +181,17 @@ class Reader:
             SequenceWentBack: it is older than one that was accepted before.
             WrongBucket: this is not the bucket to read from.
         """
-        read = await self._read_from_bucket(scope)
+        # Before the pointer: a concurrent reader may accept a newer pointer during this read, and
+        # that must not make this one look outdated.
+        highest = await self._accepted.highest(scope)
+        read = await self._read_from_bucket(scope, highest)
         if read.version is not None:
             # Only now: a sequence of another bucket would make the pointer of the right bucket look
             # older than one that was accepted.
             await self._accepted.accept(scope, read.pointer.sequence)
         return read
 
-    async def _read_from_bucket(self, scope: Scope) -> PointerRead:
+    async def _read_from_bucket(self, scope: Scope, highest: int) -> PointerRead:
         """The pointer of a scope, which is certainly from the bucket to read from.
 
         Ids of writes are random. So a pointer whose history contains the newest write that was read
@@ -198,25 +202,22 @@ class Reader:
         read = None
         if known is not None:
             try:
-                read = await self._read_pointer(scope)
+                read = await self._read_pointer(scope, highest)
             except PublishingError:
                 await self._bucket.check()  # if the bucket is wrong, that is the more useful error
                 raise
         if read is None or known is None or not read.pointer.knows_write(known):
-            read = await self._bucket.reading(partial(self._read_pointer, scope))
+            read = await self._bucket.reading(partial(self._read_pointer, scope, highest))
         if read.version is None:
             self._newest_writes.pop(scope)
         else:
             self._newest_writes.put(scope, read.pointer.write_id, 1)
         return read
 
-    async def _read_pointer(self, scope: Scope) -> PointerRead:
-        # The highest sequence is read before the pointer. A concurrent reader may accept a newer
-        # pointer during this read, and that must not make this one look outdated.
-        highest = await self._accepted.highest(scope)
-        # So is freshness.json: a pointer may be newer than its freshness.json, and never older.
+    async def _read_pointer(self, scope: Scope, highest: int) -> PointerRead:
+        # freshness.json is read first: a pointer may be newer than it, and never older.
         freshness = None
-        if self.verifier.demands_freshness:
+        if self._demands_freshness:
             freshness = await self._optional(layout.freshness(scope), sizes.FRESHNESS, RENEW)
         stored = await self._stored_pointer(scope)
         if stored is None:

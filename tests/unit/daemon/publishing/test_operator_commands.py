@@ -10,6 +10,7 @@ from daemon.publishing import layout, operator_commands, protocol
 from daemon.publishing.errors import NotFound, OperationRefused, PointerMoved, VerificationFailed
 from daemon.publishing.live_tree.sync import Synced, Unfinished
 from daemon.publishing.pointer import Pointer, find_exactly, find_retained
+from daemon.publishing.protocol import Writing
 from daemon.stores.errors import StoreBusy, StoreError, StoreUnavailable
 from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content
@@ -56,6 +57,49 @@ def test_a_rollback_changes_pointer_and_live_tree_renders_nothing_and_keeps_inpu
         assert isinstance(done.live_tree, Synced)
         assert (await tree(memory))["base/docker-compose.yml"] == b"services 1\n"
         assert not [key for _, key in store.writes if "/states/" in key]
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("overtaken", [False, True])
+def test_a_command_starts_from_the_pointer_that_its_preview_has_read(
+    memory: MemoryStore, overtaken: bool
+) -> None:
+    async def scenario() -> None:
+        await bucket(memory).publish(make_state(1), make_state(2))
+        process = bucket(memory)
+        command = operator_commands.rollback("state-1")
+        previewed = await process.operations.preview(SCOPE, command, "ann")
+        if overtaken:
+            await bucket(memory, "other").publish(make_state(3))
+        tried: list[int] = []
+
+        def watched(pointer: Pointer, writing: Writing) -> Pointer | None:
+            tried.append(pointer.sequence)
+            return command(pointer, writing)
+
+        done = await process.operations.carry_out(SCOPE, watched, "ann", previewed=previewed)
+
+        assert tried == ([2, 3] if overtaken else [2])
+        assert (done.before.sequence, done.after.sequence) == (tried[-1], tried[-1] + 1)
+        assert names(done.after) == ("state-1", "state-3" if overtaken else "state-2")
+
+    asyncio.run(scenario())
+
+
+def test_a_previewed_command_reads_nothing_before_its_write(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        await bucket(memory).publish(make_state(1), make_state(2))
+        command = operator_commands.rollback("state-1")
+        previewed = await bucket(memory).operations.preview(SCOPE, command, "ann")
+        calls: list[tuple[str, str]] = []
+
+        async def note(operation: str, key: str) -> None:
+            calls.append((operation, key))
+
+        other = bucket(FaultyStore(memory, before=note), "nothing is cached")
+        await other.operations.carry_out(SCOPE, command, "ann", previewed=previewed)
+        assert calls[0] == ("replace", layout.pointer(SCOPE))
 
     asyncio.run(scenario())
 
