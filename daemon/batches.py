@@ -13,7 +13,7 @@ from daemon.changes import Change, RollbackRequested
 from daemon.folding import DesiredState, Plan
 from daemon.publishing import protocol
 from daemon.publishing.pointer import FoldedEvent, Pointer
-from daemon.publishing.protocol import Progress
+from daemon.publishing.protocol import BatchProgress
 from events.model import Outcome, OutcomeKind, Position
 from events.source import Delivery
 
@@ -42,7 +42,7 @@ def first(
 
 def progress(
     desired: DesiredState, folded: Sequence[Delivery], outcomes: Mapping[Position, Outcome]
-) -> Progress:
+) -> BatchProgress:
     """How a batch advances the scope: revision, positions of the sources, folded events."""
     positions: dict[str, int] = {}
     for position in (*(delivery.position for delivery in folded), *outcomes):
@@ -53,7 +53,7 @@ def progress(
         for delivery in folded
         if outcomes.get(delivery.position, _NO_OUTCOME).kind is not OutcomeKind.DEAD_LETTERED
     )
-    return Progress(desired.highest_revision, positions, folded_events)
+    return BatchProgress(desired.highest_revision, positions, folded_events)
 
 
 def published_outcomes(plan: Plan, following: Pointer) -> dict[Position, Outcome]:

@@ -17,7 +17,7 @@ from daemon.publishing.errors import PolicyUnusable
 from daemon.publishing.live_tree import ownership
 from daemon.publishing.live_tree.sync import LiveTree
 from daemon.publishing.maintenance.garbage_collector import GarbageCollector
-from daemon.publishing.maintenance.retention_rules import Policy
+from daemon.publishing.maintenance.retention_rules import RetentionPolicy
 from daemon.publishing.operator_commands import Operations
 from daemon.publishing.publisher import Publisher
 from daemon.publishing.reader import Reader
@@ -259,7 +259,7 @@ def _identity(location: Location, environment: Mapping[str, str]) -> str:
 
 def collector(bucket: Bucket, retention: RetentionSettings) -> GarbageCollector:
     """The garbage collector of a bucket, with these settings."""
-    policy = Policy(
+    policy = RetentionPolicy(
         newest=retention.newest,
         days=retention.days,
         dropped_days=retention.dropped_days,

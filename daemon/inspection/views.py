@@ -169,7 +169,7 @@ def survey_view(survey: Survey) -> View:
     """The state of a live tree, from a survey that changed nothing."""
     seen = survey.seen
     return {
-        "synced": survey.in_step,
+        "synced": survey.in_sync,
         "follows": survey.follows,
         "ahead": survey.is_ahead,
         "sequence": survey.marker.sequence if survey.marker else None,

@@ -15,8 +15,8 @@ from daemon.publishing.errors import VerificationFailed
 from daemon.publishing.grammar import (
     Attempt,
     Label,
+    Offset,
     PathText,
-    Position,
     ScopeText,
     Sha256,
     StateId,
@@ -25,7 +25,13 @@ from daemon.publishing.grammar import (
     fault_of,
     rule,
 )
-from daemon.publishing.pointer import Part, Publication, PublicationId, Revision, StoredRevision
+from daemon.publishing.pointer import (
+    DocumentPart,
+    Publication,
+    PublicationId,
+    Revision,
+    StoredRevision,
+)
 from daemon.publishing.wording import leave_out
 from renderers.model import (
     Composition,
@@ -37,7 +43,7 @@ from renderers.model import (
 )
 
 
-class ManifestFile(Part):
+class ManifestFile(DocumentPart):
     """One file of the archive. The path is relative to docker-compose-gen/."""
 
     path: PathText
@@ -56,7 +62,7 @@ def _check_files(files: tuple[ManifestFile, ...]) -> None:
         raise ValueError("must be sorted by the bytes of their paths, each path once")
 
 
-class ManifestEvent(Part):
+class ManifestEvent(DocumentPart):
     """An event that is part of the state, and its position in its source."""
 
     intake: Label
@@ -65,12 +71,12 @@ class ManifestEvent(Part):
     type: Label
     digest: Sha256
     instance: Label
-    offset: Position
+    offset: Offset
     skipped: StrictBool = False
     """It was folded, but this state replaced its effect before that was published."""
 
 
-class ArchiveDigests(Part):
+class ArchiveDigests(DocumentPart):
     """Digests of the stored archive and of the tar inside it."""
 
     sha256: Sha256
@@ -78,7 +84,7 @@ class ArchiveDigests(Part):
     tar_sha256: Sha256
 
 
-class Manifest(Part):
+class Manifest(DocumentPart):
     """The facts of a publication that are fixed before the pointer is written."""
 
     schema_: Annotated[int, Field(alias="schema", strict=True, ge=1)] = SCHEMA

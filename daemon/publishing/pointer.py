@@ -26,7 +26,7 @@ from daemon.publishing.grammar import (
     Attempt,
     Id16,
     Label,
-    Position,
+    Offset,
     PublicationName,
     Reason,
     RevisionNumber,
@@ -65,7 +65,7 @@ Kind = Literal[
 ]
 
 
-class Part(BaseModel):
+class DocumentPart(BaseModel):
     """A part of a document: frozen, keeps fields that this release does not know."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
@@ -120,7 +120,7 @@ StoredRevision = Annotated[
 """A field of a document: the text of a revision."""
 
 
-class PublicationId(Part):
+class PublicationId(DocumentPart):
     """A state stored by one attempt: `<state>@<attempt>`."""
 
     state: str
@@ -136,7 +136,7 @@ class PublicationId(Part):
         return f"{self.state}@{self.attempt}"
 
 
-class Publication(Part):
+class Publication(DocumentPart):
     """The facts of a publication that the pointer has, so that no manifest need be read."""
 
     state: StateId
@@ -157,7 +157,7 @@ class Publication(Part):
         return PublicationId(state=self.state, attempt=self.attempt)
 
 
-class Hold(Part):
+class Hold(DocumentPart):
     """Keeps `live` where it is until `resume`. New publications still become `desired`."""
 
     by: Reason
@@ -165,7 +165,7 @@ class Hold(Part):
     at: Time
 
 
-class Quarantine(Part):
+class Quarantine(DocumentPart):
     """The rejection of a composition: no publication of it becomes live."""
 
     composition_digest: Sha256
@@ -174,7 +174,7 @@ class Quarantine(Part):
     at: Time
 
 
-class FoldedEvent(Part):
+class FoldedEvent(DocumentPart):
     """An event that the scope has folded: two digests of 16 hex digits (protocol 2)."""
 
     identity: Id16
@@ -186,12 +186,12 @@ class FoldedEvent(Part):
         return cls(identity=identity.digest[:_DIGITS], event=digest[:_DIGITS])
 
 
-class _Pin(Part):
+class _Pin(DocumentPart):
     publication: PublicationName
     pinned: StrictBool
 
 
-class _Change(Part):
+class _Change(DocumentPart):
     """The known fields of an entry's `change`.
 
     An entry keeps its `change` as it was read: a newer release may have written more fields.
@@ -219,18 +219,18 @@ def _check_change(change: dict[str, Any]) -> None:
         raise ValueError(fault_of(error)) from None
 
 
-class PositionChange(Part):
+class PositionChange(DocumentPart):
     """When a position was last raised.
 
     It is valid only while `positions` has this offset: a recovery raises a position and cannot know
     when that position was reached.
     """
 
-    offset: Position
+    offset: Offset
     at: Time
 
 
-class HistoryEntry(Part):
+class HistoryEntry(DocumentPart):
     """One change of the pointer."""
 
     sequence: SequenceNumber
@@ -245,14 +245,14 @@ class HistoryEntry(Part):
     reason: Reason = ""
 
 
-class PreviousChunk(Part):
+class PreviousChunk(DocumentPart):
     """The chunk with the history before this one."""
 
     key: Label
     sha256: Sha256
 
 
-class Chunk(Part):
+class Chunk(DocumentPart):
     """The oldest entries of a history that is too long for the pointer. A chunk never changes."""
 
     schema_: Annotated[int, Field(alias="schema", strict=True, ge=1)] = SCHEMA
@@ -262,7 +262,7 @@ class Chunk(Part):
     model_config = ConfigDict(frozen=True, extra="allow", populate_by_name=True)
 
 
-class Pointer(Part):
+class Pointer(DocumentPart):
     """The signed part of the pointer object."""
 
     schema_: Annotated[int, Field(alias="schema", strict=True, ge=1)] = SCHEMA
@@ -277,7 +277,7 @@ class Pointer(Part):
 
     It is that of the last explicit state that was not late, or of a state derived from it.
     """
-    positions: dict[Label, Position] = {}
+    positions: dict[Label, Offset] = {}
     """The last position that was folded, by instance."""
     positions_changed: dict[Label, PositionChange] = {}
     """By instance, where the time is known. Collection uses it to find idle journals."""

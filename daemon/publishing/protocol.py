@@ -58,7 +58,7 @@ class Writing:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class BatchProgress:
     """The effect of a batch of events on the scope's counters. Its publications are separate."""
 
     highest_revision: Revision
@@ -75,7 +75,7 @@ def publish(
     pointer: Pointer,
     writing: Writing,
     published: Sequence[Publication],
-    progress: Progress | None = None,
+    progress: BatchProgress | None = None,
 ) -> Pointer:
     """Add all publications of a batch in one change, in commit order.
 
@@ -116,7 +116,7 @@ def rollback(
     target: Publication,
     *,
     discard_newer: bool = False,
-    progress: Progress | None = None,
+    progress: BatchProgress | None = None,
 ) -> Pointer | None:
     """Make `target` live.
 
@@ -584,7 +584,7 @@ def _advanced(positions: Mapping[str, int], new: Mapping[str, int]) -> dict[str,
     }
 
 
-def _progressed(pointer: Pointer, writing: Writing, progress: Progress) -> dict[str, Any]:
+def _progressed(pointer: Pointer, writing: Writing, progress: BatchProgress) -> dict[str, Any]:
     """Positions after a batch, the times at which they were raised, and the events folded last."""
     positions = _advanced(pointer.positions, progress.positions)
     changed = {

@@ -12,9 +12,9 @@ import structlog
 
 from daemon.publishing.maintenance.garbage_collector import (
     Collected,
+    CollectionPart,
     DeletionRefused,
     GarbageCollector,
-    Part,
 )
 from daemon.publishing.reader import Reader
 from daemon.publishing.wording import reason_of
@@ -40,7 +40,7 @@ class CollectionTimer:
         runtime: Runtime,
         writer: str,
         hours: float,
-        parts: frozenset[Part],
+        parts: frozenset[CollectionPart],
         refused: Callable[[int], None],
     ) -> None:
         """Create a timer that has not started.

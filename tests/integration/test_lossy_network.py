@@ -283,7 +283,7 @@ async def check_live_tree(played: Play, reader: Reader, current: Pointer) -> Non
     for path, body in files.items():
         assert (await played.direct.store.get(prefix + path)).body == body, path
     survey = await LiveTree(played.direct.store, reader, played.direct.runtime).survey(GOLDEN)
-    assert survey.in_step
+    assert survey.in_sync
     assert survey.seen.overrides == (OVERRIDE,)
 
 

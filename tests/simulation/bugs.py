@@ -656,14 +656,14 @@ BUGS: dict[str, Bug] = {
     "recovered-not-held": Bug(
         "a recovered scope is not held",
         recovery_rules, "_rebuild",
-        "(_hold(writing) if parted or (wish.hold and not retired) else None)",
+        "(_hold(writing) if diverged or (options.hold and not retired) else None)",
         "None",
     ),
     "recovered-apart": Bug(
         "a recovery leaves live and desired apart without a hold",
         recovery_rules, "_rebuild",
-        "if parted or (wish.hold and not retired)",
-        "if (wish.hold and not retired)",
+        "if diverged or (options.hold and not retired)",
+        "if (options.hold and not retired)",
         rare=True,
     ),
     "recovered-uncommitted": Bug(

@@ -17,7 +17,7 @@ import pytest
 from daemon.publishing import layout, protocol
 from daemon.publishing.live_tree.sync import LiveTree
 from daemon.publishing.maintenance.recovery import Recoverer, Recovery
-from daemon.publishing.maintenance.recovery_rules import Wish
+from daemon.publishing.maintenance.recovery_rules import RecoveryOptions
 from daemon.publishing.pointer import Pointer
 from daemon.publishing.publisher import Publisher
 from daemon.publishing.reader import Reader
@@ -61,7 +61,7 @@ def recovered(scope: Scope, objects: Objects) -> Recovery:
         reader = Reader(store, runtime)
         publisher = Publisher(store, reader, runtime)
         recoverer = Recoverer(store, reader, publisher, LiveTree(store, reader, runtime))
-        return await recoverer.preview(scope, Wish(), "ann", "why")
+        return await recoverer.preview(scope, RecoveryOptions(), "ann", "why")
 
     return asyncio.run(run())
 
@@ -108,7 +108,7 @@ def test_a_healthy_scope_is_left_alone_and_a_lost_pointer_gives_no_id_or_number_
 
 def _check(scope: Scope, objects: Objects) -> None:
     healthy = recovered(scope, objects)
-    assert healthy.recovered is None, healthy.recovered and healthy.recovered.did
+    assert healthy.recovered is None, healthy.recovered and healthy.recovered.steps
     lost = {key: held for key, held in objects.items() if key != layout.pointer(scope)}
     told = recovered(scope, lost)
     if not told.remains.was_published:

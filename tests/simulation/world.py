@@ -33,8 +33,8 @@ from daemon.publishing.live_tree.sync import LiveTree, Unfinished
 from daemon.publishing.maintenance import recovery_rules
 from daemon.publishing.maintenance.garbage_collector import GarbageCollector
 from daemon.publishing.maintenance.recovery import Recoverer
-from daemon.publishing.maintenance.recovery_rules import Wish
-from daemon.publishing.maintenance.retention_rules import Policy
+from daemon.publishing.maintenance.recovery_rules import RecoveryOptions
+from daemon.publishing.maintenance.retention_rules import RetentionPolicy
 from daemon.publishing.operator_commands import Operations
 from daemon.publishing.publisher import Publisher
 from daemon.publishing.reader import Reader
@@ -70,7 +70,7 @@ _LONGEST_DRAIN = 2_000.0
 _PASS_SECONDS = 45.0
 GRACE_SECONDS = 6.0
 """Shorter than a pause may be: the epoch protects against a paused process, not the grace."""
-POLICY = Policy(
+POLICY = RetentionPolicy(
     newest=1, days=10 / 86_400, dropped_days=5 / 86_400, grace_hours=GRACE_SECONDS / 3_600
 )
 _OWN = Customisation()
@@ -766,7 +766,9 @@ class World:
         hold = random.Random(f"{self.scenario.seed}/{process.name}/hold").random() < 0.6
         self.oracle.asked[process.name] = Asked("recover", on=hold)
         work = Recoverer(process.store, process.reader, process.publisher, process.live_tree)
-        found = await work.recover(scope, Wish(hold=hold), process.name, "the pointer was lost")
+        found = await work.recover(
+            scope, RecoveryOptions(hold=hold), process.name, "the pointer was lost"
+        )
         if found.recovered is None and name in self.oracle.lost:
             # No object in the bucket shows a later pointer than this older one: the scope continues from it. But a
             # daemon that has seen a later one refuses it until it is restarted.

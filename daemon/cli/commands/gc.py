@@ -25,7 +25,12 @@ from daemon.cli.options import (
 from daemon.cli.output import Printer
 from daemon.cli.session import Session, scope_of, session
 from daemon.inspection.views import View
-from daemon.publishing.maintenance.garbage_collector import BOTH, Collected, GarbageCollector, Part
+from daemon.publishing.maintenance.garbage_collector import (
+    BOTH,
+    Collected,
+    CollectionPart,
+    GarbageCollector,
+)
 from daemon.publishing.maintenance.retention_rules import (
     Deletable,
     Folder,
@@ -71,7 +76,7 @@ async def gc(
     """
     if (scope is None) != all_:
         raise UsageError("name one scope, or give --all")
-    parts = BOTH if only is None else frozenset[Part]({only})
+    parts = BOTH if only is None else frozenset[CollectionPart]({only})
     async with session(place, printing) as opened:
         scopes = (
             await opened.bucket.reader.scopes() if scope is None else Scopes((scope_of(scope),))
@@ -116,15 +121,17 @@ async def _collect(
     opened: Session,
     collecting: GarbageCollector,
     scope: Scope,
-    parts: frozenset[Part],
+    parts: frozenset[CollectionPart],
     *,
     actor: Actor,
     reason: str,
 ) -> Collected:
-    def progress(deleted: Deletable) -> None:
+    def on_deleted(deleted: Deletable) -> None:
         opened.printer.say(f"deleted {scope} {deleted.folder.id} ({deleted.folder.size:,} bytes)")
 
-    collected = await collecting.collect(scope, actor.name, reason, parts=parts, progress=progress)
+    collected = await collecting.collect(
+        scope, actor.name, reason, parts=parts, on_deleted=on_deleted
+    )
     if collected.sequence is not None:
         # As after every change of the pointer: the tree's marker names the sequence it follows.
         followed = await opened.bucket.live_tree.follow(scope, collected.sequence)
@@ -197,7 +204,7 @@ def _view(collected: Collected) -> View:
         "released": [_publication_view(decision) for decision in collected.released],
         "deleted": [_folder_view(decision, deleted=True) for decision in collected.deleted],
         "left": [_folder_view(decision, deleted=False) for decision in collected.left],
-        "spared": [_folder_view(decision, deleted=False) for decision in collected.spared],
+        "spared": [_folder_view(decision, deleted=False) for decision in collected.kept_for_now],
         "kept": [_publication_view(decision) for decision in collected.kept],
         "strays": list(collected.strays),
         "copies": [{"key": copy.key, "bytes": copy.size} for copy in collected.copies],
@@ -206,7 +213,7 @@ def _view(collected: Collected) -> View:
 
 def _publication_view(decision: Kept | Released) -> View:
     publication = decision.publication
-    return {"state": publication.state, "attempt": publication.attempt, "why": decision.why}
+    return {"state": publication.state, "attempt": publication.attempt, "why": decision.reason}
 
 
 def _folder_view(decision: Deletable | NotYetDeletable, *, deleted: bool) -> View:
@@ -217,5 +224,5 @@ def _folder_view(decision: Deletable | NotYetDeletable, *, deleted: bool) -> Vie
         "stored_at": folder.stored.isoformat(timespec="seconds").replace("+00:00", "Z"),
         "bytes": folder.size,
         "deleted": deleted,
-        "why": decision.why,
+        "why": decision.reason,
     }

@@ -306,7 +306,7 @@ async def _check_live_tree(opened: Session, scope: Scope) -> CheckResult:
     # have been stopped between two passes.
     note = (
         None
-        if survey.in_step
+        if survey.in_sync
         else "behind the pointer, as its marker records; the next pass continues"
     )
     return CheckResult(str(scope), "live tree", None, note=note)
@@ -338,7 +338,7 @@ def _live_tree_problems(scope: Scope, survey: Survey, *, signed: bool) -> Iterab
         )
     others = [path for path in (*survey.seen.written, *survey.removed) if path not in edited]
     differing = some(others)
-    if survey.marked and not survey.in_step and (others or not edited):
+    if survey.marked and not survey.in_sync and (others or not edited):
         yield f"marked as synced, but not in sync with live: {differing}"
     elif others and signed:
         unsigned = (

@@ -18,7 +18,7 @@ from pydantic import ConfigDict, Field
 
 from daemon.publishing import grammar, layout
 from daemon.publishing.documents import SCHEMA
-from daemon.publishing.pointer import Part, Publication
+from daemon.publishing.pointer import DocumentPart, Publication
 from daemon.stores.port import Version
 
 EXAMPLE: Final = "example/"
@@ -29,7 +29,7 @@ Commit = tuple[grammar.SequenceNumber, grammar.Count]
 """The place of a publication in commit order: the sequence of its commit, and its index there."""
 
 
-class MarkerFile(Part):
+class MarkerFile(DocumentPart):
     """What Rebundle last wrote to a path."""
 
     sha256: grammar.Sha256
@@ -45,7 +45,7 @@ class MarkerFile(Part):
 Status = Literal["updating", "synced", "blocked"]
 
 
-class Marker(Part):
+class Marker(DocumentPart):
     """How far the live tree has followed the pointer, and every path that Rebundle wrote in it."""
 
     schema_: Annotated[int, Field(alias="schema", strict=True, ge=1)] = SCHEMA
@@ -169,12 +169,12 @@ def is_credential(key: str) -> bool:
     return f"/{layout.LIVE_TREE}{CREDENTIALS}" in key
 
 
-Verdict = Put | Remove | Override | DeletedByOperator | Stray | Blocked
+PathVerdict = Put | Remove | Override | DeletedByOperator | Stray | Blocked
 
 
 def plan_paths(
     wanted: Wanted, present: Mapping[str, Present | Unread], marker: Marker | None
-) -> tuple[Verdict, ...]:
+) -> tuple[PathVerdict, ...]:
     """What to do or to report for every path. Paths that are as they should be are left out."""
     recorded = marker.files if marker else {}
     # Includes defaults of removed models: operators should know which of them stay deleted
@@ -187,7 +187,7 @@ def plan_paths(
 
 def _plan_path(
     path: str, wanted: Wanted, there: Present | Unread | None, recorded: MarkerFile | None
-) -> Verdict | None:
+) -> PathVerdict | None:
     in_example = path.startswith(EXAMPLE)
     digest = wanted.files.get(path)
     if there is None:
@@ -204,7 +204,9 @@ def _plan_path(
     return Remove(path, there.version) if there.ours else Stray(path)
 
 
-def _plan_unread(path: str, there: Unread, wanted: Wanted, recorded: MarkerFile | None) -> Verdict:
+def _plan_unread(
+    path: str, there: Unread, wanted: Wanted, recorded: MarkerFile | None
+) -> PathVerdict:
     if path.startswith(EXAMPLE):
         return Override(path)
     # Rebundle wrote what the marker records. If such a file were a stray, hosts would continue to
@@ -214,7 +216,7 @@ def _plan_unread(path: str, there: Unread, wanted: Wanted, recorded: MarkerFile 
 
 def _plan_example(
     path: str, wanted: Wanted, there: Present, recorded: MarkerFile | None
-) -> Verdict | None:
+) -> PathVerdict | None:
     if not there.ours:
         return Override(path)
     written = there.commit or (recorded.commit if recorded else (0, 0))
@@ -238,8 +240,8 @@ def _is_earlier_default(there: Present, recorded: MarkerFile | None) -> bool:
 
 
 def known_blocked(
-    verdicts: Iterable[Verdict], wanted: Wanted, marker: Marker | None, seen_at: str | None
-) -> tuple[Verdict, ...]:
+    verdicts: Iterable[PathVerdict], wanted: Wanted, marker: Marker | None, seen_at: str | None
+) -> tuple[PathVerdict, ...]:
     """The verdicts of a survey, with those paths as blocked that the marker reports as blocked.
 
     Only a write shows whether a path is still blocked. A permission, a full disk or a lock is not a
@@ -275,7 +277,7 @@ def marker_after(
     marker: Marker | None,
     wanted: Wanted,
     present: Mapping[str, Present | Unread],
-    verdicts: Iterable[Verdict],
+    verdicts: Iterable[PathVerdict],
     applied: Mapping[str, Version | None],
     *,
     confirmed: bool = True,

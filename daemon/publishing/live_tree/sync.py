@@ -42,12 +42,12 @@ from daemon.publishing.live_tree.ownership import (
     DeletedByOperator,
     Marker,
     Override,
+    PathVerdict,
     Present,
     Put,
     Remove,
     Stray,
     Unread,
-    Verdict,
     Wanted,
 )
 from daemon.publishing.pointer import Pointer, Publication, PublicationId
@@ -94,7 +94,7 @@ class Synced:
     """A live tree that follows `sequence`, except for the paths in `blocked`, with all verdicts."""
 
     sequence: int
-    verdicts: tuple[Verdict, ...] = ()
+    verdicts: tuple[PathVerdict, ...] = ()
     damaged: tuple[DamagedManifest, ...] = ()
     """Retained publications whose manifest could not be used.
 
@@ -208,7 +208,7 @@ class Survey:
         return self.marker is not None and self.marker.sequence > self.seen.sequence
 
     @property
-    def in_step(self) -> bool:
+    def in_sync(self) -> bool:
         """Whether a pass would have nothing to do, and the marker has the status `synced`."""
         return self.marked and not (self.seen.written or self.removed or self.seen.blocked)
 
@@ -349,7 +349,7 @@ class LiveTree:
             PointerLost: the tree follows a newer pointer than the present one.
             NewerSchema: a newer release is at work.
         """
-        done: dict[str, Verdict] = {}
+        done: dict[str, PathVerdict] = {}
         sequence = 0
         for _ in range(_ROUNDS):
             tree = await self._list(scope)
@@ -390,7 +390,7 @@ class LiveTree:
             )
 
     async def _round(
-        self, scope: Scope, tree: _Tree, current: Pointer, done: dict[str, Verdict]
+        self, scope: Scope, tree: _Tree, current: Pointer, done: dict[str, PathVerdict]
     ) -> Synced | None:
         """Run one round and record in `done` what it writes.
 
@@ -953,7 +953,7 @@ def _follows(path: str, wanted: Wanted) -> bool:
     return path in wanted.files and not path.startswith(ownership.EXAMPLE)
 
 
-def _without_actions(verdicts: Iterable[Verdict]) -> tuple[Verdict, ...]:
+def _without_actions(verdicts: Iterable[PathVerdict]) -> tuple[PathVerdict, ...]:
     """The verdicts that remain after a pass: those that need no write or deletion."""
     return tuple(verdict for verdict in verdicts if not isinstance(verdict, Put | Remove))
 

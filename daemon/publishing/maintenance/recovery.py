@@ -24,10 +24,10 @@ from daemon.publishing.maintenance.recovery_rules import (
     Damaged,
     Found,
     Recovered,
+    RecoveryOptions,
     Remains,
     Unreadable,
     Unsigned,
-    Wish,
 )
 from daemon.publishing.maintenance.retention_rules import folders
 from daemon.publishing.pointer import Chunk, HistoryEntry, Pointer, PreviousChunk, PublicationId
@@ -91,12 +91,16 @@ class Recoverer:
         self._publisher = publisher
         self._live_tree = live_tree
 
-    async def preview(self, scope: Scope, wish: Wish, by: str, reason: str) -> Recovery:
+    async def preview(
+        self, scope: Scope, options: RecoveryOptions, by: str, reason: str
+    ) -> Recovery:
         """What `recover` would do now. It raises the same errors."""
-        _, recovery = await self._decide(scope, wish, by, reason)
+        _, recovery = await self._decide(scope, options, by, reason)
         return recovery
 
-    async def recover(self, scope: Scope, wish: Wish, by: str, reason: str) -> Recovery:
+    async def recover(
+        self, scope: Scope, options: RecoveryOptions, by: str, reason: str
+    ) -> Recovery:
         """Write a usable pointer, then bring the live tree in sync.
 
         Raises:
@@ -107,7 +111,7 @@ class Recoverer:
             PointerMoved: another writer changed or restored the pointer meanwhile; check again.
             OutcomeUnresolved: it is unknown whether the pointer was written; check again.
         """
-        base, recovery = await self._decide(scope, wish, by, reason)
+        base, recovery = await self._decide(scope, options, by, reason)
         if recovery.recovered is None:
             return replace(recovery, live_tree=await self._live_tree.reconcile(scope))
         written = await self._publisher.swap(scope, base, recovery.recovered.pointer)
@@ -116,10 +120,10 @@ class Recoverer:
         )
 
     async def _decide(
-        self, scope: Scope, wish: Wish, by: str, reason: str
+        self, scope: Scope, options: RecoveryOptions, by: str, reason: str
     ) -> tuple[PointerRead, Recovery]:
         base, damage, remains = await self._gather(scope)
-        recovered = recovery_rules.recover(remains, self._publisher.writing(by, reason), wish)
+        recovered = recovery_rules.recover(remains, self._publisher.writing(by, reason), options)
         return base, Recovery(scope, recovered, remains, damage)
 
     # -- what is left

@@ -278,8 +278,7 @@ def _pointer(scope: Scope) -> _Named:
     return _Named(
         f"the pointer of {scope}",
         f"restore its newest version that was signed, or `rebundle recover {scope} --reason '…'` "
-        "with a key that is "
-        "trusted (signing.key_file) writes one",
+        "with a key that is trusted (signing.key_file) writes one",
         layout.pointer(scope),
     )
 
@@ -292,8 +291,7 @@ def _publication(scope: Scope, name: PublicationId) -> _Named:
     return _Named(
         f"the publication {name} of {scope}",
         f"`rebundle republish {scope} --reason '…'` with a key that is trusted (signing.key_file) "
-        "signs what is "
-        "desired; another state has to be sent again",
+        "signs what is desired; another state has to be sent again",
         layout.signature(scope, name.state, name.attempt),
     )
 

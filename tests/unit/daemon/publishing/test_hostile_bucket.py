@@ -14,7 +14,7 @@ from daemon.publishing import layout, operator_commands, pointer, protocol, size
 from daemon.publishing.errors import OperationRefused, PublishingError, VerificationFailed
 from daemon.publishing.live_tree.sync import Synced
 from daemon.publishing.maintenance.recovery import Recoverer
-from daemon.publishing.maintenance.recovery_rules import Wish
+from daemon.publishing.maintenance.recovery_rules import RecoveryOptions
 from daemon.publishing.pointer import PreviousChunk
 from daemon.stores.errors import StoreError, StoreRefused
 from daemon.stores.memory import MemoryStore
@@ -89,7 +89,7 @@ async def read_all(store: MemoryStore) -> None:
         lambda: read.found_pointer(SCOPE),
         lambda: bucket.live_tree.marker(SCOPE),
         lambda: bucket.live_tree.survey(SCOPE),
-        lambda: recoverer(store, bucket).preview(SCOPE, Wish(), "ann", "look"),
+        lambda: recoverer(store, bucket).preview(SCOPE, RecoveryOptions(), "ann", "look"),
         lambda: bucket.operations.preview(SCOPE, protocol.resume, "ann"),
     ]
     for step in steps:
@@ -237,7 +237,7 @@ def test_a_pointer_and_a_marker_that_are_too_big_are_replaced_by_a_recovery(smal
         await put(store, MARKER, BIG)
         await put(store, layout.history(SCOPE, 1, 64, "w"), BIG)
         bucket = Bucket(store, InlineRuntime("operator"))
-        found = await recoverer(store, bucket).recover(SCOPE, Wish(), "ann", "too big")
+        found = await recoverer(store, bucket).recover(SCOPE, RecoveryOptions(), "ann", "too big")
         assert found.damage is not None
         assert "larger than" in found.damage
         assert isinstance(found.live_tree, Synced)
@@ -258,7 +258,7 @@ def test_a_manifest_that_is_too_big_is_left_out_by_a_recovery_and_the_others_sta
         first = current.retained[0]
         await put(store, layout.manifest(SCOPE, first.state, first.attempt), BIG)
         bucket = Bucket(store, InlineRuntime("operator"))
-        found = await recoverer(store, bucket).recover(SCOPE, Wish(), "ann", "too big")
+        found = await recoverer(store, bucket).recover(SCOPE, RecoveryOptions(), "ann", "too big")
         assert [each.id for each in found.remains.damaged] == [first.id]
         assert [each.state for each in (await bucket.pointer()).retained] == ["state-2", "state-3"]
 
@@ -282,7 +282,7 @@ def test_a_file_of_the_live_tree_that_is_too_big_is_not_read_by_a_recovery(
             return await get(key, most_bytes=most_bytes)
 
         monkeypatch.setattr(store, "get", noted)
-        await recoverer(store, bucket).preview(SCOPE, Wish(), "ann", "look")
+        await recoverer(store, bucket).preview(SCOPE, RecoveryOptions(), "ann", "look")
         assert layout.live_tree(SCOPE, "README.md") in reads
         assert layout.live_tree(SCOPE, "example/disk.img") not in reads
 
@@ -303,7 +303,7 @@ def test_a_file_of_the_live_tree_that_nobody_may_read_stops_no_recovery() -> Non
         store = FaultyStore(memory_store, before=refuse)
         bucket = Bucket(store, InlineRuntime("operator"))
         found = await Recoverer(store, bucket.reader, bucket.publisher, bucket.live_tree).preview(
-            SCOPE, Wish(), "ann", "look"
+            SCOPE, RecoveryOptions(), "ann", "look"
         )
         assert found.remains.traces["tags of the live tree"] == 2
 
@@ -321,7 +321,7 @@ def test_a_number_in_a_name_or_tag_that_no_sequence_reaches_counts_for_nothing(d
         )
         await put(store, POINTER, b"")
         bucket = Bucket(store, InlineRuntime("operator"))
-        found = await recoverer(store, bucket).recover(SCOPE, Wish(), "ann", "look")
+        found = await recoverer(store, bucket).recover(SCOPE, RecoveryOptions(), "ann", "look")
         assert found.recovered is not None
         assert found.recovered.pointer.sequence < 1000
 
@@ -410,7 +410,7 @@ def test_what_is_large_is_decoded_and_verified_outside_of_the_event_loop() -> No
         for work in ("_marker_in", "Verifier.newest_pointer", "Verifier.manifest"):
             assert work in names
         runtime.offloaded.clear()
-        await recoverer(store, read).preview(SCOPE, Wish(), "ann", "look")
+        await recoverer(store, read).preview(SCOPE, RecoveryOptions(), "ann", "look")
         assert {"decode", "Manifest.composition_value"} <= set(runtime.offloaded)
 
     asyncio.run(scenario())
@@ -434,7 +434,7 @@ def test_a_large_chunk_is_decoded_outside_of_the_event_loop(
         assert len(await read.reader.history(await read.pointer())) == 4
         assert "Verifier.chunk" in runtime.offloaded
         runtime.offloaded.clear()
-        await recoverer(store, read).preview(SCOPE, Wish(), "ann", "look")
+        await recoverer(store, read).preview(SCOPE, RecoveryOptions(), "ann", "look")
         assert "_readable_chunks" in runtime.offloaded
 
     asyncio.run(scenario())

@@ -13,12 +13,12 @@ from daemon.publishing.live_tree.ownership import (
     Marker,
     MarkerFile,
     Override,
+    PathVerdict,
     Present,
     Put,
     Remove,
     Stray,
     Unread,
-    Verdict,
     Wanted,
     commit_position,
     is_credential,
@@ -70,7 +70,9 @@ def there(sha256: str, *, ours: bool = True, commit: Commit | None = None) -> Pr
         ("example/creds/s3.env", there("", ours=False), None),
     ],
 )
-def test_a_file_that_live_has(path: str, file: Present | None, expected: Verdict | None) -> None:
+def test_a_file_that_live_has(
+    path: str, file: Present | None, expected: PathVerdict | None
+) -> None:
     present = {} if file is None else {path: file}
     assert plan_paths(wanted({path: "new"}), present, None) == (
         () if expected is None else (expected,)
@@ -86,7 +88,9 @@ def test_a_file_that_live_has(path: str, file: Present | None, expected: Verdict
         (ENV, there("foreign", ours=False), Override(ENV)),
     ],
 )
-def test_a_file_that_live_does_not_have(path: str, file: Present, expected: Verdict | None) -> None:
+def test_a_file_that_live_does_not_have(
+    path: str, file: Present, expected: PathVerdict | None
+) -> None:
     assert plan_paths(wanted({}), {path: file}, None) == (() if expected is None else (expected,))
 
 
@@ -161,7 +165,7 @@ def test_a_file_that_is_right_and_was_never_recorded_enters_the_marker() -> None
     ],
 )
 def test_what_cannot_be_read_is_never_written_over(
-    path: str, in_live: bool, expected: Verdict | None
+    path: str, in_live: bool, expected: PathVerdict | None
 ) -> None:
     verdicts = plan_paths(wanted({path: "new"} if in_live else {}), {path: Unread("why")}, None)
     assert verdicts == (() if expected is None else (expected,))

@@ -744,7 +744,7 @@ def test_a_forged_marker_hides_a_file_from_nobody_who_does_not_believe_it(
             marker.model_copy(update={"files": files}).model_dump_json(by_alias=True).encode(),
         )
 
-        assert (await bucket(memory).live_tree.survey(SCOPE)).in_step, "else nothing was forged"
+        assert (await bucket(memory).live_tree.survey(SCOPE)).in_sync, "else nothing was forged"
         assert (await bucket(memory).live_tree.survey(SCOPE, reading_all=True)).seen.written == (
             COMPOSE,
         )
@@ -794,19 +794,19 @@ def test_a_survey_says_what_a_pass_would_do_and_touches_nothing(memory: MemorySt
         process = bucket(memory)
         await process.publish(make_state(1, files=make_files("1", **{"base/old": "x"})))
         await synced(process)
-        assert (await process.live_tree.survey(SCOPE)).in_step
+        assert (await process.live_tree.survey(SCOPE)).in_sync
         await process.publish(make_state(2))
         await edit(memory, ENV, b"MINE=1\n")
         await edit(memory, "base/stray", b"stray")
         store = FaultyStore(memory)
         survey = await bucket(store).live_tree.survey(SCOPE)
         assert store.writes == []
-        assert not survey.in_step
+        assert not survey.in_sync
         assert survey.removed == ("base/old",)
         assert (survey.seen.overrides, survey.seen.strays) == ((ENV,), ("base/stray",))
         result = await synced(process)
         assert survey.seen.written == result.written
-        assert (await process.live_tree.survey(SCOPE)).in_step
+        assert (await process.live_tree.survey(SCOPE)).in_sync
 
     asyncio.run(scenario())
 
@@ -814,7 +814,7 @@ def test_a_survey_says_what_a_pass_would_do_and_touches_nothing(memory: MemorySt
 def test_a_survey_is_in_step_only_with_a_marker_that_says_so(memory: MemoryStore) -> None:
     async def scenario() -> None:
         process = bucket(memory)
-        assert not (await process.live_tree.survey(SCOPE)).in_step
+        assert not (await process.live_tree.survey(SCOPE)).in_sync
         await process.publish(make_state(1))
         await synced(process)
         marker = await marker_of(memory)
@@ -823,9 +823,9 @@ def test_a_survey_is_in_step_only_with_a_marker_that_says_so(memory: MemoryStore
             marker.model_copy(update={"sequence": 0}),
         ):
             await edit(memory, layout.MARKER, stale.model_dump_json(by_alias=True).encode())
-            assert not (await process.live_tree.survey(SCOPE)).in_step
+            assert not (await process.live_tree.survey(SCOPE)).in_sync
         await edit(memory, layout.MARKER, marker.model_dump_json(by_alias=True).encode())
-        assert (await process.live_tree.survey(SCOPE)).in_step
+        assert (await process.live_tree.survey(SCOPE)).in_sync
 
     asyncio.run(scenario())
 

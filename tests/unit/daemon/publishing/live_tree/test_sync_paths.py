@@ -314,10 +314,10 @@ async def test_a_tree_whose_base_can_no_longer_be_read_is_not_in_step(
 ) -> None:
     process = await two_states(store, runtime)
     await passed(process)
-    assert (await process.live_tree.survey(SCOPE)).in_step
+    assert (await process.live_tree.survey(SCOPE)).in_sync
     store.unreadable.add(key_of(COMPOSE))
     survey = await process.live_tree.survey(SCOPE)
-    assert (survey.marked, survey.in_step, survey.follows) == (True, False, False)
+    assert (survey.marked, survey.in_sync, survey.follows) == (True, False, False)
 
 
 @in_loop
@@ -625,7 +625,7 @@ async def test_a_marker_with_any_status_still_says_what_was_written(
     marker = (await marker_of(memory)).model_copy(update={"status": status})
     await edit(memory, layout.MARKER, marker.model_dump_json(by_alias=True).encode())
     await edit(memory, ENV, None)
-    assert not (await another_process(memory).live_tree.survey(SCOPE)).in_step
+    assert not (await another_process(memory).live_tree.survey(SCOPE)).in_sync
     assert (await passed(another_process(memory))).deleted_by_operator == (ENV,)
     assert (await marker_of(memory)).status == "synced"
 
@@ -640,7 +640,7 @@ async def test_a_look_reports_what_the_last_pass_could_not_write(
     survey = await another_process(store).live_tree.survey(SCOPE)
     assert [replace(each, seen_at=None) for each in survey.seen.blocked] == list(result.blocked)
     assert all(each.seen_at is not None for each in survey.seen.blocked)
-    assert (survey.seen.written, survey.in_step, survey.follows) == ((), False, False)
+    assert (survey.seen.written, survey.in_sync, survey.follows) == ((), False, False)
     store.unwritable.remove(key_of("base/new"))
     await runtime.sleep(RETRY_SECONDS)
     await passed(process)

@@ -14,11 +14,11 @@ from daemon.publishing.errors import NotFound, PointerLost, PointerMoved
 from daemon.publishing.grammar import timestamp
 from daemon.publishing.maintenance.garbage_collector import (
     Collected,
+    CollectionPart,
     DeletionRefused,
     GarbageCollector,
-    Part,
 )
-from daemon.publishing.maintenance.retention_rules import Policy
+from daemon.publishing.maintenance.retention_rules import RetentionPolicy
 from daemon.publishing.pointer import Pointer, PublicationId, Revision
 from daemon.stores.errors import ObjectMissing, StoreError, StoreRefused, StoreUnavailable
 from daemon.stores.memory import MemoryStore
@@ -29,7 +29,7 @@ from tests.support.faulty_store import Fault, FaultyStore, Gate
 
 P = ParamSpec("P")
 DAY = 86_400.0
-POLICY = Policy(newest=2, days=30)
+POLICY = RetentionPolicy(newest=2, days=30)
 
 
 def in_loop(test: Callable[P, Coroutine[None, None, None]]) -> Callable[P, None]:
@@ -53,7 +53,7 @@ def store(request: pytest.FixtureRequest, runtime: InlineRuntime) -> MemoryStore
 
 
 def collector(
-    store: ObjectStore, runtime: InlineRuntime, policy: Policy = POLICY
+    store: ObjectStore, runtime: InlineRuntime, policy: RetentionPolicy = POLICY
 ) -> GarbageCollector:
     bucket = Bucket(store, runtime)
     return GarbageCollector(store, bucket.reader, bucket.publisher, runtime, policy)
@@ -159,7 +159,7 @@ async def test_positions_of_idle_journals_go_also_where_nothing_else_does(
     bucket = Bucket(store, runtime)
     await bucket.publish(make_state(1))
     read = await bucket.reader.pointer(SCOPE)
-    progress = protocol.Progress(Revision(1), {"journal:gone": 7}, ())
+    progress = protocol.BatchProgress(Revision(1), {"journal:gone": 7}, ())
     following = protocol.publish(read.pointer, bucket.publisher.writing("ann"), (), progress)
     await bucket.publisher.swap(SCOPE, read, following)
     runtime.seconds += 89 * 24 * 3600
@@ -183,7 +183,7 @@ async def test_an_orphan_goes_after_the_grace_and_not_before(
     await runtime.sleep(0.9 * DAY)
     early = await collector(store, runtime).collect(SCOPE, "cron")
     assert (early.deleted, early.sequence) == ((), None)
-    assert [each.folder.id.state for each in early.spared] == ["state-2"]
+    assert [each.folder.id.state for each in early.kept_for_now] == ["state-2"]
     await runtime.sleep(0.2 * DAY)
     assert went(await collector(store, runtime).collect(SCOPE, "cron")) == ["state-2"]
     assert (await check_whole(store, runtime)).gc_epoch == 1
@@ -226,8 +226,8 @@ async def test_a_preview_tells_what_would_go_and_changes_nothing(
     assert watched.writes == []
     assert [each.publication.state for each in seen.released] == ["state-1", "state-2"]
     collected = await collector(store, runtime).collect(SCOPE, "cron")
-    assert [(each.folder, each.why) for each in seen.deleted] == [
-        (each.folder, each.why) for each in collected.deleted
+    assert [(each.folder, each.reason) for each in seen.deleted] == [
+        (each.folder, each.reason) for each in collected.deleted
     ]
     assert (seen.kept, seen.size, seen.sequence) == (collected.kept, collected.size, None)
 
@@ -256,7 +256,7 @@ async def test_what_the_pointer_had_no_more_room_for_stays_seven_days_also_when_
     await dropped_long_ago(store, runtime)
     await runtime.sleep(6.9 * DAY)
     early = await collector(store, runtime).collect(SCOPE, "cron")
-    assert [each.folder.id.state for each in early.spared] == ["state-1"]
+    assert [each.folder.id.state for each in early.kept_for_now] == ["state-1"]
     await runtime.sleep(0.2 * DAY)
     assert went(await collector(store, runtime).collect(SCOPE, "cron")) == ["state-1"]
 
@@ -288,7 +288,7 @@ async def test_a_pinned_and_a_live_state_of_any_age_stay(
     await bucket.operations.carry_out(SCOPE, operator_commands.pin("state-1", pinned=True), "ann")
     await bucket.operations.carry_out(SCOPE, operator_commands.rollback("state-2"), "ann")
     await runtime.sleep(40 * DAY)
-    await collector(store, runtime, Policy(newest=1, days=0)).collect(SCOPE, "cron")
+    await collector(store, runtime, RetentionPolicy(newest=1, days=0)).collect(SCOPE, "cron")
     assert await states(store) == ["state-1", "state-2", "state-4"]
     await check_whole(store, runtime)
 
@@ -762,7 +762,7 @@ async def test_progress_is_told_for_each_publication(
     await grown(store, runtime)
     told: list[PublicationId] = []
     collected = await collector(store, runtime).collect(
-        SCOPE, "cron", progress=lambda doomed: told.append(doomed.folder.id)
+        SCOPE, "cron", on_deleted=lambda deleted: told.append(deleted.folder.id)
     )
     assert told == [each.folder.id for each in collected.deleted]
 
@@ -801,7 +801,7 @@ async def test_what_was_released_and_could_not_be_deleted_is_deleted_without_tou
 @pytest.mark.parametrize("part", ["release", "delete"])
 @in_loop
 async def test_a_preview_of_one_part_tells_what_that_part_does(
-    store: MemoryStore, runtime: InlineRuntime, part: Part
+    store: MemoryStore, runtime: InlineRuntime, part: CollectionPart
 ) -> None:
     bucket = await grown(store, runtime)
     await collector(store, runtime).collect(SCOPE, "cron", parts=frozenset({"release"}))
@@ -845,7 +845,7 @@ async def test_what_is_stored_after_a_release_by_a_wrong_clock_is_not_deleted_be
     await collector(store, runtime).collect(SCOPE, "right", parts=frozenset({"release"}))
     await bucket.publish(make_state(5))
     wrong = OtherClock(runtime, days)
-    await collector(store, wrong, Policy(newest=1, days=0)).collect(
+    await collector(store, wrong, RetentionPolicy(newest=1, days=0)).collect(
         SCOPE, "wrong", parts=frozenset({"release"})
     )
     await runtime.sleep(60)

@@ -23,7 +23,7 @@ from daemon.publishing.errors import (
 )
 from daemon.publishing.live_tree.sync import LiveTree, Synced, Unfinished
 from daemon.publishing.maintenance.recovery import Recoverer, Recovery
-from daemon.publishing.maintenance.recovery_rules import Wish
+from daemon.publishing.maintenance.recovery_rules import RecoveryOptions
 from daemon.publishing.manifest import ManifestEvent
 from daemon.publishing.pointer import MOST_HISTORY, Pointer, PublicationId, Revision
 from daemon.publishing.publisher import Publisher
@@ -63,7 +63,9 @@ def recoverer(store: ObjectStore, runtime: InlineRuntime) -> Recoverer:
 async def recover(
     store: ObjectStore, runtime: InlineRuntime, *, live: str | None = None, hold: bool = True
 ) -> Recovery:
-    return await recoverer(store, runtime).recover(SCOPE, Wish(live, hold), "ann", "backup was old")
+    return await recoverer(store, runtime).recover(
+        SCOPE, RecoveryOptions(live, hold), "ann", "backup was old"
+    )
 
 
 def event(number: int) -> ManifestEvent:
@@ -118,7 +120,7 @@ async def check(store: ObjectStore, runtime: InlineRuntime) -> Pointer:
     assert entries[-1].kind == "recover"
     assert [each.sequence for each in entries] == sorted({each.sequence for each in entries})
     survey = await bucket.live_tree.survey(SCOPE)
-    assert pointer.live is None or survey.in_step
+    assert pointer.live is None or survey.in_sync
     await bucket.publish(make_state(99))
     after = await bucket.pointer()
     assert (after.desired and after.desired.state, after.sequence) == (
@@ -163,11 +165,11 @@ def trusting(store: ObjectStore, runtime: InlineRuntime) -> Bucket:
 
 
 async def recover_trusting(
-    store: ObjectStore, runtime: InlineRuntime, wish: Wish | None = None
+    store: ObjectStore, runtime: InlineRuntime, options: RecoveryOptions | None = None
 ) -> Recovery:
     bucket = trusting(store, runtime)
     doing = Recoverer(store, bucket.reader, bucket.publisher, bucket.live_tree)
-    return await doing.recover(SCOPE, wish or Wish(), "ann", "looked odd")
+    return await doing.recover(SCOPE, options or RecoveryOptions(), "ann", "looked odd")
 
 
 async def signed_scope(store: ObjectStore, runtime: InlineRuntime) -> Pointer:
@@ -231,9 +233,10 @@ async def test_what_nobody_signed_lifts_no_quarantine_and_makes_nothing_live(
     assert told.recovered is not None
     assert any(f"`--live {state_3.id}`" in each for each in told.recovered.unknown)
     assert any(
-        "1 changes did that no signed pointer leads to" in each for each in told.recovered.unknown
+        "the effect of 1 changes that no signed pointer leads to" in each
+        for each in told.recovered.unknown
     )
-    assert (await trusting(store, runtime).live_tree.survey(SCOPE, reading_all=True)).in_step
+    assert (await trusting(store, runtime).live_tree.survey(SCOPE, reading_all=True)).in_sync
 
 
 @in_loop
@@ -264,7 +267,7 @@ async def test_what_nobody_signed_may_quarantine_but_not_what_is_live(
     ]
     unsigned = {"quarantined": every, "hold": bad, "pinned": [str(state_1.id)]}
     await forge_chunk(store, 900, before, unsigned)
-    told = await recover_trusting(store, runtime, Wish(hold=False))
+    told = await recover_trusting(store, runtime, RecoveryOptions(hold=False))
     pointer = await bucket.pointer()
 
     assert [each.composition_digest for each in pointer.quarantined] == [
@@ -289,7 +292,7 @@ async def test_what_was_lifted_before_a_signed_pointer_was_saved_stays_so_when_i
     saved = (await store.get(POINTER)).body
     await changed(bucket, MOST_HISTORY + 2)
     await overwrite(store, POINTER, saved)
-    await recover_trusting(store, runtime, Wish(hold=False))
+    await recover_trusting(store, runtime, RecoveryOptions(hold=False))
     pointer = await trusting(store, runtime).pointer()
 
     assert (names(pointer), pointer.quarantined, pointer.hold) == (("state-3", "state-3"), (), None)
@@ -335,7 +338,9 @@ async def test_without_a_signed_pointer_the_chunks_have_to_do_and_it_says_so(
         "as the marker says, for what the chunk says is quarantined"
     )
     assert told.recovered is not None
-    assert any("nobody signs these" in each for each in told.recovered.unknown)
+    assert any(
+        "history and marker, which are not signed" in each for each in told.recovered.unknown
+    )
 
 
 @pytest.mark.parametrize("policy", [False, True])
@@ -358,7 +363,7 @@ async def recover_signing(store: ObjectStore, runtime: InlineRuntime) -> Recover
     signers = trusting(store, runtime).publisher._signers
     bucket = Bucket(store, runtime, signers=signers)
     return await Recoverer(store, bucket.reader, bucket.publisher, bucket.live_tree).recover(
-        SCOPE, Wish(), "ann", "looked odd"
+        SCOPE, RecoveryOptions(), "ann", "looked odd"
     )
 
 
@@ -380,7 +385,7 @@ async def test_a_pointer_whose_signature_does_not_count_keeps_what_it_forbids(
 
     assert (pointer.quarantined, pointer.hold) == (before.quarantined, before.hold)
     assert told.recovered is not None
-    assert "none is known but those of the pointer" in told.recovered.unknown[0]
+    assert "known only from the pointer" in told.recovered.unknown[0]
 
 
 @in_loop
@@ -421,7 +426,7 @@ async def test_a_scope_that_nobody_vouches_for_any_more_is_held(
 
     assert (names(pointer), pointer.hold is not None) == ((None, None), True)
     assert pointer.quarantined == before.quarantined
-    assert ["is not in the trust policy" in each.why for each in told.remains.damaged] == [
+    assert ["is not in the trust policy" in each.reason for each in told.remains.damaged] == [
         True,
         True,
     ]
@@ -461,7 +466,7 @@ async def test_a_deleted_pointer_is_rebuilt_held_and_above_every_sequence(
     assert told.damage is not None
     assert "is gone" in told.damage
     assert told.recovered is not None
-    assert any("none is known at all" in line for line in told.recovered.unknown)
+    assert any("pins and their ends are not known" in line for line in told.recovered.unknown)
 
 
 @in_loop
@@ -554,7 +559,7 @@ async def test_a_damaged_state_is_left_out_and_named_and_can_be_sent_again(
     assert names(pointer) == ("state-2", "state-2")
     assert (pointer.highest_revision.producer, len(pointer.folded_events)) == (2, 2)
     assert told.recovered is not None
-    assert any(line.startswith("left out state-3@") for line in told.recovered.did)
+    assert any(line.startswith("left out state-3@") for line in told.recovered.steps)
     assert any("whether these events were folded: s e3." in line for line in told.recovered.unknown)
 
 
@@ -703,7 +708,7 @@ async def test_a_chunk_that_was_changed_cuts_the_history_off_and_stops_nothing(
     told = await recover(store, runtime)
     await check(store, runtime)
     assert told.recovered is not None
-    assert any("cut the history off" in line for line in told.recovered.did)
+    assert any("cut the history off" in line for line in told.recovered.steps)
     assert names(told.recovered.pointer) == ("state-3", "state-3")
 
 
@@ -752,7 +757,7 @@ async def test_a_history_that_was_cut_off_beside_a_chunk_that_a_crash_left_can_g
     await remove(store, first)
     told = await recover(store, runtime)
     assert told.recovered is not None
-    assert any("cut the history off" in line for line in told.recovered.did)
+    assert any("cut the history off" in line for line in told.recovered.steps)
     await check(store, runtime)
 
 
@@ -958,7 +963,7 @@ async def test_what_a_reader_here_has_accepted_counts_too(
     with pytest.raises(SequenceWentBack, match="rebundle recover"):
         await bucket.pointer()
     recovering = Recoverer(store, bucket.reader, bucket.publisher, bucket.live_tree)
-    told = await recovering.recover(SCOPE, Wish(), "ann", "why")
+    told = await recovering.recover(SCOPE, RecoveryOptions(), "ann", "why")
     assert told.remains.pointer is not None
     assert (
         told.remains.pointer.sequence,
@@ -1055,7 +1060,7 @@ async def test_a_missing_state_leaves_a_pointer_that_is_whole_otherwise(
     )
     assert (pointer.positions, pointer.folded_events) == (before.positions, before.folded_events)
     assert told.recovered is not None
-    assert str(missing.id) in told.recovered.did[0]
+    assert str(missing.id) in told.recovered.steps[0]
 
 
 @in_loop
@@ -1091,7 +1096,7 @@ async def test_a_preview_writes_nothing(store: MemoryStore, runtime: InlineRunti
     await grown(store, runtime)
     await remove(store, POINTER)
     watched = FaultyStore(store)
-    told = await recoverer(watched, runtime).preview(SCOPE, Wish(), "ann", "why")
+    told = await recoverer(watched, runtime).preview(SCOPE, RecoveryOptions(), "ann", "why")
     assert told.recovered is not None
     assert watched.writes == []
 
@@ -1134,7 +1139,9 @@ def test_an_answer_that_goes_wrong_stops_no_recovery(
         await accepted.accept(SCOPE, 6)
         reader = Reader(faulty, runtime, accepted=accepted)
         acting = Publisher(faulty, reader, runtime), LiveTree(faulty, reader, runtime)
-        told = await Recoverer(faulty, reader, *acting).recover(SCOPE, Wish(), "ann", "why")
+        told = await Recoverer(faulty, reader, *acting).recover(
+            SCOPE, RecoveryOptions(), "ann", "why"
+        )
         await faulty.arrive()
         pointer = await check(store, runtime)
         assert told.recovered is not None
@@ -1246,13 +1253,13 @@ async def test_what_the_store_itself_calls_damaged_stops_no_recovery(
             raise ObjectDamaged(f"{key} is damaged: checksum")
 
     rotten = Bucket(FaultyStore(store, before=before), runtime)
-    wish = Wish("state-1") if damaged.startswith("state-2") else Wish()
+    options = RecoveryOptions("state-1") if damaged.startswith("state-2") else RecoveryOptions()
     told = await Recoverer(rotten.store, rotten.reader, rotten.publisher, rotten.live_tree).preview(
-        SCOPE, wish, "ann", "bytes rot"
+        SCOPE, options, "ann", "bytes rot"
     )
 
     assert asked
-    whys = [told.damage or "", *(each.why for each in told.remains.damaged)]
+    whys = [told.damage or "", *(each.reason for each in told.remains.damaged)]
     if not damaged.startswith(("history", "docker")):
         assert any("is damaged: checksum" in why for why in whys)
         assert not any("is gone" in why for why in whys)

@@ -6,7 +6,7 @@ from typing import Any
 from daemon.publishing import manifest, protocol
 from daemon.publishing.archive import Packer, pack
 from daemon.publishing.maintenance import recovery_rules
-from daemon.publishing.maintenance.recovery_rules import Found, Recovered, Remains, Wish
+from daemon.publishing.maintenance.recovery_rules import Found, Recovered, RecoveryOptions, Remains
 from daemon.publishing.pointer import HistoryEntry, Pointer, PreviousChunk, Publication
 from tests.builders_publishing import AT, SCOPE, make_publication, make_state, published, writing
 
@@ -22,7 +22,7 @@ def recovered(*publications: Publication, **left: Any) -> Recovered:
     found = recovery_rules.recover(
         Remains(SCOPE, had_pointer=True, found=tuple(map(Found, publications)), **left),
         writing(9, reason="why"),
-        Wish(),
+        RecoveryOptions(),
     )
     assert found is not None
     return found
@@ -75,15 +75,15 @@ def test_a_manifest_tells_a_recovery_what_the_publisher_told_the_pointer() -> No
 def test_a_mended_pointer_says_what_it_left_out_and_keeps_what_is_there() -> None:
     mended = recovered(ONE, THREE, pointer=published(ONE, TWO, THREE))
 
-    assert mended.did[0].startswith("left out, because missing or damaged: state-2@")
-    assert not any("cut the history off" in line for line in mended.did)
+    assert mended.steps[0].startswith("left out, because missing or damaged: state-2@")
+    assert not any("cut the history off" in line for line in mended.steps)
     assert (mended.pointer.live, mended.pointer.desired) == (
         mended.pointer.desired,
         mended.pointer.live,
     )
     assert mended.pointer.live is not None
     assert mended.pointer.live.id == THREE.id
-    assert any("live as it was" in line for line in mended.did)
+    assert any("live as it was" in line for line in mended.steps)
 
 
 def test_a_mended_pointer_without_its_live_and_desired_state_goes_to_the_newest_that_is_there() -> (
@@ -100,8 +100,8 @@ def test_a_history_whose_chunks_are_gone_is_cut_off_and_that_is_said() -> None:
     pointer = protocol.without_chunk(published(ONE, TWO), OLDER)
     broken = recovered(ONE, TWO, pointer=pointer, chain_holds=False)
 
-    assert broken.did[0] == "cut the history off where its chunks are gone or changed"
-    assert not any("left out" in line for line in broken.did)
+    assert broken.steps[0] == "cut the history off where its chunks are gone or changed"
+    assert not any("left out" in line for line in broken.steps)
     assert broken.pointer.previous_chunk is None
 
 

@@ -13,8 +13,8 @@ from daemon.publishing.maintenance.retention_rules import (
     Folder,
     Kept,
     NotYetDeletable,
-    Policy,
     Released,
+    RetentionPolicy,
 )
 from daemon.publishing.pointer import HistoryEntry, Pointer, Publication, PublicationId
 from daemon.publishing.protocol import Writing
@@ -22,7 +22,7 @@ from daemon.stores.port import Listed, Version
 from tests.builders_publishing import SCOPE, make_publication
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
-TWO_NEWEST = Policy(newest=2, days=30)
+TWO_NEWEST = RetentionPolicy(newest=2, days=30)
 
 
 def days_ago(days: float) -> str:
@@ -42,11 +42,11 @@ def published_daily(count: int) -> Pointer:
     return pointer
 
 
-def judged(pointer: Pointer, policy: Policy = TWO_NEWEST) -> dict[str, str]:
+def judged(pointer: Pointer, policy: RetentionPolicy = TWO_NEWEST) -> dict[str, str]:
     """Why each state stays; what goes is marked."""
     verdicts = retention_rules.retention_of(pointer, policy, NOW)
     return {
-        each.publication.state: ("" if isinstance(each, Kept) else "goes: ") + each.why
+        each.publication.state: ("" if isinstance(each, Kept) else "goes: ") + each.reason
         for each in verdicts
     }
 
@@ -78,10 +78,13 @@ def test_what_was_superseded_a_moment_from_now_is_superseded_where_no_days_are_a
     pointer = protocol.publish(
         published_daily(2), write(3, -0.00001), [make_publication("state-3", 3)]
     )
-    assert judged(pointer, Policy(newest=1, days=0))["state-2"].startswith(
+    assert judged(pointer, RetentionPolicy(newest=1, days=0))["state-2"].startswith(
         "goes: superseded 0 days ago"
     )
-    assert judged(pointer, Policy(newest=1, days=1))["state-2"] == "superseded less than 1 days ago"
+    assert (
+        judged(pointer, RetentionPolicy(newest=1, days=1))["state-2"]
+        == "superseded less than 1 days ago"
+    )
 
 
 def test_what_tells_no_time_stays() -> None:
@@ -89,7 +92,7 @@ def test_what_tells_no_time_stays() -> None:
     for unknown in (None, "yesterday", "2020-01-01T00:00:00"):
         odd = pointer.retained[0].model_copy(update={"superseded_at": unknown})
         why = judged(pointer.model_copy(update={"retained": (odd, *pointer.retained[1:])}))
-        assert why["state-1"] == "nothing tells since when it is superseded"
+        assert why["state-1"] == "the time at which it was superseded is unknown"
 
 
 # -- objects
@@ -146,12 +149,12 @@ def doom(
         stored,
         retained,
         entries,
-        Policy(),
+        RetentionPolicy(),
         as_of=NOW,
         released={PublicationId(state="let-go", attempt=ATTEMPT): "old"},
     )
     assert all(each.folder in stored for each in verdicts)
-    return [(type(each).__name__, each.why) for each in verdicts]
+    return [(type(each).__name__, each.reason) for each in verdicts]
 
 
 def test_what_is_retained_is_no_question() -> None:
@@ -255,21 +258,27 @@ def test_a_copys_path_is_read_from_its_key(key: str, path: str) -> None:
 def test_an_old_copy_expires_and_the_newest_of_its_path_never() -> None:
     old, older = copy(f"base/a/{'1' * 64}", 31), copy(f"base/a/{'0' * 64}", 400)
     newest, alone = copy(f"base/a/{'2' * 64}", 30.5), copy(f"base/b/{'1' * 64}", 400)
-    found = retention_rules.expired(SCOPE, [newest, alone, old, older], Policy(days=30), NOW)
+    found = retention_rules.expired(
+        SCOPE, [newest, alone, old, older], RetentionPolicy(days=30), NOW
+    )
     assert set(found) == {old, older}
-    assert retention_rules.expired(SCOPE, [newest, old, older], Policy(days=300), NOW) == (older,)
+    assert retention_rules.expired(SCOPE, [newest, old, older], RetentionPolicy(days=300), NOW) == (
+        older,
+    )
     assert (
-        retention_rules.expired(SCOPE, [old, copy(f"base/a/{'3' * 64}", 0)], Policy(days=31.5), NOW)
+        retention_rules.expired(
+            SCOPE, [old, copy(f"base/a/{'3' * 64}", 0)], RetentionPolicy(days=31.5), NOW
+        )
         == ()
     )
 
 
 def test_no_copy_expires_within_the_grace_however_short_retention_is() -> None:
     first, second = copy(f"base/a/{'1' * 64}", 0.9), copy(f"base/a/{'2' * 64}", 0.8)
-    assert retention_rules.expired(SCOPE, [first, second], Policy(days=0), NOW) == ()
-    assert retention_rules.expired(SCOPE, [first, second], Policy(days=0, grace_hours=12), NOW) == (
-        first,
-    )
+    assert retention_rules.expired(SCOPE, [first, second], RetentionPolicy(days=0), NOW) == ()
+    assert retention_rules.expired(
+        SCOPE, [first, second], RetentionPolicy(days=0, grace_hours=12), NOW
+    ) == (first,)
 
 
 @given(
@@ -282,7 +291,7 @@ def test_each_path_keeps_its_newest_copy(found: list[tuple[str, int]]) -> None:
     copies = [copy(f"{path}/{number:064x}", days) for number, (path, days) in enumerate(found)]
     left = set(copies) - set(
         retention_rules.expired(
-            SCOPE, copies, Policy(days=0, grace_hours=0), NOW + timedelta(days=1)
+            SCOPE, copies, RetentionPolicy(days=0, grace_hours=0), NOW + timedelta(days=1)
         )
     )
     paths = {path for path, _ in found}
@@ -325,12 +334,12 @@ def pointers(draw: st.DrawFn) -> Pointer:
     return pointer
 
 
-policies = st.builds(Policy, newest=st.integers(1, 100), days=st.floats(0, 100))
+policies = st.builds(RetentionPolicy, newest=st.integers(1, 100), days=st.floats(0, 100))
 
 
 @given(pointers(), policies)
 def test_nothing_live_desired_or_pinned_goes_and_a_pointer_never_retains_more_than_a_hundred(
-    pointer: Pointer, policy: Policy
+    pointer: Pointer, policy: RetentionPolicy
 ) -> None:
     assert len(pointer.retained) <= 100
     verdicts = retention_rules.retention_of(pointer, policy, NOW)
@@ -347,7 +356,7 @@ def test_nothing_live_desired_or_pinned_goes_and_a_pointer_never_retains_more_th
 
 @given(pointers(), policies)
 def test_what_one_collection_leaves_another_at_the_same_time_leaves_too(
-    pointer: Pointer, policy: Policy
+    pointer: Pointer, policy: RetentionPolicy
 ) -> None:
     released = {
         each.publication.id
@@ -363,7 +372,7 @@ def test_what_one_collection_leaves_another_at_the_same_time_leaves_too(
 def test_nothing_is_doomed_within_the_grace(ages: list[int], grace: int) -> None:
     stored = [folder(f"s{number}", days=age) for number, age in enumerate(ages)]
     verdicts = retention_rules.plan_deletions(
-        stored, (), (), Policy(grace_hours=24 * grace), as_of=NOW, released={}
+        stored, (), (), RetentionPolicy(grace_hours=24 * grace), as_of=NOW, released={}
     )
     for each in verdicts:
         old = NOW - each.folder.stored >= timedelta(days=grace)
