@@ -1,7 +1,8 @@
-"""Selects the events of a batch and gives them outcomes once its publications are known. Pure.
+"""A batch: the first waiting events of a scope, which one change of its pointer commits. Pure.
 
-`folding` decides what an event does to the composition, and `publishing.protocol` which pointer may
-follow.
+`first` selects them. `progress` computes what the batch changes in the pointer beside publications.
+`published_outcomes` gives every event that was published its outcome. `folding` decides what an
+event does to the composition.
 """
 
 from collections.abc import Mapping, Sequence

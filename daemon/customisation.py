@@ -73,11 +73,11 @@ def for_every_scope(settings: Settings) -> Customisations:
         SettingsError: has every problem of all templates, or of what they make of the sample.
     """
     customisations = _read(settings, map(Scope.parse, settings.scopes))
-    _rehearse(customisations)
+    _self_test(customisations)
     return customisations
 
 
-def whom(name: str) -> str:
+def scope_label(name: str) -> str:
     """The scope of a name in `Customisations.by_name`, in words."""
     return "every scope" if name == "*" else name
 
@@ -99,7 +99,7 @@ def _read(settings: Settings, scopes: Iterable[Scope]) -> Customisations:
     return Customisations(Customisation(settings.render, shared), own)
 
 
-def _rehearse(customisations: Customisations) -> None:
+def _self_test(customisations: Customisations) -> None:
     faults: dict[str, tuple[str, str]] = {}
     for name, customisation in customisations.by_name.items():
         if customisation == Customisation():
@@ -117,7 +117,7 @@ def _rehearse(customisations: Customisations) -> None:
     if faults:
         raise SettingsError(
             *(
-                SettingProblem("", f"rehearsal for {whom(name)}", message + hint)
+                SettingProblem("", f"template self-test for {scope_label(name)}", message + hint)
                 for message, (name, hint) in faults.items()
             )
         )

@@ -27,8 +27,8 @@ from daemon.publishing.manifest import ManifestEvent, RenderedState
 from daemon.publishing.pointer import FoldedEvent, Pointer, Publication, PublicationId, find_exactly
 from daemon.publishing.publisher import Publisher
 from daemon.publishing.reader import PointerRead, Reader
+from daemon.redelivery import Redeliveries
 from daemon.rendering import NotRenderable, Rendering, refuse_newer_renderer
-from daemon.replays import Replays
 from daemon.runtime import Runtime
 from events.errors import InvalidEvent
 from events.model import BUNDLE_STATE_CREATED, Event, Outcome, OutcomeKind, Position
@@ -103,7 +103,7 @@ class Pipeline:
     ) -> None:
         self._source = source
         self._reader = reader
-        self._replays = Replays(source, reader)
+        self._redeliveries = Redeliveries(source, reader)
         self._publisher = publisher
         self._live_tree = live_tree
         self._rendering = rendering
@@ -148,7 +148,7 @@ class Pipeline:
         """The positions that are settled; None: try again with a pointer that is read now."""
         base = cached or await self._reader.pointer(scope)
         try:
-            outcomes = await self._replays.outcomes(scope, base.pointer, waiting)
+            outcomes = await self._redeliveries.outcomes(scope, base.pointer, waiting)
             outcomes = outcomes or await self._fold(scope, base, waiting, uploads)
         except PointerMoved:
             self._observer.lost(scope)
@@ -208,7 +208,7 @@ class Pipeline:
                 except InvalidEvent as error:
                     outcomes[delivery.position] = Outcome(OutcomeKind.DEAD_LETTERED, str(error))
         if repeated:
-            published, _ = await self._replays.published(scope, pointer, repeated)
+            published, _ = await self._redeliveries.published(scope, pointer, repeated)
             repetition = Outcome(OutcomeKind.IGNORED, "the scope has folded this event already")
             for delivery in repeated:
                 outcomes[delivery.position] = published.get(delivery.position, repetition)

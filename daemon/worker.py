@@ -27,7 +27,7 @@ from daemon.pipeline import Pipeline
 from daemon.publishing.bucket_identity import ANY_BUCKET, BucketCheck
 from daemon.publishing.reader import Reader, Scopes
 from daemon.publishing.wording import reason_of
-from daemon.replays import InstanceShared
+from daemon.redelivery import InstanceShared
 from daemon.runtime import Runtime
 from daemon.telemetry import bound
 from daemon.timers import every

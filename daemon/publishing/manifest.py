@@ -148,9 +148,9 @@ class Manifest(DocumentPart):
             composition = Composition.model_validate(self.composition)
         except ValidationError as error:
             raise VerificationFailed(
-                f"the manifest of {self.state} has an invalid composition ({fault_of(error)}): "
-                f"a release that knows it can continue, or `rebundle retire {self.scope} --reason "
-                "'…'` and a new state"
+                f"the manifest of {self.state} has an invalid composition ({fault_of(error)}): use "
+                f"a release that knows it, or `rebundle retire {self.scope} --reason '…'` and send "
+                "a new state"
             ) from error
         # An older release wrote no value for a newer field, and an absent field is not part of the
         # digest. So the digest still matches.
@@ -158,9 +158,8 @@ class Manifest(DocumentPart):
             return composition
         if canonical_digest(self.composition) == self.composition_digest:
             raise VerificationFailed(
-                f"the composition of {self.state} has what this release does not know: a newer one "
-                "wrote it, which can "
-                "continue"
+                f"the composition of {self.state} has fields that this release does not know: a "
+                "newer release wrote it, and can continue"
             )
         raise VerificationFailed(
             f"the composition of {self.state} does not match its digest: {leave_out(self.scope)}"
@@ -191,9 +190,8 @@ class Manifest(DocumentPart):
             return RenderDefaults.model_validate(self.render_defaults)
         except ValidationError as error:
             raise VerificationFailed(
-                f"the manifest of {self.state} has render defaults that this release does "
-                "not know: "
-                "a newer one wrote it, which can continue, or they are damaged: "
+                f"the manifest of {self.state} has render defaults that this release does not "
+                "know: a newer release wrote them, and can continue, or they are damaged: "
                 f"{leave_out(self.scope)}"
             ) from error
 

@@ -130,9 +130,8 @@ def rollback(
     """
     _refuse_quarantined(pointer, target)
     held = pointer.hold is not None
-    if same(pointer.live, target) and (
-        same(pointer.desired, target) and not held if discard_newer else held
-    ):
+    settled = same(pointer.desired, target) and not held if discard_newer else held
+    if settled and same(pointer.live, target):
         return None
     hold = None if discard_newer else _hold(writing)
     counters = {} if progress is None else _progressed(pointer, writing, progress)
@@ -168,8 +167,8 @@ def resume(pointer: Pointer, writing: Writing) -> Pointer | None:
     if pointer.desired is not None and _is_quarantined(pointer, pointer.desired):
         raise OperationRefused(
             f"desired state {pointer.desired.state} is quarantined: lift that first with "
-            f"{_lift_command(pointer, pointer.desired)}, or wait for a state with "
-            "another composition"
+            f"{_lift_command(pointer, pointer.desired)}, or wait for a state with another "
+            "composition"
         )
     if pointer.hold is None and same(pointer.live, pointer.desired):
         return None
@@ -212,10 +211,8 @@ def quarantine(
     if not is_rejected and len(pointer.quarantined) >= MOST_QUARANTINED:
         raise OperationRefused(
             f"{MOST_QUARANTINED} compositions of {pointer.scope} are quarantined already: lift "
-            "one first "
-            f"(`rebundle quarantine {pointer.scope} DIGEST --lift --reason '…'`; `rebundle status "
-            f"{pointer.scope}` "
-            "lists them)"
+            f"one first (`rebundle quarantine {pointer.scope} DIGEST --lift --reason '…'`; "
+            f"`rebundle status {pointer.scope}` lists them)"
         )
     change: dict[str, Any] = {"quarantine": _dumped(rejected)}
     quarantined = pointer.quarantined if is_rejected else (*pointer.quarantined, rejected)
@@ -224,8 +221,7 @@ def quarantine(
     if rollback_to.composition_digest == target.composition_digest:
         raise OperationRefused(
             f"{rollback_to.state} has the same composition as {target.state}, which is to be "
-            "quarantined: name another "
-            f"state (`rebundle states {pointer.scope}` lists them)"
+            f"quarantined: name another state (`rebundle states {pointer.scope}` lists them)"
         )
     _refuse_quarantined(pointer, rollback_to)
     held = _hold(writing)

@@ -178,7 +178,7 @@ BUGS: dict[str, Bug] = {
     "passed-is-folded-again": Bug(
         "events at or behind the recorded position are folded again",
         Pipeline, "_try",
-        "outcomes = await self._replays.outcomes(scope, base.pointer, waiting)",
+        "outcomes = await self._redeliveries.outcomes(scope, base.pointer, waiting)",
         "outcomes = {}",
     ),
     "repetition-is-folded-again": Bug(

@@ -357,9 +357,8 @@ class LiveTree:
             sequence = current.sequence
             if current.schema_ > documents.SCHEMA:
                 raise NewerSchema(
-                    f"the pointer of {scope} was written by a newer release: its live tree is left "
-                    "alone; use that "
-                    "release here, too"
+                    f"the pointer of {scope} was written by a newer release: this release does not "
+                    "change its live tree; use that release here, too"
                 )
             if current.live is None:
                 return Synced(sequence)

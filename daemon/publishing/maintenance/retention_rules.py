@@ -237,13 +237,11 @@ def expired(
     by_path: dict[str, list[Listed]] = {}
     for copy in copies:
         by_path.setdefault(replaced_path(scope, copy.key), []).append(copy)
-    oldest = as_of - max(timedelta(days=policy.days), timedelta(hours=policy.grace_hours))
-    older = [
-        copy
-        for group in by_path.values()
-        for copy in sorted(group, key=lambda one: (one.modified, one.key))[:-1]
-    ]
-    return tuple(copy for copy in older if copy.modified <= oldest)
+    limit = as_of - max(timedelta(days=policy.days), timedelta(hours=policy.grace_hours))
+    older: list[Listed] = []
+    for group in by_path.values():
+        older += sorted(group, key=lambda one: (one.modified, one.key))[:-1]
+    return tuple(copy for copy in older if copy.modified <= limit)
 
 
 def replaced_path(scope: Scope, key: str) -> str:

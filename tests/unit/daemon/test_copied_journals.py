@@ -11,7 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from daemon.lifecycle import Stop
-from daemon.replays import InstanceShared
+from daemon.redelivery import InstanceShared
 from daemon.stores.memory import MemoryStore
 from daemon.worker import Worker
 from events.journal import Journal

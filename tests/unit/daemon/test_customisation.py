@@ -208,10 +208,10 @@ def test_what_fails_in_a_rehearsal_is_told_once_for_all_and_for_whom(tmp_path: P
     for_both = problems(settings(shared, own))
 
     assert for_all == [
-        ("", "rehearsal for every scope", "template models.map:1: 'nothing' is undefined")
+        ("", "template self-test for every scope", "template models.map:1: 'nothing' is undefined")
     ]
     assert [source for _, source, _ in for_both] == [
-        "rehearsal for every scope",
-        "rehearsal for a/b",
+        "template self-test for every scope",
+        "template self-test for a/b",
     ]
     assert "base/bundle/nginx/models.map:1: expected" in for_both[1][2]
