@@ -22,7 +22,7 @@ from daemon.folding import DesiredState, Lineage, Plan, PlannedState, UsedStateI
 from daemon.publishing import protocol
 from daemon.publishing.bucket_identity import ANY_BUCKET, BucketCheck
 from daemon.publishing.errors import NotFound, OperationRefused, PointerMoved, VerificationFailed
-from daemon.publishing.live_tree.sync import LiveTree, Synced, Unfinished
+from daemon.publishing.live_tree.sync import FinishedPass, LiveTree, UnfinishedPass
 from daemon.publishing.manifest import ManifestEvent, RenderedState
 from daemon.publishing.pointer import FoldedEvent, Pointer, Publication, PublicationId, find_exactly
 from daemon.publishing.publisher import Publisher
@@ -79,7 +79,7 @@ class Observer(Protocol):
         """This event has its outcome in this scope."""
         ...
 
-    def reconciled(self, scope: Scope, result: Synced | Unfinished) -> None:
+    def reconciled(self, scope: Scope, result: FinishedPass | UnfinishedPass) -> None:
         """A pass over the live tree ended."""
         ...
 
@@ -167,7 +167,7 @@ class Pipeline:
         self._compared.discard(scope)
         self._written.pop(scope)
 
-    async def reconcile(self, scope: Scope) -> Synced | Unfinished:
+    async def reconcile(self, scope: Scope) -> FinishedPass | UnfinishedPass:
         """One pass over a scope's live tree."""
         result = await self._live_tree.reconcile(scope)
         self._observer.reconciled(scope, result)

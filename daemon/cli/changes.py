@@ -10,7 +10,7 @@ from daemon.cli.session import Session
 from daemon.cli.waiting import Lag, lag_of, lag_view, wait_for
 from daemon.inspection.escaping import plain
 from daemon.inspection.views import View, done_view
-from daemon.publishing.live_tree.sync import Synced, Unfinished
+from daemon.publishing.live_tree.sync import FinishedPass, UnfinishedPass
 from daemon.publishing.operator_commands import ChangeResult, Command
 from daemon.publishing.pointer import Pointer
 from renderers.model import Scope
@@ -61,10 +61,10 @@ async def followed(
     opened: Session,
     scope: Scope,
     current: Pointer,
-    tree: Synced | Unfinished | None,
+    tree: FinishedPass | UnfinishedPass | None,
     *,
     wait: float,
-) -> tuple[Synced | Unfinished | None, Lag | None]:
+) -> tuple[FinishedPass | UnfinishedPass | None, Lag | None]:
     """The result of the last pass within `wait` seconds, and the lag; None if the tree follows."""
     if tree is None or tree.follows:
         return tree, None

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from daemon.publishing.errors import VerificationFailed
-from daemon.publishing.live_tree.sync import Survey, Synced, Unfinished
+from daemon.publishing.live_tree.sync import FinishedPass, Survey, UnfinishedPass
 from daemon.publishing.manifest import Manifest
 from daemon.publishing.operator_commands import ChangeResult
 from daemon.publishing.pointer import HistoryEntry, Pointer, Publication, Quarantine
@@ -138,19 +138,19 @@ def _change_view(change: Mapping[str, Any]) -> View:
     return view
 
 
-def live_tree_view(result: Synced | Unfinished | None) -> View | None:
+def live_tree_view(result: FinishedPass | UnfinishedPass | None) -> View | None:
     """The result of one pass over a live tree."""
     match result:
         case None:
             return None
-        case Unfinished():
+        case UnfinishedPass():
             return {
                 "synced": False,
                 "follows": False,
                 "sequence": result.sequence,
                 "reason": result.reason,
             }
-        case Synced():
+        case FinishedPass():
             return {
                 "synced": not result.blocked,
                 "follows": result.follows,
@@ -190,7 +190,7 @@ def survey_view(survey: Survey) -> View:
     }
 
 
-def _blocked(seen: Synced) -> list[View]:
+def _blocked(seen: FinishedPass) -> list[View]:
     return [
         {"path": blocked.path, "reason": blocked.reason, "seen_at": blocked.seen_at}
         for blocked in seen.blocked

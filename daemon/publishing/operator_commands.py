@@ -11,7 +11,7 @@ from typing import Final
 
 from daemon.publishing import protocol
 from daemon.publishing.errors import OperationRefused, PointerMoved
-from daemon.publishing.live_tree.sync import LiveTree, Synced, Unfinished
+from daemon.publishing.live_tree.sync import FinishedPass, LiveTree, UnfinishedPass
 from daemon.publishing.pointer import Pointer, Publication, find_exactly
 from daemon.publishing.protocol import Writing
 from daemon.publishing.publisher import Publisher
@@ -33,7 +33,7 @@ class ChangeResult:
     before: Pointer
     after: Pointer
     changed: bool
-    live_tree: Synced | Unfinished | None = None
+    live_tree: FinishedPass | UnfinishedPass | None = None
     """None after a preview."""
     base: PointerRead | None = None
     """The pointer that a preview was computed from."""

@@ -127,5 +127,8 @@ def test_a_template_that_the_gate_would_refuse_stops_the_start_and_loses_nothing
     with site.daemon() as daemon:
         assert daemon.ended() == 2
 
-    assert f"template self-test for {OWN}: base/bundle/nginx/models.map:1: expected" in site.log.read_text()
+    assert (
+        f"template self-test for {OWN}: base/bundle/nginx/models.map:1: expected"
+        in site.log.read_text()
+    )
     assert not site.journal.exists()

@@ -15,7 +15,7 @@ import pytest
 
 from daemon.publishing import layout
 from daemon.publishing.errors import PointerLost, SequenceWentBack
-from daemon.publishing.live_tree.sync import Synced
+from daemon.publishing.live_tree.sync import FinishedPass
 from daemon.publishing.maintenance.garbage_collector import Collected, GarbageCollector
 from daemon.publishing.maintenance.recovery import Recoverer, Recovery
 from daemon.publishing.maintenance.recovery_rules import RecoveryOptions
@@ -68,7 +68,7 @@ class Tended:
     async def publish(self, *numbers: int) -> None:
         for number in numbers:
             await self.writer.publish(make_state(number))
-            assert isinstance(await self.writer.live_tree.reconcile(SCOPE), Synced)
+            assert isinstance(await self.writer.live_tree.reconcile(SCOPE), FinishedPass)
         await self.seen(f"state-{numbers[-1]}")
 
     async def seen(self, live: str) -> int:

@@ -113,7 +113,7 @@ def _check(scope: Scope, objects: Objects) -> None:
     told = recovered(scope, lost)
     if not told.remains.was_published:
         # As while the first publication is under way: nothing shows that this one was committed.
-        assert (told.recovered, len(told.remains.unnamed_uploads)) == (
+        assert (told.recovered, len(told.remains.unreferenced_uploads)) == (
             None,
             len(told.remains.found),
         )

@@ -29,7 +29,7 @@ from daemon.publishing.errors import (
     PublishingError,
     SequenceWentBack,
 )
-from daemon.publishing.live_tree.sync import LiveTree, Unfinished
+from daemon.publishing.live_tree.sync import LiveTree, UnfinishedPass
 from daemon.publishing.maintenance import recovery_rules
 from daemon.publishing.maintenance.garbage_collector import GarbageCollector
 from daemon.publishing.maintenance.recovery import Recoverer
@@ -403,7 +403,7 @@ class World:
     async def _pass(self, process: Process) -> None:
         for scope in await process.reader.scopes():
             result = await process.live_tree.reconcile(scope)
-            if isinstance(result, Unfinished):
+            if isinstance(result, UnfinishedPass):
                 self.loop.fail(f"invariant 9: a pass at rest did not finish: {result.reason}")
 
     # -- daemons

@@ -101,7 +101,7 @@ def _print_recovery(
         "unknown": list(recovered.unknown) if recovered else [],
         "damaged": [_unusable_view(publication) for publication in result.remains.damaged],
         "unreadable": [_unusable_view(publication) for publication in result.remains.unreadable],
-        "unnamed": [str(upload) for upload in result.remains.unnamed_uploads],
+        "unnamed": [str(upload) for upload in result.remains.unreferenced_uploads],
         "live_tree": live_tree_view(result.live_tree),
         "lag": lag_view(lag) if lag else None,
     }
@@ -149,7 +149,7 @@ def _why_nothing(result: Recovery) -> str:
 
 
 def _unnamed(result: Recovery) -> Iterable[str]:
-    uploads = result.remains.unnamed_uploads
+    uploads = result.remains.unreferenced_uploads
     if not uploads:
         return
     if result.remains.was_published:

@@ -90,8 +90,8 @@ _OF_ONE_PATH: Final = (StoreRefused, ObjectTooBig, ObjectDamaged)
 
 
 @dataclass(frozen=True, slots=True)
-class Synced:
-    """A live tree that follows `sequence`, except for the paths in `blocked`, with all verdicts."""
+class FinishedPass:
+    """A pass that ended: the tree follows `sequence`, except for the paths in `blocked`."""
 
     sequence: int
     verdicts: tuple[PathVerdict, ...] = ()
@@ -160,7 +160,7 @@ class Synced:
 
 
 @dataclass(frozen=True, slots=True)
-class Unfinished:
+class UnfinishedPass:
     """A live tree that does not follow yet. The next pass continues.
 
     Other writers kept changing it during the pass, or the pass failed.
@@ -185,7 +185,7 @@ class Survey:
     """The present condition of a live tree: its marker, and what a pass would do and report."""
 
     marker: Marker | None
-    seen: Synced
+    seen: FinishedPass
 
     @property
     def removed(self) -> tuple[str, ...]:
@@ -295,7 +295,7 @@ class _Settled:
     """The marker's."""
     marker: Marker
     live: PublicationId
-    synced: Synced
+    synced: FinishedPass
     retry_at: float | None
     """When paths that did not follow are to be tried again, on the monotonic clock."""
 
@@ -342,7 +342,7 @@ class LiveTree:
         self._seen = Cache[_Body](_SEEN_BYTES)
         self._settled = Cache[_Settled](_SETTLED_FILES)
 
-    async def reconcile(self, scope: Scope) -> Synced | Unfinished:
+    async def reconcile(self, scope: Scope) -> FinishedPass | UnfinishedPass:
         """One pass over a scope's live tree.
 
         Raises:
@@ -361,7 +361,7 @@ class LiveTree:
                     "change its live tree; use that release here, too"
                 )
             if current.live is None:
-                return Synced(sequence)
+                return FinishedPass(sequence)
             settled = self._settled.get(scope)
             if settled is not None and settled.is_still(tree, current, self._runtime.monotonic()):
                 return settled.synced
@@ -371,11 +371,11 @@ class LiveTree:
                 return replace(
                     finished, verdicts=tuple(verdicts[path] for path in sorted(verdicts))
                 )
-        return Unfinished(
+        return UnfinishedPass(
             sequence, "the live tree or the pointer kept changing; the next pass continues"
         )
 
-    async def follow(self, scope: Scope, sequence: int) -> Synced | Unfinished:
+    async def follow(self, scope: Scope, sequence: int) -> FinishedPass | UnfinishedPass:
         """Run the pass after a change of the pointer that was committed as `sequence`.
 
         A failure of the pass is returned, not raised: the change is committed, and an error would
@@ -384,13 +384,13 @@ class LiveTree:
         try:
             return await self.reconcile(scope)
         except (StoreError, PublishingError) as error:
-            return Unfinished(
+            return UnfinishedPass(
                 sequence, f"committed as sequence {sequence}, the live tree follows later: {error}"
             )
 
     async def _round(
         self, scope: Scope, tree: _Tree, current: Pointer, done: dict[str, PathVerdict]
-    ) -> Synced | None:
+    ) -> FinishedPass | None:
         """Run one round and record in `done` what it writes.
 
         None: something changed meanwhile, and the caller starts over.
@@ -437,7 +437,7 @@ class LiveTree:
         )
         if version is None or shown is None:
             return None
-        synced = Synced(current.sequence, verdicts, seen.damaged)
+        synced = FinishedPass(current.sequence, verdicts, seen.damaged)
         unchanged = replace(synced, verdicts=_without_actions(verdicts))
         # If a damaged manifest becomes readable again, no listing of the tree changes.
         doubtful = (
@@ -496,7 +496,7 @@ class LiveTree:
         # Read after the marker: its writer had read a pointer of the marker's sequence.
         current = (await self._reader.pointer(scope)).pointer
         if current.live is None:
-            return Survey(marker, Synced(current.sequence))
+            return Survey(marker, FinishedPass(current.sequence))
         _, wanted = await self._wanted(scope, current, current.live)
         seen = await self._examine(scope, tree, wanted, marker, current, believing=not reading_all)
         seen_at = (
@@ -506,7 +506,7 @@ class LiveTree:
         )
         verdicts = ownership.plan_paths(wanted, seen.present, marker)
         verdicts = ownership.known_blocked(verdicts, wanted, marker, seen_at)
-        return Survey(marker, Synced(current.sequence, verdicts, seen.damaged))
+        return Survey(marker, FinishedPass(current.sequence, verdicts, seen.damaged))
 
     async def _wanted(
         self, scope: Scope, current: Pointer, live: Publication

@@ -18,7 +18,7 @@ from daemon.publishing import layout, manifest, sizes
 from daemon.publishing import pointer as pointers
 from daemon.publishing.errors import PublishingError, VerificationFailed
 from daemon.publishing.live_tree import ownership
-from daemon.publishing.live_tree.sync import LiveTree, Synced, Unfinished
+from daemon.publishing.live_tree.sync import FinishedPass, LiveTree, UnfinishedPass
 from daemon.publishing.maintenance import recovery_rules
 from daemon.publishing.maintenance.recovery_rules import (
     Damaged,
@@ -55,7 +55,7 @@ class Recovery:
     remains: Remains
     damage: str | None = None
     """What is wrong with the pointer; None if it can be read."""
-    live_tree: Synced | Unfinished | None = None
+    live_tree: FinishedPass | UnfinishedPass | None = None
 
 
 @dataclass(frozen=True, slots=True)

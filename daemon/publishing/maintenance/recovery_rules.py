@@ -159,7 +159,7 @@ class Remains:
         return self.pointer is not None and self.pointer.sequence >= max(seen, default=0)
 
     @property
-    def unnamed_uploads(self) -> tuple[PublicationId, ...]:
+    def unreferenced_uploads(self) -> tuple[PublicationId, ...]:
         """Whole uploads that neither the pointer nor a change names, the newest last.
 
         With a usable pointer these are the newer ones, and without any earlier pointer all of them.

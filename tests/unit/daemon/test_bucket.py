@@ -13,7 +13,7 @@ from daemon import bucket
 from daemon.bucket import Keys, open_bucket
 from daemon.publishing import layout
 from daemon.publishing.errors import PolicyUnusable, SequenceWentBack
-from daemon.publishing.live_tree.sync import Synced
+from daemon.publishing.live_tree.sync import FinishedPass
 from daemon.publishing.trust.keys import KeySigner, generate
 from daemon.publishing.trust.policy import TrustedKey, TrustPolicy
 from daemon.settings import load
@@ -143,7 +143,7 @@ def test_a_policy_takes_the_markers_word_for_nothing(tmp_path: Path, *, with_pol
         keys = Keys(trust=trust, state_file=tmp_path / "accepted.json")
         opened = open_bucket("gs://b", runtime, around=lambda _: store, keys=keys)
         result = await opened.live_tree.reconcile(SCOPE)
-        assert isinstance(result, Synced)
+        assert isinstance(result, FinishedPass)
         return result.written
 
     assert asyncio.run(play()) == (("base/docker-compose.yml",) if with_policy else ())

@@ -10,7 +10,7 @@ import pytest
 import structlog
 
 from daemon.publishing.live_tree.ownership import Blocked, Put, Stray
-from daemon.publishing.live_tree.sync import Synced, Unfinished
+from daemon.publishing.live_tree.sync import FinishedPass, UnfinishedPass
 from daemon.publishing.pointer import PublicationId
 from daemon.publishing.reader import DamagedManifest, PointerRead
 from daemon.reporting import Reporter
@@ -92,33 +92,33 @@ def test_each_settled_event_is_said_with_its_id_and_outcome(reporter, metrics, l
 
 
 def test_a_live_tree_that_had_nothing_to_do_is_not_said(reporter, metrics, logged):
-    reporter.reconciled(SCOPE, Synced(3))
+    reporter.reconciled(SCOPE, FinishedPass(3))
     assert logged() == []
-    reporter.reconciled(SCOPE, Synced(3, (Put("base/a", None), Stray("base/b"))))
-    reporter.reconciled(SCOPE, Unfinished(4, "kept changing"))
+    reporter.reconciled(SCOPE, FinishedPass(3, (Put("base/a", None), Stray("base/b"))))
+    reporter.reconciled(SCOPE, UnfinishedPass(4, "kept changing"))
 
     assert [line["event"] for line in logged()] == ["live tree synced", "live tree not synced"]
-    assert lines(metrics, "rebundle_live_tree_synced")[0].endswith(" 0.0")
+    assert lines(metrics, "rebundle_live_tree_follows")[0].endswith(" 0.0")
 
 
 def test_a_pass_that_fails_is_said_and_measured(reporter, metrics, logged):
-    reporter.reconciled(SCOPE, Synced(3))
+    reporter.reconciled(SCOPE, FinishedPass(3))
     reporter.unreconciled(SCOPE, "the marker is ahead")
 
     assert [line["event"] for line in logged()] == ["live tree not synced, tried again later"]
-    assert lines(metrics, "rebundle_live_tree_synced")[0].endswith(" 0.0")
+    assert lines(metrics, "rebundle_live_tree_follows")[0].endswith(" 0.0")
 
 
 def test_blocked_paths_are_logged_once_for_each_change_and_counted(reporter, metrics, logged):
     env, compose = Blocked("example/.env", "a link: remove it"), Blocked("base/a", "chmod a+r")
     for blocked in ((env,), (env,), (env, compose), (env, compose), (), ()):
-        reporter.reconciled(SCOPE, Synced(3, blocked))
+        reporter.reconciled(SCOPE, FinishedPass(3, blocked))
         assert reporter.blocked.get(SCOPE, ()) == blocked
         assert lines(metrics, "rebundle_live_tree_blocked_paths")[0].endswith(
             f" {float(len(blocked))}"
         )
         followed = compose not in blocked
-        assert lines(metrics, "rebundle_live_tree_synced")[0].endswith(f" {float(followed)}")
+        assert lines(metrics, "rebundle_live_tree_follows")[0].endswith(f" {float(followed)}")
         assert (SCOPE in reporter.behind) is not followed
 
     told = logged()
@@ -133,7 +133,9 @@ def test_blocked_paths_are_logged_once_for_each_change_and_counted(reporter, met
 
 
 def test_a_tree_that_was_written_but_for_blocked_paths_is_not_called_synced(reporter, logged):
-    reporter.reconciled(SCOPE, Synced(3, (Put("base/a", None), Blocked("base/b", "chmod a+r"))))
+    reporter.reconciled(
+        SCOPE, FinishedPass(3, (Put("base/a", None), Blocked("base/b", "chmod a+r")))
+    )
 
     assert [line["event"] for line in logged()] == [
         "live tree paths blocked",
@@ -144,7 +146,7 @@ def test_a_tree_that_was_written_but_for_blocked_paths_is_not_called_synced(repo
 def test_a_damaged_manifest_is_logged_once_with_the_command_that_helps(reporter, logged):
     damaged = DamagedManifest(PublicationId(state="state-1", attempt="a"), "it is not the one")
     for found in ((damaged,), (damaged,), (), (damaged,)):
-        reporter.reconciled(SCOPE, Synced(3, damaged=found))
+        reporter.reconciled(SCOPE, FinishedPass(3, damaged=found))
 
     told = logged()
     assert [line["publication"] for line in told] == ["state-1@a"] * 2
@@ -192,9 +194,9 @@ def test_lost_swaps_failures_and_crowded_scopes_are_told(reporter, metrics, logg
 
 
 def test_a_scope_that_only_events_name_gets_no_series(reporter, metrics):
-    reporter.reconciled(SCOPE, Synced(0))
+    reporter.reconciled(SCOPE, FinishedPass(0))
 
-    assert lines(metrics, "rebundle_live_tree_synced") == []
+    assert lines(metrics, "rebundle_live_tree_follows") == []
 
 
 def test_a_crowded_scope_is_told_of_once_and_each_scope_for_itself(reporter, logged):

@@ -7,7 +7,7 @@ import pytest
 
 from daemon.lifecycle import Stop
 from daemon.publishing import layout
-from daemon.publishing.live_tree.sync import Synced
+from daemon.publishing.live_tree.sync import FinishedPass
 from daemon.publishing.pointer import Revision
 from daemon.publishing.reader import Scopes
 from daemon.stores.errors import StoreRefused, StoreUnavailable
@@ -169,7 +169,7 @@ def test_a_live_tree_that_somebody_changed_is_repaired_on_the_timer(tmp_path):
         )
         await scene.watcher.saw(
             lambda: any(
-                isinstance(done, Synced) and "base/bundle/docker-compose.yaml" in done.written
+                isinstance(done, FinishedPass) and "base/bundle/docker-compose.yaml" in done.written
                 for done in scene.watcher.passes[before:]
             )
         )

@@ -6,7 +6,7 @@ from daemon.cli.changes import print_change
 from daemon.cli.output import Printer
 from daemon.publishing import operator_commands, protocol
 from daemon.publishing.live_tree.ownership import Blocked, DeletedByOperator, Override, Put, Stray
-from daemon.publishing.live_tree.sync import Synced, Unfinished
+from daemon.publishing.live_tree.sync import FinishedPass, UnfinishedPass
 from daemon.publishing.operator_commands import ChangeResult
 from daemon.publishing.protocol import Writing
 from tests.support.buckets import SCOPE, in_bucket
@@ -27,7 +27,7 @@ def told(bucket, verb, live_tree, *, dry_run=False):
 
 
 def test_before_and_after_are_told_with_what_the_pass_did(bucket):
-    tree = Synced(
+    tree = FinishedPass(
         4,
         (
             Put("base/a", None, keep_aside=True),
@@ -51,11 +51,11 @@ def test_before_and_after_are_told_with_what_the_pass_did(bucket):
 
 
 def test_a_live_tree_that_others_kept_changing_is_told(bucket):
-    assert "not in sync: busy" in told(bucket, protocol.hold, Unfinished(4, "busy"))
+    assert "not in sync: busy" in told(bucket, protocol.hold, UnfinishedPass(4, "busy"))
 
 
 def test_a_blocked_path_is_named_with_what_to_do_beside_what_was_done(bucket):
-    tree = Synced(
+    tree = FinishedPass(
         4,
         (Put("base/a", None), Blocked("base/b", "a \033link: move it away"), Override("example/c")),
     )
@@ -65,7 +65,7 @@ def test_a_blocked_path_is_named_with_what_to_do_beside_what_was_done(bucket):
     assert "not in sync: base/b is blocked: a \\x1blink: move it away" in text
     assert "override, not changed: example/c" in text
     assert "base/b is blocked, and 1 more: x" in told(
-        bucket, protocol.hold, Synced(4, (Blocked("base/b", "x"), Blocked("base/c", "y")))
+        bucket, protocol.hold, FinishedPass(4, (Blocked("base/b", "x"), Blocked("base/c", "y")))
     )
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from daemon.publishing import layout, operator_commands, pointer, protocol, sizes
 from daemon.publishing.errors import OperationRefused, PublishingError, VerificationFailed
-from daemon.publishing.live_tree.sync import Synced
+from daemon.publishing.live_tree.sync import FinishedPass
 from daemon.publishing.maintenance.recovery import Recoverer
 from daemon.publishing.maintenance.recovery_rules import RecoveryOptions
 from daemon.publishing.pointer import PreviousChunk
@@ -240,7 +240,7 @@ def test_a_pointer_and_a_marker_that_are_too_big_are_replaced_by_a_recovery(smal
         found = await recoverer(store, bucket).recover(SCOPE, RecoveryOptions(), "ann", "too big")
         assert found.damage is not None
         assert "larger than" in found.damage
-        assert isinstance(found.live_tree, Synced)
+        assert isinstance(found.live_tree, FinishedPass)
         assert (await bucket.pointer()).live is not None
         marker, _ = await bucket.live_tree.marker(SCOPE)
         assert marker is not None

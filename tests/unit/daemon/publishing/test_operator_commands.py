@@ -8,7 +8,7 @@ import pytest
 
 from daemon.publishing import layout, operator_commands, protocol
 from daemon.publishing.errors import NotFound, OperationRefused, PointerMoved, VerificationFailed
-from daemon.publishing.live_tree.sync import Synced, Unfinished
+from daemon.publishing.live_tree.sync import FinishedPass, UnfinishedPass
 from daemon.publishing.pointer import Pointer, find_exactly, find_retained
 from daemon.publishing.protocol import Writing
 from daemon.stores.errors import StoreBusy, StoreError, StoreUnavailable
@@ -54,7 +54,7 @@ def test_a_rollback_changes_pointer_and_live_tree_renders_nothing_and_keeps_inpu
         assert (done.after.sequence, done.after.positions) == (3, before.positions)
         assert done.after.hold is not None
         assert (done.after.hold.by, done.after.hold.reason) == ("ann", "too slow")
-        assert isinstance(done.live_tree, Synced)
+        assert isinstance(done.live_tree, FinishedPass)
         assert (await tree(memory))["base/docker-compose.yml"] == b"services 1\n"
         assert not [key for _, key in store.writes if "/states/" in key]
 
@@ -136,7 +136,7 @@ def test_a_verb_that_finds_things_as_asked_leaves_the_pointer_and_still_passes_o
             SCOPE, operator_commands.rollback("state-1"), "ann"
         )
         assert not again.changed
-        assert isinstance(again.live_tree, Synced)
+        assert isinstance(again.live_tree, FinishedPass)
         assert await memory.get(layout.pointer(SCOPE)) == before
 
     asyncio.run(scenario())
@@ -345,7 +345,7 @@ def test_a_store_that_says_slow_down_is_waited_for_in_the_pass_too(
         done = await bucket(store).operations.carry_out(
             SCOPE, operator_commands.rollback("state-1"), "ann"
         )
-        assert isinstance(done.live_tree, Synced)
+        assert isinstance(done.live_tree, FinishedPass)
         assert (await tree(memory))[COMPOSE] == b"services 1\n"
 
     asyncio.run(scenario())
@@ -369,13 +369,13 @@ def test_a_verb_that_was_committed_is_told_as_such_whatever_becomes_of_its_pass(
         assert done.live_tree is not None
         assert done.live_tree.sequence == 3
         if (path, fault) == (COMPOSE, Fault.REFUSED):
-            assert isinstance(done.live_tree, Synced)
+            assert isinstance(done.live_tree, FinishedPass)
             assert ([each.path for each in done.live_tree.blocked], done.live_tree.follows) == (
                 [COMPOSE],
                 False,
             )
         else:
-            assert isinstance(done.live_tree, Unfinished)
+            assert isinstance(done.live_tree, UnfinishedPass)
             assert done.live_tree.reason.startswith(
                 "committed as sequence 3, the live tree follows later: "
             )
@@ -393,7 +393,7 @@ def test_a_hold_on_a_state_whose_archive_is_damaged_is_told_as_committed(
         await memory.replace(key, Content(b"damaged"), (await memory.get(key)).version)
         done = await bucket(memory).operations.carry_out(SCOPE, protocol.hold, "ann")
         assert done.after.hold is not None
-        assert isinstance(done.live_tree, Unfinished)
+        assert isinstance(done.live_tree, UnfinishedPass)
         assert "does not match its digest" in done.live_tree.reason
 
     asyncio.run(scenario())

@@ -9,7 +9,7 @@ import pytest
 
 from daemon.publishing import layout, protocol
 from daemon.publishing.errors import NewerSchema, NotFound, OperationRefused, PointerLost
-from daemon.publishing.live_tree.sync import LiveTree, Synced, Unfinished
+from daemon.publishing.live_tree.sync import FinishedPass, LiveTree, UnfinishedPass
 from daemon.publishing.manifest import RenderedState
 from daemon.stores.errors import ConditionFailed, StoreUnavailable
 from daemon.stores.memory import MemoryStore
@@ -39,9 +39,9 @@ def bodies(state: RenderedState) -> dict[str, bytes]:
     return {file.path: file.body for file in state.files}
 
 
-async def synced(process: Bucket) -> Synced:
+async def synced(process: Bucket) -> FinishedPass:
     result = await process.live_tree.reconcile(SCOPE)
-    assert isinstance(result, Synced), result
+    assert isinstance(result, FinishedPass), result
     return result
 
 
@@ -97,7 +97,7 @@ def test_the_first_pass_writes_every_file_and_a_marker_that_says_synced(
 
 def test_a_scope_without_a_live_state_has_nothing_written(memory: MemoryStore) -> None:
     async def scenario() -> None:
-        assert await bucket(memory).live_tree.reconcile(SCOPE) == Synced(0)
+        assert await bucket(memory).live_tree.reconcile(SCOPE) == FinishedPass(0)
         assert list(await memory.scan("")) == []
 
     asyncio.run(scenario())
@@ -529,7 +529,7 @@ def test_a_pass_that_fell_behind_the_marker_starts_over_and_never_takes_it_back(
         await synced(new)
         gate.open()
         result = await old
-        assert isinstance(result, Synced)
+        assert isinstance(result, FinishedPass)
         assert result.sequence == 2
         assert (await marker_of(memory)).sequence == 2
 
@@ -662,7 +662,7 @@ def test_a_tree_that_others_never_stop_changing_is_unfinished(memory: MemoryStor
                 await other.live_tree.reconcile(SCOPE)
 
         result = await bucket(FaultyStore(memory, before=move)).live_tree.reconcile(SCOPE)
-        assert isinstance(result, Unfinished)
+        assert isinstance(result, UnfinishedPass)
         assert "next pass continues" in result.reason
 
     asyncio.run(scenario())
@@ -750,7 +750,7 @@ def test_a_forged_marker_hides_a_file_from_nobody_who_does_not_believe_it(
         )
         wary = LiveTree(memory, process.reader, InlineRuntime("wary"), believes_markers=False)
         result = await wary.reconcile(SCOPE)
-        assert isinstance(result, Synced)
+        assert isinstance(result, FinishedPass)
         assert (result.written, result.kept_aside) == ((COMPOSE,), (COMPOSE,))
         assert (await memory.get(layout.live_tree(SCOPE, COMPOSE))).body == own
 
@@ -835,7 +835,7 @@ def test_a_survey_of_a_retired_scope_has_nothing_to_say(memory: MemoryStore) -> 
         process = bucket(memory)
         await process.publish(make_state(1))
         await process.operations.carry_out(SCOPE, protocol.retire, "ann")
-        assert (await process.live_tree.survey(SCOPE)).seen == Synced(2)
+        assert (await process.live_tree.survey(SCOPE)).seen == FinishedPass(2)
 
     asyncio.run(scenario())
 
@@ -1125,7 +1125,7 @@ def test_a_tree_that_is_ahead_because_another_pass_was_faster_is_no_lost_pointer
         gate.open()
 
         result = await passing
-        assert isinstance(result, Synced)
+        assert isinstance(result, FinishedPass)
         assert result.sequence == 2
 
     asyncio.run(scenario())

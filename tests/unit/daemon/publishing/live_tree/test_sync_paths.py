@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from daemon.publishing import layout, protocol
 from daemon.publishing.errors import OperationRefused
 from daemon.publishing.live_tree.ownership import Blocked, Marker, MarkerFile
-from daemon.publishing.live_tree.sync import Synced, Unfinished
+from daemon.publishing.live_tree.sync import FinishedPass, UnfinishedPass
 from daemon.stores.errors import ObjectDamaged, StoreRefused, StoreUnavailable
 from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content, ObjectStore
@@ -52,9 +52,9 @@ def another_process(store: ObjectStore) -> Bucket:
     return Bucket(store, InlineRuntime(f"other-{next(PROCESSES)}"))
 
 
-async def passed(process: Bucket) -> Synced:
+async def passed(process: Bucket) -> FinishedPass:
     result = await process.live_tree.reconcile(SCOPE)
-    assert isinstance(result, Synced), result
+    assert isinstance(result, FinishedPass), result
     return result
 
 
@@ -216,7 +216,7 @@ async def test_what_a_disturbed_pass_has_written_is_in_the_marker(
             await edit(memory, COMPOSE, f"# saved {next(saves)}\n".encode())
 
     disturbed = Bucket(FaultyStore(memory, before=save), runtime)
-    assert isinstance(await disturbed.live_tree.reconcile(SCOPE), Unfinished)
+    assert isinstance(await disturbed.live_tree.reconcile(SCOPE), UnfinishedPass)
     marker = await marker_of(memory)
     assert (marker.status, NEW in marker.files, marker.files[COMPOSE].sha256) == (
         "updating",
@@ -789,7 +789,9 @@ def check_others_follow(
             assert after[path] == (live if ours else there), path
 
 
-def check_marker(marker: Marker, after: dict[str, bytes], then: Marker, result: Synced) -> None:
+def check_marker(
+    marker: Marker, after: dict[str, bytes], then: Marker, result: FinishedPass
+) -> None:
     blocked = {each.path: each.reason for each in result.blocked}
     assert (marker.sequence, marker.status, marker.blocked) == (
         3,
@@ -808,6 +810,6 @@ NOTHING = MarkerFile(sha256="", publication="", commit=(0, 0))
 
 
 def test_only_a_blocked_path_of_base_holds_base_back() -> None:
-    assert Synced(1, (Blocked("example/a", "why"),)).follows
-    assert not Synced(1, (Blocked("README.md", "why"),)).follows
-    assert not Synced(1, (Blocked("base/a", "why"),)).follows
+    assert FinishedPass(1, (Blocked("example/a", "why"),)).follows
+    assert not FinishedPass(1, (Blocked("README.md", "why"),)).follows
+    assert not FinishedPass(1, (Blocked("base/a", "why"),)).follows

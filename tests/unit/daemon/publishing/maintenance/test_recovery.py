@@ -21,7 +21,7 @@ from daemon.publishing.errors import (
     SequenceWentBack,
     VerificationFailed,
 )
-from daemon.publishing.live_tree.sync import LiveTree, Synced, Unfinished
+from daemon.publishing.live_tree.sync import FinishedPass, LiveTree, UnfinishedPass
 from daemon.publishing.maintenance.recovery import Recoverer, Recovery
 from daemon.publishing.maintenance.recovery_rules import RecoveryOptions
 from daemon.publishing.manifest import ManifestEvent
@@ -85,7 +85,7 @@ async def grown(store: ObjectStore, runtime: InlineRuntime, count: int = 3) -> B
     for number in range(1, count + 1):
         await bucket.publish(make_state(number, events=(event(number),)))
         await runtime.sleep(10)
-    assert isinstance(await bucket.live_tree.reconcile(SCOPE), Synced)
+    assert isinstance(await bucket.live_tree.reconcile(SCOPE), FinishedPass)
     return bucket
 
 
@@ -179,7 +179,7 @@ async def signed_scope(store: ObjectStore, runtime: InlineRuntime) -> Pointer:
     await bucket.operations.carry_out(
         SCOPE, operator_commands.quarantine("state-3", rollback_to="state-2"), "ann", "bad"
     )
-    assert isinstance(await bucket.live_tree.reconcile(SCOPE), Synced)
+    assert isinstance(await bucket.live_tree.reconcile(SCOPE), FinishedPass)
     return await bucket.pointer()
 
 
@@ -810,7 +810,7 @@ async def test_uploads_after_a_pointer_that_was_put_back_before_anything_followe
     lost = (await bucket.pointer()).live
     await overwrite(store, POINTER, old.body)
     told = await recover(store, runtime)
-    assert (told.recovered, told.remains.unnamed_uploads) == (None, (lost and lost.id,))
+    assert (told.recovered, told.remains.unreferenced_uploads) == (None, (lost and lost.id,))
 
 
 @in_loop
@@ -1035,7 +1035,7 @@ async def test_files_of_operators_that_cannot_be_read_or_are_large_stop_no_recov
     troubled = TroubledStore(store, unreadable={secret})
     told = await recover(troubled, runtime)
     assert told.remains.traces["tags of the live tree"] == 3
-    assert isinstance(told.live_tree, Synced)
+    assert isinstance(told.live_tree, FinishedPass)
     assert set(told.live_tree.overrides) == {"example/conf/bundle/.env", "example/model.bin"}
 
 
@@ -1160,7 +1160,7 @@ async def test_a_recovery_that_is_committed_is_told_as_that_though_the_live_tree
         FaultyStore(store, {layout.MARKER: [Fault.REFUSED]}), runtime, live="state-1"
     )
     assert told.recovered is not None
-    assert isinstance(told.live_tree, Unfinished)
+    assert isinstance(told.live_tree, UnfinishedPass)
     assert (await Bucket(store, runtime).pointer()) == told.recovered.pointer
 
 

@@ -74,7 +74,7 @@ def test_what_was_stored_in_a_scope_that_never_had_a_pointer_is_published_only_b
     moved = derived(1, 1, composition="c")
     left = remains(ONE, moved, LEFT, RIGHT, had_pointer=False)
     assert recovery_rules.recover(left, writing(), RecoveryOptions()) is None
-    assert {str(each) for each in left.unnamed_uploads} == {
+    assert {str(each) for each in left.unreferenced_uploads} == {
         str(each.id) for each in (ONE, moved, LEFT, RIGHT)
     }
     for each in (ONE, moved, LEFT, RIGHT):
@@ -717,10 +717,10 @@ def test_uploads_that_are_newer_than_a_pointer_and_that_nothing_names_are_listed
     late = upload("state-0", 0, "x", "c").model_copy(update={"at": "2026-02-01T00:00:00.000Z"})
     before = upload("state-0", 0, "y", "d").model_copy(update={"at": "2025-12-01T00:00:00.000Z"})
     left = remains(ONE, TWO, late, before, pointer=pointer)
-    assert left.unnamed_uploads == (TWO.id, late.id)
-    assert replace(left, traces={"marker": 9}).unnamed_uploads == ()
-    assert remains(TWO).unnamed_uploads == ()
-    assert remains(TWO, ONE, had_pointer=False).unnamed_uploads == (ONE.id, TWO.id)
+    assert left.unreferenced_uploads == (TWO.id, late.id)
+    assert replace(left, traces={"marker": 9}).unreferenced_uploads == ()
+    assert remains(TWO).unreferenced_uploads == ()
+    assert remains(TWO, ONE, had_pointer=False).unreferenced_uploads == (ONE.id, TWO.id)
 
 
 # -- a history that cannot be read whole

@@ -20,7 +20,7 @@ from daemon.publishing.errors import (
     SequenceWentBack,
     VerificationFailed,
 )
-from daemon.publishing.live_tree.sync import Synced
+from daemon.publishing.live_tree.sync import FinishedPass
 from daemon.publishing.operator_commands import rollback
 from daemon.publishing.pointer import Publication
 from daemon.publishing.signatures import Role
@@ -605,12 +605,12 @@ def test_what_is_older_than_the_key_hides_no_override_and_stops_no_pass() -> Non
         daemon = Bucket(store, InlineRuntime("writer"), signers=[OURS.signer])
         await daemon.publish(make_state(2))
         trusting = Bucket(store, InlineRuntime("daemon"), trust=POLICY, signers=[OURS.signer])
-        assert isinstance(await trusting.live_tree.reconcile(SCOPE), Synced)
+        assert isinstance(await trusting.live_tree.reconcile(SCOPE), FinishedPass)
         path = "example/conf/bundle/.env"
         await put(store, layout.live_tree(SCOPE, path), b"mine")
 
         result = await trusting.live_tree.reconcile(SCOPE)
-        assert isinstance(result, Synced)
+        assert isinstance(result, FinishedPass)
         assert result.overrides == (path,)
 
     run(scenario)
