@@ -1,4 +1,4 @@
-"""Classifies the failure of a batch: transient, or in need of an operator. Pure.
+"""Maps every failure to one of five consequences, and these to what is done about them. Pure.
 
 A failure of a store or of the source never settles an event. The event waits in its lane, and
 metrics, readiness and `rebundle status` show the waiting lane. Only the content of an event can
@@ -9,47 +9,133 @@ read becomes a dead letter. It would move nothing, and it would delay the events
 (protocol 3).
 """
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final
+from enum import Enum
+from typing import Final, Literal
 
-from daemon.publishing.errors import OutcomeUnresolved, PointerMoved
-from daemon.stores.errors import OutcomeUnknown, StoreUnavailable
-from events.errors import SourceUnavailable
+from daemon import consequences, exit_codes
+from daemon.publishing import errors as publishing
+from events import errors as events
+from renderers import errors as renderers
 
-_TRANSIENT: Final = (
-    StoreUnavailable,
-    OutcomeUnknown,
-    PointerMoved,
-    OutcomeUnresolved,
-    SourceUnavailable,
-    TimeoutError,
-    ConnectionError,
-)
+
+class Consequence(Enum):
+    """What a failure asks for (`daemon.consequences`, ADR 30)."""
+
+    TRANSIENT = "transient"
+    CONFLICT = "conflict"
+    OPERATOR_ACTION_NEEDED = "operator action needed"
+    INVALID = "invalid"
+    DAMAGED = "damaged"
+    BUG = "bug"
+    """The error has no consequence: nobody expected it, so Rebundle is at fault."""
+
+
+_CONSEQUENCES: Final[Mapping[type[BaseException], Consequence]] = {
+    consequences.Transient: Consequence.TRANSIENT,
+    events.Transient: Consequence.TRANSIENT,
+    TimeoutError: Consequence.TRANSIENT,
+    ConnectionError: Consequence.TRANSIENT,
+    consequences.Conflict: Consequence.CONFLICT,
+    events.Conflict: Consequence.CONFLICT,
+    consequences.OperatorActionNeeded: Consequence.OPERATOR_ACTION_NEEDED,
+    events.OperatorActionNeeded: Consequence.OPERATOR_ACTION_NEEDED,
+    consequences.Invalid: Consequence.INVALID,
+    events.Invalid: Consequence.INVALID,
+    renderers.Invalid: Consequence.INVALID,
+    consequences.Damaged: Consequence.DAMAGED,
+    events.Damaged: Consequence.DAMAGED,
+    renderers.Damaged: Consequence.DAMAGED,
+}
 
 
 @dataclass(frozen=True, slots=True)
-class Transient:
-    """Ends without an operator: the store is unavailable, or another writer was faster."""
+class Reaction:
+    """What is done about a failure."""
 
-    reason: str
+    needs_operator: bool
+    """A lane repeats its batch in any case. This decides what it logs: a warning that it retries,
+    or an error that it waits for an operator."""
+    verb: Literal["status", "verify"]
+    """The command that readiness suggests for a lane that has failed for a minute."""
+    exit_code: int
+    """Of a command, unless `_EXIT_CODES` has another one."""
+
+
+_REACTIONS: Final[Mapping[Consequence, Reaction]] = {
+    Consequence.TRANSIENT: Reaction(False, "status", exit_codes.BACKEND),
+    Consequence.CONFLICT: Reaction(False, "status", exit_codes.CONFLICT),
+    Consequence.OPERATOR_ACTION_NEEDED: Reaction(True, "status", exit_codes.BACKEND),
+    Consequence.INVALID: Reaction(True, "status", exit_codes.FAILED),
+    Consequence.DAMAGED: Reaction(True, "verify", exit_codes.VERIFICATION),
+    Consequence.BUG: Reaction(True, "status", exit_codes.FAILED),
+}
+
+_EXIT_CODES: Final[Mapping[type[BaseException], int]] = {
+    # Scripts tell these apart from others with the same consequence.
+    publishing.NotFound: exit_codes.NOT_FOUND,
+    events.JournalMissing: exit_codes.NOT_FOUND,
+    publishing.KeyUnusable: exit_codes.USAGE,
+    renderers.TemplateFault: exit_codes.USAGE,
+    # The bucket can be used; the rules of a scope or a release refuse the command.
+    publishing.OperationRefused: exit_codes.CONFLICT,
+    publishing.OlderSchema: exit_codes.CONFLICT,
+    publishing.NewerSchema: exit_codes.CONFLICT,
+    publishing.NewerRenderer: exit_codes.CONFLICT,
+    # Nothing can be verified or signed as the policy demands.
+    publishing.CannotSign: exit_codes.VERIFICATION,
+    publishing.PolicyUnusable: exit_codes.VERIFICATION,
+    publishing.SequenceMemoryUnusable: exit_codes.VERIFICATION,
+    # No published data is damaged.
+    events.JournalDamaged: exit_codes.BACKEND,
+}
 
 
 @dataclass(frozen=True, slots=True)
-class NeedsOperator:
-    """An operator has to act: no permission, a lost pointer, a bug. The batch is still retried."""
+class Failure:
+    """A failure with its consequence."""
 
+    consequence: Consequence
     reason: str
 
+    @property
+    def reaction(self) -> Reaction:
+        """What is done about it."""
+        return _REACTIONS[self.consequence]
 
-Failure = Transient | NeedsOperator
+
+def consequence(error: BaseException) -> Consequence:
+    """The consequence of one error that is not a group."""
+    return next(
+        (_CONSEQUENCES[kind] for kind in type(error).__mro__ if kind in _CONSEQUENCES),
+        Consequence.BUG,
+    )
+
+
+def exit_code(error: BaseException) -> int:
+    """The exit code of one error that is not a group."""
+    return next(
+        (_EXIT_CODES[kind] for kind in type(error).__mro__ if kind in _EXIT_CODES),
+        _REACTIONS[consequence(error)].exit_code,
+    )
+
+
+def leaves(error: BaseException) -> Iterator[BaseException]:
+    """The errors of a group and of the groups in it; an error that is no group itself."""
+    if isinstance(error, BaseExceptionGroup):
+        for member in error.exceptions:
+            yield from leaves(member)
+    else:
+        yield error
 
 
 def classify(error: BaseException) -> Failure:
-    """The consequence of an error. A group that has an error for an operator needs an operator."""
-    if isinstance(error, BaseExceptionGroup):
-        failures = [classify(member) for member in error.exceptions]
-        return next(
-            (failure for failure in failures if isinstance(failure, NeedsOperator)), failures[0]
-        )
+    """The failure that an error is. In a group, the first error that needs an operator decides."""
+    failures = [_failure(leaf) for leaf in leaves(error)]
+    return next((failure for failure in failures if failure.reaction.needs_operator), failures[0])
+
+
+def _failure(error: BaseException) -> Failure:
     reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    return Transient(reason) if isinstance(error, _TRANSIENT) else NeedsOperator(reason)
+    return Failure(consequence(error), reason)

@@ -19,6 +19,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from daemon.consequences import OperatorActionNeeded
+
 SHORTEST_TOKEN: Final = 16
 LONGEST_TOKEN: Final = 4096
 
@@ -31,7 +33,7 @@ _OPEN_FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
-class Unsafe(Exception):
+class Unsafe(OperatorActionNeeded):
     """A file that other users may read or change. The message has the command that ends that."""
 
 

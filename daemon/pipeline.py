@@ -11,6 +11,7 @@ The worker calls `process` until it succeeds. A failure is an exception; `failur
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Final, Protocol
 
@@ -27,6 +28,7 @@ from daemon.publishing.manifest import ManifestEvent, RenderedState
 from daemon.publishing.pointer import FoldedEvent, Pointer, Publication, PublicationId, find_exactly
 from daemon.publishing.publisher import Publisher
 from daemon.publishing.reader import PointerRead, Reader
+from daemon.publishing.retry import while_moved
 from daemon.redelivery import Redeliveries
 from daemon.rendering import NotRenderable, Rendering, refuse_newer_renderer
 from daemon.runtime import Runtime
@@ -39,7 +41,6 @@ from renderers.limits import TooBig
 from renderers.model import Composition, Scope
 from renderers.pinning import Movable, Unpinned, movable
 
-_TRIES: Final = 5
 _MANY_MODELS: Final = 900
 """Models of one state above which it is reported: a Linux bridge takes about 1,000 containers."""
 
@@ -132,11 +133,10 @@ class Pipeline:
             self._compared.add(scope)
         cached = self._written.pop(scope)
         uploads = _Uploads()
-        for base in (*([cached] if cached else []), *[None] * _TRIES):
-            settled = await self._try(scope, base, waiting, uploads)
-            if settled is not None:
-                return settled
-        raise PointerMoved(f"other writers changed {scope} {_TRIES} times in a row")
+        if cached is not None:
+            with suppress(PointerMoved):
+                return await self._try(scope, cached, waiting, uploads)
+        return await while_moved(scope, lambda: self._try(scope, None, waiting, uploads))
 
     async def _try(
         self,
@@ -144,18 +144,24 @@ class Pipeline:
         cached: PointerRead | None,
         waiting: Sequence[Delivery],
         uploads: "_Uploads",
-    ) -> frozenset[Position] | None:
-        """The positions that are settled; None: try again with a pointer that is read now."""
+    ) -> frozenset[Position]:
+        """Settle events on the pointer `cached`, or on one that is read now if that is None.
+
+        Returns:
+            The positions of the settled events.
+
+        Raises:
+            PointerMoved: the pointer is not the newest, or may not be. Nothing was settled.
+        """
         base = cached or await self._reader.pointer(scope)
         try:
             outcomes = await self._redeliveries.outcomes(scope, base.pointer, waiting)
             outcomes = outcomes or await self._fold(scope, base, waiting, uploads)
         except PointerMoved:
             self._observer.lost(scope)
-            return None
+            raise
         if cached is not None and self._written.get(scope) is None:
-            # No compare-and-swap confirmed that the cached pointer is the newest.
-            return None
+            raise PointerMoved(f"no compare-and-swap confirmed the cached pointer of {scope}")
         await self._source.settle(str(scope), outcomes)
         for delivery in waiting:
             if delivery.position in outcomes:

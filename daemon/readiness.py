@@ -37,7 +37,7 @@ _RESTART: Final = "systemctl restart rebundle, or docker compose restart rebundl
 
 
 class Log(Protocol):
-    """The part of a journal that readiness needs. Each call may raise SourceUnavailable."""
+    """The part of a journal that readiness needs. Each call may raise any EventError."""
 
     async def probe(self) -> None:
         """Write a small record durably."""
@@ -248,6 +248,9 @@ class HealthChecks:
         """Verify one scope; for a folder or the bucket, all scopes."""
         return f"rebundle verify {name if '/' in name else '--all'} {self._at_bucket}"
 
+    def _status(self, scope: str) -> str:
+        return f"rebundle status {scope} {self._at_bucket} {self._at_journal}"
+
     def _conditions_of_the_daemon(self) -> Iterator[Condition]:
         if self._journal_fault is not None:
             yield _condition("journal", "", self._journal_fault, self._list_journal_folder)
@@ -292,21 +295,20 @@ class HealthChecks:
 
     def _lane_conditions(self) -> Iterator[Condition]:
         failing = {
-            str(lane.scope): lane.failure.reason
-            for lane in self._worker.lanes
-            if lane.failure is not None
+            str(lane.scope): lane.failure for lane in self._worker.lanes if lane.failure is not None
         }
         waiting = {
             scope: f"{count} events wait, and none was settled since the last check"
             for scope, count in self._stalled.items()
         }
-        for scope, detail in (waiting | failing).items():
-            yield _condition(
-                "lane",
-                scope,
-                detail,
-                f"rebundle status {scope} {self._at_bucket} {self._at_journal}",
+        for scope, detail in waiting.items():
+            if scope not in failing:
+                yield _condition("lane", scope, detail, self._status(scope))
+        for scope, failure in failing.items():
+            remedy = (
+                self._verify(scope) if failure.reaction.verb == "verify" else self._status(scope)
             )
+            yield _condition("lane", scope, failure.reason, remedy)
 
     @property
     def _list_journal_folder(self) -> str:

@@ -9,6 +9,7 @@ the source recorded before the commit, or follows from the manifests of retained
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from daemon.consequences import Conflict
 from daemon.publishing.errors import NotFound, VerificationFailed
 from daemon.publishing.pointer import HistoryEntry, Pointer
 from daemon.publishing.reader import DamagedManifest, Reader
@@ -18,7 +19,7 @@ from events.source import Delivery, EventSource, Recorded
 from renderers.model import Scope
 
 
-class InstanceShared(Exception):
+class InstanceShared(Conflict):
     """A copy of this source publishes under the same instance (protocol 2).
 
     The pointer has passed events of this source that the source did not commit and finds in no

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from daemon.consequences import Invalid
 from daemon.folding import PlannedState
 from daemon.publishing.errors import NewerRenderer
 from daemon.publishing.manifest import ManifestEvent, RenderedState
@@ -17,7 +18,7 @@ from renderers.pinning import Policy
 from renderers.pinning import require as require_pinned
 
 
-class NotRenderable(Exception):
+class NotRenderable(Invalid):
     """A planned state cannot be rendered, or the gate refused its files."""
 
     def __init__(self, planned: PlannedState, failure: RenderError) -> None:

@@ -29,6 +29,7 @@ from daemon.publishing.signatures import ROLES
 from daemon.publishing.verification import Verifier
 from daemon.rendering import Rendering
 from daemon.reporting import Reporter
+from daemon.retry import Backoff
 from daemon.settings import RetentionSettings, Settings
 from daemon.stores import locations
 from daemon.stores.directory.filesystem import FileSystem
@@ -179,7 +180,7 @@ async def run(
             limits=limits,
         )
         async with journal:
-            patience = Patience(
+            backoff = Backoff(
                 settings.publish.retry_first_seconds, settings.publish.retry_max_seconds
             )
             opened = open_store(
@@ -192,8 +193,7 @@ async def run(
                 opened.store,
                 journal,
                 runtime,
-                first=patience.first,
-                longest=patience.longest,
+                backoff,
                 new_bucket=new_bucket,
             )
             bucket = bucket_on(opened, runtime, keys=keys, check=identity)
@@ -209,7 +209,7 @@ async def run(
                 stop=stop,
                 tried={"freshness": freshness, "pruning": pruning},
                 identity=identity,
-                patience=patience,
+                backoff=backoff,
             )
             await daemon.health.observe()
             async with asyncio.TaskGroup() as group:
@@ -298,7 +298,7 @@ class _Daemon:
         stop: Stop,
         tried: "Mapping[ConditionKind, Failing]",
         identity: BucketIdentity,
-        patience: "Patience",
+        backoff: Backoff,
     ) -> "_Daemon":
         from daemon.http.app import RequestLimits, create_app  # noqa: PLC0415  # the web framework
         from daemon.http.auth import Credentials  # noqa: PLC0415
@@ -319,7 +319,7 @@ class _Daemon:
             ),
             runtime=runtime,
             observer=reporter,
-            patience=patience,
+            backoff=backoff,
             live_tree_seconds=settings.publish.live_tree_seconds,
             opened_at=await journal.highest(),
             bucket=identity,
@@ -327,7 +327,7 @@ class _Daemon:
         admission = (
             None
             if isinstance(bucket.location, locations.Directory)
-            else Admission(bucket.store, runtime, first=patience.first, longest=patience.longest)
+            else Admission(bucket.store, runtime, backoff)
         )
         http = settings.http
         limits = DecodingLimits(
@@ -380,14 +380,6 @@ class _Daemon:
         serving = partial(serve, app, limits=connections, closed=reporter.connection_closed)
         refresh_tokens = partial(validating.run_in_thread, tokens.refresh)
         return cls(worker, health, refresh_tokens, admission, identity, collections, serving)
-
-
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """Pauses between the tries of a lane, in seconds."""
-
-    first: float
-    longest: float
 
 
 def _most_connections(wanted: int) -> int:

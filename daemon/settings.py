@@ -39,6 +39,7 @@ from pydantic import (
 )
 
 from daemon import local_files
+from daemon.consequences import Invalid
 from daemon.stores import locations
 from renderers.limits import DEFAULT_LIMITS, BundleLimits
 from renderers.model import RenderDefaults, Scope
@@ -223,10 +224,10 @@ class PublishSettings(_Section):
     """Publishing: retries, time limits and rules for content."""
 
     retry_first_seconds: _Seconds = Field(
-        0.5, description="Wait before the second try; it doubles, with jitter."
+        0.5, description="Wait before the second try; it doubles, with jitter of ±50 %."
     )
     retry_max_seconds: _Seconds = Field(
-        60.0, description="The longest wait between two tries; retries do not end."
+        60.0, description="The longest wait between two tries, before jitter; retries do not end."
     )
     timeout_seconds: _Seconds = Field(
         120.0, description="Limit of one call to the bucket; a whole listing has ten times that."
@@ -396,8 +397,8 @@ class SettingProblem:
         )
 
 
-class SettingsError(Exception):
-    """The operator must act: the configuration is invalid. Has all problems."""
+class SettingsError(Invalid):
+    """The configuration is invalid. Has all its problems."""
 
     def __init__(self, *problems: SettingProblem) -> None:
         super().__init__("\n".join(map(str, problems)))

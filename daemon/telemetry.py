@@ -18,7 +18,6 @@ from itertools import islice
 from types import TracebackType
 from typing import Any, Final, Literal, TextIO
 
-import stamina.instrumentation
 import structlog
 from prometheus_client import (
     CollectorRegistry,
@@ -85,9 +84,6 @@ def configure_logging(chosen: LogFormat, level: str, stream: TextIO | None = Non
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    # The code that retries logs each retry with its
-    # reason. A second line from stamina would add nothing.
-    stamina.instrumentation.set_on_retry_hooks([])
     for name, lowest in _LIBRARIES.items():
         logging.getLogger(name).setLevel(max(lowest, root.level))
     structlog.configure(

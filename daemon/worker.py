@@ -14,20 +14,20 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
-import stamina
 import structlog
 
 from daemon import failures, folding
 from daemon.concurrency import ReadersWriterLock
-from daemon.failures import Failure, NeedsOperator
+from daemon.failures import Failure
 from daemon.lifecycle import Stop
 from daemon.pipeline import Pipeline
 from daemon.publishing.bucket_identity import ANY_BUCKET, BucketCheck
 from daemon.publishing.reader import Reader, Scopes
 from daemon.publishing.wording import reason_of
 from daemon.redelivery import InstanceShared
+from daemon.retry import Backoff, retry
 from daemon.runtime import Runtime
 from daemon.telemetry import bound
 from daemon.timers import every
@@ -36,6 +36,8 @@ from events.source import Delivery, EventSource
 from renderers.model import Scope
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+T = TypeVar("T")
 
 _LISTING_SECONDS: Final = 5.0
 """How long a listing of scopes is used, and only for events accepted before it began."""
@@ -65,20 +67,6 @@ class LaneObserver(Protocol):
 
     def removed(self, scope: Scope) -> None:
         """The bucket no longer has the scope, and no event waits for it."""
-        ...
-
-
-class Patience(Protocol):
-    """Pauses between tries, in seconds."""
-
-    @property
-    def first(self) -> float:
-        """The pause before the second try; it doubles, with jitter."""
-        ...
-
-    @property
-    def longest(self) -> float:
-        """The longest pause. The tries never end."""
         ...
 
 
@@ -135,7 +123,7 @@ class Worker:
         pipeline: Pipeline,
         runtime: Runtime,
         observer: LaneObserver,
-        patience: Patience,
+        backoff: Backoff,
         live_tree_seconds: float,
         opened_at: int,
         bucket: BucketCheck = ANY_BUCKET,
@@ -143,15 +131,16 @@ class Worker:
     ) -> None:
         """Create a worker that has not started.
 
-        `opened_at`: the highest offset of the source when it was opened. `pass_seconds`: the limit
-        of one pass over a live tree.
+        `backoff`: the pauses between the tries of a lane, which never end. `opened_at`: the highest
+        offset of the source when it was opened. `pass_seconds`: the limit of one pass over a live
+        tree.
         """
         self._source = source
         self._reader = reader
         self._pipeline = pipeline
         self._runtime = runtime
         self._observer = observer
-        self._patience = patience
+        self._backoff = backoff
         self._live_tree_seconds = live_tree_seconds
         self._opened_at = opened_at
         self._bucket = bucket
@@ -213,14 +202,12 @@ class Worker:
 
     async def _dispatch(self, group: asyncio.TaskGroup, stop: Stop) -> None:
         while True:
-            taken: list[Delivery] = []
-            await self._retry_until_done("taking the next event", partial(self._take, taken), self)
-            await self._retry_until_done(
-                "dispatching an event", partial(self._dispatch_one, taken[0], group, stop), self
+            delivery = await self._retry_until_done(
+                "taking the next event", self._source.next, self
             )
-
-    async def _take(self, taken: list[Delivery]) -> None:
-        taken.append(await self._source.next())
+            await self._retry_until_done(
+                "dispatching an event", partial(self._dispatch_one, delivery, group, stop), self
+            )
 
     async def _dispatch_one(self, delivery: Delivery, group: asyncio.TaskGroup, stop: Stop) -> None:
         scopes = delivery.scopes
@@ -424,29 +411,17 @@ class Worker:
         return None
 
     async def _retry_until_done(
-        self, what: str, work: Callable[[], Awaitable[None]], waits: "Lane | Worker"
-    ) -> None:
+        self, what: str, work: Callable[[], Awaitable[T]], waits: "Lane | Worker"
+    ) -> T:
         """Try until it succeeds. Each failure is logged and set on the lane or worker."""
-        tries = stamina.retry_context(
-            on=Exception,
-            attempts=None,
-            timeout=None,
-            wait_initial=self._patience.first,
-            wait_max=self._patience.longest,
-            wait_jitter=self._patience.first,
-        )
-        async for attempt in tries:
-            with attempt:
-                try:
-                    await work()
-                except Exception as error:
-                    await self._failed(what, error, waits)
-                    raise
+        failed = partial(self._failed, what, waits)
+        result = await retry(work, Exception, self._backoff, self._runtime, failed=failed)
         waits.failure = None
+        return result
 
-    async def _failed(self, what: str, error: Exception, waits: "Lane | Worker") -> None:
+    async def _failed(self, what: str, waits: "Lane | Worker", error: Exception) -> None:
         failure = failures.classify(error)
-        if isinstance(failure, NeedsOperator):
+        if failure.reaction.needs_operator:
             # The trace of a repeated failure is logged once.
             trace = error if failure != waits.failure else None
             log.error(

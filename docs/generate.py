@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, SecretStr
 
-from daemon.cli import codes
+from daemon import exit_codes
 from daemon.cli.app import build
 from daemon.settings import PREFIX, Settings
 
@@ -81,7 +81,7 @@ output is not a terminal, with `--no-color`, or if `NO_COLOR` is set.
 
 def cli_page() -> str:
     """The reference of every verb."""
-    table = "".join(f"| {code} | {words} |\n" for code, words in codes.MEANINGS.items())
+    table = "".join(f"| {code} | {words} |\n" for code, words in exit_codes.MEANINGS.items())
     verbs = build().generate_docs(output_format="markdown", recursive=True, heading_level=2)
     return f"{_CLI_HEAD}{table}\n{verbs.strip()}\n"
 

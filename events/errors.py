@@ -1,10 +1,30 @@
-"""The errors of this package. Each class says what the caller should do."""
+"""The errors of this package. The base class of each is its consequence for the caller."""
 
 from dataclasses import dataclass
 
 
 class EventError(Exception):
     """Base class of all errors of this package."""
+
+
+class Transient(EventError):
+    """Try again: the same call may succeed without a change."""
+
+
+class Conflict(EventError):
+    """The call contradicts what the source holds: look at that, then decide again."""
+
+
+class OperatorActionNeeded(EventError):
+    """An operator has to act: until then every try fails."""
+
+
+class Invalid(EventError):
+    """The input is wrong: do not retry."""
+
+
+class Damaged(EventError):
+    """Stored data cannot be used: an operator has to restore it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,20 +41,20 @@ class Problem:
         return f"{self.path}: {self.expected}{found}"
 
 
-class InvalidEvent(EventError):
-    """Do not retry: the event is invalid. Has all its problems."""
+class InvalidEvent(Invalid):
+    """The event is invalid. Has all its problems."""
 
     def __init__(self, *problems: Problem) -> None:
         super().__init__("; ".join(map(str, problems)))
         self.problems = problems
 
 
-class UnsupportedContentType(EventError):
-    """Do not retry: the content type of the request is not supported (HTTP 415)."""
+class UnsupportedContentType(Invalid):
+    """The content type of the request is not supported (HTTP 415)."""
 
 
-class IdentityConflict(EventError):
-    """Do not retry: an event with this id and different content is known (protocol 2)."""
+class IdentityConflict(Conflict):
+    """An event with this id and different content is known (protocol 2)."""
 
     def __init__(self, message: str, *, index: int = 0, event_id: str = "") -> None:
         super().__init__(message)
@@ -43,33 +63,33 @@ class IdentityConflict(EventError):
         self.event_id = event_id
 
 
-class SourceUnavailable(EventError):
-    """Try again: the source cannot accept or deliver events now."""
+class SourceUnavailable(Transient):
+    """The source cannot accept or deliver events now."""
 
 
 class JournalFull(SourceUnavailable):
-    """Try again later: the journal is at its limit of unsettled events, or the disk is full."""
+    """The journal is at its limit of unsettled events, or the disk is full."""
 
 
-class JournalDisplaced(SourceUnavailable):
-    """The operator must act: the journal's file was removed or replaced during use.
+class JournalDisplaced(OperatorActionNeeded):
+    """The journal's file was removed or replaced during use.
 
     The journal acknowledges nothing until the original file is restored. Events that it accepted
     before are still published.
     """
 
 
-class JournalMissing(EventError):
-    """The operator must act: there is no journal at this path."""
+class JournalMissing(Invalid):
+    """There is no journal at this path."""
 
 
-class NotWaiting(EventError):
-    """Do not retry: the event or dead letter does not exist, or its status forbids the command."""
+class NotWaiting(Conflict):
+    """The event or dead letter does not exist, or its status forbids the command."""
 
 
-class JournalLocked(EventError):
-    """The operator must act: another `rebundle run` holds this journal."""
+class JournalLocked(OperatorActionNeeded):
+    """Another `rebundle run` holds this journal."""
 
 
-class JournalDamaged(EventError):
-    """The operator must act: this release cannot use the file as a journal."""
+class JournalDamaged(Damaged):
+    """This release cannot use the file as a journal."""

@@ -2,10 +2,18 @@
 
 
 class RenderError(Exception):
-    """The composition cannot be rendered: do not retry, report the reason."""
+    """Base class of all errors of this package: do not retry, report the reason."""
 
 
-class UnsafeText(RenderError):
+class Invalid(RenderError):
+    """The input is wrong: a composition or a template."""
+
+
+class Damaged(RenderError):
+    """Rendered text is not what the composition demands."""
+
+
+class UnsafeText(Invalid):
     """The rules of `identifiers` accepted a text that its output format (`sink`) cannot hold."""
 
     def __init__(self, sink: str, text: str) -> None:
@@ -14,7 +22,7 @@ class UnsafeText(RenderError):
         self.text = text
 
 
-class TemplateFault(RenderError):
+class TemplateFault(Invalid):
     """A custom template cannot be used: its author must correct it."""
 
     def __init__(self, name: str, line: int, message: str) -> None:
@@ -25,7 +33,7 @@ class TemplateFault(RenderError):
         self.message = message
 
 
-class GateFailure(RenderError):
+class GateFailure(Damaged):
     """A rendered file, read back, contradicts the composition: the bundle must not be published."""
 
     def __init__(self, file: str, line: int, what: str, found: str) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
-from renderers.errors import RenderError
+from renderers.errors import Invalid
 from renderers.model import MOST_MODELS, Composition, Value
 from renderers.platforms import PLATFORMS
 
@@ -37,7 +37,7 @@ class Excess:
     """The message for the producer and the operator."""
 
 
-class TooBig(RenderError):
+class TooBig(Invalid):
     """A composition exceeds a limit: make it smaller, or have the operator raise the limit."""
 
     def __init__(self, excesses: tuple[Excess, ...]) -> None:

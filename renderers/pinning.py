@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from renderers.errors import RenderError
+from renderers.errors import Invalid
 from renderers.model import Composition, RenderDefaults
 
 Policy = Literal["off", "warn", "require"]
@@ -28,7 +28,7 @@ class Movable:
         return f"{self.kind} {self.name} ({self.used_by[0]}{more})"
 
 
-class Unpinned(RenderError):
+class Unpinned(Invalid):
     """A composition has images or artifacts without a digest, and the policy forbids that."""
 
     def __init__(self, found: tuple[Movable, ...]) -> None:

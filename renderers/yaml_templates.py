@@ -32,7 +32,7 @@ from ruamel.yaml.reader import ReaderError
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString, ScalarString
 from ruamel.yaml.tokens import CommentToken
 
-from renderers.errors import UnsafeText
+from renderers.errors import Invalid, UnsafeText
 
 _PLACEHOLDER: Final = re.compile(r"<([a-z_]+(?::[0-9]+)?)>")
 _NUMBER_OR_DATE = r"[-+]?\.?[0-9][0-9a-fotxz_:.+ -]*|[-+]?\.(inf|nan)"
@@ -62,7 +62,7 @@ _InScalar = Callable[[str, tuple[str, ...]], str]
 """The replacement of a scalar. For a key, the second argument has all keys of its mapping."""
 
 
-class NotYaml(Exception):
+class NotYaml(Invalid):
     """A text is not the expected YAML."""
 
     def __init__(self, line: int, problem: str) -> None:

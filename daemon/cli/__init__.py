@@ -2,8 +2,8 @@
 
 Every command works on the bucket directly, with the same compare-and-swap as the daemon. It does
 not matter whether a daemon is running. Data goes to standard output, messages to standard error
-(`output`); exit codes are in `codes` and `failures`. The module of a command is imported when the
-command is called, which keeps help and completion fast.
+(`output`); `failures` has the errors and their exit codes. The module of a command is imported when
+the command is called, which keeps help and completion fast.
 """
 
 import sys

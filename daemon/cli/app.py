@@ -14,8 +14,7 @@ from typing import Final, Literal
 
 from cyclopts import App, CycloptsError, Group, MissingArgumentError, UnknownCommandError
 
-from daemon import __version__
-from daemon.cli import codes
+from daemon import __version__, exit_codes
 from daemon.inspection.escaping import plain
 
 _DAEMON: Final = Group("Run the daemon and send events", sort_key=1)
@@ -113,7 +112,7 @@ _OUTPUT: Final = re.compile(r"(?:--output(?:=|$)|-[a-z]*o=?)(json|yaml)?")
 
 _EPILOGUE: Final = (
     "Exit codes: "
-    + "; ".join(f"{code} {meaning}" for code, meaning in codes.MEANINGS.items())
+    + "; ".join(f"{code} {meaning}" for code, meaning in exit_codes.MEANINGS.items())
     + "."
 )
 
@@ -150,12 +149,12 @@ def run(arguments: Sequence[str]) -> int:
         # /dev/null, so that the flush at exit does not fail as well.
         with suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return codes.DONE
+        return exit_codes.DONE
     except (KeyboardInterrupt, SystemExit) as error:
         return _stopped(error)
     except BaseException as error:  # noqa: BLE001  # every error becomes a message and an exit code
         return _failed(error, arguments)
-    return result if isinstance(result, int) else codes.DONE
+    return result if isinstance(result, int) else exit_codes.DONE
 
 
 def run_and_finish() -> None:
@@ -167,9 +166,9 @@ def run_and_finish() -> None:
 
 def _stopped(error: KeyboardInterrupt | SystemExit) -> int:
     if isinstance(error, SystemExit):
-        return error.code if isinstance(error.code, int) else codes.FAILED
+        return error.code if isinstance(error.code, int) else exit_codes.FAILED
     sys.stderr.write("rebundle: interrupted\n")
-    return codes.INTERRUPTED
+    return exit_codes.INTERRUPTED
 
 
 def _failed(error: BaseException, arguments: Sequence[str]) -> int:
@@ -184,7 +183,7 @@ def _failed(error: BaseException, arguments: Sequence[str]) -> int:
         message = f"unexpected {type(error).__name__}: {error}"
         hint = "" if debug else " (--debug shows a stack trace; please report this)"
         sys.stderr.write(f"rebundle: {plain(message)}{hint}\n")
-        code = codes.FAILED
+        code = exit_codes.FAILED
     else:
         message, code = _message(expected), failures.exit_code(error)
         for number, line in enumerate(message.splitlines()):

@@ -3,11 +3,11 @@
 from collections.abc import Iterable
 from dataclasses import replace
 
-from daemon.cli.codes import DONE, FAILED
 from daemon.cli.options import Actor
 from daemon.cli.output import Printer
 from daemon.cli.session import Session
 from daemon.cli.waiting import Lag, lag_of, lag_view, wait_for
+from daemon.exit_codes import DONE, FAILED
 from daemon.inspection.escaping import plain
 from daemon.inspection.views import View, done_view
 from daemon.publishing.live_tree.sync import FinishedPass, UnfinishedPass

@@ -1,122 +1,62 @@
-"""Maps errors to exit codes and messages.
+"""The errors of the command line, and the message and exit code of every error.
 
 The text of an expected error says what is wrong and what to do next; it is shown without a stack
-trace. Concurrent work raises exception groups: the error with the highest exit code represents
-its group.
+trace. `daemon.failures` maps errors to exit codes. Concurrent work raises exception groups: the
+error with the highest exit code represents its group.
 """
 
-from collections.abc import Iterator
 from typing import Final
 
 from cyclopts import CycloptsError
 
-from daemon.cli.codes import BACKEND, CONFLICT, FAILED, INTERRUPTED, NOT_FOUND, USAGE, VERIFICATION
-from daemon.http.errors import ListenFailed
-from daemon.publishing.errors import (
-    CannotSign,
-    KeyUnusable,
-    NewerRenderer,
-    NewerSchema,
-    NotFound,
-    OlderSchema,
-    OperationRefused,
-    OutcomeUnresolved,
-    PointerLost,
-    PointerMoved,
-    PolicyUnusable,
-    PublishingError,
-    SequenceMemoryUnusable,
-    StateUnreadable,
-    VerificationFailed,
-)
+from daemon import failures
+from daemon.consequences import Conflict, Invalid, OperatorActionNeeded, Transient
+from daemon.exit_codes import FAILED, INTERRUPTED, USAGE
+from daemon.failures import Consequence
 from daemon.settings import SettingsError
-from daemon.stores.errors import ConditionFailed, ObjectDamaged, StoreError
-from events.errors import (
-    EventError,
-    IdentityConflict,
-    InvalidEvent,
-    JournalDamaged,
-    JournalLocked,
-    JournalMissing,
-    NotWaiting,
-    SourceUnavailable,
-)
-from renderers.errors import GateFailure, RenderError, TemplateFault
 
 
 class CommandError(Exception):
-    """Root of the errors that the command line itself raises (exit 1)."""
+    """Base class of the errors that the command line itself raises."""
 
 
-class UsageError(CommandError):
+class UsageError(CommandError, Invalid):
     """The command was used incorrectly (exit 2)."""
 
 
-class Declined(CommandError):
-    """The operator declined the confirmation (exit 1)."""
+class Declined(CommandError, Invalid):
+    """The operator declined the confirmation: nothing was changed."""
 
 
-class BucketMissing(CommandError):
-    """The directory of the bucket does not exist (exit 6)."""
+class OutputUnwritable(CommandError, Invalid):
+    """The folder that the command names for its output cannot be written."""
 
 
-class DaemonUnreachable(CommandError):
-    """The daemon does not answer, or gives an invalid answer (exit 6)."""
+class BucketMissing(CommandError, OperatorActionNeeded):
+    """The directory of the bucket does not exist."""
 
 
-class DaemonRefused(CommandError):
-    """The daemon refused the request: no permission, or a conflict (exit 4)."""
+class DaemonUnreachable(CommandError, Transient):
+    """The daemon does not answer, or gives an invalid answer."""
 
 
-_REFUSED: Final = (
-    OperationRefused,
-    PointerMoved,
-    NewerSchema,
-    OlderSchema,
-    NewerRenderer,
-    ConditionFailed,
-    IdentityConflict,
-    NotWaiting,
-    DaemonRefused,
-)
-_DAMAGED: Final = (
-    VerificationFailed,
-    CannotSign,
-    PointerLost,
-    PolicyUnusable,
-    SequenceMemoryUnusable,
-    GateFailure,
-    ObjectDamaged,
-)
-_UNUSABLE: Final = (
-    OutcomeUnresolved,
-    StateUnreadable,
-    StoreError,
-    SourceUnavailable,
-    JournalDamaged,
-    JournalLocked,
-    ListenFailed,
-    BucketMissing,
-    DaemonUnreachable,
-)
-# The first matching row decides.
-_CODES: Final[tuple[tuple[tuple[type[BaseException], ...], int], ...]] = (
-    ((KeyboardInterrupt,), INTERRUPTED),
-    ((CycloptsError, SettingsError, UsageError, TemplateFault, KeyUnusable), USAGE),
-    ((NotFound, JournalMissing), NOT_FOUND),
-    (_REFUSED, CONFLICT),
-    (_DAMAGED, VERIFICATION),
-    (_UNUSABLE, BACKEND),
-    ((InvalidEvent, RenderError, EventError, PublishingError, CommandError), FAILED),
-)
+class DaemonRefused(CommandError, Conflict):
+    """The daemon refused the request: no permission, or a conflict."""
+
+
+class RequestInvalid(CommandError, Invalid):
+    """The daemon found the request invalid."""
+
+
+_USAGE: Final = (CycloptsError, SettingsError, UsageError)
 
 
 def known(error: BaseException) -> BaseException | None:
     """The expected error to report; None if the error is a bug in Rebundle."""
-    leaves = list(_leaves(error))
-    if any(_code(leaf) is None for leaf in leaves):
+    members = list(failures.leaves(error))
+    if any(_code(member) is None for member in members):
         return None
-    return max(leaves, key=lambda leaf: _code(leaf) or 0)
+    return max(members, key=lambda member: _code(member) or 0)
 
 
 def words(error: BaseException) -> str:
@@ -136,13 +76,11 @@ def exit_code(error: BaseException) -> int:
     return FAILED if expected is None else _code(expected) or FAILED
 
 
-def _leaves(error: BaseException) -> Iterator[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        for member in error.exceptions:
-            yield from _leaves(member)
-    else:
-        yield error
-
-
 def _code(error: BaseException) -> int | None:
-    return next((code for kinds, code in _CODES if isinstance(error, kinds)), None)
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED
+    if isinstance(error, _USAGE):
+        return USAGE
+    if failures.consequence(error) is Consequence.BUG:
+        return None
+    return failures.exit_code(error)

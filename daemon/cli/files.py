@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from daemon.cli.failures import CommandError, UsageError
+from daemon.cli.failures import OutputUnwritable, UsageError
 from daemon.stores.directory.filesystem import RealFileSystem
 from renderers.model import RenderedFile
 
@@ -55,7 +55,7 @@ def write_tree(directory: Path, files: Sequence[RenderedFile]) -> None:
     redirect these writes.
 
     Raises:
-        CommandError: the file system refused; the staging directory is removed.
+        OutputUnwritable: the file system refused; the staging directory is removed.
     """
     fs = RealFileSystem()
     try:
@@ -75,4 +75,4 @@ def write_tree(directory: Path, files: Sequence[RenderedFile]) -> None:
             shutil.rmtree(staged, ignore_errors=True)
             raise
     except OSError as error:
-        raise CommandError(f"{directory} cannot be written: {error.strerror}") from error
+        raise OutputUnwritable(f"{directory} cannot be written: {error.strerror}") from error

@@ -3,8 +3,8 @@
 import asyncio
 from collections.abc import Iterable, Sequence
 
-from daemon.cli.codes import DONE
 from daemon.cli.session import Session
+from daemon.exit_codes import DONE
 from daemon.inspection.views import View, pointer_view
 from daemon.publishing.errors import NotFound
 from renderers.model import Scope

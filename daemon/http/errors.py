@@ -1,5 +1,7 @@
 """Errors of the HTTP server, in a module that is cheap to import."""
 
+from daemon.consequences import OperatorActionNeeded
 
-class ListenFailed(Exception):
-    """Operator action needed: the server cannot listen at this address."""
+
+class ListenFailed(OperatorActionNeeded):
+    """The server cannot listen at this address."""

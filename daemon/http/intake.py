@@ -51,7 +51,7 @@ _log = structlog.get_logger(__name__)
 
 
 class EventLog(Protocol):
-    """The part of the journal that an intake uses. Each call may raise SourceUnavailable: retry."""
+    """The part of the journal that an intake uses. Each call may raise any EventError."""
 
     async def append(self, arrivals: Sequence[Arrival], /) -> Sequence[Accepted]:
         """Store all of them durably, or none. Raises IdentityConflict, JournalFull."""

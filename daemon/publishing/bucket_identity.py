@@ -18,6 +18,7 @@ from daemon.publishing import layout, sizes
 from daemon.publishing.documents import parse, serialised
 from daemon.publishing.errors import PublishingError, WrongBucket
 from daemon.publishing.grammar import timestamp
+from daemon.retry import Backoff, retry
 from daemon.runtime import Runtime
 from daemon.stores.errors import (
     ConditionFailed,
@@ -36,6 +37,7 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 _TRIES: Final = 3
+_CHECK_ERRORS: Final = (PublishingError, StoreError, EventError)
 _REMEDY: Final = (
     "to publish to this one from now on, start the daemon once with `rebundle run --new-bucket`"
 )
@@ -103,9 +105,8 @@ class BucketIdentity:
         store: ObjectStore,
         memory: Memory,
         runtime: Runtime,
+        backoff: Backoff,
         *,
-        first: float,
-        longest: float,
         new_bucket: bool = False,
     ) -> None:
         """Sets up the check, without access to the bucket.
@@ -114,15 +115,13 @@ class BucketIdentity:
             store: the bucket.
             memory: where its id is remembered.
             runtime: clock and random ids.
-            first: seconds between the first two tries. They double, with jitter.
-            longest: the most seconds between two tries, before jitter.
+            backoff: the pauses between the tries of `granted`.
             new_bucket: replace the remembered id by that of this bucket.
         """
         self._store = store
         self._memory = memory
         self._runtime = runtime
-        self._first = first
-        self._longest = longest
+        self._backoff = backoff
         self._new_bucket = new_bucket
         self._confirmed = False
         self._forbidden = False
@@ -135,18 +134,14 @@ class BucketIdentity:
 
         It also succeeds if the store forbids reading or creating the id.
         """
-        wait = self._first
-        while True:
-            try:
-                await self.check()
-                break
-            except (PublishingError, StoreError, EventError) as error:
-                log.warning(
-                    "nothing is published until this is the right bucket, tried again",
-                    reason=str(error),
-                )
-            await self._runtime.sleep(wait * (0.5 + self._runtime.jitter()))
-            wait = min(2 * wait, self._longest)
+
+        async def failed(error: Exception) -> None:
+            log.warning(
+                "nothing is published until this is the right bucket, tried again",
+                reason=str(error),
+            )
+
+        await retry(self.check, _CHECK_ERRORS, self._backoff, self._runtime, failed=failed)
         self._granted.set()
 
     async def until_granted(self) -> None:
@@ -184,7 +179,7 @@ class BucketIdentity:
         """
         try:
             self._confirmed = await self._is_right()
-        except (PublishingError, StoreError, EventError) as error:
+        except _CHECK_ERRORS as error:
             self._confirmed = False
             self.pending = str(error)
             raise

@@ -10,6 +10,7 @@ import math
 import re
 from typing import Any, Final
 
+from daemon.consequences import Damaged
 from daemon.publishing.errors import OlderSchema
 from daemon.publishing.sizes import LEVELS, MARKS
 from renderers.model import canonical_json
@@ -28,7 +29,7 @@ _ONE_KIND: Final = bytes.maketrans(b"{}", b"[]")
 _SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]")
 
 
-class Malformed(ValueError):
+class Malformed(ValueError, Damaged):
     """The bytes are not a JSON document, or not in the one form in which it is written."""
 
 

@@ -1,37 +1,33 @@
-"""Errors of publishing, one class for each reaction of the caller.
+"""Errors of publishing. The second base class of each is its consequence (`daemon.failures`)."""
 
-The command line maps every class to an exit code.
-"""
+from daemon.consequences import Conflict, Damaged, Invalid, OperatorActionNeeded, Transient
 
 
 class PublishingError(Exception):
-    """Base class of the errors of this package. Raised directly only where no subclass fits."""
+    """Base class of the errors of this package."""
 
 
-class NotFound(PublishingError):
-    """There is no such scope, state, path or dead letter (exit 3)."""
+class NotFound(PublishingError, Invalid):
+    """There is no such scope, state, path or dead letter."""
 
 
-class OperationRefused(PublishingError):
-    """The scope's rules do not allow the operation now (exit 4).
+class OperationRefused(PublishingError, OperatorActionNeeded):
+    """The scope's rules do not allow the operation now.
 
     The message gives what would be allowed.
     """
 
 
-class StateUnreadable(PublishingError):
-    """A state that a recovery has to make live cannot be read: the store refuses it (exit 6).
-
-    The operator must act.
-    """
+class StateUnreadable(PublishingError, OperatorActionNeeded):
+    """A state that a recovery has to make live cannot be read: the store refuses it."""
 
 
-class PointerMoved(PublishingError):
-    """Another writer changed the pointer first: read it again (exit 4)."""
+class PointerMoved(PublishingError, Conflict):
+    """Another writer changed the pointer first: read it again."""
 
 
-class VerificationFailed(PublishingError):
-    """A stored object does not match its pointer, manifest or digests (exit 5)."""
+class VerificationFailed(PublishingError, Damaged):
+    """A stored object does not match its pointer, manifest or digests."""
 
 
 class NotTrusted(VerificationFailed):
@@ -45,71 +41,50 @@ class SequenceWentBack(VerificationFailed):
     """
 
 
-class CannotSign(PublishingError):
-    """This writer cannot sign as required, so it must not write (protocol 4; exit 5).
+class CannotSign(PublishingError, OperatorActionNeeded):
+    """This writer cannot sign as required, so it must not write (protocol 4).
 
     A signed pointer requires a signing key. A trust policy requires a key that it accepts.
     """
 
 
-class SequenceMemoryUnusable(PublishingError):
-    """The memory of the accepted sequences cannot be read or written (exit 5).
+class SequenceMemoryUnusable(PublishingError, OperatorActionNeeded):
+    """The memory of the accepted sequences cannot be read or written."""
 
-    The operator must act.
+
+class KeyUnusable(PublishingError, Invalid):
+    """A key cannot be read, is of another kind, or is accessible to other users."""
+
+
+class PolicyUnusable(PublishingError, OperatorActionNeeded):
+    """The trust policy cannot be read completely, so nothing is trusted."""
+
+
+class WrongBucket(PublishingError, OperatorActionNeeded):
+    """This is not the bucket that the journal published to, or its id is damaged (ADR 19)."""
+
+
+class PointerLost(PublishingError, Damaged):
+    """A scope has traces of publications and no pointer (protocol 4, never softened 4)."""
+
+
+class OlderSchema(PublishingError, OperatorActionNeeded):
+    """A stored document has schema 1, which no release reads (ADR 29).
+
+    The document is not damaged, and recovery is the wrong remedy: the bucket belongs to a
+    development version.
     """
 
 
-class KeyUnusable(PublishingError):
-    """A key cannot be read, is of another kind, or is accessible to other users (exit 2).
-
-    The operator must act.
-    """
+class NewerSchema(PublishingError, OperatorActionNeeded):
+    """A newer release wrote the document: this release reads it and refuses to write."""
 
 
-class PolicyUnusable(PublishingError):
-    """The trust policy cannot be read completely, so nothing is trusted (exit 5).
-
-    The operator must act.
-    """
+class NewerRenderer(PublishingError, OperatorActionNeeded):
+    """A newer release rendered the desired publication: publishing would downgrade it."""
 
 
-class WrongBucket(PublishingError):
-    """This is not the bucket that the journal published to, or its id is damaged (ADR 19).
-
-    The operator must act.
-    """
-
-
-class PointerLost(PublishingError):
-    """A scope has traces of publications and no pointer (protocol 4, never softened 4).
-
-    The operator must act.
-    """
-
-
-class OlderSchema(PublishingError):
-    """A stored document has schema 1, which no release reads (exit 4, ADR 29).
-
-    The operator must act. The document is not damaged, and recovery is the wrong remedy: the bucket
-    belongs to a development version.
-    """
-
-
-class NewerSchema(PublishingError):
-    """A newer release wrote the document: this release reads it and refuses to write.
-
-    The operator must act.
-    """
-
-
-class NewerRenderer(PublishingError):
-    """A newer release rendered the desired publication: publishing would downgrade it.
-
-    The operator must act.
-    """
-
-
-class OutcomeUnresolved(PublishingError):
+class OutcomeUnresolved(PublishingError, Transient):
     """Whether the pointer was changed is unknown.
 
     The caller checks the pointer, then tries again. A daemon's next try checks first.

@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from typing import Final
 
 from daemon.publishing import protocol
-from daemon.publishing.errors import OperationRefused, PointerMoved
+from daemon.publishing.errors import OperationRefused
 from daemon.publishing.live_tree.sync import FinishedPass, LiveTree, UnfinishedPass
 from daemon.publishing.pointer import Pointer, Publication, find_exactly
 from daemon.publishing.protocol import Writing
 from daemon.publishing.publisher import Publisher
 from daemon.publishing.reader import PointerRead, Reader
+from daemon.publishing.retry import while_moved
 from renderers.model import Scope
 
-_TRIES: Final = 5
 _SHORTEST_DIGEST: Final = 12
 """The number of digits that `history` and `status` show."""
 
@@ -79,7 +79,14 @@ class Operations:
                 or has no trusted signature.
             PointerMoved: other writers changed the pointer first, five times in a row.
         """
-        base, read, changed = await self._swap(scope, previewed, command, by, reason)
+        first = previewed
+
+        async def change() -> tuple[PointerRead, PointerRead, bool]:
+            nonlocal first
+            started, first = first, None
+            return await self._swap(scope, started, command, by, reason)
+
+        base, read, changed = await while_moved(scope, change)
         if not changed:
             # The command consists of the pass alone, so a failure of the pass is raised.
             return ChangeResult(
@@ -92,19 +99,13 @@ class Operations:
         self, scope: Scope, previewed: ChangeResult | None, command: Command, by: str, reason: str
     ) -> tuple[PointerRead, PointerRead, bool]:
         """The pointer before and after the command, and whether the command changed it."""
-        first = previewed.base if previewed is not None else None
+        base = previewed.base if previewed is not None else None
+        base = base or await self._reader.existing(scope)
         verified = previewed.after.live if previewed is not None else None
-        for _ in range(_TRIES):
-            base = first or await self._reader.existing(scope)
-            following = await self._decide(scope, base, command, by, reason, verified=verified)
-            first = verified = None
-            if following is None:
-                return base, base, False
-            try:
-                return base, await self._publisher.swap(scope, base, following), True
-            except PointerMoved:
-                continue
-        raise PointerMoved(f"other writers changed {scope} {_TRIES} times in a row; try again")
+        following = await self._decide(scope, base, command, by, reason, verified=verified)
+        if following is None:
+            return base, base, False
+        return base, await self._publisher.swap(scope, base, following), True
 
     async def _decide(
         self,

@@ -30,12 +30,14 @@ from daemon.publishing.manifest import RenderedState
 from daemon.publishing.pointer import Pointer, PreviousChunk, Publication
 from daemon.publishing.protocol import Resolution, Writing
 from daemon.publishing.reader import PointerRead, Reader
-from daemon.publishing.retry import patiently
+from daemon.publishing.retry import while_busy
 from daemon.publishing.signatures import ROLES, Role, Signature, Signer
 from daemon.publishing.trust import attestation
+from daemon.retry import Backoff
 from daemon.runtime import Runtime
 from daemon.stores.errors import (
     ConditionFailed,
+    ObjectDamaged,
     ObjectMissing,
     ObjectTooBig,
     OutcomeUnknown,
@@ -48,7 +50,7 @@ from renderers.model import Scope
 _JSON: Final = "application/json"
 _GZIP: Final = "application/gzip"
 _RESENDS: Final = 3
-_RESEND_DELAY: Final = 0.2
+_RESEND_BACKOFF: Final = Backoff(first=0.4, longest=1.6)
 _WAITS: Final = 20
 """How often one write is repeated after the answer "slow down", before it fails with StoreBusy."""
 _SIGN_SECONDS: Final = 30
@@ -172,9 +174,7 @@ class Publisher:
         _refuse_unreadable(scope, following, len(content.body))
         for attempt in range(1 + _RESENDS):
             if attempt:
-                await self._runtime.sleep(
-                    _RESEND_DELAY * 2**attempt * (0.5 + self._runtime.jitter())
-                )
+                await _RESEND_BACKOFF.wait(attempt, self._runtime)
             if base.version is None and before_creating is not None:
                 await before_creating()
             try:
@@ -216,7 +216,7 @@ class Publisher:
                 return await self._store.create(key, content)
             return await self._store.replace(key, content, version)
 
-        return await patiently(self._runtime, write, _WAITS)
+        return await while_busy(self._runtime, write, _WAITS)
 
     async def _signed(self, kind: str, payload: bytes) -> tuple[Signature, ...]:
         if not self._signers:
@@ -286,7 +286,7 @@ class Publisher:
             return None
         except StoreRefused as error:
             raise _unresolved(scope) from error
-        except (PointerLost, VerificationFailed):
+        except (PointerLost, VerificationFailed, ObjectDamaged):
             if following.kind != "recover":
                 raise
             return None  # the unusable pointer, which the recovery replaces, is still there

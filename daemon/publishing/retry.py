@@ -1,33 +1,44 @@
-"""Repeats a write to a store that answers "slow down" (protocol 4, never softened 8).
-
-Such an answer causes a wait and is not a failure. The same request is sent again, under the same
-condition: the store wrote nothing for the one that it refused.
-"""
+"""Repeats writes that a store throttles, and changes of a pointer that another writer moved."""
 
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
+from daemon.publishing.errors import PointerMoved
+from daemon.retry import Backoff, retry
 from daemon.runtime import Runtime
 from daemon.stores.errors import StoreBusy
+from renderers.model import Scope
 
 T = TypeVar("T")
-_FIRST_SECONDS: Final = 0.4
-_LONGEST_SECONDS: Final = 5.0
+_THROTTLED: Final = Backoff(first=0.4, longest=5.0)
+_CHANGES: Final = 5
 
 
-async def patiently(runtime: Runtime, write: Callable[[], Awaitable[T]], waits: int) -> T:
-    """Call `write` until the store accepts it, and return its result.
+async def while_busy(runtime: Runtime, write: Callable[[], Awaitable[T]], waits: int) -> T:
+    """Call `write` until the store accepts it, and return its result (protocol 4).
 
-    The wait between two tries doubles, up to a limit, with jitter.
+    The answer "slow down" (429, SlowDown) is not a failure: nothing was written. The same request
+    is sent again, under the same condition.
 
     Raises:
         StoreBusy: the store answered "slow down" more than `waits` times.
     """
-    for attempt in range(waits):
+    return await retry(write, StoreBusy, _THROTTLED, runtime, tries=1 + waits)
+
+
+async def while_moved(scope: Scope, change: Callable[[], Awaitable[T]]) -> T:
+    """Call `change`, which reads the pointer first, until no other writer is faster.
+
+    There is no pause: each call reads the pointer that has won.
+
+    Raises:
+        PointerMoved: other writers were faster five times in a row.
+    """
+    for _ in range(_CHANGES):
         try:
-            return await write()
-        except StoreBusy:
-            await runtime.sleep(
-                min(_FIRST_SECONDS * 2**attempt, _LONGEST_SECONDS) * (0.5 + runtime.jitter())
-            )
-    return await write()
+            return await change()
+        except PointerMoved as error:
+            moved = error
+    raise PointerMoved(
+        f"other writers changed {scope} {_CHANGES} times in a row; try again"
+    ) from moved

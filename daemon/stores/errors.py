@@ -1,12 +1,14 @@
-"""Errors of object stores, one class for each reaction of the caller."""
+"""Errors of object stores. The second base class of each is its consequence."""
+
+from daemon.consequences import Conflict, Damaged, OperatorActionNeeded, Transient
 
 
 class StoreError(Exception):
     """Base class of all store errors."""
 
 
-class ObjectMissing(StoreError):
-    """There is no object with this key.
+class ObjectMissing(StoreError, Conflict):
+    """Read again: there is no object with this key.
 
     AWS also gives this answer when an absent object is replaced.
     """
@@ -16,8 +18,8 @@ class ObjectMissing(StoreError):
         self.key = key
 
 
-class ObjectTooBig(StoreError):
-    """Do not retry: the object is larger than the caller accepts."""
+class ObjectTooBig(StoreError, Damaged):
+    """The object is larger than any that Rebundle writes under its key."""
 
     def __init__(self, key: str, most_bytes: int) -> None:
         super().__init__(
@@ -26,7 +28,7 @@ class ObjectTooBig(StoreError):
         self.key = key
 
 
-class ConditionFailed(StoreError):
+class ConditionFailed(StoreError, Conflict):
     """Read again: the object already exists, or has another version than the caller expected.
 
     This does not prove that the write had no effect. A server gives the same answer to the second
@@ -35,11 +37,11 @@ class ConditionFailed(StoreError):
     """
 
 
-class OutcomeUnknown(StoreError):
+class OutcomeUnknown(StoreError, Transient):
     """Read back: the write may have been applied, may still be applied, or may be lost."""
 
 
-class StoreUnavailable(StoreError):
+class StoreUnavailable(StoreError, Transient):
     """Try again: the store is unreachable or overloaded. Nothing was written."""
 
 
@@ -47,11 +49,11 @@ class StoreBusy(StoreUnavailable):
     """Wait, then try again: the store throttles this key or this client (429, SlowDown)."""
 
 
-class ObjectDamaged(StoreUnavailable):
+class ObjectDamaged(StoreError, Damaged):
     """Several reads did not match the store's checksum: the stored object is damaged."""
 
 
-class StoreRefused(StoreError):
+class StoreRefused(StoreError, OperatorActionNeeded):
     """The operator must act: no permission, disk full, no bucket, or conditions ignored."""
 
 

@@ -7,7 +7,9 @@ daemon ends (protocol 4, never softened 2).
 
 import structlog
 
+from daemon.retry import Backoff, retry
 from daemon.runtime import Runtime
+from daemon.stores.errors import StoreUnavailable
 from daemon.stores.port import ObjectStore
 from daemon.stores.probe import ProbeResult, UnsafeStore, Verdict, probe
 
@@ -15,18 +17,12 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
 class Admission:
-    """Probes one store until it is usable.
+    """Probes one store until it is usable."""
 
-    The wait between two probes doubles from `first` to `longest` seconds, with jitter.
-    """
-
-    def __init__(
-        self, store: ObjectStore, runtime: Runtime, *, first: float, longest: float
-    ) -> None:
+    def __init__(self, store: ObjectStore, runtime: Runtime, backoff: Backoff) -> None:
         self._store = store
         self._runtime = runtime
-        self._first = first
-        self._longest = longest
+        self._backoff = backoff
         self.pending: str | None = "the bucket is being probed"
         """Why nothing is published yet, for an operator; None after the probe has passed."""
 
@@ -36,11 +32,9 @@ class Admission:
         Raises:
             UnsafeStore: the store ignores conditions and must not be used.
         """
-        wait = self._first
-        while not (result := await probe(self._store, self._runtime)).usable:
-            self._report_failure(result)
-            await self._runtime.sleep(wait * (0.5 + self._runtime.jitter()))
-            wait = min(2 * wait, self._longest)
+        result = await retry(
+            self._probe, StoreUnavailable, self._backoff, self._runtime, failed=self._failed
+        )
         self.pending = None
         notes = [
             f"{finding.clause}: {finding.means}"
@@ -49,13 +43,20 @@ class Admission:
         ]
         log.info("bucket probed, publishing begins", clock_ahead_seconds=result.ahead, notes=notes)
 
-    def _report_failure(self, result: ProbeResult) -> None:
-        """Log why the probe failed. Raises UnsafeStore instead if the store was refused."""
+    async def _probe(self) -> ProbeResult:
+        """Probe the store once. Raises UnsafeStore, or StoreUnavailable if it proves nothing."""
+        result = await probe(self._store, self._runtime)
         if result.refusal is not None:
             raise UnsafeStore(result.refusal)
-        assert result.failure is not None
-        failure = result.failure
-        self.pending = f"the bucket could not be probed, {failure.clause}: {failure.means}"
+        if result.failure is not None:
+            failure = result.failure
+            raise StoreUnavailable(
+                f"the bucket could not be probed, {failure.clause}: {failure.means}"
+            )
+        return result
+
+    async def _failed(self, error: Exception) -> None:
+        self.pending = str(error)
         log.warning(
             "bucket probe failed, nothing is published until a retry succeeds", reason=self.pending
         )

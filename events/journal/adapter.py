@@ -56,8 +56,8 @@ still fit into pages that SQLite has allocated already.
 class Journal:
     """Implements `events.source.EventSource`.
 
-    Every method may raise SourceUnavailable (try again), including its subclass JournalFull, or
-    JournalDamaged (the operator must act).
+    Every method may raise SourceUnavailable or its subclass JournalFull (transient),
+    JournalDisplaced (operator action needed) or JournalDamaged.
     """
 
     def __init__(

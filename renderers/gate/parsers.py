@@ -12,6 +12,8 @@ from typing import Any, Final
 
 import yaml
 
+from renderers.errors import Damaged
+
 _Loader: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _STRING: Final = "tag:yaml.org,2002:str"
 _LONGEST_CACHED: Final = 100
@@ -29,7 +31,7 @@ _HOLE: Final = re.compile(r"\{\{ *([a-z_.]+)[^}]*\}\}")
 _UNITS: Final = {"": 1, "b": 1, "k": 2**10, "m": 2**20, "g": 2**30}
 
 
-class Unreadable(Exception):
+class Unreadable(Damaged):
     """The text does not have the expected form."""
 
     def __init__(self, line: int, what: str, found: str) -> None:

@@ -21,6 +21,7 @@ from daemon.publishing import layout, protocol
 from daemon.publishing.bucket_identity import BucketIdentity
 from daemon.publishing.maintenance.garbage_collector import GarbageCollector
 from daemon.publishing.maintenance.retention_rules import RetentionPolicy
+from daemon.retry import Backoff
 from daemon.stores.errors import StoreRefused
 from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content, ObjectStore
@@ -57,7 +58,7 @@ HISTORY = layout.history(SCOPE, 1, 64, "w")
 async def work(store: ObjectStore, runtime: ThreadRuntime | InlineRuntime) -> None:
     """All that a publisher does: the probe, states with and without models that leave, edits of base/, a rollback."""
     assert (await probe(store, runtime)).usable
-    await BucketIdentity(store, Memory(), runtime, first=1, longest=1).check()
+    await BucketIdentity(store, Memory(), runtime, Backoff(1, 1)).check()
     bucket = PublishedBucket(store, runtime)
     await bucket.publish(composition_with("1", "1"), "state-1", 1)
     await bucket.publish(composition_with("2"), "state-2", 2)

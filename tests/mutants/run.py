@@ -37,6 +37,7 @@ _GRAMMAR = "tests/unit/daemon/publishing/test_grammar.py"
 _GATE = "tests/unit/renderers/gate/test_generated_files.py"
 _REHEARSAL = "tests/unit/renderers/test_self_test.py"
 MORE_TESTS = {
+    "daemon/failures.py": ("tests/unit/daemon/cli/test_failures.py",),
     "daemon/publishing/trust/freshness.py": (_GRAMMAR,),
     "daemon/publishing/manifest.py": (_GRAMMAR,),
     "daemon/publishing/live_tree/ownership.py": (

@@ -280,9 +280,12 @@ BUGS: dict[str, Bug] = {
     ),
     "verb-on-an-old-pointer": Bug(
         "a verb that was overtaken swaps what it decided before on the new pointer",
-        operator_commands.Operations, "_swap",
-        "following = await self._decide(",
-        "following = locals().get('following') or await self._decide(",
+        operator_commands.Operations, "carry_out",
+        "return await self._swap(scope, started, command, by, reason)",
+        "kept = change.__dict__.setdefault('kept', [])\n"
+        "            return await self._swap(\n"
+        "                scope, started, lambda *now: kept[0] if kept else (kept.append(command(*now)), kept[0])[1], by, reason\n"
+        "            )",
     ),
     # -- history
     "chunk-not-linked": Bug(

@@ -459,8 +459,8 @@ class Oracle:
                 and _names(told, outcome.state)
             ):
                 return True
-            if made.event.position == position:
-                return _fits(told, outcome)
+            if made.event.position == position and _fits(told, outcome):
+                return True
         return False
 
     def _alone(self, state: Scope, event: Event) -> Outcome | None:

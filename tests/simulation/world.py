@@ -10,10 +10,10 @@ import hashlib
 import json
 import random
 import sys
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 from daemon import folding, worker
 from daemon.changes import interpret
@@ -39,6 +39,8 @@ from daemon.publishing.operator_commands import Operations
 from daemon.publishing.publisher import Publisher
 from daemon.publishing.reader import Reader
 from daemon.rendering import Rendering
+from daemon.retry import Backoff
+from daemon.runtime import Runtime
 from daemon.stores.errors import StoreBusy, StoreError, StoreUnavailable
 from daemon.stores.port import ObjectStore
 from daemon.stores.wrappers.rate_limit import PacedStore
@@ -60,7 +62,7 @@ from tests.simulation.loop import Broken, SimulatedLoop, Stuck, sealed
 from tests.simulation.model import Asked, Limits
 from tests.simulation.oracle import Ledger, Oracle
 from tests.simulation.runtime import SimulatedRuntime
-from tests.simulation.scenario import THIRD, Act, Arrival, Scenario, scenario_of
+from tests.simulation.scenario import SCOPES, THIRD, Act, Arrival, Scenario, scenario_of
 from tests.simulation.source import Log, Watch
 from tests.simulation.store import LATEST, Crash, RemoteStore
 
@@ -103,17 +105,23 @@ class _StrictRendering(_WarmRendering):
 
 # Pure as well, and most of what a world would cost: the bytes of archives come again in world after world, and those
 # of a document at each reader of one world.
-_unpacked = cache(archive.unpack)
+_unpacked = lru_cache(maxsize=1_000)(archive.unpack)
 _opened = lru_cache(maxsize=1_000)(pointer.opened)
 _decoded = lru_cache(maxsize=1_000)(manifest.decode)
-_right_member = archive._member
+_right_members = archive.Packer.members
 _right_pack = archive.pack
 _packed: dict[tuple[int, ...], tuple[Sequence[archive.Member], archive.Archive]] = {}
 
 
 @cache
 def _member(file: RenderedFile) -> archive.Member:
-    return _right_member(file, None)
+    return _right_members(archive.Packer(), SCOPES[0], [file])[0]
+
+
+def _members(
+    _packer: archive.Packer, _scope: Scope, files: Iterable[RenderedFile]
+) -> tuple[archive.Member, ...]:
+    return tuple(map(_member, sorted(files, key=lambda file: file.path.encode())))
 
 
 def _pack(members: Sequence[archive.Member]) -> archive.Archive:
@@ -456,7 +464,7 @@ class World:
             pipeline=pipeline,
             runtime=process.runtime,
             observer=observer,
-            patience=_Patience(),
+            backoff=_EvenBackoff(first=0.2, longest=10.0),
             live_tree_seconds=_PASS_SECONDS,
             opened_at=opened_at,
         ).run(stop)
@@ -943,47 +951,12 @@ class _Observer:
         pass
 
 
-@dataclass(frozen=True)
-class _Patience:
-    first: float = 0.2
-    longest: float = 10.0
+@dataclass(frozen=True, slots=True)
+class _EvenBackoff(Backoff):
+    """Without jitter: its random numbers would change every recorded world."""
 
-
-class _Tries:
-    """stamina's endless tries in virtual time: stamina takes its clock and its jitter from the process."""
-
-    def __init__(self, *, wait_initial: float, wait_max: float, **_: object) -> None:
-        self._wait, self._longest = wait_initial, wait_max
-        self._attempt: _Attempt | None = None
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> "_Attempt":
-        if self._attempt is not None:
-            if self._attempt.succeeded:
-                raise StopAsyncIteration
-            await asyncio.sleep(self._wait)
-            self._wait = min(2 * self._wait, self._longest)
-        self._attempt = _Attempt()
-        return self._attempt
-
-
-class _Attempt:
-    succeeded = False
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: object
-    ) -> bool:
-        self.succeeded = error is None
-        return isinstance(error, Exception)
-
-
-class _Stamina:
-    retry_context = _Tries
+    async def wait(self, failed: int, runtime: Runtime) -> None:
+        await runtime.sleep(min(self.first * 2 ** (failed - 1), self.longest))
 
 
 class _Log:
@@ -1018,10 +991,9 @@ def _limits(scenario: Scenario) -> Limits:
 @contextlib.contextmanager
 def _settings(scenario: Scenario, world: World) -> Iterator[None]:
     changes: list[tuple[Any, str, Any]] = [
-        (worker, "stamina", _Stamina),
         (worker, "log", _Log(world)),
         (archive, "unpack", _unpacked),
-        (archive, "_member", lambda file, _last: _member(file)),
+        (archive.Packer, "members", _members),
         (archive, "pack", _pack),
         (pointer, "opened", _opened),
         (manifest, "decode", _decoded),

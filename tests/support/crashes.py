@@ -41,8 +41,8 @@ from renderers.model import Scope
 from tests.builders_runtime import InlineRuntime, ThreadRuntime
 from tests.support.filesystems import Operation, PassingFileSystem, Sync, SyncFolder
 from tests.support.scenes import (
+    BACKOFF,
     GOLDEN,
-    Patience,
     Watcher,
     complete_model_event,
     model_event,
@@ -323,7 +323,7 @@ def _worker(source: EventSource, bucket: Bucket, runtime: Runtime, opened_at: in
         pipeline=pipeline,
         runtime=runtime,
         observer=watcher,
-        patience=Patience(),
+        backoff=BACKOFF,
         live_tree_seconds=3600,
         opened_at=opened_at,
     )

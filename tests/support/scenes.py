@@ -21,6 +21,7 @@ from daemon.publishing.pointer import Pointer, Publication
 from daemon.publishing.publisher import Publisher
 from daemon.publishing.reader import PointerRead, Reader
 from daemon.rendering import Rendering
+from daemon.retry import Backoff
 from daemon.stores.port import ObjectStore
 from daemon.worker import Worker
 from events.journal import Accepted, Arrival, Journal
@@ -216,7 +217,7 @@ class Scene:
             pipeline=self.pipeline,
             runtime=self.runtime,
             observer=self.watcher,
-            patience=Patience(),
+            backoff=BACKOFF,
             live_tree_seconds=3600,
             opened_at=self.opened_at,
             bucket=self.bucket,
@@ -262,10 +263,7 @@ class Scene:
         return (await self.reader.pointer(scope)).pointer
 
 
-@dataclass(frozen=True)
-class Patience:
-    first: float = 0.01
-    longest: float = 0.05
+BACKOFF = Backoff(first=0.01, longest=0.05)
 
 
 @contextlib.asynccontextmanager
@@ -286,7 +284,7 @@ async def open_scene(
         async with journal:
             bucket: BucketCheck = ANY_BUCKET
             if remembers_bucket:
-                bucket = BucketIdentity(store, journal, runtime, first=0.01, longest=0.05)
+                bucket = BucketIdentity(store, journal, runtime, BACKOFF)
             reader = Reader(store, runtime, bucket=bucket)
             publisher = Publisher(store, reader, runtime)
             live_tree = LiveTree(store, reader, runtime)

@@ -4,11 +4,11 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from daemon.cli.codes import DONE, FAILED
 from daemon.cli.options import DEFAULT_PLACE, DEFAULT_PRINTING, Place, Printing
 from daemon.cli.output import colored_diff
 from daemon.cli.selection import publication_of
 from daemon.cli.session import scope_of, session
+from daemon.exit_codes import DONE, FAILED
 from daemon.inspection.comparison import Comparison, compare, comparison_view, texts_of
 from daemon.inspection.escaping import plain
 

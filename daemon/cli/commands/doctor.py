@@ -12,12 +12,12 @@ from typing import Annotated, Final
 from cyclopts import Parameter
 
 from daemon.bucket import Bucket
-from daemon.cli.codes import BACKEND, DONE
 from daemon.cli.failures import UsageError
 from daemon.cli.formatting import columns, pairs
 from daemon.cli.options import DEFAULT_PLACE, DEFAULT_PRINTING, Place, Printing
 from daemon.cli.output import Document, Printer
 from daemon.cli.session import session
+from daemon.exit_codes import BACKEND, DONE
 from daemon.stores import locations
 from daemon.stores.probe import Finding, ProbeResult, probe
 

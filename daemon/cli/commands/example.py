@@ -7,10 +7,10 @@ from typing import Annotated, Final
 
 from cyclopts import App, Parameter
 
-from daemon.cli.codes import DONE
 from daemon.cli.options import DEFAULT_PLACE, DEFAULT_PRINTING, Place, Printing
 from daemon.cli.output import confirm
 from daemon.cli.session import scope_of, session
+from daemon.exit_codes import DONE
 
 example: Final = App(name="example", help="Restore files in example/ to their defaults.")
 

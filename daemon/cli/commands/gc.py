@@ -10,7 +10,6 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from daemon.bucket import collector
-from daemon.cli.codes import BACKEND, DONE
 from daemon.cli.failures import UsageError
 from daemon.cli.formatting import columns
 from daemon.cli.options import (
@@ -24,6 +23,7 @@ from daemon.cli.options import (
 )
 from daemon.cli.output import Printer
 from daemon.cli.session import Session, scope_of, session
+from daemon.exit_codes import BACKEND, DONE
 from daemon.inspection.views import View
 from daemon.publishing.maintenance.garbage_collector import (
     BOTH,

@@ -6,10 +6,10 @@ from typing import Annotated, Final
 from cyclopts import Parameter
 
 from daemon.cli.client import DaemonClient, local_url
-from daemon.cli.codes import DONE, FAILED
 from daemon.cli.failures import DaemonUnreachable
 from daemon.cli.options import DEFAULT_PROSE, SHARED, Place, Prose
 from daemon.cli.session import load_settings, printer_of
+from daemon.exit_codes import DONE, FAILED
 from daemon.inspection.escaping import plain
 
 _SECONDS: Final = 3.0

@@ -8,7 +8,6 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from daemon.cli.changes import act, act_and_wait
-from daemon.cli.codes import DONE
 from daemon.cli.failures import UsageError
 from daemon.cli.impact import impact_of
 from daemon.cli.options import (
@@ -26,6 +25,7 @@ from daemon.cli.options import (
 from daemon.cli.output import confirm
 from daemon.cli.selection import EXACT_STATE
 from daemon.cli.session import scope_of, session
+from daemon.exit_codes import DONE
 from daemon.publishing import operator_commands
 
 

@@ -7,7 +7,6 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from daemon.cli.changes import exit_code, followed
-from daemon.cli.codes import DONE
 from daemon.cli.options import (
     DEFAULT_ACTOR,
     DEFAULT_PLACE,
@@ -22,6 +21,7 @@ from daemon.cli.options import (
 from daemon.cli.output import Printer, confirm
 from daemon.cli.session import scope_of, session
 from daemon.cli.waiting import Lag, lag_view
+from daemon.exit_codes import DONE
 from daemon.inspection.escaping import plain
 from daemon.inspection.views import View, live_tree_view, pointer_view
 from daemon.publishing.maintenance.recovery import Recoverer, Recovery

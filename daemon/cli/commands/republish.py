@@ -14,7 +14,6 @@ from cyclopts import Parameter
 
 from daemon import customisation
 from daemon.cli.changes import act_and_wait, done_lines
-from daemon.cli.codes import DONE
 from daemon.cli.options import (
     DEFAULT_ACTOR,
     DEFAULT_PLACE,
@@ -29,6 +28,7 @@ from daemon.cli.options import (
 )
 from daemon.cli.output import Printer, colored_diff
 from daemon.cli.session import Session, scope_of, session
+from daemon.exit_codes import DONE
 from daemon.inspection.comparison import (
     FileChange,
     Texts,

@@ -5,7 +5,6 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from daemon.cli.changes import act_and_wait, print_change
-from daemon.cli.codes import DONE
 from daemon.cli.impact import impact_of
 from daemon.cli.options import (
     DEFAULT_ACTOR,
@@ -22,6 +21,7 @@ from daemon.cli.options import (
 from daemon.cli.output import confirm
 from daemon.cli.selection import full_name
 from daemon.cli.session import scope_of, session
+from daemon.exit_codes import DONE
 from daemon.publishing import operator_commands
 
 

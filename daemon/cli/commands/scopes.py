@@ -1,10 +1,10 @@
 """`rebundle scopes`: lists the scopes in the bucket."""
 
-from daemon.cli.codes import BACKEND, DONE
 from daemon.cli.formatting import age, columns
 from daemon.cli.options import DEFAULT_PLACE, DEFAULT_PRINTING, Place, Printing
 from daemon.cli.scope_rows import gravest, readable
 from daemon.cli.session import Session, session
+from daemon.exit_codes import BACKEND, DONE
 from daemon.inspection.views import View, rejected_desired
 
 

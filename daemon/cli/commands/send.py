@@ -20,13 +20,19 @@ from cyclopts import Parameter
 from daemon.changes import validate_data
 from daemon.cli import failures
 from daemon.cli.client import Answer, DaemonClient, local_url
-from daemon.cli.codes import DONE, FAILED
-from daemon.cli.failures import CommandError, DaemonRefused, DaemonUnreachable, UsageError
+from daemon.cli.failures import (
+    CommandError,
+    DaemonRefused,
+    DaemonUnreachable,
+    RequestInvalid,
+    UsageError,
+)
 from daemon.cli.files import read_input
 from daemon.cli.formatting import columns
 from daemon.cli.options import DEFAULT_PRINTING, SHARED, Place, Printing
 from daemon.cli.output import error_document
 from daemon.cli.session import load_settings, printer_of
+from daemon.exit_codes import DONE, FAILED
 from daemon.inspection.views import View
 from daemon.publishing.wording import some
 from events.dialects import cloudevents
@@ -226,7 +232,7 @@ def _refusal(answer: Answer, request: Sequence[Sent], client: DaemonClient) -> E
     message = "\n".join([answer.detail, *map(str, problems)])
     if answer.status in {401, 403, 409}:
         return DaemonRefused(message)
-    return DaemonUnreachable(message) if answer.status >= 500 else CommandError(message)
+    return DaemonUnreachable(message) if answer.status >= 500 else RequestInvalid(message)
 
 
 def _problem(error: dict[str, Any], request: Sequence[Sent]) -> Problem:

@@ -10,7 +10,6 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from daemon.cli.codes import BACKEND, DONE, FAILED, VERIFICATION
 from daemon.cli.formatting import age, columns, pairs
 from daemon.cli.options import (
     DEFAULT_JOURNAL_PLACE,
@@ -22,6 +21,7 @@ from daemon.cli.options import (
 )
 from daemon.cli.scope_rows import gravest, pointer_or_error
 from daemon.cli.session import Session, opened_journal, session
+from daemon.exit_codes import BACKEND, DONE, FAILED, VERIFICATION
 from daemon.inspection.escaping import plain
 from daemon.inspection.views import (
     View,

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from daemon.bucket import keys_of
-from daemon.cli.codes import BACKEND, DONE, VERIFICATION
 from daemon.cli.failures import UsageError
 from daemon.cli.formatting import columns
 from daemon.cli.options import DEFAULT_PLACE, DEFAULT_PRINTING, Place, Printing
 from daemon.cli.output import Printer
 from daemon.cli.selection import publication_of
 from daemon.cli.session import Session, load_settings, printer_of, scope_of, session
+from daemon.exit_codes import BACKEND, DONE, VERIFICATION
 from daemon.inspection.escaping import plain
 from daemon.inspection.views import View, movable_view
 from daemon.publishing import layout, manifest

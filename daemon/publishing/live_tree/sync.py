@@ -52,7 +52,7 @@ from daemon.publishing.live_tree.ownership import (
 )
 from daemon.publishing.pointer import Pointer, Publication, PublicationId
 from daemon.publishing.reader import DamagedManifest, Reader
-from daemon.publishing.retry import patiently
+from daemon.publishing.retry import while_busy
 from daemon.runtime import Runtime
 from daemon.stores.errors import (
     ConditionFailed,
@@ -580,17 +580,17 @@ class LiveTree:
         except ObjectTooBig as error:
             raise OperationRefused(self._why(scope, path, error)) from error
         if there is None:
-            await self._patiently(lambda: self._put(scope, Put(path, None), file, wanted))
+            await self._while_busy(lambda: self._put(scope, Put(path, None), file, wanted))
         elif there.body == file.body:
             return False
         else:
             over = Put(path, there.version, keep_aside=True)
-            await self._patiently(lambda: self._put(scope, over, file, wanted))
+            await self._while_busy(lambda: self._put(scope, over, file, wanted))
         return True
 
     async def _create_credentials(self, scope: Scope, file: RenderedFile, wanted: Wanted) -> None:
         try:
-            await self._patiently(lambda: self._put(scope, Put(file.path, None), file, wanted))
+            await self._while_busy(lambda: self._put(scope, Put(file.path, None), file, wanted))
         except ConditionFailed as error:
             raise OperationRefused(
                 f"{file.path} is there, and what lies below {ownership.CREDENTIALS} is never read, "
@@ -733,11 +733,11 @@ class LiveTree:
         async def act(action: Put | Remove) -> Version | None:
             match action:
                 case Put(path=path):
-                    return await self._patiently(
+                    return await self._while_busy(
                         lambda: self._put(scope, action, files[path], wanted)
                     )
                 case Remove(path=path, version=version):
-                    await self._patiently(
+                    await self._while_busy(
                         lambda: self._store.delete(layout.live_tree(scope, path), version)
                     )
                     return None
@@ -840,8 +840,8 @@ class LiveTree:
         )
         try:
             if version is None:
-                return await self._patiently(lambda: self._store.create(key, content))
-            return await self._patiently(lambda: self._store.replace(key, content, version))
+                return await self._while_busy(lambda: self._store.create(key, content))
+            return await self._while_busy(lambda: self._store.replace(key, content, version))
         except _RACED:
             return None
 
@@ -865,8 +865,8 @@ class LiveTree:
                 return f"{error}; restore it, or {moved}, and the next pass writes it"
         return str(error)
 
-    async def _patiently(self, write: Callable[[], Awaitable[T]]) -> T:
-        return await patiently(self._runtime, write, _WAITS)
+    async def _while_busy(self, write: Callable[[], Awaitable[T]]) -> T:
+        return await while_busy(self._runtime, write, _WAITS)
 
 
 def _marker_in(body: bytes, key: str) -> Marker | None:

@@ -26,7 +26,6 @@ from typing import Final, Literal
 
 from daemon.concurrency import concurrently
 from daemon.publishing import layout, protocol
-from daemon.publishing.errors import PointerMoved
 from daemon.publishing.grammar import timestamp
 from daemon.publishing.maintenance import retention_rules
 from daemon.publishing.maintenance.retention_rules import (
@@ -40,7 +39,7 @@ from daemon.publishing.maintenance.retention_rules import (
 from daemon.publishing.pointer import Pointer, Publication
 from daemon.publishing.publisher import Publisher
 from daemon.publishing.reader import PointerRead, Reader
-from daemon.publishing.retry import patiently
+from daemon.publishing.retry import while_busy, while_moved
 from daemon.runtime import Runtime
 from daemon.stores.errors import (
     ConditionFailed,
@@ -55,7 +54,6 @@ from renderers.model import Scope
 
 CollectionPart = Literal["release", "delete"]
 BOTH: Final[frozenset[CollectionPart]] = frozenset(("release", "delete"))
-_TRIES: Final = 5
 _FOLDERS_AT_ONCE: Final = 8
 _WAITS: Final = 6
 """How often a store may ask one deletion to slow down."""
@@ -199,30 +197,27 @@ class GarbageCollector:
                 deleted. The release is committed. If only single objects were refused, everything
                 else was deleted.
         """
-        for _ in range(_TRIES):
+
+        async def release() -> tuple[_Seen, _Plan, _Fence | None]:
             seen = await self._look(scope)
-            try:
-                plan, fence = await self._fenced(seen, self._publisher.writing(by, reason), parts)
-            except PointerMoved:
-                continue
-            deleting = fence if "delete" in parts else None
-            refused: list[DeletionRefused] = []
-            deleted = (
-                await self._delete_all(scope, deleting, on_deleted, refused) if deleting else ()
-            )
-            copies = await self._delete_copies(deleting.expired, refused) if deleting else ()
-            if refused:
-                raise refused[0]
-            return _collected(
-                seen,
-                plan,
-                fence,
-                deleted=deleted,
-                copies=copies,
-                released=fence.released if fence else (),
-                sequence=fence.sequence if fence else None,
-            )
-        raise PointerMoved(f"other writers changed {scope} {_TRIES} times in a row; try again")
+            return seen, *await self._fenced(seen, self._publisher.writing(by, reason), parts)
+
+        seen, plan, fence = await while_moved(scope, release)
+        deleting = fence if "delete" in parts else None
+        refused: list[DeletionRefused] = []
+        deleted = await self._delete_all(scope, deleting, on_deleted, refused) if deleting else ()
+        copies = await self._delete_copies(deleting.expired, refused) if deleting else ()
+        if refused:
+            raise refused[0]
+        return _collected(
+            seen,
+            plan,
+            fence,
+            deleted=deleted,
+            copies=copies,
+            released=fence.released if fence else (),
+            sequence=fence.sequence if fence else None,
+        )
 
     async def _look(self, scope: Scope) -> _Seen:
         # The listing comes first, so all that it shows was stored before the steps below.
@@ -356,7 +351,7 @@ class GarbageCollector:
         A failure of this object alone is added to `refused`, and the other deletions continue.
         """
         try:
-            await patiently(
+            await while_busy(
                 self._runtime, lambda: self._store.delete(listed.key, listed.version), _WAITS
             )
         except ObjectMissing:

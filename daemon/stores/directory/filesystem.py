@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
+from daemon.consequences import OperatorActionNeeded
 from daemon.local_files import give_to_owner_of
 
 _CHUNK_BYTES: Final = 1 << 20
@@ -86,7 +87,7 @@ class DirectoryEntry:
         return same_inode and (self.size, self.modified_ns) == (other.size, other.modified_ns)
 
 
-class UnfitLock(OSError):
+class UnfitLock(OSError, OperatorActionNeeded):
     """The entry at the path of a lock file is not usable as one.
 
     Opening it might block, or it is another file with a second name.

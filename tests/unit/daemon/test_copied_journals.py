@@ -19,8 +19,8 @@ from events.model import Outcome, OutcomeKind
 from renderers.model import Scope
 from tests.builders_runtime import InlineRuntime
 from tests.support.scenes import (
+    BACKOFF,
     GOLDEN,
-    Patience,
     Scene,
     model_event,
     open_scene,
@@ -189,7 +189,7 @@ def test_the_instance_changes_only_while_no_lane_has_a_batch_in_progress(tmp_pat
             pipeline=two.pipeline,
             runtime=two.runtime,
             observer=two.watcher,
-            patience=Patience(),
+            backoff=BACKOFF,
             live_tree_seconds=3600,
             opened_at=COMPARED,
         )

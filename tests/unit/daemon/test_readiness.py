@@ -9,11 +9,12 @@ from types import SimpleNamespace
 import pytest
 from structlog.testing import capture_logs
 
-from daemon.failures import Failure, NeedsOperator, Transient
+from daemon.failures import Consequence, Failure
 from daemon.lifecycle import Stop
 from daemon.publishing.live_tree.sync import FinishedPass, UnfinishedPass
 from daemon.readiness import HealthChecks
 from daemon.reporting import Reporter
+from daemon.retry import Backoff
 from daemon.stores.memory import MemoryStore
 from daemon.stores.startup_probe import Admission
 from daemon.telemetry import Metrics
@@ -28,7 +29,8 @@ SCOPE = Scope("visual-anomaly", "edge")
 EMPTY = Backlog(
     events=3, bytes=1, oldest=None, undispatched=0, lanes=(), dead_letters=2, rejected=0
 )
-AWAY, STUCK = Transient("bucket away"), NeedsOperator("no permission")
+AWAY = Failure(Consequence.TRANSIENT, "bucket away")
+STUCK = Failure(Consequence.OPERATOR_ACTION_NEEDED, "no permission")
 
 
 @dataclass
@@ -286,6 +288,20 @@ def backlog(oldest: str | None, *, undispatched: int = 0) -> Backlog:
     return replace(EMPTY, lanes=lanes, undispatched=undispatched)
 
 
+@pytest.mark.parametrize(
+    ("consequence", "verb"), [(Consequence.TRANSIENT, "status"), (Consequence.DAMAGED, "verify")]
+)
+def test_the_remedy_for_a_lane_fits_the_consequence_of_its_failure(consequence, verb) -> None:
+    daemon = Daemon()
+    lane = Lane(SCOPE)
+    lane.failure = Failure(consequence, "x")
+    daemon.worker.lanes = [lane]
+    (condition,) = [
+        condition for condition in daemon.vitals.conditions() if condition.kind == "lane"
+    ]
+    assert condition.remedy.startswith(f"rebundle {verb} {SCOPE} --bucket ")
+
+
 def test_a_lane_whose_oldest_event_never_settles_is_reported_although_nothing_fails() -> None:
     daemon = Daemon()
     daemon.log.answer = backlog("2026-01-01T00:00:00.000000Z")
@@ -383,7 +399,7 @@ def test_a_journal_that_cannot_be_written_is_not_reported_again_because_it_canno
 
 def test_a_bucket_that_is_not_probed_yet_takes_no_intake_away() -> None:
     runtime = InlineRuntime()
-    admission = Admission(MemoryStore(runtime), runtime, first=1, longest=1)
+    admission = Admission(MemoryStore(runtime), runtime, Backoff(1, 1))
     daemon = Daemon(gates={"doctor": admission})
     daemon.observe()
     (check,) = [check for check in daemon.vitals.checks() if check.name == "bucket"]
@@ -404,7 +420,9 @@ def test_a_check_names_one_of_many_and_says_how_many_there_are() -> None:
 
 def test_a_reason_is_short_one_line_and_without_secrets() -> None:
     daemon = Daemon()
-    daemon.worker.failure = NeedsOperator("https://user:secret@host\n\x1b[31m" + "x" * 10_000)
+    daemon.worker.failure = Failure(
+        Consequence.OPERATOR_ACTION_NEEDED, "https://user:secret@host\n\x1b[31m" + "x" * 10_000
+    )
     (condition,) = daemon.vitals.conditions() if daemon.observe() is None else ()
     assert "secret" not in condition.detail
     assert condition.detail.isprintable()

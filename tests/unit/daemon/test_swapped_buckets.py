@@ -11,6 +11,7 @@ from daemon.lifecycle import Stop
 from daemon.publishing import layout
 from daemon.publishing.bucket_identity import BucketIdentity
 from daemon.publishing.errors import VerificationFailed, WrongBucket
+from daemon.retry import Backoff
 from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content
 from daemon.worker import Worker
@@ -18,8 +19,8 @@ from events.model import Event
 from tests.builders_runtime import InlineRuntime
 from tests.support.faulty_store import Fault, FaultyStore
 from tests.support.scenes import (
+    BACKOFF,
     GOLDEN,
-    Patience,
     Scene,
     model_event,
     open_scene,
@@ -52,7 +53,7 @@ async def running(scene: Scene) -> AsyncIterator[Worker]:
         pipeline=scene.pipeline,
         runtime=scene.runtime,
         observer=scene.watcher,
-        patience=Patience(),
+        backoff=BACKOFF,
         live_tree_seconds=3600,
         opened_at=0,
         bucket=scene.bucket,
@@ -232,7 +233,7 @@ def test_what_was_read_while_the_bucket_changed_is_not_used(swapped_in_first: bo
         remembered: str | None = None
 
     memory = Memory()
-    identity = BucketIdentity(store, memory, runtime, first=1, longest=1)  # type: ignore[arg-type]
+    identity = BucketIdentity(store, memory, runtime, Backoff(1, 1))  # type: ignore[arg-type]
 
     async def read() -> int:
         store.mounted = store.right if swapped_in_first else store.other

@@ -10,16 +10,16 @@ from daemon.publishing import layout
 from daemon.publishing.live_tree.sync import FinishedPass
 from daemon.publishing.pointer import Revision
 from daemon.publishing.reader import Scopes
+from daemon.retry import Backoff
 from daemon.stores.errors import StoreRefused, StoreUnavailable
 from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content
 from daemon.worker import Worker
 from renderers.model import Scope
 from tests.builders_runtime import InlineRuntime
-from tests.support.scenes import GOLDEN, Patience, Scene, model_event, open_scene, state_event
+from tests.support.scenes import BACKOFF, GOLDEN, Scene, model_event, open_scene, state_event
 
 OTHER = Scope("texture", "edge")
-SHORT = Patience()
 
 
 class Switch:
@@ -52,7 +52,7 @@ def scenario(path, play, store=None):
 
 
 def worker_of(
-    scene: Scene, *, patience=SHORT, live_tree_seconds=3600.0, opened_at=0, **options
+    scene: Scene, *, backoff=BACKOFF, live_tree_seconds=3600.0, opened_at=0, **options
 ) -> Worker:
     return Worker(
         source=scene.journal,
@@ -60,7 +60,7 @@ def worker_of(
         pipeline=scene.pipeline,
         runtime=scene.runtime,
         observer=scene.watcher,
-        patience=patience,
+        backoff=backoff,
         live_tree_seconds=live_tree_seconds,
         opened_at=opened_at,
         bucket=scene.bucket,
@@ -142,7 +142,7 @@ def test_a_drain_does_not_wait_for_a_lane_between_two_tries(tmp_path):
         store.on = False
         stop = Stop()
         await scene.accept(state_event(1))
-        running = asyncio.create_task(worker_of(scene, patience=Patience(3600, 3600)).run(stop))
+        running = asyncio.create_task(worker_of(scene, backoff=Backoff(3600, 3600)).run(stop))
         await scene.watcher.saw(lambda: scene.watcher.failures)
         stop.request("SIGTERM")
         async with asyncio.timeout(10):

@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 from daemon.publishing import layout
 from daemon.publishing.bucket_identity import BucketIdentity, bucket_id
 from daemon.publishing.errors import WrongBucket
+from daemon.retry import Backoff
 from daemon.stores.errors import StoreForbidden, StoreUnavailable
 from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content, ObjectStore
@@ -50,9 +51,7 @@ def document(bucket: str) -> str:
 def identity(
     store: ObjectStore, memory: Memory, *, new_bucket: bool = False, name: str = "a"
 ) -> BucketIdentity:
-    return BucketIdentity(
-        store, memory, InlineRuntime(name), first=1, longest=4, new_bucket=new_bucket
-    )
+    return BucketIdentity(store, memory, InlineRuntime(name), Backoff(1, 4), new_bucket=new_bucket)
 
 
 def test_a_journal_without_a_bucket_gives_a_new_one_an_id_and_keeps_to_it() -> None:
@@ -232,7 +231,7 @@ def test_the_right_bucket_is_waited_for_at_growing_distances_and_timers_wait_wit
         if len(asked) == 5:
             await store.create(layout.BUCKET, Content(document(ONE).encode()))
 
-    one = BucketIdentity(FaultyStore(store, before=note), Memory(ONE), runtime, first=1, longest=4)
+    one = BucketIdentity(FaultyStore(store, before=note), Memory(ONE), runtime, Backoff(1, 4))
 
     async def timer() -> None:
         await one.until_granted()

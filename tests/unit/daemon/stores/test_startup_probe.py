@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import pytest
 
+from daemon.retry import Backoff
 from daemon.stores.errors import ObjectMissing
 from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content, Version
@@ -16,7 +17,7 @@ from tests.support.faulty_store import Fault, FaultyStore
 
 def test_a_good_store_is_admitted_at_once():
     runtime = InlineRuntime()
-    admission = Admission(MemoryStore(InlineRuntime()), runtime, first=1, longest=4)
+    admission = Admission(MemoryStore(InlineRuntime()), runtime, Backoff(1, 4))
     assert admission.pending
 
     asyncio.run(admission.granted())
@@ -35,7 +36,7 @@ def test_a_store_that_is_away_is_asked_again_at_growing_distances_and_admitted_w
             assert admission.pending
 
     store = FaultyStore(MemoryStore(InlineRuntime()), faults={"": [Fault.AWAY] * 5}, before=note)
-    admission = Admission(store, runtime, first=1, longest=4)
+    admission = Admission(store, runtime, Backoff(1, 4))
 
     asyncio.run(admission.granted())
 
@@ -53,7 +54,7 @@ def test_what_is_pending_says_why():
             await super().sleep(seconds)
 
     runtime = Once()
-    admission = Admission(store, runtime, first=1, longest=4)
+    admission = Admission(store, runtime, Backoff(1, 4))
 
     asyncio.run(admission.granted())
 
@@ -69,7 +70,7 @@ class Deaf(MemoryStore):
 
 
 def test_a_store_that_ignores_conditions_is_never_admitted():
-    admission = Admission(Deaf(InlineRuntime()), InlineRuntime(), first=1, longest=4)
+    admission = Admission(Deaf(InlineRuntime()), InlineRuntime(), Backoff(1, 4))
 
     with pytest.raises(UnsafeStore, match="create once: an existing object was created again"):
         asyncio.run(admission.granted())

@@ -31,7 +31,7 @@ from daemon.publishing.reader import Reader
 from daemon.publishing.trust.keys import KeySigner, PublicKey, generate
 from daemon.publishing.trust.policy import TrustedKey, TrustPolicy
 from daemon.publishing.trust.sequence_memory import ProcessSequences
-from daemon.stores.errors import ObjectDamaged, StoreRefused
+from daemon.stores.errors import ObjectDamaged, StoreRefused, StoreUnavailable
 from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content, Listing, ObjectStore, UnreadableFolder
 from events.model import OutcomeKind
@@ -1279,6 +1279,27 @@ async def test_a_pointer_that_the_store_calls_damaged_is_replaced(
             rotten.clear()
 
     await recover(FaultyStore(store, before=before), runtime)
+    assert names(await check(store, runtime)) == ("state-3", "state-3")
+
+
+@in_loop
+async def test_a_damaged_pointer_is_replaced_although_the_first_sending_fails(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
+    await grown(store, runtime)
+    sendings = 0
+
+    async def before(operation: str, key: str) -> None:
+        nonlocal sendings
+        if (operation, key) == ("replace", POINTER):
+            sendings += 1
+            if sendings == 1:
+                raise StoreUnavailable("no answer")
+        elif (operation, key) == ("get", POINTER) and sendings < 2:
+            raise ObjectDamaged("checksum")
+
+    await recover(FaultyStore(store, before=before), runtime)
+    assert sendings == 2
     assert names(await check(store, runtime)) == ("state-3", "state-3")
 
 
