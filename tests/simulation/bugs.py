@@ -283,9 +283,9 @@ BUGS: dict[str, Bug] = {
         operator_commands.Operations, "carry_out",
         "return await self._swap(scope, started, command, by, reason)",
         "kept = change.__dict__.setdefault('kept', [])\n"
-        "            return await self._swap(\n"
-        "                scope, started, lambda *now: kept[0] if kept else (kept.append(command(*now)), kept[0])[1], by, reason\n"
-        "            )",
+        "        return await self._swap(\n"
+        "            scope, started, lambda *now: kept[0] if kept else (kept.append(command(*now)), kept[0])[1], by, reason\n"
+        "        )",
     ),
     # -- history
     "chunk-not-linked": Bug(
