@@ -16,7 +16,7 @@ from typing import Any
 
 from daemon import batches, folding, pipeline
 from daemon.pipeline import Pipeline
-from daemon.publishing import operator_commands, pointer, protocol
+from daemon.publishing import operator_commands, protocol
 from daemon.publishing.live_tree import ownership, sync
 from daemon.publishing.live_tree.sync import LiveTree
 from daemon.publishing.maintenance import recovery_rules, retention_rules
@@ -584,7 +584,7 @@ BUGS: dict[str, Bug] = {
     ),
     "oldest-attempt-meant": Bug(
         "of several attempts of a state a verb takes the oldest",
-        pointer, "find_exactly",
+        operator_commands, "find_exactly",
         "return matching[-1]",
         "return matching[0]",
         rare=True,
