@@ -98,6 +98,9 @@ class Failure:
 
     consequence: Consequence
     reason: str
+    """A message for operators."""
+    error: str
+    """The class of the error, for the log."""
 
     @property
     def reaction(self) -> Reaction:
@@ -137,5 +140,13 @@ def classify(error: BaseException) -> Failure:
 
 
 def _failure(error: BaseException) -> Failure:
-    reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    return Failure(consequence(error), reason)
+    return Failure(consequence(error), reason_of(error), type(error).__name__)
+
+
+def reason_of(error: BaseException) -> str:
+    """The message of an error for operators. Only that of a bug has the class of the error."""
+    if consequence(error) is Consequence.BUG:
+        return f"unexpected {type(error).__name__}: {error} (please report this)"
+    if isinstance(error, TimeoutError) and not str(error):
+        return "no answer within the time limit"
+    return str(error) or type(error).__name__

@@ -20,6 +20,7 @@ import structlog
 from daemon.attention import KINDS, Attention, Condition, ConditionKind, Lasting
 from daemon.http.health import ReadinessCheck
 from daemon.lifecycle import Stop
+from daemon.publishing.wording import counted
 from daemon.reporting import Reporter
 from daemon.telemetry import Metrics, redacted
 from daemon.worker import Worker
@@ -289,7 +290,7 @@ class HealthChecks:
             yield _condition(
                 "dispatch",
                 "",
-                f"{self._undispatched} accepted events are not dispatched to a scope",
+                f"{counted(self._undispatched, 'accepted event')} not dispatched to a scope",
                 remedy,
             )
 
@@ -298,7 +299,7 @@ class HealthChecks:
             str(lane.scope): lane.failure for lane in self._worker.lanes if lane.failure is not None
         }
         waiting = {
-            scope: f"{count} events wait, and none was settled since the last check"
+            scope: f"{counted(count, 'event')} waiting, and none was settled since the last check"
             for scope, count in self._stalled.items()
         }
         for scope, detail in waiting.items():
@@ -334,7 +335,7 @@ class HealthChecks:
         return ReadinessCheck(
             "journal",
             ok=True,
-            detail=f"{backlog.events} waiting, {backlog.dead_letters} dead letters",
+            detail=f"{backlog.events} waiting, {counted(backlog.dead_letters, 'dead letter')}",
         )
 
 

@@ -67,9 +67,7 @@ class Redeliveries:
             # The damaged manifest may list the events that no other manifest lists.
             if damaged[0].unreadable:
                 raise StoreRefused(damaged[0].reason)
-            raise VerificationFailed(
-                f"{damaged[0].reason}; run `rebundle recover {scope} --reason '…'`"
-            )
+            raise VerificationFailed(damaged[0].reason)
         # A recorded outcome wins: a manifest does not distinguish late and withheld states.
         explained = published | committed
         if self._source.owns_instance:

@@ -20,12 +20,11 @@ import structlog
 
 from daemon import failures, folding
 from daemon.concurrency import ReadersWriterLock
-from daemon.failures import Failure
+from daemon.failures import Failure, reason_of
 from daemon.lifecycle import Stop
 from daemon.pipeline import Pipeline
 from daemon.publishing.bucket_identity import ANY_BUCKET, BucketCheck
 from daemon.publishing.reader import Reader, Scopes
-from daemon.publishing.wording import reason_of
 from daemon.redelivery import InstanceShared
 from daemon.retry import Backoff, retry
 from daemon.runtime import Runtime
@@ -428,10 +427,13 @@ class Worker:
                 "waits for an operator, tried again",
                 waits=what,
                 reason=failure.reason,
+                error=failure.error,
                 exc_info=trace,
             )
         else:
-            log.warning("waits, tried again", waits=what, reason=failure.reason)
+            log.warning(
+                "waits, tried again", waits=what, reason=failure.reason, error=failure.error
+            )
         waits.failure = failure
         if isinstance(waits, Lane):
             await self._note(waits, failure)

@@ -72,6 +72,9 @@ Data goes to standard output, messages to standard error. `-o json` and `-o yaml
 with `schemaVersion` 1: within a version, fields are only added. Output is not coloured if standard
 output is not a terminal, with `--no-color`, or if `NO_COLOR` is set.
 
+A command that a message suggests has the `--bucket`, `--config` and `--journal` of the command that
+printed the message, so that a copy of it acts on the same bucket and journal.
+
 ## Exit codes
 
 | code | meaning |

@@ -8,13 +8,15 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
+from functools import lru_cache, partial
 from typing import Final, Literal
 
 from cyclopts import App, CycloptsError, Group, MissingArgumentError, UnknownCommandError
 
 from daemon import __version__, exit_codes
+from daemon.cli import suggestions
 from daemon.inspection.escaping import plain
 
 _DAEMON: Final = Group("Run the daemon and send events", sort_key=1)
@@ -142,6 +144,14 @@ def run(arguments: Sequence[str]) -> int:
 
     Never raises. A stack trace is printed only with --debug.
     """
+    complete = partial(
+        suggestions.with_place, flags=suggestions.given(arguments), accepts=_place_flags_of
+    )
+    with suggestions.completing(complete):
+        return _run(arguments)
+
+
+def _run(arguments: Sequence[str]) -> int:
     try:
         result = build()(list(arguments))
     except BrokenPipeError:
@@ -155,6 +165,22 @@ def run(arguments: Sequence[str]) -> int:
     except BaseException as error:  # noqa: BLE001  # every error becomes a message and an exit code
         return _failed(error, arguments)
     return result if isinstance(result, int) else exit_codes.DONE
+
+
+def _place_flags_of(words: Sequence[str]) -> Collection[str]:
+    """The flags that a command accepts; imports its module."""
+    # The second word may be a scope, and a message may name many of them.
+    return _flags_of(tuple(word for word in words[:2] if "/" not in word))
+
+
+@lru_cache(maxsize=128)
+def _flags_of(words: tuple[str, ...]) -> frozenset[str]:
+    chain, apps, _ = build().parse_commands(list(words))
+    try:
+        arguments = apps[-1].assemble_argument_collection() if chain else ()
+    except ValueError:
+        return frozenset()  # a group of commands, such as `keys`
+    return frozenset(name for argument in arguments for name in argument.names)
 
 
 def run_and_finish() -> None:
@@ -185,7 +211,8 @@ def _failed(error: BaseException, arguments: Sequence[str]) -> int:
         sys.stderr.write(f"rebundle: {plain(message)}{hint}\n")
         code = exit_codes.FAILED
     else:
-        message, code = _message(expected), failures.exit_code(error)
+        message = suggestions.current()(_message(expected))
+        code = failures.exit_code(error)
         for number, line in enumerate(message.splitlines()):
             sys.stderr.write(f"{'rebundle: ' if number == 0 else '  '}{plain(line)}\n")
     if (encoding := _encoding(arguments)) is not None:

@@ -13,6 +13,7 @@ from daemon.inspection.views import View, done_view
 from daemon.publishing.live_tree.sync import FinishedPass, UnfinishedPass
 from daemon.publishing.operator_commands import ChangeResult, Command
 from daemon.publishing.pointer import Pointer
+from daemon.publishing.wording import counted
 from renderers.model import Scope
 
 
@@ -125,9 +126,11 @@ def done_lines(view: View, printer: Printer) -> Iterable[str]:
     if tree is None:
         return
     if not tree["synced"]:
-        yield f"  live tree  {printer.bad('not in sync')}: {plain(tree['reason'])}"
+        # The warning about a lag has the reason.
+        reason = "" if view.get("lag") else f": {plain(tree['reason'])}"
+        yield f"  live tree  {printer.bad('not in sync')}{reason}"
     else:
-        yield f"  live tree  in sync, {len(tree['written'])} files written"
+        yield f"  live tree  in sync, {counted(len(tree['written']), 'file')} written"
     for key, note in _PATH_NOTES:
         for path in tree.get(key, ()):
             yield f"             {note}: {plain(path)}"

@@ -33,7 +33,7 @@ class OutputUnwritable(CommandError, Invalid):
 
 
 class BucketMissing(CommandError, OperatorActionNeeded):
-    """The directory of the bucket does not exist."""
+    """The directory of the bucket does not exist, or is a file."""
 
 
 class DaemonUnreachable(CommandError, Transient):

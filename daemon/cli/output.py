@@ -1,7 +1,8 @@
 """Prints results: one document, as a table for people or as JSON or YAML for programs.
 
 A table shows parts of the document. Its text is escaped (`inspection.escaping`), because names and
-reasons come from untrusted sources. Colours are used only on a terminal.
+reasons come from untrusted sources. Colours are used only on a terminal. Commands that messages
+suggest are completed (`suggestions`).
 """
 
 import json
@@ -14,6 +15,7 @@ import yaml
 
 from daemon.cli.failures import Declined, UsageError
 from daemon.cli.options import Format, Printing, Prose
+from daemon.cli.suggestions import Complete, in_document, unchanged
 from daemon.inspection.comparison import Texts
 from daemon.inspection.escaping import plain
 
@@ -33,31 +35,42 @@ class Printer:
     colors: bool
     stdout: TextIO
     stderr: TextIO
+    complete: Complete = unchanged
 
     @classmethod
-    def of(cls, prose: Prose, environ: Mapping[str, str]) -> "Printer":
+    def of(
+        cls, prose: Prose, environ: Mapping[str, str], complete: Complete = unchanged
+    ) -> "Printer":
         """A printer to this process's streams; colours follow the flags and no-color.org."""
         terminal = sys.stdout.isatty()
         wanted = not (prose.no_color or environ.get("NO_COLOR") or environ.get("TERM") == "dumb")
         output = prose.output if isinstance(prose, Printing) else "table"
-        return cls(output, prose.quiet, terminal, terminal and wanted, sys.stdout, sys.stderr)
+        return cls(
+            output, prose.quiet, terminal, terminal and wanted, sys.stdout, sys.stderr, complete
+        )
 
-    def data(self, document: Document, lines: Iterable[str]) -> None:
-        """Print the result: `document`, or as a table `lines`, which show the same values."""
+    def data(self, document: Document, lines: Iterable[str], stored: Iterable[str] = ()) -> None:
+        """Print the result: `document`, or as a table the lines, which show the same values.
+
+        `stored`: lines of files or events, which are printed as they are.
+        """
         if self.format != "table":
-            self.stdout.write(encoded(document, self.format))
+            self.stdout.write(encoded(in_document(document, self.complete), self.format))
             return
         for line in lines:
+            self.stdout.write(self.complete(line) + "\n")
+        for line in stored:
             self.stdout.write(line + "\n")
 
     def say(self, text: str) -> None:
         """Print a message to standard error; --quiet suppresses it."""
         if not self.quiet:
-            self.stderr.write("\n".join(plain(line) for line in text.splitlines()) + "\n")
+            self.warn(text)
 
     def warn(self, text: str) -> None:
         """Print a message to standard error, also with --quiet."""
-        self.stderr.write("\n".join(plain(line) for line in text.splitlines()) + "\n")
+        lines = self.complete(text).splitlines()
+        self.stderr.write("\n".join(map(plain, lines)) + "\n")
 
     def good(self, text: str) -> str:
         """The text in the colour of success."""

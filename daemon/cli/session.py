@@ -6,6 +6,7 @@ printer.
 
 import os
 import shlex
+import stat
 import traceback
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from daemon import settings
 from daemon.bucket import Bucket, keys_of, open_bucket
-from daemon.cli import failures
+from daemon.cli import failures, suggestions
 from daemon.cli.failures import BucketMissing, UsageError
 from daemon.cli.options import JournalPlace, Place, Printing, Prose
 from daemon.cli.output import Printer
@@ -69,7 +70,7 @@ def load_settings(
 
 def printer_of(prose: Prose) -> Printer:
     """A printer to this process's streams."""
-    return Printer.of(prose, os.environ)
+    return Printer.of(prose, os.environ, suggestions.current())
 
 
 @asynccontextmanager
@@ -87,7 +88,7 @@ async def session(
     directory that does not exist yet.
 
     Raises:
-        BucketMissing: the directory does not exist, and `new` is False.
+        BucketMissing: the directory does not exist or is a file, and `new` is False.
     """
     flags = {"bucket": place.bucket, "journal.path": journal.journal if journal else None}
     read = settings.load(flags, os.environ, place.config, secrets=False)
@@ -109,15 +110,22 @@ def _refuse_missing(bucket: str, origin: str) -> None:
     location = locations.parse(bucket)
     if not isinstance(location, locations.Directory):
         return
+    path = location.path.absolute()
+    no_folder = BucketMissing(
+        f"{path} ({origin}) is a file or below one, not the folder of a bucket: correct the path "
+        "(--bucket, REBUNDLE_BUCKET)"
+    )
     try:
-        location.path.stat()
+        if not stat.S_ISDIR(path.stat().st_mode):
+            raise no_folder
+    except NotADirectoryError:
+        raise no_folder from None
     except FileNotFoundError as error:
-        path = location.path.absolute()
         raise BucketMissing(
             f"there is no bucket at {path} ({origin}). If it should exist, mount its volume or "
             "correct the path (--bucket, REBUNDLE_BUCKET). For a new bucket the daemon creates the "
             "directory when it publishes; "
-            f"`rebundle doctor {shlex.quote(str(path))} --create` creates it now"
+            f"`rebundle doctor --bucket {shlex.quote(str(path))} --create` creates it now"
         ) from error
     except OSError:
         return  # the store reports this error when it is read

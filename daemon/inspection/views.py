@@ -12,6 +12,7 @@ from daemon.publishing.live_tree.sync import FinishedPass, Survey, UnfinishedPas
 from daemon.publishing.manifest import Manifest
 from daemon.publishing.operator_commands import ChangeResult
 from daemon.publishing.pointer import HistoryEntry, Pointer, Publication, Quarantine
+from daemon.publishing.wording import counted
 from events.journal import Backlog, DeadLetter, EventStatus, Rejected
 from renderers.pinning import movable
 
@@ -217,23 +218,40 @@ def attention(view: Mapping[str, Any]) -> Iterable[str]:
         return
     live, desired, hold = view["live"], view["desired"], view["hold"]
     quarantine = rejected_desired(view)
+    resume = f"`rebundle resume {view['scope']}`"
     if hold:
-        same_state = (live and live["state"]) == (desired and desired["state"])
-        behind = "" if same_state else f"; {desired['state']} is waiting"
-        quarantined = (
-            ", and is quarantined: lift the quarantine before you resume" if quarantine else ""
-        )
         reason = hold["reason"] or "no reason given"
-        yield f"held by {hold['by']} since {hold['at']}: {reason}{behind}{quarantined}"
+        held = f"held by {hold['by']} since {hold['at']}: {reason}"
+        if desired is None or (live and live["state"]) == desired["state"]:
+            yield f"{held}; {resume} ends the hold"
+        elif quarantine:
+            yield f"{held}; {desired['state']} is waiting, and is quarantined: {_lifting(view)}"
+        else:
+            yield f"{held}; {desired['state']} is waiting: {resume} makes it live"
+    elif quarantine:
+        yield (
+            f"desired state {desired['state']} is quarantined by {quarantine['by']}: "
+            f"{quarantine['reason']}; {_lifting(view)}"
+        )
     elif live != desired and desired:
-        why = f"is not live: `rebundle resume {view['scope']}` makes it live"
-        if quarantine:
-            why = f"is quarantined by {quarantine['by']}: {quarantine['reason']}"
-        yield f"desired state {desired['state']} {why}"
+        yield f"desired state {desired['state']} is not live: {resume} makes it live"
+    if live is None and (hold or desired):
+        yield (
+            f"nothing is live: `rebundle states {view['scope']}` lists the states, and `rebundle "
+            f"rollback {view['scope']} STATE --reason '…'` makes one live"
+        )
     if view["live_tree_error"]:
         yield f"the live tree cannot be compared with the live state: {view['live_tree_error']}"
     if view["live_tree"] is not None:
         yield from _tree_attention(view)
+
+
+def _lifting(view: Mapping[str, Any]) -> str:
+    """What makes the scope follow again if its desired state is quarantined."""
+    return (
+        f"lift that first with `rebundle quarantine {view['scope']} {view['desired']['state']} "
+        "--lift --reason '…'`, or wait for a state with another composition"
+    )
 
 
 def _tree_attention(view: Mapping[str, Any]) -> Iterable[str]:
@@ -248,8 +266,8 @@ def _tree_attention(view: Mapping[str, Any]) -> Iterable[str]:
         )
     elif not tree["synced"] and (tree["pending"] or not tree["blocked"]):
         yield (
-            f"the live tree is behind ({len(tree['pending'])} files): the daemon's next "
-            "pass syncs it"
+            f"the live tree is behind ({counted(len(tree['pending']), 'file')}): "
+            f"{_next_pass(view)} syncs it"
         )
     if tree["blocked"]:
         first, *others = tree["blocked"]
@@ -257,29 +275,32 @@ def _tree_attention(view: Mapping[str, Any]) -> Iterable[str]:
         if first["seen_at"] is None:
             yield f"the live tree does not follow at {first['path']}{more}: {first['reason']}"
         else:
-            now = f", or `{command}`," if (command := _pass_command(view)) else ""
             yield (
                 f"the live tree did not follow at {first['path']}{more} in the pass of "
-                f"{first['seen_at']}: "
-                f"{first['reason']}. Once that is repaired, the daemon's next pass (within 5 "
-                f"minutes){now} "
-                "clears this condition"
+                f"{first['seen_at']}: {first['reason']}. Once that is repaired, "
+                f"{_next_pass(view)} clears this condition"
             )
     for damaged in tree["damaged_manifests"][:1]:
-        remedy = (
-            f"`rebundle recover {scope} --reason 'damaged manifest'` removes the state "
-            "from the pointer"
-        )
-        yield damaged["reason"] if damaged["unreadable"] else f"{damaged['reason']}: {remedy}"
+        yield damaged["reason"]
     if tree["foreign"]:
         paths = ", ".join(tree["foreign"][:3])
-        yield f"edited by hand in base/; the next pass keeps a copy and replaces them: {paths}"
-    if tree["strays"]:
-        paths = ", ".join(tree["strays"][:3])
         yield (
-            f"files in base/ that Rebundle did not write, and that hosts copy: {paths}; move them "
-            "out of base/"
+            f"edited by hand in base/: {paths}; {_next_pass(view)} keeps a copy and replaces them"
         )
+    # The command for a folder that is in the way moves the files in it.
+    in_the_way = tuple(f"{blocked['path']}/" for blocked in tree["blocked"])
+    if strays := [path for path in tree["strays"] if not path.startswith(in_the_way)]:
+        paths = ", ".join(strays[:3])
+        yield (
+            "files in the live tree that Rebundle did not write, and that hosts copy: "
+            f"{paths}; move them elsewhere"
+        )
+
+
+def _next_pass(view: Mapping[str, Any]) -> str:
+    """When the next pass runs, and the command that runs one now, if there is one."""
+    now = f", or `{command}` now," if (command := _pass_command(view)) else ""
+    return f"the next pass of a running daemon (within 5 minutes){now}"
 
 
 def _pass_command(view: Mapping[str, Any]) -> str | None:

@@ -71,10 +71,11 @@ class DamagedManifest:
 
     publication: PublicationId
     reason: str
+    """What is wrong, and what to do about it."""
     unreadable: bool = False
     """The manifest may be undamaged: the store refuses to read it, or it has schema 1.
 
-    `recover` is then the wrong remedy. The reason contains the right one.
+    `recover` is then the wrong remedy.
     """
 
 
@@ -430,8 +431,10 @@ class Reader:
                 return await self.manifest(scope, publication)
             except (NotFound, NotTrusted):
                 return None
-            except (VerificationFailed, ObjectDamaged) as error:
+            except VerificationFailed as error:
                 return DamagedManifest(publication.id, str(error))
+            except ObjectDamaged as error:
+                return DamagedManifest(publication.id, f"{error}: {leave_out(scope)}")
             except StoreRefused as error:
                 return DamagedManifest(publication.id, str(error), unreadable=True)
 

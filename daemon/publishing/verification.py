@@ -141,14 +141,13 @@ class Verifier:
                 the pointer.
             NotTrusted: it has no accepted signature.
         """
-        remedy = leave_out(scope)
+        key, remedy = layout.manifest(scope, name.state, name.attempt), leave_out(scope)
         if named_by is not None and hashlib.sha256(body).hexdigest() != named_by.manifest_sha256:
             raise VerificationFailed(
-                f"the manifest of {name} does not match the digest in the pointer of {scope}: "
-                f"{remedy}"
+                f"{key} is damaged: it does not match the digest in the pointer; {remedy}"
             )
         try:
-            found = manifest.decode(body, layout.manifest(scope, name.state, name.attempt))
+            found = manifest.decode(body, key)
         except VerificationFailed as error:
             raise VerificationFailed(f"{name} of {scope}: {error}: {remedy}") from error
         if (found.scope, found.state, found.attempt) != (str(scope), name.state, name.attempt):

@@ -40,6 +40,6 @@ def some(values: Iterable[object], most: int = MOST_NAMED) -> str:
     return ", ".join(texts[:most]) + (f" and {len(texts) - most} more" if len(texts) > most else "")
 
 
-def reason_of(error: BaseException) -> str:
-    """The message of an error; its class name if the message is empty."""
-    return str(error) or type(error).__name__
+def counted(number: int, noun: str) -> str:
+    """A number with its noun, in the plural unless the number is 1."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -169,15 +169,18 @@ class GcsStore:
             prefix=self._prefix + prefix, fields=_LISTED, timeout=_BULK_SECONDS, retry=_BULK_RETRY
         )
         objects: list[Listed] = []
+        invalid: list[str] = []
         for blob in blobs:
             key = blob.name.removeprefix(self._prefix)
-            # The web console creates objects such as `folder/`, which are not keys.
             if is_key(key):
                 version = Version(str(blob.generation))
                 objects.append(
                     Listed(key, version, blob.size or 0, blob.time_created.astimezone(UTC))
                 )
-        return Listing(tuple(sorted(objects, key=lambda listed: by_bytes(listed.key))))
+            elif not key.endswith("/"):
+                invalid.append(key)
+        objects.sort(key=lambda listed: by_bytes(listed.key))
+        return Listing(tuple(objects), invalid=tuple(sorted(invalid)))
 
     def _folders(self, bucket: Any, prefix: str) -> list[str]:
         whole = self._prefix + prefix

@@ -68,10 +68,16 @@ class UnreadableFolder:
 
 @dataclass(frozen=True, slots=True)
 class Listing(Sequence[Listed]):
-    """The objects below a prefix, sorted by the bytes of their keys, and the unreadable folders."""
+    """The objects below a prefix, sorted by the bytes of their keys, and what else is there."""
 
     objects: tuple[Listed, ...] = ()
     unreadable: tuple[UnreadableFolder, ...] = ()
+    invalid: tuple[str, ...] = ()
+    """Names that are not valid keys, sorted; what is not Unicode in them is escaped.
+
+    No operation accepts them. In a directory a name that ends in `/` is a folder, and what is below
+    it is not listed.
+    """
 
     def complete(self) -> "Listing":
         """Return the listing itself. For callers that must see every object.
@@ -118,7 +124,8 @@ class ObjectStore(Protocol):
         every key below it, cannot be read, created, replaced or deleted.
 
         A subfolder that cannot be listed is in `Listing.unreadable`. If the folder of the prefix
-        itself cannot be listed, StoreRefused is raised.
+        itself cannot be listed, StoreRefused is raised. An object whose name is not a valid key is
+        in `Listing.invalid`. Objects such as `folder/`, which web consoles create, are left out.
 
         The version of an object without a fault is the one that `get`, `replace` and `delete` use,
         whether or not the listing read the body.

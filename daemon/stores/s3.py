@@ -196,14 +196,17 @@ class S3Store:
 
     def _scan(self, clients: _Clients, prefix: str) -> Listing:
         objects: list[Listed] = []
+        invalid: list[str] = []
         for page in self._pages(clients, Prefix=self._prefix + prefix):
             for item in page.get("Contents", ()):
                 key = item["Key"].removeprefix(self._prefix)
-                # The web console creates objects such as `folder/`, which are not keys.
                 if is_key(key):
                     modified = _utc(item["LastModified"])
                     objects.append(Listed(key, _version(item), int(item["Size"]), modified))
-        return Listing(tuple(sorted(objects, key=lambda listed: by_bytes(listed.key))))
+                elif not key.endswith("/"):
+                    invalid.append(key)
+        objects.sort(key=lambda listed: by_bytes(listed.key))
+        return Listing(tuple(objects), invalid=tuple(sorted(invalid)))
 
     def _folders(self, clients: _Clients, prefix: str) -> list[str]:
         whole = self._prefix + prefix

@@ -10,6 +10,7 @@ from typing import Final
 
 import structlog
 
+from daemon.failures import reason_of
 from daemon.publishing.maintenance.garbage_collector import (
     Collected,
     CollectionPart,
@@ -17,7 +18,6 @@ from daemon.publishing.maintenance.garbage_collector import (
     GarbageCollector,
 )
 from daemon.publishing.reader import Reader
-from daemon.publishing.wording import reason_of
 from daemon.runtime import Runtime
 from daemon.timers import every
 

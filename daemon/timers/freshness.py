@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from daemon.concurrency import concurrently
+from daemon.failures import reason_of
 from daemon.publishing import layout, pointer, signatures, sizes
 from daemon.publishing.documents import serialised
 from daemon.publishing.errors import VerificationFailed
@@ -19,7 +20,6 @@ from daemon.publishing.reader import Reader
 from daemon.publishing.signatures import Signer
 from daemon.publishing.trust.freshness import Freshness
 from daemon.publishing.verification import Verifier
-from daemon.publishing.wording import reason_of
 from daemon.runtime import Runtime
 from daemon.stores.errors import ConditionFailed, ObjectMissing, ObjectTooBig, OutcomeUnknown
 from daemon.stores.port import Content, ObjectStore, Version

@@ -10,7 +10,7 @@ from typing import Final, Protocol
 
 import structlog
 
-from daemon.publishing.wording import reason_of
+from daemon.failures import reason_of
 from daemon.runtime import Runtime
 from daemon.timers import every
 

@@ -191,7 +191,7 @@ def _lock(descriptor: int, journal: Path) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise JournalLocked(
-            f"the journal {journal} is in use by a running `rebundle run` ({_holder(journal)}): "
+            f"the journal {journal} is in use by a running daemon ({_holder(journal)}): "
             "stop that one first, or configure another journal path for this one"
         ) from None
 

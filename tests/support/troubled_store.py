@@ -70,9 +70,7 @@ class TroubledStore(FaultyStore):
     @contextmanager
     def _writing(self, key: str) -> Iterator[None]:
         if key in self.unwritable or self._is_closed(key):
-            raise StoreRefused(
-                f"{key}: a folder stands where an object is to be stored: move it away"
-            )
+            raise StoreRefused(f"{key}: a folder stands where a file belongs: move it away")
         yield
 
     def _is_closed(self, key: str) -> bool:

@@ -5,7 +5,7 @@ It opens the journal beside a running daemon. The daemon notices a replayed even
 
 import json
 import shlex
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,7 +116,7 @@ async def show(
         letter = await opened.letter(number)
         event = json.loads(letter.event.structured()) if letter.event else None
         view = {**dead_letter_view(letter), "body": event}
-        opened.printer.data(view, _letter_lines(view))
+        opened.printer.data(view, _letter_lines(view), _body_lines(view["body"]))
 
 
 @dead_letters.command
@@ -207,8 +207,10 @@ def _letter_lines(view: View) -> Iterator[str]:
     yield ""
     if view["body"] is None:
         yield "the event itself is no longer stored, or is damaged in the journal"
-    else:
-        yield from json.dumps(view["body"], indent=2).splitlines()
+
+
+def _body_lines(body: object) -> Sequence[str]:
+    return () if body is None else json.dumps(body, indent=2).splitlines()
 
 
 def _rejected_lines(views: list[View], opened: _JournalSession) -> Iterator[str]:

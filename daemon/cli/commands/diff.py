@@ -47,7 +47,7 @@ async def diff(
         else:
             texts = await opened.runtime.run_in_thread(texts_of, compared.files)
             opened.printer.data(
-                comparison_view(scope, compared, texts), colored_diff(texts, opened.printer)
+                comparison_view(scope, compared, texts), (), colored_diff(texts, opened.printer)
             )
         return FAILED if exit_code and not compared.is_empty else DONE
 

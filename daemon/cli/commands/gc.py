@@ -39,6 +39,7 @@ from daemon.publishing.maintenance.retention_rules import (
     Released,
 )
 from daemon.publishing.reader import Scopes
+from daemon.publishing.wording import counted
 from renderers.model import Scope
 
 _Failed = tuple[str, str, int]
@@ -183,14 +184,15 @@ def _summary(view: View, *, dry_run: bool) -> str:
     if not (view["deleted"] or view["left"] or view["released"] or view["copies"]):
         waiting = f", {len(view['spared'])} within the grace period" if view["spared"] else ""
         return (
-            f"{view['scope']}: nothing to collect; {len(view['kept'])} publications kept{waiting}"
+            f"{view['scope']}: nothing to collect; {counted(len(view['kept']), 'publication')} "
+            f"kept{waiting}"
         )
     would = "would be " if dry_run else ""
     copies = (
         f", {len(view['copies'])} copies of replaced files {would}deleted" if view["copies"] else ""
     )
     return (
-        f"{view['scope']}: {len(view['released'])} publications {would}released, "
+        f"{view['scope']}: {counted(len(view['released']), 'publication')} {would}released, "
         f"{len(view['deleted'])} {would}deleted{copies} ({view['bytes']:,} bytes), "
         f"{len(view['left'])} left to delete, {len(view['kept'])} kept"
     )

@@ -105,14 +105,16 @@ def _print_recovery(
         "live_tree": live_tree_view(result.live_tree),
         "lag": lag_view(lag) if lag else None,
     }
-    printer.data(view, _lines(result, printer, dry_run=dry_run))
+    printer.data(view, _lines(result, printer, dry_run=dry_run, lag=lag))
 
 
 def _unusable_view(publication: Damaged | Unreadable) -> View:
     return {"publication": str(publication.id), "why": publication.reason}
 
 
-def _lines(result: Recovery, printer: Printer, *, dry_run: bool) -> Iterable[str]:
+def _lines(
+    result: Recovery, printer: Printer, *, dry_run: bool, lag: Lag | None = None
+) -> Iterable[str]:
     if result.recovered is None:
         yield f"{result.scope}: nothing to recover: {_why_nothing(result)}"
         for publication in result.remains.unreadable:
@@ -131,7 +133,9 @@ def _lines(result: Recovery, printer: Printer, *, dry_run: bool) -> Iterable[str
     for line in result.recovered.steps:
         yield f"  {plain(line)}"
     if result.live_tree is not None and result.live_tree.reason:
-        yield f"  live tree {printer.bad('not in sync')}: {plain(result.live_tree.reason)}"
+        # The warning about a lag has the reason.
+        reason = "" if lag else f": {plain(result.live_tree.reason)}"
+        yield f"  live tree {printer.bad('not in sync')}{reason}"
     if result.recovered.unknown:
         yield "unknown:"
     for line in result.recovered.unknown:

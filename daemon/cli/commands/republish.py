@@ -7,7 +7,6 @@ renderer.
 """
 
 from collections.abc import Sequence
-from itertools import chain
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -156,5 +155,5 @@ def _print_differences(
 ) -> None:
     changes, texts = differences
     view = done_view("republish", planned, dry_run=True) | {"files": files_view(changes, texts)}
-    printer.data(view, chain(done_lines(view, printer), colored_diff(texts, printer)))
+    printer.data(view, done_lines(view, printer), colored_diff(texts, printer))
     printer.say(f"{differing(changes)}; example/creds/ is not compared")

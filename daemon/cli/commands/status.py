@@ -6,11 +6,12 @@ machine; otherwise only the bucket is shown.
 
 import asyncio
 from collections.abc import Iterable, Iterator
-from typing import Annotated, Any
+from datetime import datetime
+from typing import Annotated, Any, Final
 
 from cyclopts import Parameter
 
-from daemon.cli.formatting import age, columns, pairs
+from daemon.cli.formatting import age, columns, pairs, seconds_since
 from daemon.cli.options import (
     DEFAULT_JOURNAL_PLACE,
     DEFAULT_PLACE,
@@ -33,10 +34,15 @@ from daemon.inspection.views import (
 )
 from daemon.publishing import bucket_identity
 from daemon.publishing.errors import NotFound, PublishingError
+from daemon.publishing.wording import counted
 from daemon.stores.errors import ObjectDamaged
 from events.errors import EventError, JournalMissing
 from events.journal import DeadLetterStatus
 from renderers.model import Scope
+
+_LONG_WAIT: Final = 60.0
+"""Seconds. A running daemon settles an event sooner, unless each try fails."""
+_IS_RUNNING: Final = "is the daemon running? `rebundle healthcheck` shows it"
 
 
 async def status(
@@ -56,29 +62,35 @@ async def status(
     """Show the bucket, one scope, or one event. The exit code is the highest of all scopes."""
     async with session(place, printing, journal) as opened:
         scopes = await opened.bucket.reader.scopes()
-        chosen = [scope for scope in scopes if what in {None, str(scope)}]
+        # A shell completes the folder of a scope to BUNDLE/TARGET/.
+        named = None if what is None else what.removesuffix("/")
+        chosen = [scope for scope in scopes if named in {None, str(scope)}]
         gathered = await asyncio.gather(*(scope_view(opened, scope) for scope in chosen))
         views = [view for view in gathered if view is not None]
         if what is not None and not views:
             await _print_event(opened, what)
             return DONE
-        waiting = await _backlog(opened, what)
-        if what is not None:
+        waiting = await _backlog(opened, named)
+        if named is not None:
             for view in views:
                 view["movable"] = await _movable(opened, Scope.parse(view["scope"]))
         for view in views:
-            view["attention"] = [*attention(view), *_waiting_attention(view, waiting)]
+            view["attention"] = [
+                *attention(view),
+                *_waiting_attention(view, waiting, opened.now),
+            ]
         # Folders of other bundles are irrelevant if one scope is requested.
-        folders = dict(scopes.unreadable) if what is None else {}
+        folders = dict(scopes.unreadable) if named is None else {}
         document = {
             "bucket": opened.settings.bucket,
             "scopes": views,
             "unreadable_folders": folders,
             "journal": waiting,
         }
-        opened.printer.data(document, _lines(document, opened, what))
+        opened.printer.data(document, _lines(document, opened, detailed=named is not None))
         code = max(gravest(views), BACKEND if folders else DONE)
-        return code or (FAILED if exit_code and _needs_attention(document) else DONE)
+        needs_attention = _needs_attention(document, opened.now)
+        return code or (FAILED if exit_code and needs_attention else DONE)
 
 
 async def scope_view(opened: Session, scope: Scope) -> View | None:
@@ -181,24 +193,36 @@ def _event_lines(views: Iterable[View]) -> Iterator[str]:
         yield from columns(("SCOPE", "OUTCOME", "STATE", "FAILED ATTEMPTS", "REASON"), rows)
 
 
-def _waiting_attention(view: View, waiting: View) -> Iterator[str]:
+def _waiting_attention(view: View, waiting: View, now: datetime) -> Iterator[str]:
+    reported = (view["error"], view["live_tree_error"])
     for lane in waiting.get("lanes", ()):
-        if lane["scope"] == view["scope"] and lane["error"]:
-            yield _lane_problem(lane, reported=(view["error"], view["live_tree_error"]))
+        if lane["scope"] == view["scope"] and (problem := _lane_problem(lane, now, reported)):
+            yield problem
 
 
-def _lane_problem(lane: View, *, reported: Iterable[str | None] = ()) -> str:
-    """The backlog of a failing lane, with its error unless that error is reported already."""
-    backlog = (
-        f"{lane['waiting']} events waiting since {lane['oldest']}, {lane['attempts']} "
-        "failed attempts"
-    )
+def _lane_problem(lane: View, now: datetime, reported: Iterable[str | None] = ()) -> str | None:
+    """Why the events of a lane wait; None if they do not wait for long.
+
+    The error of a failing lane is left out if it is in `reported`.
+    """
+    events = counted(lane["waiting"], "event")
+    if not lane["error"]:
+        if not _waits_long(lane["oldest"], now):
+            return None
+        have = "has waited for" if lane["waiting"] == 1 else "have waited for up to"
+        return f"{events} {have} {age(lane['oldest'], now)}: {_IS_RUNNING}"
+    attempts = counted(lane["attempts"], "failed attempt")
+    backlog = f"{events} waiting since {lane['oldest']}, {attempts}"
     if any(error and error in lane["error"] for error in reported):
         return backlog
     return f"{backlog}: {lane['error']}"
 
 
-def _needs_attention(document: View) -> list[tuple[str, str]]:
+def _waits_long(since: str | None, now: datetime) -> bool:
+    return since is not None and (seconds_since(since, now) or 0) > _LONG_WAIT
+
+
+def _needs_attention(document: View, now: datetime) -> list[tuple[str, str]]:
     """The conditions that need attention, each with its place; every error is listed once."""
     journal = document["journal"]
     needs = [(view["scope"], why) for view in document["scopes"] for why in view["attention"]]
@@ -208,22 +232,28 @@ def _needs_attention(document: View) -> list[tuple[str, str]]:
     ]
     shown = {view["scope"] for view in document["scopes"]}
     needs += [
-        (lane["scope"], _lane_problem(lane))
+        (lane["scope"], problem)
         for lane in journal.get("lanes", ())
-        if lane["error"] and lane["scope"] not in shown
+        if lane["scope"] not in shown and (problem := _lane_problem(lane, now))
     ]
+    if (undispatched := journal.get("undispatched")) and _waits_long(journal["oldest"], now):
+        events = counted(undispatched, "accepted event")
+        needs.append(("journal", f"{events} not assigned to a scope yet: {_IS_RUNNING}"))
     if journal["error"]:
         needs.append(("journal", journal["error"]))
     if wrong := journal.get("wrong_bucket"):
         needs.append(("bucket", wrong))
     if letters := journal.get("dead_letters"):
-        needs.append(("journal", f"{letters} dead letters: `rebundle dead-letters list`"))
+        open_letters = counted(letters, "dead letter")
+        needs.append(("journal", f"{open_letters}: `rebundle dead-letters list`"))
     return needs
 
 
-def _lines(document: View, opened: Session, what: str | None) -> Iterator[str]:
+def _lines(document: View, opened: Session, *, detailed: bool) -> Iterator[str]:
     printer = opened.printer
-    conditions = [f"{plain(scope)}: {plain(why)}" for scope, why in _needs_attention(document)]
+    conditions = [
+        f"{plain(scope)}: {plain(why)}" for scope, why in _needs_attention(document, opened.now)
+    ]
     if printer.quiet:
         yield from conditions
         return
@@ -231,13 +261,16 @@ def _lines(document: View, opened: Session, what: str | None) -> Iterator[str]:
     yield from columns(
         ("SCOPE", "LIVE", "DESIRED", "HOLD", "LIVE TREE", "OVERRIDES", "QUARANTINED"), rows
     )
-    if what is not None:
+    if detailed:
         for view in document["scopes"]:
             yield from _quarantined(view)
             yield from _files(view)
             yield from _not_pinned(view)
     yield from _journal_lines(document["journal"], opened)
     yield ""
+    if not conditions and document["journal"]["path"] is None:
+        yield printer.good("nothing in the bucket needs attention; events were not checked")
+        return
     if not conditions:
         yield printer.good("nothing needs attention")
         return
@@ -277,7 +310,11 @@ def _named(publication: View | None) -> str | None:
 def _quarantined(view: View) -> Iterator[str]:
     for entry in view["quarantined"]:
         by, reason = plain(entry["by"]), plain(entry["reason"])
-        yield f"  composition {entry['composition'][:12]} is quarantined by {by}: {reason}"
+        digest = entry["composition"][:12]
+        yield (
+            f"  composition {digest} is quarantined by {by}: {reason}; `rebundle quarantine "
+            f"{view['scope']} {digest} --lift --reason '…'` lifts that"
+        )
 
 
 def _files(view: View) -> Iterator[str]:
@@ -290,15 +327,18 @@ def _files(view: View) -> Iterator[str]:
         ("strays", "not written by Rebundle"),
     ):
         yield from (f"  {plain(path)}: {note}" for path in tree.get(key, ()))
-    for blocked in tree.get("blocked", ()):
+    for number, blocked in enumerate(tree.get("blocked", ())):
         seen = f" in the pass of {blocked['seen_at']}" if blocked["seen_at"] else ""
-        yield f"  {plain(blocked['path'])}: blocked{seen}: {plain(blocked['reason'])}"
+        reason = plain(blocked["reason"]) if number else "see below"  # what needs attention has it
+        yield f"  {plain(blocked['path'])}: blocked{seen}: {reason}"
 
 
 def _not_pinned(view: View) -> Iterator[str]:
-    for item in view.get("movable") or ():
-        user = plain(item["used_by"][0])
-        yield f"  {item['kind']} {plain(item['name'])}: not pinned by a digest ({user}, ...)"
+    if items := view.get("movable"):
+        yield (
+            f"  images and artifacts that are not pinned by a digest: {len(items)}; "
+            f"`rebundle show {view['scope']}` lists them"
+        )
 
 
 def _journal_lines(waiting: View, opened: Session) -> Iterator[str]:
@@ -314,7 +354,8 @@ def _journal_lines(waiting: View, opened: Session) -> Iterator[str]:
         yield opened.printer.bad(f"journal {plain(waiting['path'])} cannot be read")
         return
     oldest = f", the oldest for {age(waiting['oldest'], opened.now)}" if waiting["oldest"] else ""
-    yield f"journal {plain(waiting['path'])}: {waiting['events']} events waiting{oldest}"
+    events = counted(waiting["events"], "event")
+    yield f"journal {plain(waiting['path'])}: {events} waiting{oldest}"
     if waiting["rejected"]:
         yield f"  {waiting['rejected']} rejected: `rebundle dead-letters list --rejected`"
     rows = [

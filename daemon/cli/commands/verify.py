@@ -338,7 +338,7 @@ def _live_tree_problems(scope: Scope, survey: Survey, *, signed: bool) -> Iterab
         )
     others = [path for path in (*survey.seen.written, *survey.removed) if path not in edited]
     differing = some(others)
-    if survey.marked and not survey.in_sync and (others or not edited):
+    if survey.marked and others:
         yield f"marked as synced, but not in sync with live: {differing}"
     elif others and signed:
         unsigned = (

@@ -134,7 +134,7 @@ class DeletedByOperator:
 
 @dataclass(frozen=True, slots=True)
 class Stray:
-    """A file below base/ that Rebundle did not write and live does not have.
+    """A file outside example/ that Rebundle did not write and live does not have.
 
     It is reported, and never deleted.
     """
@@ -173,16 +173,23 @@ PathVerdict = Put | Remove | Override | DeletedByOperator | Stray | Blocked
 
 
 def plan_paths(
-    wanted: Wanted, present: Mapping[str, Present | Unread], marker: Marker | None
+    wanted: Wanted,
+    present: Mapping[str, Present | Unread],
+    marker: Marker | None,
+    invalid: Iterable[str] = (),
 ) -> tuple[PathVerdict, ...]:
-    """What to do or to report for every path. Paths that are as they should be are left out."""
+    """What to do or to report for every path. Paths that are as they should be are left out.
+
+    `invalid`: names that are not valid keys. Rebundle wrote none of them.
+    """
     recorded = marker.files if marker else {}
     # Includes defaults of removed models: operators should know which of them stay deleted
     # before a model returns.
     deleted = (path for path in recorded if path.startswith(EXAMPLE))
     paths = sorted({*wanted.files, *present, *deleted})
     verdicts = (_plan_path(path, wanted, present.get(path), recorded.get(path)) for path in paths)
-    return tuple(verdict for verdict in verdicts if verdict is not None)
+    strays = (Stray(name) for name in invalid if not name.startswith(EXAMPLE))
+    return (*(verdict for verdict in verdicts if verdict is not None), *strays)
 
 
 def _plan_path(

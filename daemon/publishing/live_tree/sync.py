@@ -235,6 +235,8 @@ class _Tree:
 
     A name ends in `/`; it is empty for the tree itself.
     """
+    invalid: tuple[str, ...]
+    """Names that are not valid keys. Hosts copy these files, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,10 +305,11 @@ class _Settled:
         """Whether nothing has changed since, and no retry is due."""
         live = current.live.id if current.live else None
         pointer_same = (self.live, self.synced.sequence) == (live, current.sequence)
-        tree_same = (self.version, self.tree.files, self.tree.unreadable) == (
+        tree_same = (self.version, self.tree.files, self.tree.unreadable, self.tree.invalid) == (
             tree.marker,
             tree.files,
             tree.unreadable,
+            tree.invalid,
         )
         due = self.retry_at is not None and ticks >= self.retry_at
         return pointer_same and tree_same and not due
@@ -403,7 +406,7 @@ class LiveTree:
             return None
         files, wanted = await self._wanted(scope, current, live)
         seen = await self._examine(scope, tree, wanted, marker, current, believing=believing)
-        verdicts = ownership.plan_paths(wanted, seen.present, marker)
+        verdicts = ownership.plan_paths(wanted, seen.present, marker, tree.invalid)
         actions = [verdict for verdict in verdicts if isinstance(verdict, Put | Remove)]
         applied = _Applied({}, {}, raced=False)
         shown: _Tree | None = tree
@@ -504,7 +507,7 @@ class LiveTree:
             if tree.marked_at
             else None
         )
-        verdicts = ownership.plan_paths(wanted, seen.present, marker)
+        verdicts = ownership.plan_paths(wanted, seen.present, marker, tree.invalid)
         verdicts = ownership.known_blocked(verdicts, wanted, marker, seen_at)
         return Survey(marker, FinishedPass(current.sequence, verdicts, seen.damaged))
 
@@ -610,9 +613,10 @@ class LiveTree:
             else f"{folder.key}/".removeprefix(prefix): folder.reason
             for folder in listing.unreadable
         }
+        invalid = tuple(name.removeprefix(prefix) for name in listing.invalid)
         if marker is None:
-            return _Tree(files, None, None, unreadable)
-        return _Tree(files, marker.version, marker.modified, unreadable)
+            return _Tree(files, None, None, unreadable, invalid)
+        return _Tree(files, marker.version, marker.modified, unreadable, invalid)
 
     async def _commit_position(self, current: Pointer, live: Publication) -> ownership.Commit:
         position = ownership.commit_position(

@@ -28,7 +28,7 @@ it, and everything else is listed (ADR 17):
 | a file that cannot be read | an object with a `fault` |
 | a symbolic link, FIFO, socket or device | an object with a `fault`; never followed or opened |
 | a subfolder that cannot be listed | in `Listing.unreadable` |
-| an invalid key (not UTF-8, control characters, too long) | left out, with everything below it |
+| an invalid key (not UTF-8, control characters, too long) | in `Listing.invalid`, by name only |
 
 Private folders. `store/` (tags), `tmp/`, `locks/` and `aside/` (files that operators moved away)
 below `.rebundle/` are not keys. The first write of a store removes temporary files that are at
@@ -428,7 +428,7 @@ class DirectoryStore:
     def _is_folder(self, path: Path) -> bool:
         entry = self._fs.status(path)
         if entry is not None and entry.kind is not Kind.FOLDER:
-            raise StoreRefused(self._wrong_kind(path, entry.kind, "where a folder is needed"))
+            raise StoreRefused(self._wrong_kind(path, entry.kind, "a folder"))
         return entry is not None
 
     def _sync_up(self, folder: Path) -> None:
@@ -531,7 +531,7 @@ class DirectoryStore:
         if entry is None or entry.kind is Kind.FOLDER:
             raise ObjectMissing(key)
         if entry.kind is not Kind.FILE:
-            raise StoreRefused(self._wrong_kind(path, entry.kind, "where an object can be"))
+            raise StoreRefused(self._wrong_kind(path, entry.kind))
         return entry
 
     def _body(self, key: str, most_bytes: int | None) -> bytes:
@@ -605,12 +605,13 @@ class DirectoryStore:
         top = prefix.rpartition("/")[0]
         objects: list[Listed] = []
         hidden: list[UnreadableFolder] = []
+        invalid: list[str] = []
         waiting = [top]
         with before_writing(prefix or "/"):
             while waiting:
                 folder = waiting.pop()
                 try:
-                    children = list(self._children(folder))
+                    children = list(self._entries(folder))
                 except (FileNotFoundError, NotADirectoryError):
                     continue
                 except OSError as error:
@@ -620,22 +621,24 @@ class DirectoryStore:
                     hidden.append(UnreadableFolder(folder, reason))
                     continue
                 for key, entry in children:
-                    if entry.kind is not Kind.FOLDER and key.startswith(prefix):
-                        if (listed := self._listed(key, entry)) is not None:
-                            objects.append(listed)
-                    elif entry.kind is Kind.FOLDER and f"{key}/".startswith(prefix):
+                    name = f"{key}/" if entry.kind is Kind.FOLDER else key
+                    if not name.startswith(prefix):
+                        continue
+                    if not is_key(key):
+                        invalid.append(name.encode("utf-8", "backslashreplace").decode())
+                    elif entry.kind is Kind.FOLDER:
                         waiting.append(key)
+                    elif (listed := self._listed(key, entry)) is not None:
+                        objects.append(listed)
         objects.sort(key=lambda listed: by_bytes(listed.key))
         hidden.sort(key=lambda folder: by_bytes(folder.key))
-        return Listing(tuple(objects), tuple(hidden))
+        return Listing(tuple(objects), tuple(hidden), tuple(sorted(invalid)))
 
     def _listed(self, key: str, entry: DirectoryEntry) -> Listed | None:
         """Return an object of a listing, with a fault if it is unreadable; None if it is gone."""
         path = self._root / key
         if entry.kind is not Kind.FILE:
-            return _unread_object(
-                key, entry, self._wrong_kind(path, entry.kind, "where an object can be")
-            )
+            return _unread_object(key, entry, self._wrong_kind(path, entry.kind))
         if self._is_versioned_by_status(key, entry.size):
             return _unread_object(key, entry)
         try:
@@ -686,9 +689,13 @@ class DirectoryStore:
 
     def _children(self, folder: str) -> Iterator[tuple[str, DirectoryEntry]]:
         """Yield the entries of a folder that are keys, or folders of keys."""
+        return ((key, entry) for key, entry in self._entries(folder) if is_key(key))
+
+    def _entries(self, folder: str) -> Iterator[tuple[str, DirectoryEntry]]:
+        """Yield the entries of a folder, except the store's own, by their paths in the store."""
         for entry in self._fs.entries(self._root / folder):
             key = f"{folder}/{entry.name}" if folder else entry.name
-            if key not in _PRIVATE and is_key(key):
+            if key not in _PRIVATE:
                 yield key, entry
 
     # ---- messages
@@ -696,14 +703,13 @@ class DirectoryStore:
     def _cannot_create(self, key: str, kind: Kind) -> ConditionFailed | StoreRefused:
         if kind is Kind.FILE:
             return ConditionFailed(f"object {key} exists already")
-        return StoreRefused(
-            self._wrong_kind(self._root / key, kind, "where an object is to be stored")
-        )
+        return StoreRefused(self._wrong_kind(self._root / key, kind))
 
-    def _wrong_kind(self, path: Path, kind: Kind, where: str) -> str:
+    def _wrong_kind(self, path: Path, kind: Kind, belongs: str = "a file") -> str:
         command = move_file(self._root, path)
         return (
-            f"{path} is {kind.value} {where}; it is not followed or opened; move it away: {command}"
+            f"{path} is {kind.value} where {belongs} belongs; it is not followed or opened; move "
+            f"it away: {command}"
         )
 
     # ---- names

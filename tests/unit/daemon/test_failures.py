@@ -91,7 +91,7 @@ def test_a_lane_and_the_command_line_agree_about_every_error(kind):
     consequence = failures.consequence(instance(kind))
     code = failures.exit_code(instance(kind))
     assert code in EXIT_CODES[consequence]
-    retried = not Failure(consequence, "").reaction.needs_operator
+    retried = not Failure(consequence, "", "").reaction.needs_operator
     assert retried == (consequence in {Consequence.TRANSIENT, Consequence.CONFLICT})
     if retried:
         # What a lane repeats without an operator is never reported as damage or as wrong input.
@@ -141,14 +141,23 @@ def test_consequences_of_some_errors(error, consequence):
     ],
 )
 def test_what_is_done_about_each_consequence(consequence, needs_operator, verb, exit_code):
-    reaction = Failure(consequence, "").reaction
+    reaction = Failure(consequence, "", "").reaction
     assert (reaction.needs_operator, reaction.verb) == (needs_operator, verb)
     assert reaction.exit_code == exit_code
 
 
-def test_the_reason_has_class_and_message():
-    assert classify(StoreUnavailable("away")).reason == "StoreUnavailable: away"
-    assert classify(TimeoutError()).reason == "TimeoutError"
+def test_the_reason_is_the_message_and_the_class_is_kept_for_the_log():
+    assert classify(StoreUnavailable("away")) == Failure(
+        Consequence.TRANSIENT, "away", "StoreUnavailable"
+    )
+    assert classify(TimeoutError()).reason == "no answer within the time limit"
+    assert classify(ConnectionResetError("reset")).reason == "reset"
+
+
+def test_the_reason_of_a_bug_names_its_class():
+    assert classify(KeyError("odd")) == Failure(
+        Consequence.BUG, "unexpected KeyError: 'odd' (please report this)", "KeyError"
+    )
 
 
 def test_the_first_error_of_a_group_that_needs_an_operator_decides():
@@ -156,7 +165,7 @@ def test_the_first_error_of_a_group_that_needs_an_operator_decides():
         "both", [StoreUnavailable("away"), ExceptionGroup("inner", [StoreRefused("denied")])]
     )
 
-    assert classify(group).reason == "StoreRefused: denied"
+    assert classify(group).reason == "denied"
     assert classify(ExceptionGroup("one", [StoreUnavailable("away")])) == Failure(
-        Consequence.TRANSIENT, "StoreUnavailable: away"
+        Consequence.TRANSIENT, "away", "StoreUnavailable"
     )

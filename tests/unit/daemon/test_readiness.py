@@ -29,8 +29,8 @@ SCOPE = Scope("visual-anomaly", "edge")
 EMPTY = Backlog(
     events=3, bytes=1, oldest=None, undispatched=0, lanes=(), dead_letters=2, rejected=0
 )
-AWAY = Failure(Consequence.TRANSIENT, "bucket away")
-STUCK = Failure(Consequence.OPERATOR_ACTION_NEEDED, "no permission")
+AWAY = Failure(Consequence.TRANSIENT, "bucket away", "StoreUnavailable")
+STUCK = Failure(Consequence.OPERATOR_ACTION_NEEDED, "no permission", "StoreRefused")
 
 
 @dataclass
@@ -294,7 +294,7 @@ def backlog(oldest: str | None, *, undispatched: int = 0) -> Backlog:
 def test_the_remedy_for_a_lane_fits_the_consequence_of_its_failure(consequence, verb) -> None:
     daemon = Daemon()
     lane = Lane(SCOPE)
-    lane.failure = Failure(consequence, "x")
+    lane.failure = Failure(consequence, "x", "X")
     daemon.worker.lanes = [lane]
     (condition,) = [
         condition for condition in daemon.vitals.conditions() if condition.kind == "lane"
@@ -421,7 +421,9 @@ def test_a_check_names_one_of_many_and_says_how_many_there_are() -> None:
 def test_a_reason_is_short_one_line_and_without_secrets() -> None:
     daemon = Daemon()
     daemon.worker.failure = Failure(
-        Consequence.OPERATOR_ACTION_NEEDED, "https://user:secret@host\n\x1b[31m" + "x" * 10_000
+        Consequence.OPERATOR_ACTION_NEEDED,
+        "https://user:secret@host\n\x1b[31m" + "x" * 10_000,
+        "StoreRefused",
     )
     (condition,) = daemon.vitals.conditions() if daemon.observe() is None else ()
     assert "secret" not in condition.detail

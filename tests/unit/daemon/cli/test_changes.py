@@ -42,7 +42,7 @@ def test_before_and_after_are_told_with_what_the_pass_did(bucket):
         "  live       state-3 (3) → state-1 (1)",
         "  desired    state-3 (3)",
         "  hold       off → by alice: freeze",
-        "  live tree  in sync, 1 files written",
+        "  live tree  in sync, 1 file written",
         "             had foreign content, of which a copy is kept under .rebundle/replaced/: base/a",
         "             operator's override, not changed: example/b\\x1b",
         "             deleted by an operator, stays deleted: example/c",

@@ -79,6 +79,7 @@ def test_without_waiting_one_pass_is_made_and_the_exit_code_is_that_of_the_point
     result = rebundle(*VERBS[name], "--wait", "0")
 
     assert (result.code, "not in sync" in result.out) == (0, True), result.err
+    assert (result.out + result.err).count("where a file belongs; ") == 1
 
 
 @pytest.mark.parametrize("name", VERBS)

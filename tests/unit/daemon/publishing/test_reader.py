@@ -272,8 +272,8 @@ def test_a_damaged_manifest_does_not_hide_the_others_and_is_reported(memory: Mem
         assert [each.state for each in read] == ["state-3"]
         assert [each.publication for each in read.damaged] == [first.id, second.id]
         first_reason, second_reason = (each.reason for each in read.damaged)
-        assert f"`rebundle recover {SCOPE} --reason 'damaged manifest'`" in first_reason
-        assert second_reason.endswith("damaged")
+        for reason in (first_reason, second_reason):
+            assert reason.count(f"`rebundle recover {SCOPE} --reason 'damaged manifest'`") == 1
 
     asyncio.run(scenario())
 

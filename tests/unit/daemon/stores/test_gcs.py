@@ -482,7 +482,8 @@ def test_a_listing_goes_on_to_the_last_page() -> None:
         return tells(items=[{"name": name} | about for name in names], **following)
 
     answers = in_turn(
-        page("team/a", "team/b", nextPageToken="to+ken"), page("team/team/c", "team/folder/")
+        page("team/a", "team/b", nextPageToken="to+ken"),
+        page("team/team/c", "team/folder/", "team/d\ne"),
     )
     with server(answers) as (address, seen):
         listing = result(scans, address, "team")
@@ -490,6 +491,7 @@ def test_a_listing_goes_on_to_the_last_page() -> None:
     assert [(each.key, each.version, each.size) for each in listing] == [
         (k, VERSION, 4) for k in ("a", "b", "team/c")
     ]
+    assert listing.invalid == ("d\ne",)
     assert listing[0].modified.isoformat() == "2026-11-23T05:00:00+00:00"
     first, second = (parse_qs(urlsplit(path).query) for _, path, _, _ in seen)
     assert ("pageToken" in first, first["prefix"]) == (False, ["team/"])

@@ -431,13 +431,15 @@ def _page(keys: list[str], following: str = "") -> Callable[[Any], None]:
 
 
 def test_a_listing_goes_on_to_the_last_page() -> None:
-    answers = in_turn(_page(["team/a", "team/b"], "to+ken"), _page(["team/team/c", "team/folder/"]))
+    last = ["team/team/c", "team/folder/", "team/d&#10;e"]
+    answers = in_turn(_page(["team/a", "team/b"], "to+ken"), _page(last))
     with server(answers) as (address, seen):
         listing = result(scans, address, "team")
 
     assert [(each.key, each.version, each.size) for each in listing] == [
         (k, VERSION, 4) for k in ("a", "b", "team/c")
     ]
+    assert listing.invalid == ("d\ne",)
     assert listing[0].modified.isoformat() == "2026-11-23T05:00:00+00:00"
     first, second = (parse_qs(urlsplit(path).query) for _, path, _, _ in seen)
     assert ("continuation-token" in first, first["prefix"]) == (False, ["team/"])

@@ -74,7 +74,7 @@ def test_a_fault_ends_nothing_is_reported_and_tried_again_soon(fault: Exception)
     with capture_logs() as logs:
         timer = pruned(runtime, journal)
     assert [round(hour * 60) for hour in journal.hours] == [0, 5, 10]
-    assert [each["error"] for each in logs] == ["away"] * 3
+    assert ["away" in entry["error"] for entry in logs] == [True] * 3
     assert "away" in timer.failing[""]
 
 

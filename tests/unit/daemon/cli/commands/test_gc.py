@@ -45,7 +45,7 @@ def test_gc_releases_and_deletes_and_tells_what_and_why(aged, rebundle):
     )
     assert "deleted visual-anomaly/core-versions state-1@" in result.err
     assert rebundle("verify", SCOPE).code == 0
-    assert "nothing needs attention" in rebundle("status", SCOPE).out
+    assert "nothing in the bucket needs attention" in rebundle("status", SCOPE).out
 
 
 def test_a_dry_run_tells_the_same_and_changes_nothing(aged, rebundle):

@@ -1,16 +1,20 @@
+import asyncio
+import os
 import re
 import shlex
 import subprocess
-from datetime import datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from daemon.publishing.live_tree.sync import LiveTree
 from daemon.publishing.reader import Reader
 from daemon.stores.errors import StoreUnavailable
+from events.journal import Journal
 from tests.builders import make_composition
 from tests.support.buckets import SCOPE, composition_with, in_bucket, live_file
-from tests.support.journals import in_journal
+from tests.support.journals import arrival, in_journal
 
 OTHER = make_composition(1, bundle="other", target="edge")
 
@@ -32,7 +36,7 @@ def test_a_sound_bucket_needs_no_attention_and_is_not_touched(bucket, rebundle):
     result = rebundle("status", "-o", "json")
 
     assert (scope_of(result)["live_tree"]["synced"], scope_of(result)["attention"]) == (True, [])
-    assert "nothing needs attention" in rebundle("status").out
+    assert "nothing in the bucket needs attention" in rebundle("status").out
     assert contents(bucket) == before
 
 
@@ -55,17 +59,25 @@ def test_a_hold_with_a_waiting_state_needs_attention(bucket, rebundle):
     (why,) = scope_of(rebundle("status", "-o", "json"))["attention"]
 
     assert why.startswith("held by alice since ")
-    assert why.endswith(": freeze; state-5 is waiting")
+    assert why.endswith(f": freeze; state-5 is waiting: `rebundle resume {SCOPE}` makes it live")
+
+
+def test_a_hold_of_the_newest_state_names_the_command_that_ends_it(bucket, rebundle):
+    rebundle("hold", SCOPE, "--reason", "freeze", "--by", "alice")
+
+    (why,) = scope_of(rebundle("status", "-o", "json"))["attention"]
+
+    assert why.endswith(f": freeze; `rebundle resume {SCOPE}` ends the hold")
 
 
 def test_a_withheld_desired_needs_attention_until_it_may_live(bucket, rebundle):
     rebundle("quarantine", SCOPE, "state-2", "--reason", "bad", "--by", "alice")
     in_bucket(bucket, lambda published: published.publish(composition_with("2"), "state-5", 5))
-    assert scope_of(rebundle("status", "-o", "json"))["attention"] == [
-        "desired state state-5 is quarantined by alice: bad"
-    ]
+    (why,) = scope_of(rebundle("status", "-o", "json"))["attention"]
+    assert why.startswith("desired state state-5 is quarantined by alice: bad; ")
+    (lift,) = re.findall(r"`rebundle (quarantine [^`]*)`", why)
 
-    rebundle("quarantine", SCOPE, "state-5", "--reason", "fine", "--lift")
+    assert rebundle(*shlex.split(lift)).code == 0
 
     assert "rebundle resume" in scope_of(rebundle("status", "-o", "json"))["attention"][0]
 
@@ -73,7 +85,12 @@ def test_a_withheld_desired_needs_attention_until_it_may_live(bucket, rebundle):
 def test_the_status_of_a_scope_names_what_is_quarantined(bucket, rebundle):
     rebundle("quarantine", SCOPE, "state-2", "--reason", "b\033ad", "--by", "alice")
 
-    assert "is quarantined by alice: b\\x1bad" in rebundle("status", SCOPE).out
+    table = rebundle("status", SCOPE).out
+
+    assert "is quarantined by alice: b\\x1bad; " in table
+    (lift,) = re.findall(r"`rebundle (quarantine [^`]*)`", table)
+    assert rebundle(*shlex.split(lift)).code == 0
+    assert "quarantined by" not in rebundle("status", SCOPE).out
 
 
 def test_a_hold_does_not_hide_that_what_waits_is_quarantined(bucket, rebundle):
@@ -85,7 +102,8 @@ def test_a_hold_does_not_hide_that_what_waits_is_quarantined(bucket, rebundle):
 
     (why,) = scope_of(rebundle("status", "-o", "json"))["attention"]
 
-    assert "state-5 is waiting, and is quarantined: lift the quarantine before you resume" in why
+    assert "state-5 is waiting, and is quarantined: lift that first with `rebundle" in why
+    assert "or wait for a state with another composition" in why
 
 
 def test_hand_edits_strays_and_missing_files_of_base_need_attention(bucket, rebundle):
@@ -99,8 +117,43 @@ def test_hand_edits_strays_and_missing_files_of_base_need_attention(bucket, rebu
     assert view["live_tree"]["foreign"] == [COMPOSE]
     assert view["live_tree"]["strays"] == ["base/notes.txt"]
     assert set(view["live_tree"]["pending"]) == {COMPOSE, "base/bundle/nginx/models.map"}
-    assert len(view["attention"]) == 3
+    behind, edited, strays = view["attention"]
+    (sync,) = re.findall(r"`rebundle (resume [^`]*)` now", behind)
+    assert "the live tree is behind (2 files): " in behind
+    assert "the next pass of a running daemon (within 5 minutes)" in behind
+    assert edited.startswith(f"edited by hand in base/: {COMPOSE}; ")
+    assert strays.endswith(": base/notes.txt; move them elsewhere")
     assert "base/notes.txt: not written by Rebundle" in rebundle("status", SCOPE).out
+    assert rebundle(*shlex.split(sync)).code == 0
+    assert scope_of(rebundle("status", "-o", "json"))["live_tree"]["follows"] is True
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"), [(b"two\nlines", "base/two\\nlines"), (b"\xff", "base/\\udcff")]
+)
+def test_a_file_whose_name_is_no_valid_key_is_reported(bucket, rebundle, name, shown):
+    """Hosts copy it, too."""
+    live_file(bucket, f"base/{os.fsdecode(name)}").write_text("mine\n")
+    live_file(bucket, f"example/{os.fsdecode(name)}").write_text("an operator's\n")
+
+    table = rebundle("status", SCOPE).out
+
+    assert f"hosts copy: {shown}; move them elsewhere" in table
+    assert f"{shown}: not written by Rebundle" in table
+    assert table.count("not written by Rebundle") == 1
+    assert rebundle("hold", SCOPE, "--reason", "a pass").code == 0
+    assert live_file(bucket, f"base/{os.fsdecode(name)}").exists()
+
+
+def test_a_file_beside_base_is_not_said_to_be_in_base(bucket, rebundle):
+    live_file(bucket, "mine.txt").write_text("mine\n")
+
+    (why,) = scope_of(rebundle("status", "-o", "json"))["attention"]
+
+    assert why == (
+        "files in the live tree that Rebundle did not write, and that hosts copy: mine.txt; "
+        "move them elsewhere"
+    )
 
 
 @pytest.mark.parametrize("put", ["link", "large file"])
@@ -154,6 +207,7 @@ def test_a_path_that_cannot_be_written_is_named_with_what_to_do(bucket, rebundle
     table = rebundle("status", SCOPE).out
     assert "  blocked  " in table
     assert "base/bundle/nginx/models.map: blocked: " in table
+    assert table.count("move it away") == 1
     verified = rebundle("verify", SCOPE)
     assert (verified.code, "models.map does not follow: " in verified.out) == (5, True)
 
@@ -175,6 +229,10 @@ def test_what_only_a_pass_could_see_is_reported_with_its_time_and_the_command_th
         else ("resume", SCOPE)
     )
     assert rebundle(*again, "--wait", "0", "-o", "json").json["changed"] is False
+    (file / "mine.txt").write_text("mine\n")
+    attention = scope_of(rebundle("status", "-o", "json"))["attention"]
+    assert len([why for why in attention if "move" in why]) == 1
+    (file / "mine.txt").unlink()
     seen_at = scope_of(rebundle("status", "-o", "json"))["live_tree"]["blocked"][0]["seen_at"]
     assert datetime.fromisoformat(seen_at).tzinfo is not None
 
@@ -210,7 +268,9 @@ def test_a_damaged_manifest_of_an_old_state_stops_no_tree_and_is_named_with_the_
     assert [
         each["publication"].partition("@")[0] for each in view["live_tree"]["damaged_manifests"]
     ] == ["state-2"]
-    assert f"`rebundle recover {SCOPE} --reason 'damaged manifest'`" in view["attention"][-1]
+    why = view["attention"][-1]
+    assert why.startswith(f"{manifest.relative_to(bucket)} is damaged: its sha256 is not the one")
+    assert why.count(f"`rebundle recover {SCOPE} --reason 'damaged manifest'`") == 1
     assert b'"state-1"' in live_file(bucket, "base/.rebundle.json").read_bytes()
 
 
@@ -299,9 +359,7 @@ def test_exit_code_tells_programs_whether_something_needs_attention(bucket, rebu
 def test_the_journals_backlog_comes_with_age_and_last_error(journal, rebundle):
     async def fail(opened):
         delivery = await opened.next()
-        await opened.note_failure(
-            str(SCOPE), [delivery.position], "StoreUnavailable: the bucket is away"
-        )
+        await opened.note_failure(str(SCOPE), [delivery.position], "the bucket is away")
 
     in_journal(journal, fail)
 
@@ -311,19 +369,18 @@ def test_the_journals_backlog_comes_with_age_and_last_error(journal, rebundle):
     assert (waiting["events"], waiting["dead_letters"], waiting["rejected"]) == (2, 1, 1)
     lane = next(each for each in waiting["lanes"] if each["scope"] == str(SCOPE))
     assert (lane["waiting"], lane["attempts"]) == (2, 1)
-    assert "StoreUnavailable: the bucket is away" in scope_of(result)["attention"][0]
+    assert "the bucket is away" in scope_of(result)["attention"][0]
     table = rebundle("status").out
     assert "2 events wait" in table
-    assert table.count("1 dead letters") == 1
-    assert table.count("StoreUnavailable: the bucket is away") == 1
+    assert "1 failed attempt:" in table
+    assert table.count("1 dead letter:") == 1
+    assert table.count("the bucket is away") == 1
 
 
 def test_a_scope_has_only_its_own_lane_and_dead_letters_and_each_error_once(journal, rebundle):
     async def fail(opened):
         for scope in (str(SCOPE), "other/target"):
-            await opened.note_failure(
-                scope, [(await opened.next()).position], "StoreUnavailable: away"
-            )
+            await opened.note_failure(scope, [(await opened.next()).position], "away")
 
     in_journal(journal, fail)
     own = rebundle("status", SCOPE, "-o", "json").json["journal"]
@@ -335,8 +392,8 @@ def test_a_scope_has_only_its_own_lane_and_dead_letters_and_each_error_once(jour
     )
     every = rebundle("status").out
     assert (
-        every.count("StoreUnavailable: away"),
-        rebundle("status", SCOPE).out.count("StoreUnavailable: away"),
+        every.count("away"),
+        rebundle("status", SCOPE).out.count("away"),
     ) == (
         2,
         1,
@@ -349,15 +406,101 @@ def test_an_error_of_the_pointer_is_not_repeated_for_its_lane(journal, bucket, r
     (why,) = scope_of(rebundle("status", "-o", "json"))["attention"]
 
     async def fail(opened):
-        await opened.note_failure(
-            str(SCOPE), [(await opened.next()).position], f"VerificationFailed: {why}"
-        )
+        await opened.note_failure(str(SCOPE), [(await opened.next()).position], why)
 
     in_journal(journal, fail)
     first, second = scope_of(rebundle("status", "-o", "json"))["attention"]
 
-    assert (first, second.endswith("1 failed attempts")) == (why, True)
+    assert (first, second.endswith("1 failed attempt")) == (why, True)
     assert rebundle("status").out.count(why) == 1
+
+
+def test_an_event_that_waits_for_long_without_a_try_needs_attention(bucket, rebundle, tmp_path):
+    path = tmp_path / "stopped.db"
+    long_ago = datetime.now(UTC) - timedelta(minutes=6)
+
+    async def wait(scopes):
+        journal = await Journal.open(path, clock=lambda: long_ago, token=lambda: "1" * 32, run=True)
+        async with journal:
+            await journal.append([arrival("e1", *scopes)])
+
+    asyncio.run(wait([str(SCOPE), "other/target"]))
+
+    result = rebundle("status", "--journal", path, "-o", "json")
+    waits = "1 event has waited for 6m: is the daemon running? `rebundle healthcheck` shows it"
+    assert scope_of(result)["attention"] == [waits]
+    table = rebundle("status", "--journal", path).out
+    assert f"{SCOPE}: {waits}" in table
+    assert f"other/target: {waits}" in table, "nothing is published in this scope"
+    assert ": 1 event waiting, the oldest for 6m" in table
+    assert rebundle("status", "--journal", path, "--exit-code").code == 1
+
+
+def test_an_old_event_that_no_scope_got_needs_attention(bucket, rebundle, tmp_path):
+    path = tmp_path / "stopped.db"
+    long_ago = datetime.now(UTC) - timedelta(minutes=6)
+
+    async def wait():
+        journal = await Journal.open(path, clock=lambda: long_ago, token=lambda: "1" * 32, run=True)
+        async with journal:
+            await journal.append([replace(arrival("e1"), scopes=None)])
+
+    asyncio.run(wait())
+
+    assert (
+        "1 accepted event not assigned to a scope yet: is the daemon running?"
+        in rebundle("status", "--journal", path).out
+    )
+
+
+def test_an_event_that_just_arrived_needs_no_attention(bucket, rebundle, tmp_path):
+    path = tmp_path / "new.db"
+    in_journal(path, lambda opened: opened.append([arrival("e1")]), run=True)
+
+    assert rebundle("status", "--journal", path).out.splitlines()[-1] == "nothing needs attention"
+
+
+def test_without_a_journal_status_claims_nothing_about_events(bucket, rebundle):
+    last = rebundle("status", "--journal", bucket / "no.db").out.splitlines()[-1]
+
+    assert last == "nothing in the bucket needs attention; events were not checked"
+
+
+@pytest.mark.parametrize("path", ["a file", "a file/below"])
+def test_a_file_in_the_place_of_the_bucket_is_an_error(bucket, rebundle, tmp_path, path):
+    (tmp_path / "a file").write_text("")
+
+    result = rebundle("status", "--bucket", tmp_path / path)
+
+    assert (result.code, result.out) == (6, "")
+    assert f"{tmp_path / path} (flag --bucket) is a file or below one" in result.err
+
+
+def test_a_held_scope_without_a_live_state_needs_attention_for_that(bucket, rebundle):
+    assert rebundle("retire", SCOPE, "--reason", "r", "-y").code == 0
+    assert scope_of(rebundle("status", "-o", "json"))["attention"] == []
+    assert rebundle("hold", SCOPE, "--reason", "wait").code == 0
+
+    held, nothing = scope_of(rebundle("status", "-o", "json"))["attention"]
+
+    assert held.endswith(f": wait; `rebundle resume {SCOPE}` ends the hold")
+    assert nothing.startswith(f"nothing is live: `rebundle states {SCOPE}` lists the states")
+
+
+def test_a_scope_may_end_in_the_slash_that_a_shell_completes(bucket, rebundle):
+    assert rebundle("status", f"{SCOPE}/").out == rebundle("status", SCOPE).out
+
+
+def test_the_status_of_a_scope_counts_what_is_not_pinned_and_names_the_command_that_lists_it(
+    bucket, rebundle
+):
+    lines = rebundle("status", SCOPE).out.splitlines()
+
+    (line,) = [line for line in lines if "not pinned" in line]
+    assert line == (
+        "  images and artifacts that are not pinned by a digest: 6; "
+        f"`rebundle show {SCOPE}` lists them"
+    )
 
 
 def test_a_scope_that_only_waits_in_the_journal_is_told_of_there(journal, rebundle):

@@ -77,6 +77,19 @@ def test_a_hand_edit_below_base_is_found_and_explained(bucket, rebundle):
     assert edited.read_text() == "mine\n"
 
 
+def test_a_blocked_path_is_the_only_problem_that_is_reported(bucket, rebundle):
+    blocked = bucket / str(SCOPE) / "docker-compose-gen/base/bundle/docker-compose.yaml"
+    blocked.unlink()
+    blocked.symlink_to("/nowhere")
+
+    (failed,) = [
+        check for check in rebundle("verify", SCOPE, "-o", "json").json["checks"] if not check["ok"]
+    ]
+
+    assert failed["problem"].startswith("base/bundle/docker-compose.yaml does not follow: ")
+    assert "marked as synced" not in failed["problem"]
+
+
 def test_a_hand_edit_does_not_hide_that_another_file_is_missing_or_that_a_state_is_damaged(
     bucket, rebundle
 ):

@@ -95,7 +95,7 @@ def test_what_is_no_folder_of_the_stores_own_is_refused(
     outside = sorted(path.name for path in root.parent.iterdir())
 
     with pytest.raises(
-        StoreRefused, match=f"{folder} is .* where a folder is needed.*; move it away: mv {folder} "
+        StoreRefused, match=f"{folder} is .* where a folder belongs.*; move it away: mv {folder} "
     ):
         done(DirectoryStore(root, InlineRuntime()).create("key", Content(b"1", tag={"n": "1"})))
 

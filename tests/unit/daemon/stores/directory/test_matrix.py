@@ -284,6 +284,8 @@ async def the_listing_says_what_it_could_not_see(
     unreadable = {each.key: each.reason for each in listing.unreadable}
     assert list(unreadable) == [place.path] * (thing in UNREADABLE_FOLDERS and is_shown(place))
     assert all("chmod a+rx " in reason for reason in unreadable.values())
+    named = place.path.encode("utf-8", "backslashreplace").decode()
+    assert [name.rstrip("/") for name in listing.invalid] == [named] * (not is_key(place.path))
 
 
 async def every_object_without_a_fault_is_read_as_listed(
