@@ -36,7 +36,7 @@ from daemon.publishing.pointer import (
 )
 from daemon.publishing.protocol import absent
 from daemon.publishing.trust.sequence_memory import HighestSequences, ProcessSequences
-from daemon.publishing.verification import Accepted, Verifier, verified_files
+from daemon.publishing.verification import LastAccepted, Verifier, verified_files
 from daemon.publishing.wording import RENEW, cut_off, leave_out, rebuild
 from daemon.runtime import Runtime
 from daemon.stores.errors import ObjectDamaged, ObjectMissing, ObjectTooBig, StoreRefused
@@ -142,7 +142,7 @@ class Reader:
         self._runtime = runtime
         self.verifier = Verifier(trust)
         """Decides what is accepted; a writer asks it before it writes."""
-        self._demands_freshness = self.verifier.demands_freshness
+        self._requires_freshness = self.verifier.requires_freshness
         self._accepted = accepted or ProcessSequences()
         self._bucket = bucket
         self._newest_writes = Cache[str](_MOST_SCOPES)
@@ -218,7 +218,7 @@ class Reader:
     async def _read_pointer(self, scope: Scope, highest: int) -> PointerRead:
         # freshness.json is read first: a pointer may be newer than it, and never older.
         freshness = None
-        if self._demands_freshness:
+        if self._requires_freshness:
             freshness = await self._optional(layout.freshness(scope), sizes.FRESHNESS, RENEW)
         stored = await self._stored_pointer(scope)
         if stored is None:
@@ -234,7 +234,7 @@ class Reader:
                     f"`rebundle recover {scope} --reason '…'` rebuilds it, or its newest "
                     "version is restored"
                 )
-        accepted = Accepted(highest, freshness.body if freshness else None)
+        accepted = LastAccepted(highest, freshness.body if freshness else None)
         found, is_signed = await self.work_on(
             len(stored.body),
             self.verifier.newest_pointer,

@@ -26,13 +26,13 @@ if TYPE_CHECKING:  # its cryptography takes long to import, and is needed only w
 
 
 @dataclass(frozen=True, slots=True)
-class Accepted:
+class LastAccepted:
     """What was accepted before a pointer was read. The pointer must not be older."""
 
     sequence: int
     """The highest sequence that readers of this machine have accepted; 0 before the first."""
     freshness: bytes | None = None
-    """The body of freshness.json; needed if `Verifier.demands_freshness`."""
+    """The body of freshness.json; needed if `Verifier.requires_freshness`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Verifier:
     trust: "TrustPolicy | None" = None
 
     @property
-    def demands_freshness(self) -> bool:
+    def requires_freshness(self) -> bool:
         """Whether a pointer needs a freshness.json that has not expired."""
         return self.trust is not None and self.trust.freshness == "required"
 
@@ -72,7 +72,7 @@ class Verifier:
         return found
 
     def newest_pointer(
-        self, body: bytes, scope: Scope, accepted: Accepted, now: datetime
+        self, body: bytes, scope: Scope, accepted: LastAccepted, now: datetime
     ) -> tuple[Pointer, bool]:
         """As `pointer`, for the pointer that is to be used as the newest one.
 
@@ -81,7 +81,7 @@ class Verifier:
             SequenceWentBack: it is older than one that was accepted before.
         """
         found, is_signed = self.pointer(body, scope)
-        if self.demands_freshness:
+        if self.requires_freshness:
             self._check_fresh(body, scope, found.sequence, accepted.freshness, now)
         if found.sequence < accepted.sequence:
             raise SequenceWentBack(

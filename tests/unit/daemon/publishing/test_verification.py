@@ -23,7 +23,7 @@ from daemon.publishing.signatures import ROLES
 from daemon.publishing.trust.freshness import Freshness
 from daemon.publishing.trust.keys import KeySigner, PublicKey, generate
 from daemon.publishing.trust.policy import TrustedKey, TrustPolicy
-from daemon.publishing.verification import Accepted, Verifier, verified_files
+from daemon.publishing.verification import LastAccepted, Verifier, verified_files
 from daemon.publishing.wording import RENEW, cut_off, leave_out
 from daemon.stores.memory import MemoryStore
 from renderers.model import Scope
@@ -81,11 +81,11 @@ def _stored(signers: Sequence[KeySigner] = ()) -> tuple[bytes, bytes, Publicatio
 def test_a_pointer_is_accepted_up_to_the_sequence_seen_before() -> None:
     pointer, _, _ = _stored()
 
-    found, is_signed = Verifier().newest_pointer(pointer, SCOPE, Accepted(1), NOW)
+    found, is_signed = Verifier().newest_pointer(pointer, SCOPE, LastAccepted(1), NOW)
 
     assert (found.sequence, is_signed) == (1, False)
     with pytest.raises(SequenceWentBack) as raised:
-        Verifier().newest_pointer(pointer, SCOPE, Accepted(2), NOW)
+        Verifier().newest_pointer(pointer, SCOPE, LastAccepted(2), NOW)
     assert str(raised.value) == (
         f"the pointer of {SCOPE} has sequence 1, and 2 was seen here before: an older pointer was "
         "restored, from a backup or by another writer; "
@@ -100,9 +100,9 @@ def test_form_and_signature_are_checked_before_the_sequence() -> None:
     pointer, _, _ = _stored()
 
     with pytest.raises(VerificationFailed, match="is not signed"):
-        Verifier(PUBLISHER_ONLY).newest_pointer(pointer, SCOPE, Accepted(2), NOW)
+        Verifier(PUBLISHER_ONLY).newest_pointer(pointer, SCOPE, LastAccepted(2), NOW)
     with pytest.raises(VerificationFailed, match="belongs to"):
-        Verifier().newest_pointer(pointer, Scope("a", "b"), Accepted(2), NOW)
+        Verifier().newest_pointer(pointer, Scope("a", "b"), LastAccepted(2), NOW)
 
 
 def test_a_manifest_has_to_match_what_names_it() -> None:
@@ -141,10 +141,10 @@ def test_a_damaged_freshness_json_is_refused_without_a_policy(body: bytes) -> No
         Verifier().freshness(body, SCOPE)
 
 
-def test_freshness_is_demanded_by_the_policy_alone() -> None:
-    assert Verifier(PUBLISHER_ONLY).demands_freshness
-    assert not Verifier(TrustPolicy()).demands_freshness
-    assert not Verifier().demands_freshness
+def test_only_a_policy_requires_freshness() -> None:
+    assert Verifier(PUBLISHER_ONLY).requires_freshness
+    assert not Verifier(TrustPolicy()).requires_freshness
+    assert not Verifier().requires_freshness
 
 
 def test_a_signed_pointer_is_used_only_with_a_fresh_record_of_it() -> None:
@@ -152,7 +152,7 @@ def test_a_signed_pointer_is_used_only_with_a_fresh_record_of_it() -> None:
     verifier = Verifier(SIGNED)
 
     def read(freshness: bytes | None, now: datetime = NOW) -> tuple[Pointer, bool]:
-        return verifier.newest_pointer(pointer, SCOPE, Accepted(0, freshness), now)
+        return verifier.newest_pointer(pointer, SCOPE, LastAccepted(0, freshness), now)
 
     found, is_signed = read(_freshness(1, pointer))
     assert (found, is_signed) == (*Verifier().pointer(pointer, SCOPE)[:1], True)
