@@ -24,7 +24,13 @@ from daemon.publishing.reader import Reader
 from daemon.publishing.signatures import Signer
 from daemon.publishing.trust.sequence_memory import FileSequences
 from daemon.runtime import Runtime
-from daemon.settings import RetentionSettings, Settings, TrustSettings
+from daemon.settings import (
+    RetentionSettings,
+    SettingProblem,
+    Settings,
+    SettingsError,
+    TrustSettings,
+)
 from daemon.stores import locations
 from daemon.stores.directory.filesystem import FileSystem, RealFileSystem
 from daemon.stores.errors import StoreRefused
@@ -75,6 +81,7 @@ def keys_of(settings: Settings) -> Keys:
 
     Raises:
         KeyUnusable: a signing key cannot be used.
+        SettingsError: there is no file of the trust policy.
         PolicyUnusable: the trust policy or its state file cannot be used.
     """
     named = (settings.signing.key_file, settings.signing.second_key_file)
@@ -129,9 +136,13 @@ def _trust(settings: TrustSettings, *, is_writer: bool) -> "TrustPolicy | None":
         policy = TrustPolicy.parse(settings.policy.read_bytes(), str(settings.policy))
     except local_files.Unsafe as error:
         raise PolicyUnusable(f"another user could change the trust policy: {error}") from error
+    except FileNotFoundError as error:
+        place = settings.policy.absolute()
+        advice = f"there is no file {place}; `rebundle keys trust {place} PUBLIC` creates it"
+        raise SettingsError(SettingProblem("trust.policy", "settings", advice)) from error
     except OSError as error:
         raise PolicyUnusable(
-            f"trust policy {settings.policy} cannot be read: {error.strerror}"
+            f"trust policy {settings.policy} cannot be read: {error.strerror} (trust.policy)"
         ) from error
     # A signing daemon refreshes freshness.json itself. If it required a fresh one, it could not
     # continue after a long stop.
@@ -158,6 +169,8 @@ def open_bucket(
     around: Callable[[ObjectStore], ObjectStore] = lambda store: store,
     keys: Keys = NO_KEYS,
     guarded: bool = False,
+    must_exist: bool = False,
+    slow: Callable[[], None] | None = None,
 ) -> Bucket:
     """Open the bucket that `url` names: `open_store`, then `bucket_on`."""
     opened = open_store(
@@ -168,6 +181,8 @@ def open_bucket(
         gcs_write_seconds=gcs_write_seconds,
         around=around,
         guarded=guarded,
+        must_exist=must_exist,
+        slow=slow,
     )
     return bucket_on(opened, runtime, keys=keys)
 
@@ -181,6 +196,8 @@ def open_store(
     gcs_write_seconds: float = _GCS_WRITE_SECONDS,
     around: Callable[[ObjectStore], ObjectStore] = lambda store: store,
     guarded: bool = False,
+    must_exist: bool = False,
+    slow: Callable[[], None] | None = None,
 ) -> OpenStore:
     """Open the store that `url` names (`stores.locations`).
 
@@ -188,7 +205,9 @@ def open_store(
     writes of one key, which GCS requires. `around` wraps the store before anything uses it.
     `guarded`: probe before the first write that the store honours conditions
     (`stores.wrappers.write_guard`). A directory is not probed, because its conditions are code of
-    this project.
+    this project. `must_exist`: the bucket was used before, so the folder of a directory is never
+    created; while it is absent, every call raises StoreRefused. `slow` is called while a call takes
+    more than 5 s.
 
     Raises:
         StoreRefused: the URL names no bucket.
@@ -197,8 +216,8 @@ def open_store(
         location = locations.parse(url)
     except ValueError as error:
         raise StoreRefused(f"bucket {url} {error}") from error
-    opened = _store(location, runtime, filesystem or RealFileSystem())
-    store: ObjectStore = LimitedStore(around(opened), call_seconds)
+    opened = _store(location, runtime, filesystem or RealFileSystem(), must_exist=must_exist)
+    store: ObjectStore = LimitedStore(around(opened), call_seconds, slow)
     if isinstance(location, locations.Gcs):
         # Outside of the time limit: a call that waits for its turn does not hang.
         store = PacedStore(store, runtime, gcs_write_seconds)
@@ -268,7 +287,9 @@ def collector(bucket: Bucket, retention: RetentionSettings) -> GarbageCollector:
     return GarbageCollector(bucket.store, bucket.reader, bucket.publisher, bucket.runtime, policy)
 
 
-def _store(location: Location, runtime: Runtime, filesystem: FileSystem) -> ObjectStore:
+def _store(
+    location: Location, runtime: Runtime, filesystem: FileSystem, *, must_exist: bool
+) -> ObjectStore:
     # Imported here, because each SDK takes a quarter of a second to import.
     match location:
         case locations.Directory(path=path):
@@ -278,6 +299,7 @@ def _store(location: Location, runtime: Runtime, filesystem: FileSystem) -> Obje
                 path.absolute(),
                 runtime,
                 filesystem,
+                must_exist=must_exist,
                 unread=ownership.is_credential,
                 private=ownership.is_credential,
             )

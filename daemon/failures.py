@@ -75,7 +75,6 @@ _REACTIONS: Final[Mapping[Consequence, Reaction]] = {
 _EXIT_CODES: Final[Mapping[type[BaseException], int]] = {
     # Scripts tell these apart from others with the same consequence.
     publishing.NotFound: exit_codes.NOT_FOUND,
-    events.JournalMissing: exit_codes.NOT_FOUND,
     publishing.KeyUnusable: exit_codes.USAGE,
     renderers.TemplateFault: exit_codes.USAGE,
     # The bucket can be used; the rules of a scope or a release refuse the command.

@@ -208,30 +208,40 @@ class HealthChecks:
 
     def conditions(self) -> Iterator[Condition]:
         """All conditions of now, also those that have just begun."""
+        for condition in self._all_conditions():
+            if not self._follows_from_another_fault(condition.kind, condition.subject):
+                yield condition
+
+    def _all_conditions(self) -> Iterator[Condition]:
         yield from self._conditions_of_the_daemon()
         yield from self._dispatch_conditions()
         yield from self._lane_conditions()
         for name, reason in self._worker.unreadable.items():
-            yield _condition("unreadable", name, reason, self._verify(name))
+            yield _condition("unreadable", name, reason, self._repair(name, reason))
         for scope, reason in self._reporter.behind.items():
-            if not self._follows_from_another_fault("live_tree", str(scope)):
-                yield _condition(
-                    "live_tree", str(scope), reason, f"rebundle status {scope} {self._at_bucket}"
-                )
+            yield _condition(
+                "live_tree", str(scope), reason, f"rebundle status {scope} {self._at_bucket}"
+            )
         for kind, source in self._tried.items():
             for name, reason in source.failing.items():
-                if not self._follows_from_another_fault(kind, name):
-                    yield _condition(kind, name, reason, self._remedy(kind, name))
+                yield _condition(kind, name, reason, self._remedy(kind, name))
 
     def _follows_from_another_fault(self, kind: ConditionKind, name: str) -> bool:
         """Whether another condition caused this failure, so that it is not reported twice."""
         match kind:
             case "pruning":
                 return self._journal_fault is not None
-            case "live_tree" | "collection" | "freshness":
-                return name in self._worker.unreadable
+            case "unreadable":
+                return self._nothing_is_published
+            case "dispatch" | "lane" | "live_tree" | "collection" | "freshness":
+                return self._nothing_is_published or name in self._worker.unreadable
             case _:
                 return False
+
+    @property
+    def _nothing_is_published(self) -> bool:
+        """Whether there is a condition of the kind `bucket`."""
+        return any(gate.pending is not None for gate in self._gates.values())
 
     def _remedy(self, kind: ConditionKind, name: str) -> str:
         """A command for the failure of a repeated job."""
@@ -244,6 +254,12 @@ class HealthChecks:
                 return f"rebundle gc {name or '--all'} --dry-run {self._at_bucket}"
             case _:
                 return self._verify(name)
+
+    def _repair(self, name: str, reason: str) -> str:
+        """The command that repairs a scope that cannot be read, if the reason names it."""
+        if f"`rebundle recover {name} --reason '…'`" in reason:
+            return f"rebundle recover {name} --reason 'unreadable pointer' {self._at_bucket}"
+        return self._verify(name)
 
     def _verify(self, name: str) -> str:
         """Verify one scope; for a folder or the bucket, all scopes."""

@@ -188,6 +188,7 @@ async def run(
                 runtime,
                 filesystem,
                 call_seconds=settings.publish.timeout_seconds,
+                must_exist=not new_bucket and await journal.bucket() is not None,
             )
             identity = BucketIdentity(
                 opened.store,

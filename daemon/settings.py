@@ -472,11 +472,11 @@ def load(
         settings = Settings.model_validate(_nested(given))
     except ValidationError as error:
         problems += _validation_problems(error, given)
-        raise SettingsError(*problems) from None
+        raise SettingsError(*sorted(problems, key=_place)) from None
     if secrets:
         problems += _http_problems(settings, given)
     if problems:
-        raise SettingsError(*problems)
+        raise SettingsError(*sorted(problems, key=_place))
     return Loaded(settings, {".".join(path): value.source for path, value in given.items()})
 
 
@@ -698,14 +698,50 @@ def _validation_problems(
         # The fault may be one of a section: then all sources of its settings are named.
         below = [value.source for other, value in given.items() if other[: len(path)] == path]
         source = faulty.source if faulty else ", ".join(dict.fromkeys(below)) or "default"
-        message = fault["msg"].removeprefix("Value error, ")
-        value = f" (found {_quoted_value(faulty.value)})" if faulty and path not in _SECRETS else ""
-        yield SettingProblem(name, source, f"{message[:1].lower()}{message[1:]}{value}")
+        value = f" (found {_shown_value(faulty.value)})" if faulty and path not in _SECRETS else ""
+        yield SettingProblem(name, source, f"{_expected(fault)}{value}")
 
 
-def _quoted_value(value: Any) -> str:
-    text = re.sub(r"(?<=://)[^/@]*@", "…@", str(value))
+_EXPECTED: Final = {
+    "string_type": "must be text in quotes",
+    "path_type": "must be a path in quotes",
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "byte_size": "must be a number of bytes, such as 4194304 or 4MiB",
+    "byte_size_unit": "must be a number of bytes, such as 4194304 or 4MiB",
+    "literal_error": "must be {expected}",
+    "greater_than": "must be greater than {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be less than {lt}",
+    "less_than_equal": "must be at most {le}",
+}
+"""What a value must be, by the type of pydantic's error; pydantic's texts are for programmers."""
+
+
+def _expected(fault: Mapping[str, Any]) -> str:
+    if words := _EXPECTED.get(fault["type"]):
+        return words.format(**fault.get("ctx", {}))
+    message = fault["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    return f"{message[:1].lower()}{message[1:]}".replace("input should be", "must be", 1)
+
+
+def _shown_value(value: Any) -> str:
+    """A value in JSON: text has quotes."""
+    if not isinstance(value, str):
+        return json.dumps(value, default=str)[:80]
+    text = re.sub(r"(?<=://)[^/@]*@", "…@", value)
     return json.dumps(text if len(text) <= 80 else text[:79] + "…", ensure_ascii=True)
+
+
+def _place(problem: SettingProblem) -> tuple[str, int]:
+    """Sorts problems of one file by their lines."""
+    file, _, line = problem.source.rpartition(":")
+    return (file, int(line)) if line.isdecimal() else (problem.source, 0)
 
 
 def _signing_key(environ: Mapping[str, str]) -> dict[SettingPath, _LayeredValue]:

@@ -79,7 +79,7 @@ class JournalDisplaced(OperatorActionNeeded):
     """
 
 
-class JournalMissing(Invalid):
+class JournalMissing(OperatorActionNeeded):
     """There is no journal at this path."""
 
 

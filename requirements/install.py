@@ -58,7 +58,8 @@ def install(lock: Path, editable: Path | None) -> None:
         InstallationFailed: pip ended with an error.
     """
     packages = len(re.findall(r"(?m)^[\w.-]+(?:\[.*\])?==", lock.read_text()))
-    print(f"Installing {packages} packages from {lock} ({_duration(packages)})", flush=True)
+    # Without their number: the lock also names packages of other platforms, which pip leaves out.
+    print(f"Installing the packages of {lock} ({_duration(packages)})", flush=True)
     _pip("install", "--no-deps", "--require-hashes", "--requirement", str(lock))
     if editable:
         print("Installing this checkout as an editable package (a few seconds)", flush=True)

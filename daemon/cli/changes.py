@@ -26,11 +26,14 @@ async def act(
     actor: Actor,
     reason: str,
     dry_run: bool = False,
+    previewed: ChangeResult | None = None,
 ) -> None:
     """Apply a change that does not affect what is live, and print it; a dry run only prints it."""
     operations = opened.bucket.operations
-    run = operations.preview if dry_run else operations.carry_out
-    done = await run(scope, command, actor.name, reason)
+    if dry_run:
+        done = previewed or await operations.preview(scope, command, actor.name, reason)
+    else:
+        done = await operations.carry_out(scope, command, actor.name, reason, previewed=previewed)
     print_change(opened.printer, name, done, dry_run=dry_run)
 
 
@@ -117,10 +120,13 @@ def done_lines(view: View, printer: Printer) -> Iterable[str]:
     yield f"  live       {_step(_state(before['live']), _state(after['live']))}"
     yield f"  desired    {_step(_state(before['desired']), _state(after['desired']))}"
     yield f"  hold       {_step(_hold(before['hold']), _hold(after['hold']))}"
-    if len(before["quarantined"]) != len(after["quarantined"]):
+    for pin in view["pins"]:
+        yield f"  pinned     {plain(pin['publication'])}: {_yes_to_no(now=pin['pinned'])}"
+    for entry in view["quarantines"]:
+        states = ", ".join(map(plain, entry["states"])) or "no retained state"
         yield (
-            "  quarantined compositions  "
-            f"{_step(len(before['quarantined']), len(after['quarantined']))}"
+            f"  quarantined  composition {entry['composition'][:12]} ({states}): "
+            f"{_yes_to_no(now=entry['quarantined'])}"
         )
     tree = view["live_tree"]
     if tree is None:
@@ -146,6 +152,10 @@ _PATH_NOTES = (
 
 def _step(before: object, after: object) -> str:
     return plain(before) if before == after else f"{plain(before)} → {plain(after)}"
+
+
+def _yes_to_no(*, now: bool) -> str:
+    return "no → yes" if now else "yes → no"
 
 
 def _state(publication: View | None) -> str:

@@ -91,6 +91,16 @@ class DaemonClient:
             return Answer(
                 answer.status, _document(answer.read(_MOST_BYTES)), answer.getheader("retry-after")
             )
+        except ssl.SSLCertVerificationError as error:
+            raise DaemonUnreachable(
+                f"the certificate of {self.url} is not trusted ({error.verify_message}): set "
+                "SSL_CERT_FILE to the certificate file of its authority"
+            ) from error
+        except ssl.SSLError as error:
+            raise DaemonUnreachable(
+                f"{self.url} does not speak TLS ({error.reason or error}): is the address http://, "
+                "or the port that of the proxy with TLS?"
+            ) from error
         except (OSError, http.client.HTTPException) as error:
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             raise DaemonUnreachable(

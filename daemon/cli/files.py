@@ -4,11 +4,14 @@ import secrets
 import shutil
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from daemon.cli.failures import OutputUnwritable, UsageError
+from daemon.publishing.errors import NotFound
 from daemon.stores.directory.filesystem import RealFileSystem
+from events.errors import InvalidEvent
 from renderers.model import RenderedFile
 
 STDIN: Final = "-"
@@ -19,6 +22,7 @@ def read_input(name: str) -> bytes:
     """Read a file, or standard input for `-`; at most 64 MiB.
 
     Raises:
+        NotFound: there is no such file.
         UsageError: the file cannot be read or is too large.
     """
     try:
@@ -27,11 +31,22 @@ def read_input(name: str) -> bytes:
         else:
             with Path(name).open("rb") as opened:
                 body = opened.read(_MOST_BYTES + 1)
+    except FileNotFoundError as error:
+        if name.startswith("-"):
+            raise UsageError(f"{name} is neither an option nor a file") from error
+        raise NotFound(f"there is no file {name}") from error
     except OSError as error:
         raise UsageError(f"{name} cannot be read: {error.strerror}") from error
     if len(body) > _MOST_BYTES:
         raise UsageError(f"{name} is larger than 64 MiB: check that it is the right file")
     return body
+
+
+def in_file(name: str, error: InvalidEvent) -> InvalidEvent:
+    """The error of a file's content, with the file's name at each problem."""
+    return InvalidEvent(
+        *(replace(problem, path=f"{name}: {problem.path}") for problem in error.problems)
+    )
 
 
 def check_vacant(directory: Path) -> None:

@@ -18,6 +18,11 @@ async def impact_of(opened: Session, scope: Scope, planned: ChangeResult) -> str
         NotFound, VerificationFailed: the replacement is missing or damaged.
     """
     before, target = planned.before.live, planned.after.live
+    if target is None and before is None and planned.after.desired is None:
+        return (
+            f"{scope} is retired: `rebundle rollback {scope} STATE --reason '…'` or a "
+            "bundle_state.created event makes it active"
+        )
     if target is None:
         return "nothing would be live"
     described = f"{target.state} ({target.revision}), published {age(target.at, opened.now)} ago"

@@ -8,10 +8,11 @@ import os
 import shlex
 import stat
 import traceback
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from daemon import settings
@@ -95,14 +96,27 @@ async def session(
     loaded = read.settings
     if not new:
         _refuse_missing(loaded.bucket, read.origin("bucket"))
-    runtime = SystemRuntime()
+    runtime, printer = SystemRuntime(), printer_of(printing)
     try:
         keys = keys_of(loaded)
-        bucket = open_bucket(loaded.bucket, runtime, keys=keys, guarded=guarded)
+        bucket = open_bucket(
+            loaded.bucket,
+            runtime,
+            keys=keys,
+            guarded=guarded,
+            must_exist=not new,
+            slow=_once(partial(printer.say, f"still waiting for {loaded.bucket} …")),
+        )
         with warnings_for_people():
-            yield Session(loaded, bucket, runtime, printer_of(printing), keys.trust, printing.debug)
+            yield Session(loaded, bucket, runtime, printer, keys.trust, printing.debug)
     finally:
         runtime.close()
+
+
+def _once(notice: Callable[[], None]) -> Callable[[], None]:
+    """A function that calls `notice` the first time only."""
+    pending = [notice]
+    return lambda: pending.pop()() if pending else None
 
 
 def _refuse_missing(bucket: str, origin: str) -> None:
@@ -124,7 +138,7 @@ def _refuse_missing(bucket: str, origin: str) -> None:
         raise BucketMissing(
             f"there is no bucket at {path} ({origin}). If it should exist, mount its volume or "
             "correct the path (--bucket, REBUNDLE_BUCKET). For a new bucket the daemon creates the "
-            "directory when it publishes; "
+            "directory at its first start; "
             f"`rebundle doctor --bucket {shlex.quote(str(path))} --create` creates it now"
         ) from error
     except OSError:

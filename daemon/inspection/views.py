@@ -186,6 +186,9 @@ def survey_view(survey: Survey) -> View:
         ],
         "foreign": list(seen.kept_aside),
         "overrides": list(seen.overrides),
+        "unread_overrides": [
+            {"path": override.path, "reason": override.reason} for override in seen.unread_overrides
+        ],
         "deleted_by_operator": list(seen.deleted_by_operator),
         "strays": list(seen.strays),
     }
@@ -207,8 +210,38 @@ def done_view(verb: str, done: ChangeResult, *, dry_run: bool = False) -> View:
         "dry_run": dry_run,
         "before": pointer_view(done.before),
         "after": pointer_view(done.after),
+        "pins": _changed_pins(done.before, done.after),
+        "quarantines": _changed_quarantines(done.before, done.after),
         "live_tree": live_tree_view(done.live_tree),
     }
+
+
+def _changed_pins(before: Pointer, after: Pointer) -> list[View]:
+    """The publications that were pinned or unpinned."""
+    pinned = {publication.id: publication.pinned for publication in before.retained}
+    return [
+        {"publication": str(publication.id), "pinned": publication.pinned}
+        for publication in after.retained
+        if pinned.get(publication.id, False) != publication.pinned
+    ]
+
+
+def _changed_quarantines(before: Pointer, after: Pointer) -> list[View]:
+    """The compositions that were quarantined or accepted again, and their retained states."""
+    earlier = {quarantine.composition_digest for quarantine in before.quarantined}
+    later = {quarantine.composition_digest for quarantine in after.quarantined}
+    return [
+        {
+            "composition": digest,
+            "states": [
+                publication.state
+                for publication in after.retained
+                if publication.composition_digest == digest
+            ],
+            "quarantined": digest in later,
+        }
+        for digest in sorted(earlier ^ later)
+    ]
 
 
 def attention(view: Mapping[str, Any]) -> Iterable[str]:

@@ -19,7 +19,10 @@ class OperationRefused(PublishingError, OperatorActionNeeded):
 
 
 class StateUnreadable(PublishingError, OperatorActionNeeded):
-    """A state that a recovery has to make live cannot be read: the store refuses it."""
+    """A recovery cannot use a state that it has to make live.
+
+    The store refuses to read it, or the trust policy refuses it.
+    """
 
 
 class PointerMoved(PublishingError, Conflict):

@@ -23,7 +23,7 @@ class ObjectTooBig(StoreError, Damaged):
 
     def __init__(self, key: str, most_bytes: int) -> None:
         super().__init__(
-            f"{key} is larger than {most_bytes:,} bytes, the limit for an object of its kind"
+            f"{key} is larger than {most_bytes:,} bytes, the most that it may have here"
         )
         self.key = key
 

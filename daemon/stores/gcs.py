@@ -292,7 +292,10 @@ class GcsStore:
                 if on_failure is _outcome_unknown
                 else _read_failed(error, what)
             )
-        return StoreRefused(f"gs://{self._name}: no valid credentials ({error})")
+        return StoreRefused(
+            f"gs://{self._name}: no valid credentials ({error}): name a key file in "
+            "GOOGLE_APPLICATION_CREDENTIALS, or run `gcloud auth application-default login`"
+        )
 
     def _classify_answer(self, what: str, on_failure: "_OnFailure", error: Exception) -> StoreError:
         """Return the store error for an error response of the server."""
@@ -416,7 +419,7 @@ _OnFailure = Callable[[Exception, str], StoreError]
 def _read_failed(error: Exception, what: str) -> StoreError:
     if isinstance(error, DataCorruption):
         return ObjectDamaged(f"{what} is damaged: {' '.join(str(error).split())}")
-    return StoreUnavailable(f"{what}: {error}")
+    return StoreUnavailable(f"{what}: {_text(error)}")
 
 
 def _outcome_unknown(error: Exception, what: str) -> StoreError:
@@ -424,7 +427,20 @@ def _outcome_unknown(error: Exception, what: str) -> StoreError:
 
     The last failure says nothing about the first sending.
     """
-    return OutcomeUnknown(f"{what}: {error}")
+    return OutcomeUnknown(f"{what}: {_text(error)}")
+
+
+def _text(error: Exception) -> str:
+    """The message of a failure; address and cause if there was no connection."""
+    below = error.args[0] if error.args else None
+    if not isinstance(below, MaxRetryError) or below.reason is None:
+        return str(error)
+    cause = str(below.reason.args[-1]).rpartition("new connection: ")[2]
+    host, port = below.pool.host, below.pool.port
+    return (
+        f"no connection to {host}:{port} ({cause}): check ?endpoint= of the bucket, the network, "
+        "and whether the server runs"
+    )
 
 
 def _outcome_unknown_if_sent(error: Exception, what: str) -> StoreError:

@@ -90,6 +90,17 @@ def parse(text: str) -> Location:
     raise ValueError(f"must be {FORMS}")
 
 
+def place(location: Location, key: str) -> str:
+    """Where an operator finds an object: an absolute path, or its URL."""
+    match location:
+        case Directory(path=path):
+            return str(path.absolute() / key)
+        case S3(bucket=bucket, prefix=prefix):
+            return f"s3://{bucket}/{prefix}/{key}" if prefix else f"s3://{bucket}/{key}"
+        case Gcs(bucket=bucket, prefix=prefix):
+            return f"gs://{bucket}/{prefix}/{key}" if prefix else f"gs://{bucket}/{key}"
+
+
 def spelled(endpoint: str) -> str:
     """Normalise an endpoint: host in lower case, no default port, no slash at the end.
 

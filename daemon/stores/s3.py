@@ -70,8 +70,6 @@ _CHUNK_BYTES: Final = 1 << 20
 
 _NOT_SENT_ERRORS: Final = (EndpointConnectionError, ConnectTimeoutError)
 _SETTINGS_ERRORS: Final = (
-    NoCredentialsError,
-    PartialCredentialsError,
     CredentialRetrievalError,
     TokenRetrievalError,
     ProfileNotFound,
@@ -348,6 +346,12 @@ class S3Store:
             return work(self._shared_clients(), *args)
         except ClientError as error:
             self._raise_for_answer(what, error)
+        except (NoCredentialsError, PartialCredentialsError) as error:
+            raise StoreRefused(
+                f"s3://{self._bucket} cannot be used: {error}: set AWS_PROFILE, or "
+                "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, for a user that may use the bucket "
+                "(docs/stores.md)"
+            ) from error
         except _SETTINGS_ERRORS as error:
             raise StoreRefused(f"s3://{self._bucket} cannot be used: {error}") from error
         except SSLError as error:

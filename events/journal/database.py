@@ -19,7 +19,16 @@ from events.errors import (
     JournalMissing,
     SourceUnavailable,
 )
-from events.journal.files import MACHINE_ID, FileId, HeldFiles, hold, identities, machine_id
+from events.journal.files import (
+    MACHINE_ID,
+    FileId,
+    HeldFiles,
+    hold,
+    identities,
+    machine_id,
+    remedy,
+    unusable,
+)
 
 SCHEMA_VERSION: Final = 3
 _BUSY_SECONDS: Final = 10.0
@@ -177,10 +186,8 @@ def open_journal(
         if run:
             held = hold(path)
             undo.callback(held.release)
-        elif not path.exists():
-            raise JournalMissing(
-                f"there is no journal at {path}: start `rebundle run`, or name another path"
-            )
+        else:
+            _require(path)
         with translated(path):
             db = _connect(path)
             undo.callback(db.close)
@@ -208,6 +215,10 @@ def translated(path: Path) -> Iterator[None]:
                 raise _damaged(path, str(error)) from error
             case sqlite3.SQLITE_FULL:
                 raise JournalFull(f"no space is left for the journal {path}: {error}") from error
+            case sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM:
+                raise SourceUnavailable(
+                    f"the journal {path} cannot be used now: {error}{remedy(path)}"
+                ) from error
             case _:
                 raise SourceUnavailable(
                     f"the journal {path} cannot be used now: {error}"
@@ -295,6 +306,18 @@ def reinstated(db: sqlite3.Connection, instance: str, recorded: int) -> str:
             (highest,),
         )
     return instance
+
+
+def _require(path: Path) -> None:
+    """Raises JournalMissing, or SourceUnavailable if it cannot be seen whether it exists."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise JournalMissing(
+            f"there is no journal at {path}: start `rebundle run`, or name another path"
+        ) from error
+    except OSError as error:
+        raise unusable(path, error) from error
 
 
 def _connect(path: Path) -> sqlite3.Connection:

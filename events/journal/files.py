@@ -8,6 +8,7 @@ removed, or if the database is opened under another name.
 import errno
 import fcntl
 import os
+import pwd
 import re
 import shlex
 import socket
@@ -64,7 +65,7 @@ def hold(path: Path) -> HeldFiles:
         _make_folder(path.parent)
         lock = _locked(Path(f"{path}.lock"), path, is_written=True)
     except OSError as error:
-        raise _unusable(path, error) from error
+        raise unusable(path, error) from error
     try:
         existed = path.exists()
         # Created here, with mode 0600: SQLite would use the umask, and gives the WAL the same mode.
@@ -73,7 +74,7 @@ def hold(path: Path) -> HeldFiles:
             _sync_directory(path.parent)
     except OSError as error:
         os.close(lock)
-        raise _unusable(path, error) from error
+        raise unusable(path, error) from error
     except BaseException:
         os.close(lock)
         raise
@@ -211,26 +212,50 @@ def _sync_directory(directory: Path) -> None:
         os.fsync(descriptor)
 
 
-def _unusable(path: Path, error: OSError) -> SourceUnavailable:
+def unusable(path: Path, error: OSError) -> SourceUnavailable:
+    """The error for a journal whose files cannot be opened, with the command that helps."""
     if error.errno == errno.ELOOP:
         return SourceUnavailable(
             f"the journal {path} cannot be opened: {error.filename} is a symbolic link; remove it"
         )
-    reason = f"{error.strerror}{_remedy(path, error)}"
-    return SourceUnavailable(f"the journal {path} cannot be opened: {reason}")
+    help_ = remedy(path) if error.errno == errno.EACCES else ""
+    return SourceUnavailable(f"the journal {path} cannot be opened: {error.strerror}{help_}")
 
 
-def _remedy(path: Path, error: OSError) -> str:
-    """The command that helps if another user, such as root, used this journal before."""
-    if error.errno != errno.EACCES:
+def remedy(path: Path) -> str:
+    """What to do if this user lacks a permission that a journal needs; empty if it lacks none."""
+    denied = next((place for place, needed in _needed(path) if not _may(place, needed)), None)
+    if denied is None:
         return ""
+    owner = denied.stat().st_uid  # works: this user may search every folder above it
+    quoted = shlex.quote(str(denied))
+    if denied.parent == path.parent and owner != path.parent.stat().st_uid:
+        chown = f"sudo chown --reference={shlex.quote(str(path.parent))} {shlex.quote(str(path))}*"
+        return f" ({denied} belongs to another user); give it to the owner of its folder: {chown}"
+    if owner == os.geteuid():
+        rights = "u+rwx" if denied.is_dir() else "u+rw"
+        command = f"give it permission: chmod {rights} {quoted}"
+    else:
+        command = f"run this as a user that may use it: sudo -u {_name(owner)} …"
+    return f"; {command}. {_name(os.geteuid())} may not use {denied}: ls -ld {quoted}"
+
+
+def _needed(path: Path) -> Iterator[tuple[Path, int]]:
+    """The existing files and folders that a journal uses, and the rights that it needs on them."""
+    yield from ((folder, os.X_OK) for folder in reversed(path.parents))
+    for suffix in (*_SQLITE_SUFFIXES, ".lock"):
+        file = Path(f"{path}{suffix}")
+        if os.path.lexists(file):
+            yield file, os.R_OK | os.W_OK
+    yield path.parent, os.W_OK
+
+
+def _may(place: Path, rights: int) -> bool:
+    return os.access(place, rights, effective_ids=os.access in os.supports_effective_ids)
+
+
+def _name(user: int) -> str:
     try:
-        owner = path.parent.stat().st_uid
-        existing = [file for file in (Path(f"{path}.lock"), path) if file.exists()]
-        others = [file for file in existing if file.stat().st_uid != owner]
-    except OSError:
-        return ""
-    if not others:
-        return ""
-    chown = f"sudo chown --reference={shlex.quote(str(path.parent))} {shlex.quote(str(path))}*"
-    return f" ({others[0]} belongs to another user); give it to the owner of its folder: {chown}"
+        return pwd.getpwuid(user).pw_name
+    except KeyError:
+        return str(user)

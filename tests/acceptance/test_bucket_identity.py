@@ -1,5 +1,7 @@
 """The daemon and a bucket whose volume is not mounted, or that is another one."""
 
+import http.client
+import json
 from pathlib import Path
 
 from tests.support.daemon_process import (
@@ -74,6 +76,36 @@ def test_another_bucket_with_the_same_scope_is_not_published_to_under_a_running_
         assert daemon.stop() == 0
     assert (other / pointer).read_bytes() == before
     assert outcomes(journal, ["nine"])["nine"].keys() == {str(GOLDEN)}
+
+
+def test_a_running_daemon_does_not_make_the_folder_of_a_bucket_that_vanished(
+    tmp_path: Path,
+) -> None:
+    bucket, journal, away = tmp_path / "bucket", tmp_path / "journal.db", tmp_path / "away"
+    with DaemonProcess(bucket, journal, tmp_path / "log") as daemon:
+        post(daemon.port(), state_event(1))
+        until_settled(daemon, journal)
+        bucket.rename(away)
+        post(daemon.port(), state_event(2, event_id="two"), model_event("everywhere", "101", "9"))
+        until(lambda: degraded(daemon.port()) == ["bucket"])
+        until(lambda: daemon.said.count(f"there is no folder {bucket}") > 2)
+        assert degraded(daemon.port()) == ["bucket"]
+        assert not bucket.exists()
+        assert waiting(journal) == 2
+        away.rename(bucket)
+        until_settled(daemon, journal)
+        assert daemon.stop() == 0
+    assert outcomes(journal, ["two"])["two"].keys() == {str(GOLDEN)}
+
+
+def degraded(port: int) -> list[str]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request("GET", "/readyz")
+        checks = json.loads(connection.getresponse().read())["checks"]
+    finally:
+        connection.close()
+    return [check["name"] for check in checks if check["degraded"]]
 
 
 def test_an_operator_moves_on_to_a_new_bucket(tmp_path: Path) -> None:

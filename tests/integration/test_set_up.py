@@ -241,7 +241,7 @@ def test_each_step_of_set_up_is_reported(
     steps = [line.partition(" (")[0] for line in done.stdout.splitlines()]
     assert steps == [
         f"Making .venv with Python {platform.python_version()}",
-        "Installing 3 packages from requirements/dev.lock",
+        "Installing the packages of requirements/dev.lock",
         "  all 3 fetched, unpacking",
         "Installing this checkout as an editable package",
         "Checking that all requirements are installed",

@@ -150,20 +150,6 @@ async def a_root_that_another_writer_made_and_never_synced(at: History) -> None:
     await at.write(at.store.create("other", Content(b"2")))
 
 
-async def a_root_that_is_removed_and_made_again(at: History) -> None:
-    await at.write(at.store.create("key", Content(b"1")))
-    at.recording.mark("begin")
-    for file in at.disk.files():
-        at.recording.unlink(file)
-    for folder in sorted(at.disk.folders(), reverse=True):
-        if folder.is_relative_to(ROOT.parent):
-            at.recording.rmdir(folder)
-    at.recording.sync_folder(BASE)
-    at.promised.append({})
-    at.recording.mark("done")
-    await at.write(at.store.create("key", Content(b"2")))
-
-
 Scenario = Callable[[History], Awaitable[None]]
 
 SCENARIOS: list[Scenario] = [
@@ -172,7 +158,6 @@ SCENARIOS: list[Scenario] = [
     a_folder_that_another_writer_made_and_never_synced,
     an_object_whose_creator_was_killed_before_its_last_sync,
     a_root_that_another_writer_made_and_never_synced,
-    a_root_that_is_removed_and_made_again,
 ]
 
 
@@ -202,7 +187,6 @@ def test_no_power_cut_breaks_a_promise(scenario: Scenario) -> None:
         (a_folder_that_another_writer_made_and_never_synced, [ROOT]),
         (an_object_whose_creator_was_killed_before_its_last_sync, []),
         (a_root_that_another_writer_made_and_never_synced, []),
-        (a_root_that_is_removed_and_made_again, []),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )

@@ -968,15 +968,17 @@ class _Log:
     def warning(self, what: str, **told: object) -> None:
         self._world.trace("warning", what, *told.values())
 
-    def error(self, what: str, *, reason: str, exc_info: object = None, **told: object) -> None:
-        self._world.trace("error", what, reason, *told.values())
+    def error(
+        self, what: str, *, reason: str, error: str = "", exc_info: object = None, **told: object
+    ) -> None:
+        self._world.trace("error", what, reason, error, *told.values())
         # A pointer that was read before a collection may name what is gone by now: the next try reads it again.
         transient = (
             (NotFound, PointerLost, SequenceWentBack)
             if self._world.oracle.ever_lost
             else (NotFound,)
         )
-        if not reason.startswith(tuple(error.__name__ for error in transient)):
+        if error not in {kind.__name__ for kind in transient}:
             self._world.loop.fail(f"a lane waits for an operator: {reason}")
 
 

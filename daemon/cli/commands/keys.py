@@ -24,16 +24,23 @@ from daemon.cli.output import Printer
 from daemon.cli.session import load_settings, printer_of
 from daemon.lifecycle import SystemRuntime
 from daemon.publishing import layout
-from daemon.publishing.errors import NotFound, PublishingError, VerificationFailed
+from daemon.publishing.errors import (
+    KeyUnusable,
+    NotFound,
+    PublishingError,
+    VerificationFailed,
+)
 from daemon.publishing.manifest import Manifest
 from daemon.publishing.pointer import Publication
 from daemon.publishing.signatures import ROLES
+from daemon.publishing.wording import some
 from daemon.settings import SettingsError
 from daemon.stores.errors import ObjectDamaged, ObjectMissing, StoreError
 from daemon.telemetry import warnings_for_people
 from renderers.model import Scope
 
 if TYPE_CHECKING:
+    from daemon.publishing.trust.keys import PublicKey
     from daemon.publishing.trust.policy import TrustPolicy
 
 P = ParamSpec("P")
@@ -100,13 +107,12 @@ async def trust(
     printing: Printing = DEFAULT_PRINTING,
 ) -> None:
     """Add a key to the trust policy; creates the policy if it does not exist."""
-    from daemon.publishing.trust.keys import PublicKey  # noqa: PLC0415  # slow to import
-    from daemon.publishing.trust.policy import TrustedKey, TrustPolicy  # noqa: PLC0415
+    from daemon.publishing.trust.policy import TrustedKey, TrustPolicy  # noqa: PLC0415  # slow
 
     before = (
         TrustPolicy.parse(policy.read_bytes(), str(policy)) if policy.exists() else TrustPolicy()
     )
-    key = PublicKey.parse(_read(public))
+    key = _public_key(public)
     if any(revocation.keyid == key.keyid for revocation in before.revoked):
         raise UsageError(f"key {key.keyid} is revoked: generate another one")
     added = TrustedKey(keyid=key.keyid, public=key.pem, roles=role or ROLES, scopes=scope or ("*",))
@@ -297,9 +303,11 @@ def _resolve_key_id(policy: "TrustPolicy", prefix: str) -> str:
         )
     matching = [trusted.keyid for trusted in policy.keys if trusted.keyid.startswith(prefix)]
     if len(matching) != 1:
+        found = f"{len(matching)} keys" if matching else "no key"
+        listed = matching or [trusted.keyid for trusted in policy.keys]
         raise NotFound(
-            f"{prefix} matches {len(matching)} keys of the trust policy: "
-            f"{', '.join(matching) or 'none'}"
+            f"{prefix} is the beginning of {found} of the trust policy; "
+            f"{'these are' if matching else 'it has'} {some(listed) or 'no keys'}"
         )
     return matching[0]
 
@@ -327,6 +335,19 @@ def _lines(policy: "TrustPolicy") -> Sequence[str]:
     return list(columns(("KEY", "ROLES", "SCOPES", "NOTE"), rows))
 
 
+def _public_key(file: Path) -> "PublicKey":
+    """The key of a file. Raises KeyUnusable, UsageError: each names the file."""
+    from daemon.publishing.trust.keys import PublicKey  # noqa: PLC0415  # slow to import
+
+    text = _read(file)
+    if "PRIVATE KEY-----" in text:
+        raise UsageError(f"{file} is a private key: give its public key, {_public_file(file)}")
+    try:
+        return PublicKey.parse(text)
+    except KeyUnusable as error:
+        raise KeyUnusable(f"{file}: {error}") from error
+
+
 def _public_file(file: Path) -> Path:
     return file.with_name(f"{file.name}.pub")
 
@@ -334,6 +355,8 @@ def _public_file(file: Path) -> Path:
 def _read(file: Path) -> str:
     try:
         return file.read_text()
+    except FileNotFoundError as error:
+        raise NotFound(f"there is no file {file}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(
             f"{file} cannot be read: {getattr(error, 'strerror', None) or 'it is not text'}"

@@ -90,5 +90,14 @@ async def quarantine(
                 wait=wait,
                 previewed=planned,
             )
-        await act(opened, named, command, name=name, actor=actor, reason=reason, dry_run=dry_run)
+        await act(
+            opened,
+            named,
+            command,
+            name=name,
+            actor=actor,
+            reason=reason,
+            dry_run=dry_run,
+            previewed=planned,
+        )
         return DONE

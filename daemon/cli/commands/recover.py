@@ -48,6 +48,13 @@ async def recover(
             help="Do not hold the scope if its live state is also its desired state.",
         ),
     ] = False,
+    allow_empty: Annotated[
+        bool,
+        Parameter(
+            negative=(),
+            help="Leave nothing live if the trust policy refuses every state that is stored.",
+        ),
+    ] = False,
     dry_run: Annotated[
         bool, Parameter(negative=(), help="Show what would be done; change nothing.")
     ] = False,
@@ -64,7 +71,7 @@ async def recover(
     Every publication is read and verified. The scope is put on hold, so that an operator checks the
     result before newer states become live.
     """
-    options = RecoveryOptions(live=live, hold=not no_hold)
+    options = RecoveryOptions(live=live, hold=not no_hold, allow_empty=allow_empty)
     async with session(place, printing) as opened:
         bucket, printer = opened.bucket, opened.printer
         recovering = Recoverer(bucket.store, bucket.reader, bucket.publisher, bucket.live_tree)
@@ -101,7 +108,7 @@ def _print_recovery(
         "unknown": list(recovered.unknown) if recovered else [],
         "damaged": [_unusable_view(publication) for publication in result.remains.damaged],
         "unreadable": [_unusable_view(publication) for publication in result.remains.unreadable],
-        "unnamed": [str(upload) for upload in result.remains.unreferenced_uploads],
+        "unnamed": [str(upload) for upload in result.unreferenced_uploads],
         "live_tree": live_tree_view(result.live_tree),
         "lag": lag_view(lag) if lag else None,
     }
@@ -153,7 +160,7 @@ def _why_nothing(result: Recovery) -> str:
 
 
 def _unnamed(result: Recovery) -> Iterable[str]:
-    uploads = result.remains.unreferenced_uploads
+    uploads = result.unreferenced_uploads
     if not uploads:
         return
     if result.remains.was_published:

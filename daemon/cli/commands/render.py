@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final
 from cyclopts import Parameter
 
 from daemon import changes, customisation
-from daemon.cli.files import check_vacant, read_input, write_tree
+from daemon.cli.files import check_vacant, in_file, read_input, write_tree
 from daemon.cli.formatting import pairs
 from daemon.cli.options import DEFAULT_PROSE, SHARED, Place, Prose
 from daemon.cli.session import load_settings, printer_of
@@ -65,7 +65,7 @@ def render(
 ) -> None:
     """Write README.md, base/ and example/ of a composition into a directory."""
     printer = printer_of(prose)
-    source = decode_input(read_input(composition))
+    source = decode_file(composition)
     check_vacant(directory)
     options = customisation_for(source, config)
     files = files_of(source, options)
@@ -83,6 +83,15 @@ def render(
             "the manifest was written by another renderer or with other templates: "
             "the files may differ from the published ones"
         )
+
+
+def decode_file(name: str) -> Input:
+    """Decode a file, as `decode_input` does. Each problem has the name of the file."""
+    body = read_input(name)
+    try:
+        return decode_input(body)
+    except InvalidEvent as error:
+        raise in_file(name, error) from None
 
 
 def decode_input(body: bytes) -> Input:

@@ -36,20 +36,23 @@ async def retire(
 ) -> int:
     """Leave the scope without a live and a desired state; nothing is deleted."""
     async with session(place, printing) as opened:
-        opened.printer.say(
-            f"{scope} will have no live and no desired state. Its states and its live tree stay "
-            "in the "
-            "bucket; a later bundle_state.created event makes it active again."
-        )
-        if not dry_run:
+        named = scope_of(scope)
+        planned = await opened.bucket.operations.preview(named, protocol.retire, actor.name, reason)
+        if planned.changed:
+            opened.printer.say(
+                f"{scope} will have no live and no desired state. Its states and its live tree "
+                "stay in the bucket; a later bundle_state.created event makes it active again."
+            )
+        if planned.changed and not dry_run:
             confirm(f"Retire {scope}?", yes=yes, printer=opened.printer)
         await act(
             opened,
-            scope_of(scope),
+            named,
             protocol.retire,
             name="retire",
             actor=actor,
             reason=reason,
             dry_run=dry_run,
+            previewed=planned,
         )
         return DONE

@@ -27,7 +27,7 @@ from daemon.cli.failures import (
     RequestInvalid,
     UsageError,
 )
-from daemon.cli.files import read_input
+from daemon.cli.files import in_file, read_input
 from daemon.cli.formatting import columns
 from daemon.cli.options import DEFAULT_PRINTING, SHARED, Place, Printing
 from daemon.cli.output import error_document
@@ -166,11 +166,7 @@ def read_events(name: str) -> list[Sent]:
     try:
         events = cloudevents.decode_many(read_input(name), judge_data=validate_data)
     except InvalidEvent as error:
-        problems = (
-            Problem(f"{name}: {problem.path}", problem.expected, problem.found)
-            for problem in error.problems
-        )
-        raise InvalidEvent(*problems) from None
+        raise in_file(name, error) from None
     return [
         Sent(event, event.structured(), f"{name} event {n}")
         for n, event in enumerate(events, start=1)

@@ -88,7 +88,7 @@ async def status(
             "journal": waiting,
         }
         opened.printer.data(document, _lines(document, opened, detailed=named is not None))
-        code = max(gravest(views), BACKEND if folders else DONE)
+        code = max(gravest(views), BACKEND if folders or waiting["error"] else DONE)
         needs_attention = _needs_attention(document, opened.now)
         return code or (FAILED if exit_code and needs_attention else DONE)
 
@@ -319,6 +319,7 @@ def _quarantined(view: View) -> Iterator[str]:
 
 def _files(view: View) -> Iterator[str]:
     tree = view["live_tree"] or {}
+    unread = {entry["path"]: entry["reason"] for entry in tree.get("unread_overrides", ())}
     for key, note in (
         ("overrides", "operator's override, not changed"),
         ("deleted_by_operator", "deleted by an operator, stays deleted"),
@@ -326,7 +327,10 @@ def _files(view: View) -> Iterator[str]:
         ("foreign", "edited by hand in base/"),
         ("strays", "not written by Rebundle"),
     ):
-        yield from (f"  {plain(path)}: {note}" for path in tree.get(key, ()))
+        paths = (path for path in tree.get(key, ()) if path not in unread)
+        yield from (f"  {plain(path)}: {note}" for path in paths)
+    for path, reason in unread.items():
+        yield f"  {plain(path)}: not read, so it counts as an operator's override: {plain(reason)}"
     for number, blocked in enumerate(tree.get("blocked", ())):
         seen = f" in the pass of {blocked['seen_at']}" if blocked["seen_at"] else ""
         reason = plain(blocked["reason"]) if number else "see below"  # what needs attention has it

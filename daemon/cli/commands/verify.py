@@ -102,9 +102,13 @@ async def verify(
     printing: Printing = DEFAULT_PRINTING,
 ) -> int:
     """Verify every retained state of a scope, or one of them, and the live tree."""
-    if (offline is not None) + every + (scope is not None) != 1:
+    given = (offline is not None) + every + (scope is not None)
+    if given == 0:
         raise UsageError("name a scope, or give --all or --offline FOLDER")
+    if given > 1:
+        raise UsageError("a scope, --all and --offline exclude each other: give one of them")
     if offline is not None:
+        _require_publication(offline.absolute())
         trust = keys_of(load_settings(place)).trust
         unchecked = [*([NO_POLICY] if trust is None else []), OFFLINE]
         return _print_checks(
@@ -181,6 +185,18 @@ async def _check_offline(folder: Path, trust: "TrustPolicy | None") -> CheckResu
         return CheckResult(str(folder), "publication", str(error))
     what = f"state {described.state}@{described.attempt}"
     return CheckResult(described.scope, what, None, movable=movable_view(described) or ())
+
+
+def _require_publication(folder: Path) -> None:
+    """Raise NotFound if a folder has no file of a publication: its name is a mistake."""
+    if any((folder / name).exists() for name in (layout.MANIFEST, layout.ARCHIVE)):
+        return
+    manifests = (*folder.glob(f"*/{layout.MANIFEST}"), *folder.glob(f"*/*/{layout.MANIFEST}"))
+    found = some(sorted(str(file.parent) for file in manifests))
+    raise NotFound(
+        f"{folder} has no {layout.MANIFEST}: name a STATE/ATTEMPT folder"
+        + (f", such as {found}" if found else "")
+    )
 
 
 def _copied(file: Path) -> bytes:

@@ -126,6 +126,13 @@ class Override:
 
 
 @dataclass(frozen=True, slots=True)
+class UnreadOverride(Override):
+    """A file of example/ that counts as an operator's, because its bytes are not known."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class DeletedByOperator:
     """A file of example/ that an operator deleted. It stays deleted."""
 
@@ -215,7 +222,7 @@ def _plan_unread(
     path: str, there: Unread, wanted: Wanted, recorded: MarkerFile | None
 ) -> PathVerdict:
     if path.startswith(EXAMPLE):
-        return Override(path)
+        return UnreadOverride(path, there.reason)
     # Rebundle wrote what the marker records. If such a file were a stray, hosts would continue to
     # copy the file of a removed model.
     return Blocked(path, there.reason) if path in wanted.files or recorded else Stray(path)

@@ -48,6 +48,7 @@ from daemon.publishing.live_tree.ownership import (
     Remove,
     Stray,
     Unread,
+    UnreadOverride,
     Wanted,
 )
 from daemon.publishing.pointer import Pointer, Publication, PublicationId
@@ -87,6 +88,26 @@ An empty folder that was in the way appears in no listing.
 _RACED: Final = (ConditionFailed, ObjectMissing, OutcomeUnknown)
 _OF_ONE_PATH: Final = (StoreRefused, ObjectTooBig, ObjectDamaged)
 """Failures that concern one path only, and that the next try will most likely meet again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """The restoration of one default of example/, carried out or not."""
+
+    default: RenderedFile
+    replaced: bytes | None
+    """What was there; None if there was no file."""
+
+    @property
+    def written(self) -> bool:
+        """Whether the default has to be written."""
+        return self.replaced != self.default.body
+
+    def kept_as(self, scope: Scope) -> str | None:
+        """The key of the copy of what is replaced; None if nothing is."""
+        if self.replaced is None or not self.written:
+            return None
+        return layout.replaced(scope, self.default.path, _sha256(self.replaced))
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +166,11 @@ class FinishedPass:
     def overrides(self) -> tuple[str, ...]:
         """Operators' own files of example/."""
         return tuple(verdict.path for verdict in self.verdicts if isinstance(verdict, Override))
+
+    @property
+    def unread_overrides(self) -> tuple[UnreadOverride, ...]:
+        """Those of them whose bytes are not known."""
+        return tuple(verdict for verdict in self.verdicts if isinstance(verdict, UnreadOverride))
 
     @property
     def deleted_by_operator(self) -> tuple[str, ...]:
@@ -543,10 +569,10 @@ class LiveTree:
             len(stored.body), _marker_in, stored.body, key
         ), stored.version
 
-    async def restore_example(self, scope: Scope, path: str) -> bool:
+    async def restore_example(self, scope: Scope, path: str, *, dry_run: bool = False) -> Restored:
         """Write live's default of one file of example/, after keeping the present file aside.
 
-        Returns whether anything had to be written.
+        With `dry_run` nothing is written.
 
         Raises:
             NotFound: live has no such file.
@@ -576,30 +602,35 @@ class LiveTree:
             digests,
         )
         if path.startswith(ownership.CREDENTIALS):
-            await self._create_credentials(scope, file, wanted)
-            return True
+            await self._create_credentials(scope, file, wanted, dry_run=dry_run)
+            return Restored(file, None)
         try:
             there = await self._read(scope, path, sizes.KEPT_ASIDE)
         except ObjectTooBig as error:
             raise OperationRefused(self._why(scope, path, error)) from error
-        if there is None:
-            await self._while_busy(lambda: self._put(scope, Put(path, None), file, wanted))
-        elif there.body == file.body:
-            return False
-        else:
-            over = Put(path, there.version, keep_aside=True)
-            await self._while_busy(lambda: self._put(scope, over, file, wanted))
-        return True
+        restored = Restored(file, there.body if there else None)
+        if restored.written and not dry_run:
+            put = Put(path, there.version, keep_aside=True) if there else Put(path, None)
+            await self._while_busy(lambda: self._put(scope, put, file, wanted))
+        return restored
 
-    async def _create_credentials(self, scope: Scope, file: RenderedFile, wanted: Wanted) -> None:
+    async def _create_credentials(
+        self, scope: Scope, file: RenderedFile, wanted: Wanted, *, dry_run: bool
+    ) -> None:
+        key = layout.live_tree(scope, file.path)
+        exists = OperationRefused(
+            f"{file.path} is there, and what lies below {ownership.CREDENTIALS} is never read, "
+            f"so it cannot be kept aside: {self._move_away(key)} first"
+        )
+        if dry_run:
+            listing = await self._store.scan(layout.live_tree(scope))
+            if any(listed.key == key for listed in listing):
+                raise exists
+            return
         try:
             await self._while_busy(lambda: self._put(scope, Put(file.path, None), file, wanted))
         except ConditionFailed as error:
-            raise OperationRefused(
-                f"{file.path} is there, and what lies below {ownership.CREDENTIALS} is never read, "
-                "so it cannot be "
-                f"kept aside: {self._move_away(layout.live_tree(scope, file.path))} first"
-            ) from error
+            raise exists from error
 
     async def _list(self, scope: Scope) -> _Tree:
         prefix = layout.live_tree(scope)

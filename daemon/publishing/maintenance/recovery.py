@@ -16,7 +16,7 @@ from typing import Final
 from daemon.concurrency import concurrently
 from daemon.publishing import layout, manifest, sizes
 from daemon.publishing import pointer as pointers
-from daemon.publishing.errors import PublishingError, VerificationFailed
+from daemon.publishing.errors import NotTrusted, PublishingError, VerificationFailed
 from daemon.publishing.live_tree import ownership
 from daemon.publishing.live_tree.sync import FinishedPass, LiveTree, UnfinishedPass
 from daemon.publishing.maintenance import recovery_rules
@@ -28,6 +28,7 @@ from daemon.publishing.maintenance.recovery_rules import (
     Remains,
     Unreadable,
     Unsigned,
+    Untrusted,
 )
 from daemon.publishing.maintenance.retention_rules import folders
 from daemon.publishing.pointer import Chunk, HistoryEntry, Pointer, PreviousChunk, PublicationId
@@ -56,6 +57,13 @@ class Recovery:
     damage: str | None = None
     """What is wrong with the pointer; None if it can be read."""
     live_tree: FinishedPass | UnfinishedPass | None = None
+
+    @property
+    def unreferenced_uploads(self) -> tuple[PublicationId, ...]:
+        """The whole uploads that no change, and not the recovered pointer either, names."""
+        named = self.recovered.pointer.retained if self.recovered else ()
+        taken = {publication.id for publication in named}
+        return tuple(upload for upload in self.remains.unreferenced_uploads if upload not in taken)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +115,8 @@ class Recoverer:
             NotFound: nothing is left of the scope, or of the state that is to be live.
             OlderSchema: a document of the scope has schema 1; nothing was written.
             OperationRefused: the state that is to be live is quarantined.
-            StateUnreadable: the store refuses to read the state that has to be live.
+            StateUnreadable: the state that has to be live cannot be read, or is refused by the
+                trust policy.
             PointerMoved: another writer changed or restored the pointer meanwhile; check again.
             OutcomeUnresolved: it is unknown whether the pointer was written; check again.
         """
@@ -149,7 +158,7 @@ class Recoverer:
         traces["sequence seen on this machine"] = await self._reader.highest_accepted(scope)
         traces["the history"] = chunks.highest
         if marker is not None:
-            traces["the live tree's files"] = max(
+            traces["the files that the live tree's marker lists"] = max(
                 (file.commit[0] for file in marker.files.values()), default=0
             )
         remains = Remains(
@@ -269,7 +278,8 @@ class Recoverer:
             await self._reader.work_on(size, described.composition_value)
             await self._reader.files(scope, publication)
         except (PublishingError, ObjectDamaged) as error:
-            return Damaged(
+            kind = Untrusted if isinstance(error, NotTrusted) else Damaged
+            return kind(
                 name,
                 str(error),
                 described.revision,
@@ -293,7 +303,7 @@ class Recoverer:
         return {
             "the live tree's marker": _sequence_in(marker.body) if marker else 0,
             "freshness.json": _sequence_in(freshness.body) if freshness else 0,
-            "tags of the live tree": max(commits, default=0),
+            "the files of the live tree": max(commits, default=0),
         }
 
     async def _commit(self, key: str) -> int:

@@ -81,6 +81,11 @@ class Damaged:
 
 
 @dataclass(frozen=True, slots=True)
+class Untrusted(Damaged):
+    """A publication that the trust policy refuses. Nothing else is known to be wrong with it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Unreadable:
     """A publication that the store refuses to read. It may be whole."""
 
@@ -201,6 +206,8 @@ class RecoveryOptions:
     If live differs from desired, it is held in any case: the difference shows that the scope was
     held before.
     """
+    allow_empty: bool = False
+    """Leave nothing live, although the trust policy refuses states that may be whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +227,7 @@ def recover(remains: Remains, writing: Writing, options: RecoveryOptions) -> Rec
     Raises:
         NotFound: nothing is left of the scope, or of the state that is to be live.
         OperationRefused: the state that is to be live is quarantined.
-        StateUnreadable: the store refuses to read the state that has to be live.
+        StateUnreadable: the state that has to be live cannot be read, or is refused by the policy.
     """
     if not remains.was_published:
         if not (remains.found or remains.damaged or remains.unreadable):
@@ -907,6 +914,8 @@ def _live(
     ) or _newest([*allowed.values()])
     if newest is None and remains.unreadable:
         _refuse_unreadable(remains, remains.unreadable[-1], "no other state is whole")
+    if newest is None and not options.allow_empty:
+        _refuse_untrusted(remains)
     return newest, "the newest that is whole" if newest else "nothing is left to be live"
 
 
@@ -943,6 +952,19 @@ def _refuse_unreadable(
                 "was written. Recover again once it can be read, or name another state: "
                 f"`rebundle recover {remains.scope} --live STATE --reason '…'`"
             )
+
+
+def _refuse_untrusted(remains: Remains) -> None:
+    """Raise StateUnreadable if only states that the trust policy refuses could be live."""
+    untrusted = [damaged for damaged in remains.damaged if isinstance(damaged, Untrusted)]
+    if untrusted:
+        raise StateUnreadable(
+            f"nothing would be live in {remains.scope}: the trust policy refuses "
+            f"{some([damaged.id for damaged in untrusted])}. Nothing was written. If these are "
+            "from before the signing key: set signing.key_file, unset trust.policy, and run "
+            f"`rebundle republish {remains.scope} --reason 'first signature'` (docs/signing.md). "
+            "To write a pointer without them, so that a collection deletes them: --allow-empty"
+        )
 
 
 def _are_apart(base: Pointer, live: Publication | None, desired: Publication | None) -> bool:

@@ -216,16 +216,19 @@ class TrustPolicy(_Part):
         """The id of the first key whose signature is accepted. Raises VerificationFailed."""
         if not listed:
             raise VerificationFailed(
-                f"{what.text} is not signed, as the trust policy requires: {what.remedy}"
+                f"{what.text} is not signed, as the trust policy requires: "
+                f"{what.remedy_if_unsigned or what.remedy}"
             )
         reasons = [self._objection(signature, role, scope, message) for signature in listed]
         for signature, reason in zip(listed, reasons, strict=True):
             if reason is None:
                 return signature.keyid
         why = _first_reasons(list(filter(None, reasons)))
+        revoked = {revocation.keyid for revocation in self.revoked}
+        could_trust = any(signature.keyid not in revoked for signature in listed)
+        trust = "; `rebundle keys trust POLICY PUBLIC` trusts a key" if could_trust else ""
         raise VerificationFailed(
-            f"{what.text} has no accepted signature: {why}: {what.remedy}; "
-            "`rebundle keys trust POLICY PUBLIC` trusts a key"
+            f"{what.text} has no accepted signature: {why}: {what.remedy}{trust}"
         )
 
     def _objection(
@@ -272,6 +275,8 @@ class _Named:
     """The key of the object in the bucket."""
     numbered: bool = True
     """Whether documents of schema 1 already had the field `schema`."""
+    remedy_if_unsigned: str = ""
+    """The remedy if there is no signature at all; empty: the same one."""
 
 
 def _pointer(scope: Scope) -> _Named:
@@ -280,6 +285,11 @@ def _pointer(scope: Scope) -> _Named:
         f"restore its newest version that was signed, or `rebundle recover {scope} --reason '…'` "
         "with a key that is trusted (signing.key_file) writes one",
         layout.pointer(scope),
+        remedy_if_unsigned="if the scope is from before the signing key: set signing.key_file, "
+        f"unset trust.policy, and run `rebundle republish {scope} --reason 'first signature'` "
+        "(docs/signing.md). If its signature was removed: restore its newest version that was "
+        f"signed, else `rebundle recover {scope} --reason 'signature removed'` keeps the signed "
+        "publications only",
     )
 
 

@@ -122,8 +122,11 @@ def _no_key(_key: str) -> bool:
 class DirectoryStore:
     """An ObjectStore in a folder of a local file system, for any number of processes.
 
-    An absent folder is an empty store. The first write makes the folder.
+    An absent folder is an empty store, and the first write makes it. But once this store has seen
+    the folder, or if it `must_exist`, its absence is StoreRefused for reads and writes: the volume
+    is no longer mounted, or the folder was moved, and a new one would hide that (docs/stores.md).
 
+    - `must_exist`: the folder was used before.
     - `unread`: keys whose files a listing must not open (an operator's credentials).
     - `private`: keys whose files only their owner may read and write, whatever the umask.
     - `unread_bytes`: see UNREAD_BYTES.
@@ -135,6 +138,7 @@ class DirectoryStore:
         runtime: Runtime,
         filesystem: FileSystem | None = None,
         *,
+        must_exist: bool = False,
         unread: Callable[[str], bool] = _no_key,
         private: Callable[[str], bool] = _no_key,
         unread_bytes: int = UNREAD_BYTES,
@@ -148,6 +152,7 @@ class DirectoryStore:
         self._digests = Cache[str](_DIGESTS_BYTES)
         self._removed_stale = False
         self._root_is_durable = False
+        self._must_exist = must_exist
 
     # ---- reading
 
@@ -416,14 +421,28 @@ class DirectoryStore:
     # ---- folders
 
     def _make_folders(self, folder: Path) -> None:
-        if self._is_folder(folder):
-            return
-        for step in (*reversed(folder.parents), folder):
-            if not self._is_folder(step):
-                if not step.is_relative_to(self._root) or step == self._root:
-                    self._root_is_durable = False
-                with suppress(FileExistsError):
-                    self._fs.mkdir(step)
+        if not self._is_folder(folder):
+            for step in (*reversed(folder.parents), folder):
+                if not self._is_folder(step):
+                    self._make_folder(step)
+        self._must_exist = True
+
+    def _make_folder(self, folder: Path) -> None:
+        if not folder.is_relative_to(self._root) or folder == self._root:
+            self._check_root()
+        with suppress(FileExistsError):
+            self._fs.mkdir(folder)
+
+    def _check_root(self) -> None:
+        """Raise StoreRefused if the folder of the store is absent and has to exist.
+
+        Of the reads, only those that find nothing need it.
+        """
+        must_exist = self._must_exist  # before the look: another thread may make the folder now
+        if self._is_folder(self._root):
+            self._must_exist = True
+        elif must_exist:
+            raise self._absent_root()
 
     def _is_folder(self, path: Path) -> bool:
         entry = self._fs.status(path)
@@ -529,9 +548,11 @@ class DirectoryStore:
         path = self._root / key
         entry = self._fs.status(path)
         if entry is None or entry.kind is Kind.FOLDER:
+            self._check_root()
             raise ObjectMissing(key)
         if entry.kind is not Kind.FILE:
             raise StoreRefused(self._wrong_kind(path, entry.kind))
+        self._must_exist = True
         return entry
 
     def _body(self, key: str, most_bytes: int | None) -> bytes:
@@ -541,6 +562,7 @@ class DirectoryStore:
         try:
             body = self._read(self._root / key, most_bytes)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            self._check_root()
             raise ObjectMissing(key) from None
         if most_bytes is not None and len(body) > most_bytes:
             raise ObjectTooBig(key, most_bytes)
@@ -630,6 +652,8 @@ class DirectoryStore:
                         waiting.append(key)
                     elif (listed := self._listed(key, entry)) is not None:
                         objects.append(listed)
+            # Afterwards: the volume may have been unmounted during the listing.
+            self._check_root()
         objects.sort(key=lambda listed: by_bytes(listed.key))
         hidden.sort(key=lambda folder: by_bytes(folder.key))
         return Listing(tuple(objects), tuple(hidden), tuple(sorted(invalid)))
@@ -661,8 +685,9 @@ class DirectoryStore:
                     key for key, entry in self._children(folder) if entry.kind is Kind.FOLDER
                 ]
             except (FileNotFoundError, NotADirectoryError):
-                return []
+                children = []
             names = [key.rpartition("/")[2] for key in children if self._may_hold_objects(key)]
+            self._check_root()
         return sorted(names, key=by_bytes)
 
     def _may_hold_objects(self, folder: str) -> bool:
@@ -697,6 +722,7 @@ class DirectoryStore:
             key = f"{folder}/{entry.name}" if folder else entry.name
             if key not in _PRIVATE:
                 yield key, entry
+        self._must_exist = True
 
     # ---- messages
 
@@ -704,6 +730,13 @@ class DirectoryStore:
         if kind is Kind.FILE:
             return ConditionFailed(f"object {key} exists already")
         return StoreRefused(self._wrong_kind(self._root / key, kind))
+
+    def _absent_root(self) -> StoreRefused:
+        return StoreRefused(
+            f"there is no folder {self._root}, which was the bucket before: is its volume not "
+            "mounted? Mount it, or move the folder back; nothing is created in its place. For a "
+            "new bucket start the daemon once with `rebundle run --new-bucket`"
+        )
 
     def _wrong_kind(self, path: Path, kind: Kind, belongs: str = "a file") -> str:
         command = move_file(self._root, path)

@@ -6,13 +6,14 @@ OutcomeUnknown, and the caller reads back.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Final
 
 from daemon.stores.errors import OutcomeUnknown, StoreUnavailable
 from daemon.stores.port import Content, Listing, ObjectStore, Stored, Version
 
+SLOW_SECONDS: Final = 5.0
 _LISTING_CALLS: Final = 10
 """The limit of a listing, as a multiple of that of other operations.
 
@@ -25,12 +26,16 @@ collected either.
 class LimitedStore:
     """Implements `ObjectStore` by another one.
 
-    `seconds` is the limit of one operation. A listing has ten times that limit.
+    `seconds` is the limit of one operation. A listing has ten times that limit. `slow` is called
+    for each operation that takes longer than SLOW_SECONDS, while it goes on.
     """
 
-    def __init__(self, store: ObjectStore, seconds: float) -> None:
+    def __init__(
+        self, store: ObjectStore, seconds: float, slow: Callable[[], None] | None = None
+    ) -> None:
         self._store = store
         self._seconds = seconds
+        self._slow = slow
 
     async def get(self, key: str, *, most_bytes: int | None = None) -> Stored:
         """Read an object."""
@@ -66,15 +71,28 @@ class LimitedStore:
     async def _reading(self, what: str, seconds: float | None = None) -> AsyncIterator[None]:
         limit = seconds or self._seconds
         try:
-            async with asyncio.timeout(limit):
-                yield
+            with self._noticed():
+                async with asyncio.timeout(limit):
+                    yield
         except TimeoutError as error:
             raise StoreUnavailable(f"reading {what} took longer than {limit:g} s") from error
 
     @asynccontextmanager
     async def _writing(self, key: str) -> AsyncIterator[None]:
         try:
-            async with asyncio.timeout(self._seconds):
-                yield
+            with self._noticed():
+                async with asyncio.timeout(self._seconds):
+                    yield
         except TimeoutError as error:
             raise OutcomeUnknown(f"writing {key} took longer than {self._seconds:g} s") from error
+
+    @contextmanager
+    def _noticed(self) -> Iterator[None]:
+        if self._slow is None:
+            yield
+            return
+        notice = asyncio.get_running_loop().call_later(SLOW_SECONDS, self._slow)
+        try:
+            yield
+        finally:
+            notice.cancel()

@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 from daemon.failures import Consequence, Failure
 from daemon.lifecycle import Stop
 from daemon.publishing.live_tree.sync import FinishedPass, UnfinishedPass
+from daemon.publishing.wording import rebuild
 from daemon.readiness import HealthChecks
 from daemon.reporting import Reporter
 from daemon.retry import Backoff
@@ -378,6 +379,9 @@ def test_what_cannot_be_read_is_one_condition_whatever_else_fails_for_it(name: s
     daemon.worker.unreadable = {name: "damaged"}
     if name:
         daemon.reporter.unreconciled(SCOPE, "damaged")
+        daemon.worker.lanes = [lane(STUCK)]
+    else:
+        daemon.worker.failure = STUCK
     daemon.observe(for_seconds=60)
     assert daemon.lasting == [
         ("unreadable", name),
@@ -386,6 +390,28 @@ def test_what_cannot_be_read_is_one_condition_whatever_else_fails_for_it(name: s
     ]
     remedy = daemon.vitals.lasting()[0].condition.remedy
     assert remedy.startswith(f"rebundle verify {name or '--all'} --bucket ")
+
+
+def test_another_bucket_is_one_condition_whatever_fails_because_of_it() -> None:
+    identity = SimpleNamespace(pending="there is no folder /srv/my bundles")
+    failing = Trying({"": "there is no folder", str(SCOPE): "there is no folder"})
+    daemon = Daemon(gates={"status": identity}, tried={"freshness": failing, "collection": failing})
+    daemon.worker.lanes, daemon.worker.failure = [lane(STUCK)], STUCK
+    daemon.worker.unreadable = {"": "the bucket cannot be listed: there is no folder"}
+    daemon.reporter.unreconciled(SCOPE, "there is no folder")
+    daemon.observe(for_seconds=60)
+    assert daemon.lasting == [("bucket", "")]
+    identity.pending = None
+    assert set(daemon.degraded) == {"unreadable", "lane", "live_tree", "collection", "freshness"}
+
+
+def test_the_remedy_of_a_pointer_that_cannot_be_read_is_the_command_that_rebuilds_it() -> None:
+    daemon = Daemon()
+    daemon.worker.unreadable = {str(SCOPE): f"the pointer is damaged; {rebuild(SCOPE)}"}
+    (condition,) = [c for c in daemon.vitals.conditions() if c.kind == "unreadable"]
+    assert condition.remedy == (
+        f"rebundle recover {SCOPE} --reason 'unreadable pointer' --bucket '/srv/my bundles'"
+    )
 
 
 def test_a_journal_that_cannot_be_written_is_not_reported_again_because_it_cannot_be_pruned() -> (

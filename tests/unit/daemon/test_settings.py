@@ -517,3 +517,33 @@ def test_an_empty_path_of_templates_is_no_directory(tmp_path, text):
 
     with pytest.raises(SettingsError, match="must name a directory"):
         load({}, {}, file)
+
+
+def test_each_problem_of_a_file_is_in_plain_words_and_in_the_order_of_the_lines(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "rebundle.toml"
+    file.write_text(
+        "drain_seconds = 'soon'\n"
+        "[publish]\n"
+        "accept_older_renderer = 'maybe'\n"
+        "pinning = 'some'\n"
+        "[http]\n"
+        "nonsense = 1\n"
+        "listen = 8420\n"
+        "max_depth = 'x'\n"
+        "max_requests = 0\n"
+        "max_body_bytes = 'much'\n"
+    )
+    with pytest.raises(SettingsError) as raised:
+        load({}, {}, file)
+    assert [line.removeprefix(f"{file}:") for line in str(raised.value).splitlines()] == [
+        '1: drain_seconds: must be a number (found "soon")',
+        '3: publish.accept_older_renderer: must be true or false (found "maybe")',
+        "4: publish.pinning: must be 'off', 'warn' or 'require' (found \"some\")",
+        "6: http.nonsense: is not a setting; `rebundle config schema` lists them",
+        "7: http.listen: must be text in quotes (found 8420)",
+        '8: http.max_depth: must be a whole number (found "x")',
+        "9: http.max_requests: must be at least 1 (found 0)",
+        '10: http.max_body_bytes: must be a number of bytes, such as 4194304 or 4MiB (found "much")',
+    ]

@@ -4,6 +4,7 @@ import pytest
 
 from daemon.cli.client import DaemonClient, local_url
 from daemon.cli.failures import DaemonUnreachable, UsageError
+from tests.support.certificates import self_signed
 from tests.support.scripted_http import says, server
 
 
@@ -70,6 +71,18 @@ def test_an_answer_that_is_no_http_is_unreachable():
 
     with server(garbage) as (url, _), pytest.raises(DaemonUnreachable):
         DaemonClient(url).get("/livez")
+
+
+def test_a_server_without_tls_and_an_untrusted_one_are_named(tmp_path):
+    with server(says(200)) as (url, _):
+        address = url.replace("http://", "https://")
+        with pytest.raises(DaemonUnreachable, match=r"does not speak TLS .*: is the address http:"):
+            DaemonClient(address).get("/livez")
+    tls, _ = self_signed(tmp_path)
+    with server(says(200), tls) as (url, _):
+        address = url.replace("http://", "https://")
+        with pytest.raises(DaemonUnreachable, match=r"is not trusted .*: set SSL_CERT_FILE"):
+            DaemonClient(address).get("/livez")
 
 
 def test_silence_is_unreachable_after_the_limit():

@@ -19,7 +19,7 @@ from renderers import errors as rendering
         (publishing.KeyUnusable("x"), 2),
         (rendering.TemplateFault("a.yaml", 1, "x"), 2),
         (publishing.NotFound("x"), 3),
-        (events.JournalMissing("x"), 3),
+        (events.JournalMissing("x"), 6),
         (publishing.OperationRefused("x"), 4),
         (publishing.PointerMoved("x"), 4),
         (publishing.NewerSchema("x"), 4),

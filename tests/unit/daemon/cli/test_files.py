@@ -6,6 +6,7 @@ import pytest
 from daemon.cli import files
 from daemon.cli.failures import CommandError, UsageError
 from daemon.cli.files import check_vacant, read_input, write_tree
+from daemon.publishing.errors import NotFound
 from daemon.stores.directory.filesystem import RealFileSystem
 from renderers.model import RenderedFile
 
@@ -64,8 +65,10 @@ def test_input_comes_from_a_file_or_from_standard_input(tmp_path, monkeypatch):
 
     assert read_input(str(tmp_path / "in")) == b"x"
     assert read_input("-") == b"y"
-    with pytest.raises(UsageError, match="No such file"):
+    with pytest.raises(NotFound, match="there is no file"):
         read_input(str(tmp_path / "absent"))
+    with pytest.raises(UsageError, match="Is a directory"):
+        read_input(str(tmp_path))
 
 
 def test_a_link_that_takes_the_place_of_the_staged_folder_is_not_followed(tmp_path, monkeypatch):

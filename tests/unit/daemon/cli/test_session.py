@@ -7,6 +7,7 @@ import shlex
 import pytest
 
 from daemon.bucket import open_bucket
+from daemon.lifecycle import SystemRuntime
 from daemon.publishing import layout
 from tests.builders_runtime import ThreadRuntime
 from tests.support.buckets import SCOPE, PublishedBucket, composition_with
@@ -107,3 +108,19 @@ def test_a_folder_is_not_asked_what_our_own_code_does(bucket, rebundle):
     assert rebundle("hold", SCOPE, "--reason", "a look").code == 0
 
     assert not (bucket / ".rebundle" / "probe").exists()
+
+
+def test_a_bucket_that_does_not_answer_for_long_is_announced_once(bucket, rebundle, monkeypatch):
+    monkeypatch.setattr("daemon.stores.wrappers.timeout.SLOW_SECONDS", 0)
+    monkeypatch.setattr("daemon.cli.session.SystemRuntime", Waiting)
+
+    assert rebundle("states", SCOPE).err.count(f"still waiting for {bucket} …") == 1
+    assert "still waiting" not in rebundle("states", SCOPE, "--quiet").err
+
+
+class Waiting(SystemRuntime):
+    """Every call takes a turn of the event loop longer than the notice."""
+
+    async def run_in_thread(self, work, *arguments, **options):
+        await asyncio.sleep(0.01)
+        return await super().run_in_thread(work, *arguments, **options)

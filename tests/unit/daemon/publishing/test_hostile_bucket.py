@@ -305,7 +305,7 @@ def test_a_file_of_the_live_tree_that_nobody_may_read_stops_no_recovery() -> Non
         found = await Recoverer(store, bucket.reader, bucket.publisher, bucket.live_tree).preview(
             SCOPE, RecoveryOptions(), "ann", "look"
         )
-        assert found.remains.traces["tags of the live tree"] == 2
+        assert found.remains.traces["the files of the live tree"] == 2
 
     asyncio.run(scenario())
 

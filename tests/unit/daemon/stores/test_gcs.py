@@ -350,6 +350,7 @@ def test_without_credentials_nothing_is_sent(call: Call) -> None:
 
     assert type(found) is StoreRefused
     assert f"gs://{BUCKET}: no valid credentials" in str(found)
+    assert "GOOGLE_APPLICATION_CREDENTIALS" in str(found)
 
 
 def _away(message: str) -> RefreshError:
@@ -383,6 +384,17 @@ def test_a_token_that_cannot_be_had_now_is_no_refusal(
             asyncio.run(_replace(store))
 
     assert type(caught.value) is error
+
+
+@pytest.mark.parametrize("call", [creates, replaces])
+def test_a_server_that_does_not_listen_is_named_with_the_cause(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    brief = gcs._BULK_RETRY.with_timeout(0.1)
+    monkeypatch.setattr(gcs, "_BULK_RETRY", brief)
+    port = free_port()
+    found = str(refusal(call, f"http://127.0.0.1:{port}"))
+    assert f"key: no connection to 127.0.0.1:{port} ([Errno 111] Connection refused): " in found
 
 
 async def _replace(store: GcsStore) -> None:

@@ -351,7 +351,7 @@ def test_without_credentials_nothing_is_sent(call: Call, monkeypatch: pytest.Mon
         found = refusal(call, address)
 
     assert (type(found), seen) == (StoreRefused, [])
-    assert "s3://bucket cannot be used: Unable to locate credentials" in str(found)
+    assert "s3://bucket cannot be used: Unable to locate credentials: set AWS_" in str(found)
 
 
 def test_an_unknown_profile_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,8 +3,11 @@
 import asyncio
 import errno
 import os
+import pwd
+import shlex
 import shutil
 import sqlite3
+import stat
 import subprocess
 import sys
 import tempfile
@@ -295,6 +298,10 @@ def run_once(path: Path) -> None:
     opened.close()
 
 
+def beside(path: Path) -> None:
+    open_journal(path, token=lambda: "1" * 32, run=False).close()
+
+
 @ROOT
 def test_the_user_of_a_service_can_open_a_journal_that_root_started(bench, play, home):
     path = home / "var/lib/journal.db"
@@ -348,12 +355,41 @@ def test_a_journal_that_may_not_be_opened_says_so(tmp_path):
     path = tmp_path / "journal.db"
     path.touch(0o000)
     Path(f"{path}.lock").touch(0o000)
-    with pytest.raises(SourceUnavailable, match=r"cannot be opened: Permission denied$"):
+    with pytest.raises(
+        SourceUnavailable,
+        match=r"cannot be opened: Permission denied; give it permission: chmod u\+rw .*\.db\. ",
+    ):
         as_an_ordinary_user(lambda: run_once(path))
+
+
+@pytest.mark.parametrize(
+    ("closed", "rights"),
+    [("my folder/journal.db", "u+rw"), ("my folder", "u+rwx"), (".", "u+rwx")],
+)
+def test_a_journal_that_may_not_be_read_names_user_command_and_file(tmp_path, closed, rights):
+    path, denied = tmp_path / "my folder/journal.db", tmp_path / closed
+    run_once(path)
+    mode = stat.S_IMODE(denied.stat().st_mode)
+    denied.chmod(0)
+    with pytest.raises(SourceUnavailable) as refused:
+        as_an_ordinary_user(lambda: beside(path))
+    denied.chmod(mode)
+    user, quoted = pwd.getpwuid(os.geteuid()).pw_name, shlex.quote(str(denied))
+    assert f"; give it permission: chmod {rights} {quoted}." in str(refused.value)
+    assert f"{user} may not use {denied}: ls -ld {quoted}" in str(refused.value)
+
+
+@ROOT
+def test_a_journal_of_a_service_says_as_which_user_to_use_it(home):
+    path = home / "journal.db"
+    with_permissions_of(SOMEBODY, lambda: run_once(path))
+    path.chmod(0o600)
+    with pytest.raises(SourceUnavailable, match=r"run this as a user that may use it: sudo -u "):
+        with_permissions_of(SOMEBODY + 1, lambda: beside(path))
 
 
 @ROOT
 def test_a_folder_that_may_not_be_searched_says_so(home):
     (home / "closed").mkdir(0o700)
-    with pytest.raises(SourceUnavailable, match=r"cannot be opened: Permission denied$"):
+    with pytest.raises(SourceUnavailable, match=r"Permission denied; .*may not use .*/closed: ls"):
         with_permissions_of(SOMEBODY, lambda: run_once(home / "closed/journal.db"))

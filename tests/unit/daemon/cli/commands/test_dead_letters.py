@@ -86,10 +86,10 @@ def test_drop_gives_up_with_a_reason(journal, rebundle):
     assert rebundle("dead-letters", "list", "-o", "json").json["dead_letters"] == []
 
 
-def test_without_a_journal_it_is_not_found(bucket, tmp_path, rebundle):
+def test_without_a_journal_there_is_nothing_to_read(bucket, tmp_path, rebundle):
     result = rebundle("dead-letters", "list", "--journal", tmp_path / "absent.db")
 
-    assert result.code == 3
+    assert result.code == 6
     assert not (tmp_path / "absent.db").exists()
 
 

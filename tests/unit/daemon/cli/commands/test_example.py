@@ -1,4 +1,5 @@
 import io
+from pathlib import Path
 
 from tests.support.buckets import SCOPE, live_file
 
@@ -20,11 +21,46 @@ def test_restore_puts_the_default_back_and_keeps_what_was_there(bucket, rebundle
     assert kept.read_bytes() == b"MINE=1\n"
 
 
+def test_restore_says_where_the_override_is_kept(bucket, rebundle):
+    live_file(bucket, ENV).write_bytes(b"MINE=1\n")
+
+    result = rebundle("example", "restore", SCOPE, ENV, "--yes")
+
+    kept = result.out.removesuffix("\n").partition("your file is kept as ")[2]
+    assert Path(kept).read_bytes() == b"MINE=1\n"
+    assert result.out.startswith(f"{ENV}: the default is back; ")
+
+
+def test_a_dry_run_shows_the_difference_and_writes_nothing(bucket, rebundle):
+    live_file(bucket, ENV).write_bytes(b"MINE=1\n")
+
+    result = rebundle("example", "restore", SCOPE, ENV, "--dry-run", "-o", "json")
+
+    assert (result.code, result.json["written"], result.json["dry_run"]) == (0, False, True)
+    assert not Path(result.json["kept_as"]).exists()
+    assert "\n-MINE=1\n" in result.err
+    assert live_file(bucket, ENV).read_bytes() == b"MINE=1\n"
+    shown = rebundle("example", "restore", SCOPE, ENV, "--dry-run")
+    assert "the default would be restored; your file would be kept as /" in shown.out
+
+
+def test_restore_asks_only_about_a_file_that_would_change(bucket, rebundle, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+
+    result = rebundle("example", "restore", SCOPE, ENV)
+
+    assert (result.code, result.out) == (0, f"{ENV}: is already the default\n")
+    assert rebundle("example", "restore", f"{SCOPE}x", ENV).code == 3
+    assert rebundle("example", "restore", SCOPE, "example/nothing").code == 3
+
+
 def test_restore_brings_a_deleted_file_back(bucket, rebundle):
     live_file(bucket, ENV).unlink()
     assert f"{ENV}: deleted by an operator" in rebundle("status", SCOPE).out
 
-    assert rebundle("example", "restore", SCOPE, ENV, "--yes").code == 0
+    result = rebundle("example", "restore", SCOPE, ENV, "--yes")
+
+    assert (result.code, result.out) == (0, f"{ENV}: was deleted; the default is back\n")
     assert live_file(bucket, ENV).exists()
 
 
@@ -37,9 +73,10 @@ def test_restore_of_the_default_writes_nothing(bucket, rebundle):
 def test_changed_credentials_are_never_read_copied_or_replaced(bucket, rebundle):
     live_file(bucket, CREDENTIALS).write_bytes(b"SECRET=1\n")
 
-    result = rebundle("example", "restore", SCOPE, CREDENTIALS, "--yes")
-
-    assert result.code == 4
+    for also in ("--yes", "--dry-run"):
+        result = rebundle("example", "restore", SCOPE, CREDENTIALS, also)
+        assert result.code == 4
+        assert "SECRET" not in result.out + result.err
     assert live_file(bucket, CREDENTIALS).read_bytes() == b"SECRET=1\n"
     assert not (bucket / str(SCOPE) / ".rebundle/replaced").exists()
 
@@ -59,5 +96,6 @@ def test_a_path_that_live_does_not_have_is_not_found(bucket, rebundle):
 
 def test_restore_needs_yes_where_nobody_can_be_asked(bucket, rebundle, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO())
+    live_file(bucket, ENV).write_bytes(b"MINE=1\n")
 
     assert rebundle("example", "restore", SCOPE, ENV).code == 2

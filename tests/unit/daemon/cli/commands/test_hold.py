@@ -76,3 +76,13 @@ def test_a_blank_reason_is_a_mistake(bucket, rebundle):
 
     assert result.code == 2
     assert "must not be blank" in result.err
+
+
+def test_resume_of_a_retired_scope_says_how_it_becomes_active(bucket, rebundle):
+    rebundle("retire", SCOPE, "--reason", "gone", "--yes")
+
+    result = rebundle("resume", SCOPE)
+
+    assert result.code == 0
+    assert f"{SCOPE} is retired: `rebundle rollback {SCOPE} STATE --reason '…'` or a" in result.err
+    assert "nothing would be live" not in result.err

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import stat
 from pathlib import Path
@@ -70,7 +71,35 @@ def test_every_verb_refuses_a_bucket_that_nobody_trusted_has_signed(policy, rebu
             5,
             True,
         ), verb
-        assert f"`rebundle recover {SCOPE} --reason '…'` with a key that is trusted" in result.err
+        assert f"`rebundle republish {SCOPE} --reason 'first signature'`" in result.err
+
+
+def test_recover_does_not_empty_a_scope_from_before_the_key_and_names_what_signs_it(
+    policy, bucket, rebundle, monkeypatch
+):
+    monkeypatch.setenv("REBUNDLE_TRUST__POLICY", str(policy))
+    path = bucket / str(SCOPE) / "pointer.json"
+    before = path.read_bytes()
+
+    for also in (["--dry-run"], ["--yes"]):
+        result = rebundle("recover", SCOPE, "--reason", "not signed", *also)
+        assert (result.code, path.read_bytes()) == (6, before)
+        assert "--allow-empty" in result.err
+        command = f"rebundle republish {SCOPE} --reason 'first signature'"
+        assert f"`{command}`" in result.err
+
+    monkeypatch.delenv("REBUNDLE_TRUST__POLICY")
+    assert rebundle(*shlex.split(command)[1:]).code == 0
+    monkeypatch.setenv("REBUNDLE_TRUST__POLICY", str(policy))
+    assert rebundle("states", SCOPE).code == 0
+
+
+def test_recover_writes_an_empty_pointer_where_an_operator_asks_for_it(
+    policy, bucket, rebundle, monkeypatch
+):
+    monkeypatch.setenv("REBUNDLE_TRUST__POLICY", str(policy))
+    result = rebundle("recover", SCOPE, "--reason", "r", "--yes", "--allow-empty", "-o", "json")
+    assert (result.code, result.json["after"]["live"]) == (0, None)
 
 
 def test_a_policy_without_a_place_for_what_was_accepted_is_refused(trusting, rebundle, monkeypatch):
@@ -166,7 +195,7 @@ def test_a_policy_that_is_gone_trusts_nothing(trusting, rebundle):
     trusting.unlink()
     result = rebundle("show", SCOPE)
 
-    assert (result.code, "cannot be read" in result.err) == (5, True)
+    assert (result.code, f"trust.policy: there is no file {trusting}" in result.err) == (2, True)
 
 
 def test_a_revocation_says_what_it_blocks_before_and_after(trusting, rebundle):
@@ -362,14 +391,12 @@ def test_freshness_is_demanded_of_readers_and_not_of_who_signs(
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["keys", "trust", "policy.json", "absent.pub"],
         ["keys", "trust", "policy.json", "one.key"],
-        ["keys", "rotate", "absent.json", "x", "new.key"],
-        ["keys", "revoke", "absent.json", "x", "--reason", "r"],
+        ["keys", "trust", "policy.json", "."],
         ["keys", "generate", "absent/folder/key"],
     ],
 )
-def test_what_cannot_be_read_or_written_is_wrong_usage(policy, rebundle, arguments):
+def test_what_cannot_be_used_or_written_is_wrong_usage(policy, rebundle, arguments):
     assert rebundle(*arguments).code == 2
 
 
@@ -418,6 +445,19 @@ def test_a_copy_with_a_changed_or_lost_file_fails(copied, rebundle, name):
     assert (changed.code, lost.code) == (5, 5)
 
 
+def test_a_folder_that_is_no_publication_is_not_found_and_the_ones_below_it_are_named(
+    copied, bucket, rebundle, tmp_path
+):
+    mistyped = rebundle("verify", "--offline", tmp_path / "nofolder")
+    assert mistyped.code == 3
+    assert f"{tmp_path / 'nofolder'} has no manifest.json: name a STATE/ATTEMPT folder" in (
+        mistyped.err
+    )
+    attempt = next((bucket / str(SCOPE) / "states/state-1").iterdir())
+    above = rebundle("verify", "--offline", bucket / str(SCOPE) / "states")
+    assert (above.code, f"such as {attempt}" in above.err) == (3, True)
+
+
 def test_status_tells_whose_word_it_takes_for_the_live_tree(trusting, rebundle, monkeypatch):
     assert "marked synced" in rebundle("status").out
     monkeypatch.delenv("REBUNDLE_TRUST__POLICY")
@@ -437,3 +477,53 @@ def test_a_live_tree_that_nobody_signed_is_held_against_what_is_signed(trusting,
     assert problem.startswith(
         "not in sync with live: base/bundle/docker-compose.yaml; tree and marker are not signed"
     )
+
+
+def test_a_private_key_is_not_trusted_and_its_public_key_is_named(policy, rebundle, tmp_path):
+    before = policy.read_bytes()
+
+    result = rebundle("keys", "trust", policy, tmp_path / "one.key")
+
+    assert (result.code, policy.read_bytes()) == (2, before)
+    assert f"{tmp_path / 'one.key'} is a private key: give" in result.err
+    assert f"{tmp_path / 'one.key.pub'}" in result.err
+
+
+def test_a_file_that_is_no_key_is_named(policy, rebundle, tmp_path):
+    (tmp_path / "text").write_text("no key")
+
+    result = rebundle("keys", "trust", policy, tmp_path / "text")
+
+    assert (result.code, f"{tmp_path / 'text'}: this is no public key" in result.err) == (2, True)
+    absent = rebundle("keys", "trust", policy, tmp_path / "absent")
+    assert (absent.code, f"there is no file {tmp_path / 'absent'}" in absent.err) == (3, True)
+
+
+def test_a_key_id_that_matches_nothing_shows_the_keys_of_the_policy(policy, rebundle):
+    result = rebundle("keys", "revoke", policy, "f" * 8, "--reason", "r")
+
+    assert (result.code, keyids(policy)[0] in result.err) == (3, True)
+    assert "is the beginning of no key of the trust policy; it has" in result.err
+
+
+def test_a_policy_that_does_not_exist_is_a_mistake_in_the_settings(
+    bucket, rebundle, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("REBUNDLE_TRUST__POLICY", str(tmp_path / "absent.json"))
+
+    result = rebundle("status")
+
+    assert result.code == 2
+    assert f"trust.policy: there is no file {tmp_path / 'absent.json'}" in result.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["trust", "policy.json", "absent.pub"],
+        ["rotate", "absent.json", "x", "new.key"],
+        ["revoke", "absent.json", "x", "--reason", "r"],
+    ],
+)
+def test_a_file_that_does_not_exist_is_not_found(policy, rebundle, arguments):
+    assert rebundle("keys", *arguments).code == 3

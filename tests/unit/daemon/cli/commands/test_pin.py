@@ -1,3 +1,5 @@
+import re
+
 from tests.support.buckets import SCOPE, in_bucket
 
 
@@ -21,3 +23,12 @@ def test_pinning_again_changes_nothing_and_says_so(bucket, rebundle):
 
     assert (result.code, result.json["changed"]) == (0, False)
     assert "nothing to change" in result.err
+
+
+def test_a_pin_says_what_it_changes(bucket, rebundle):
+    for also, step in (("--dry-run", "no → yes"), ("", "no → yes"), ("--lift", "yes → no")):
+        result = rebundle("pin", SCOPE, "state-1", *filter(None, [also]))
+        [line] = [line for line in result.out.splitlines() if line.startswith("  pinned ")]
+        assert re.fullmatch(rf"  pinned     state-1@[0-9a-f]+: {step}", line)
+    again = rebundle("pin", SCOPE, "state-1", "--lift", "-o", "json")
+    assert again.json["pins"] == []

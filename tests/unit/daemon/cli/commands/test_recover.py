@@ -239,5 +239,7 @@ def test_uploads_that_nothing_names_are_listed_with_the_command_that_takes_one(b
     assert rebundle(*ASKED, "-o", "json").json["unnamed"] == [str(stored.id)]
     assert pointer(bucket).sequence == 3
     [command] = re.findall(r"`rebundle (recover .*)`", result.out)
-    assert rebundle(*shlex.split(command), "--yes").code == 0
+    taken = rebundle(*shlex.split(command), "--yes")
+    assert taken.code == 0
     assert pointer(bucket).live.id == stored.id
+    assert "unreferenced uploads" not in taken.out

@@ -222,3 +222,13 @@ def test_what_the_daemon_would_refuse_for_its_size_is_refused_and_the_setting_na
     assert result.code == 1
     assert "limits.models" in result.err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_problem_names_the_file(tmp_path, rebundle):
+    (tmp_path / "bad.json").write_text("{")
+
+    result = rebundle("render", tmp_path / "bad.json", "-o", tmp_path / "out")
+
+    assert (result.code, f"{tmp_path / 'bad.json'}: $: must be JSON" in result.err) == (1, True)
+    absent = rebundle("render", tmp_path / "absent.json", "-o", tmp_path / "out")
+    assert (absent.code, f"there is no file {tmp_path / 'absent.json'}" in absent.err) == (3, True)

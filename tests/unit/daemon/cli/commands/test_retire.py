@@ -35,3 +35,15 @@ def test_retire_needs_yes_from_a_flag_or_a_person(bucket, rebundle, monkeypatch)
     monkeypatch.setattr("sys.stdin", Terminal("n\n"))
     assert rebundle("retire", SCOPE, "--reason", "gone").code == 1
     assert in_bucket(bucket, lambda published: published.pointer()).sequence == 3
+
+
+def test_retire_asks_only_about_a_scope_that_it_would_change(bucket, rebundle, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+
+    mistyped = rebundle("retire", f"{SCOPE}x", "--reason", "gone")
+    assert (mistyped.code, "will have no live" in mistyped.err) == (3, False)
+    assert "nothing is published in" in mistyped.err
+
+    rebundle("retire", SCOPE, "--reason", "gone", "--yes")
+    again = rebundle("retire", SCOPE, "--reason", "gone")
+    assert (again.code, "nothing to change" in again.err) == (0, True)

@@ -269,7 +269,9 @@ def test_a_damaged_manifest_of_an_old_state_stops_no_tree_and_is_named_with_the_
         each["publication"].partition("@")[0] for each in view["live_tree"]["damaged_manifests"]
     ] == ["state-2"]
     why = view["attention"][-1]
-    assert why.startswith(f"{manifest.relative_to(bucket)} is damaged: it does not match the digest")
+    assert why.startswith(
+        f"{manifest.relative_to(bucket)} is damaged: it does not match the digest"
+    )
     assert why.count(f"`rebundle recover {SCOPE} --reason 'damaged manifest'`") == 1
     assert b'"state-1"' in live_file(bucket, "base/.rebundle.json").read_bytes()
 
@@ -514,9 +516,9 @@ def test_an_unusable_journal_does_not_hide_the_bucket(bucket, tmp_path, rebundle
 
     result = rebundle("status", "--journal", tmp_path / "x.db", "-o", "json")
 
-    assert result.code == 0
+    assert result.code == 6
     assert "cannot be used" in result.json["journal"]["error"]
-    assert rebundle("status", "--journal", tmp_path / "x.db", "--exit-code").code == 1
+    assert rebundle("status", "--journal", tmp_path / "x.db", "--exit-code").code == 6
     assert scope_of(result)["live"]["state"] == "state-3"
     assert "cannot be used" in rebundle("status", "--journal", tmp_path / "x.db").out
 
@@ -555,3 +557,15 @@ def test_what_is_neither_scope_nor_event_is_not_found(journal, rebundle):
 
 def test_without_a_journal_an_event_is_not_found(bucket, rebundle):
     assert rebundle("status", "e1").code == 3
+
+
+def test_a_default_that_cannot_be_read_is_no_operators_edit(bucket, rebundle):
+    env = "example/conf/bundle/.env"
+    live_file(bucket, env).unlink()
+    live_file(bucket, env).symlink_to("elsewhere")
+
+    shown = rebundle("status", SCOPE).out
+
+    assert f"  {env}: not read, so it counts as an operator's override: " in shown
+    assert "is a symbolic link" in shown
+    assert f"{env}: operator's override" not in shown

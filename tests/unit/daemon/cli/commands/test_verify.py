@@ -298,3 +298,8 @@ def test_what_no_digest_holds_is_told_once_for_the_states_that_share_it(bucket, 
         ["artifact", "gs://example-bucket/models/102/1", "state-3"],
         ["artifact", "gs://example-bucket/models/101/1", "state-1"],
     ]
+
+
+def test_a_scope_and_all_exclude_each_other(bucket, rebundle):
+    assert "exclude each other" in rebundle("verify", SCOPE, "--all").err
+    assert "name a scope" in rebundle("verify").err

@@ -19,6 +19,7 @@ from daemon.publishing.live_tree.ownership import (
     Remove,
     Stray,
     Unread,
+    UnreadOverride,
     Wanted,
     commit_position,
     is_credential,
@@ -159,8 +160,8 @@ def test_a_file_that_is_right_and_was_never_recorded_enters_the_marker() -> None
         (BASE, True, Blocked(BASE, "why")),
         ("README.md", True, Blocked("README.md", "why")),
         (BASE, False, Stray(BASE)),
-        (ENV, True, Override(ENV)),
-        (ENV, False, Override(ENV)),
+        (ENV, True, UnreadOverride(ENV, "why")),
+        (ENV, False, UnreadOverride(ENV, "why")),
         ("example/creds/s3.env", True, None),
     ],
 )
@@ -176,7 +177,11 @@ def test_an_unreadable_file_of_a_model_that_left_holds_base_back_if_it_was_writt
     before = marker({"base/gone": ("old", (1, 0)), ENV: ("old", (1, 0))})
     present = {path: Unread("why") for path in ("base/gone", "base/notes", ENV)}
     verdicts = plan_paths(wanted({}), present, before)
-    assert verdicts == (Blocked("base/gone", "why"), Stray("base/notes"), Override(ENV))
+    assert verdicts == (
+        Blocked("base/gone", "why"),
+        Stray("base/notes"),
+        UnreadOverride(ENV, "why"),
+    )
     assert [each.holds_base_back for each in verdicts if isinstance(each, Blocked)] == [True]
     assert plan_paths(wanted({}), {"base/notes": Unread("why")}, before) == (
         Stray("base/notes"),

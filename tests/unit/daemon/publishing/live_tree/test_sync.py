@@ -376,7 +376,7 @@ def test_nothing_below_creds_is_ever_read_it_is_created_once(memory: MemoryStore
         await edit(memory, CREDS, None)
         await synced(process)
         assert CREDS not in await tree(memory)
-        assert await process.live_tree.restore_example(SCOPE, CREDS)
+        assert (await process.live_tree.restore_example(SCOPE, CREDS)).written
         assert (await tree(memory))[CREDS] == b"# credentials 1\n"
 
     asyncio.run(scenario())
@@ -907,9 +907,9 @@ def test_a_default_is_restored_where_an_operator_deleted_it_and_may_be_deleted_a
         await process.publish(make_state(1))
         await synced(process)
         await edit(memory, ENV, None)
-        assert await process.live_tree.restore_example(SCOPE, ENV)
+        assert (await process.live_tree.restore_example(SCOPE, ENV)).written
         assert (await tree(memory))[ENV] == b"# defaults 1\n"
-        assert not await process.live_tree.restore_example(SCOPE, ENV)
+        assert not (await process.live_tree.restore_example(SCOPE, ENV)).written
         await edit(memory, ENV, None)
         assert (await synced(process)).deleted_by_operator == (ENV,)
 
@@ -924,7 +924,7 @@ def test_an_override_is_kept_aside_when_its_default_is_restored_and_follows_live
         await process.publish(make_state(1))
         await synced(process)
         await edit(memory, ENV, b"MINE=1\n")
-        assert await process.live_tree.restore_example(SCOPE, ENV)
+        assert (await process.live_tree.restore_example(SCOPE, ENV)).written
         assert await kept(memory) == {(ENV, b"MINE=1\n")}
         await process.publish(make_state(2))
         await synced(process)
@@ -1172,7 +1172,7 @@ def test_a_default_that_came_back_under_its_old_version_is_as_new_as_its_tag_say
         await synced(bucket(memory))
         await edit(memory, ENV, None)
         restored = await bucket(memory).live_tree.restore_example(SCOPE, ENV)
-        assert restored
+        assert restored.written
         stored = await memory.get(layout.live_tree(SCOPE, ENV))
         assert stored.tag["commit"] == "3.0"
         # The pass that wrote it never came to its marker.

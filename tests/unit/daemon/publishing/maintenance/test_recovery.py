@@ -19,6 +19,7 @@ from daemon.publishing.errors import (
     PointerLost,
     PointerMoved,
     SequenceWentBack,
+    StateUnreadable,
     VerificationFailed,
 )
 from daemon.publishing.live_tree.sync import FinishedPass, LiveTree, UnfinishedPass
@@ -152,16 +153,21 @@ KEY = generate()[0]
 
 def trusting(store: ObjectStore, runtime: InlineRuntime) -> Bucket:
     """A process that signs, and accepts nothing else."""
-    private = serialization.load_pem_private_key(KEY.encode(), None)
-    assert isinstance(private, Ed25519PrivateKey)
-    signer = KeySigner(private)
+    private = private_key()
     public = PublicKey.parse(
         private.public_key()
         .public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
         .decode()
     )
     trusted = TrustedKey(keyid=public.keyid, public=public.pem, roles=("publish", "pointer"))
-    return Bucket(store, runtime, signers=[signer], trust=TrustPolicy(keys=(trusted,)))
+    trust = TrustPolicy(keys=(trusted,))
+    return Bucket(store, runtime, signers=[KeySigner(private)], trust=trust)
+
+
+def private_key() -> Ed25519PrivateKey:
+    private = serialization.load_pem_private_key(KEY.encode(), None)
+    assert isinstance(private, Ed25519PrivateKey)
+    return private
 
 
 async def recover_trusting(
@@ -237,6 +243,38 @@ async def test_what_nobody_signed_lifts_no_quarantine_and_makes_nothing_live(
         for each in told.recovered.unknown
     )
     assert (await trusting(store, runtime).live_tree.survey(SCOPE, reading_all=True)).in_sync
+
+
+@in_loop
+async def test_a_scope_from_before_the_key_is_not_emptied_without_an_explicit_wish(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
+    before = await Bucket(store, runtime).publish(make_state(1), make_state(2))
+    body = (await store.get(layout.pointer(SCOPE))).body
+
+    with pytest.raises(StateUnreadable, match=r"rebundle republish .* --allow-empty") as raised:
+        await recover_trusting(store, runtime)
+
+    assert all(str(publication.id) in str(raised.value) for publication in before.pointer.retained)
+    assert (await store.get(layout.pointer(SCOPE))).body == body
+    told = await recover_trusting(store, runtime, RecoveryOptions(allow_empty=True))
+    assert told.recovered is not None
+    assert "live: nothing (nothing is left to be live)" in told.recovered.steps
+
+
+@in_loop
+async def test_a_signed_state_is_made_live_beside_states_that_nobody_signed(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
+    await Bucket(store, runtime).publish(make_state(1))
+    signer = Bucket(store, runtime, signers=[KeySigner(private_key())])
+    await signer.publish(make_state(2))
+    await signer.live_tree.reconcile(SCOPE)
+    await remove(store, layout.pointer(SCOPE))
+
+    await recover_trusting(store, runtime)
+
+    assert names(await trusting(store, runtime).pointer())[0] == "state-2"
 
 
 @in_loop
@@ -421,7 +459,7 @@ async def test_a_scope_that_nobody_vouches_for_any_more_is_held(
     await bucket.operations.carry_out(SCOPE, operator_commands.quarantine("state-1"), "ann", "bad")
     await bucket.live_tree.reconcile(SCOPE)
     before = await bucket.pointer()
-    told = await recover_trusting(store, runtime)
+    told = await recover_trusting(store, runtime, RecoveryOptions(allow_empty=True))
     pointer = await trusting(store, runtime).pointer()
 
     assert (names(pointer), pointer.hold is not None) == ((None, None), True)
@@ -507,7 +545,7 @@ async def test_without_a_marker_too_the_newest_that_is_whole_is_live(
         await remove(store, key)
     told = await recover(store, runtime)
     assert names(await check(store, runtime)) == ("state-3", "state-3")
-    assert told.remains.traces["tags of the live tree"] == 3
+    assert told.remains.traces["the files of the live tree"] == 3
 
 
 @in_loop
@@ -1034,7 +1072,7 @@ async def test_files_of_operators_that_cannot_be_read_or_are_large_stop_no_recov
     await remove(store, POINTER)
     troubled = TroubledStore(store, unreadable={secret})
     told = await recover(troubled, runtime)
-    assert told.remains.traces["tags of the live tree"] == 3
+    assert told.remains.traces["the files of the live tree"] == 3
     assert isinstance(told.live_tree, FinishedPass)
     assert set(told.live_tree.overrides) == {"example/conf/bundle/.env", "example/model.bin"}
 

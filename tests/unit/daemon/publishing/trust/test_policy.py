@@ -414,6 +414,19 @@ def test_a_key_that_does_not_count_is_refused_with_the_reason(
     run(scenario)
 
 
+@pytest.mark.parametrize("is_revoked", [True, False])
+def test_only_a_key_that_can_be_trusted_is_suggested_for_the_policy(is_revoked: bool) -> None:
+    revoked = Revocation(keyid=OURS.public.keyid, reason="lost laptop", at="2026-01-01")
+
+    async def scenario(store: MemoryStore) -> None:
+        await signing(store).publish(make_state(1))
+        with pytest.raises(VerificationFailed) as raised:
+            await read_whole(store, TrustPolicy(revoked=(revoked,) if is_revoked else ()))
+        assert ("rebundle keys trust" in str(raised.value)) is not is_revoked
+
+    run(scenario)
+
+
 def test_two_keys_at_once_carry_readers_over_an_exchange() -> None:
     async def scenario(store: MemoryStore) -> None:
         await signing(store, OURS).publish(make_state(1))

@@ -12,7 +12,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,7 +31,7 @@ from daemon.stores.errors import (
     StoreRefused,
     StoreUnavailable,
 )
-from daemon.stores.port import Content, Listed
+from daemon.stores.port import Content, Listed, Version
 from daemon.stores.remedies import move_file
 from tests.builders_runtime import InlineRuntime, done
 from tests.support.filesystems import (
@@ -98,15 +98,55 @@ def test_reading_makes_no_folder(store: DirectoryStore, root: Path) -> None:
     assert not root.exists()
 
 
-def test_a_root_that_is_removed_while_the_store_runs_is_made_again(
-    store: DirectoryStore, root: Path
+CALLS = {
+    "get": lambda store: store.get("a/key"),
+    "scan": lambda store: store.scan("a/"),
+    "folders": lambda store: store.folders(""),
+    "create": lambda store: store.create("a/new", Content(b"1")),
+    "replace": lambda store: store.replace("a/key", Content(b"2"), Version("1")),
+    "delete": lambda store: store.delete("a/key", Version("1")),
+}
+
+
+@pytest.mark.parametrize("seen_by", ["get", "scan", "folders", "create", "must_exist"])
+@pytest.mark.parametrize("call", CALLS)
+def test_a_root_that_vanished_is_refused_and_not_made_again(
+    root: Path, seen_by: str, call: str
 ) -> None:
-    done(store.create("a/key", tagged(b"1", n="1")))
-    subprocess.run(["rm", "-r", root], check=True)
+    done(DirectoryStore(root, InlineRuntime("other")).create("a/key", tagged(b"1", n="1")))
+    store = DirectoryStore(root, InlineRuntime(), must_exist=seen_by == "must_exist")
+    if seen_by in CALLS:
+        done(CALLS[seen_by](store))
+    root.rename(root.with_name("elsewhere"))
 
-    done(store.create("a/key", tagged(b"2", n="2")))
+    with pytest.raises(StoreRefused, match=r"there is no folder .* is its volume not mounted"):
+        done(CALLS[call](store))
 
-    assert done(store.get("a/key")).tag == {"n": "2"}
+    assert not root.exists()
+    root.with_name("elsewhere").rename(root)
+    assert done(store.get("a/key")).body == b"1"
+
+
+def test_a_root_that_vanishes_with_its_volume_during_a_listing_is_refused(root: Path) -> None:
+    class Unmounting(RealFileSystem):
+        def entries(self, folder: Path) -> Iterator[DirectoryEntry]:
+            if folder.name == "b":
+                root.rename(root.with_name("elsewhere"))
+            yield from super().entries(folder)
+
+    done(DirectoryStore(root, InlineRuntime()).create("b/key", Content(b"1")))
+    with pytest.raises(StoreRefused, match="there is no folder"):
+        done(DirectoryStore(root, InlineRuntime(), Unmounting()).scan(""))
+    root.with_name("elsewhere").rename(root)
+    with pytest.raises(StoreRefused, match="there is no folder"):
+        done(DirectoryStore(root, InlineRuntime(), Unmounting()).folders(""))
+
+
+def test_a_plain_file_in_place_of_the_root_is_refused(store: DirectoryStore, root: Path) -> None:
+    root.write_text("a file")
+    for call in CALLS.values():
+        with pytest.raises(StoreRefused, match="is a plain file"):
+            done(call(store))
 
 
 def test_a_root_behind_a_link_is_that_folder(tmp_path: Path, root: Path) -> None:

@@ -91,3 +91,21 @@ def test_within_the_limit_it_is_the_store_itself():
         assert list(await store.scan("")) == []
 
     asyncio.run(story())
+
+
+@pytest.mark.parametrize("seconds", [4, 6])
+def test_an_operation_that_takes_long_is_noticed_while_it_goes_on(play, seconds):
+    class Slow:
+        async def get(self, _key, *, most_bytes):
+            await asyncio.sleep(seconds)
+
+    async def story():
+        noticed = []
+        now = asyncio.get_running_loop().time
+        began = now()
+        store = LimitedStore(Slow(), 120, lambda: noticed.append(now() - began))
+        await store.get("a")
+        await asyncio.sleep(10)
+        assert noticed == ([5] if seconds > 5 else [])
+
+    play(story())
