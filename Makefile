@@ -1,7 +1,7 @@
 # Verbs of the project. Needs GNU make and Python 3.11 or newer, nothing else of ours.
 # Every path here is relative: the folder may have a space in its name.
 #
-#   make test PYTHON=python3.12      another Python (the environment is made anew for it)
+#   make test PYTHON=python3.12      another Python (with a new environment)
 #   make test ARGS='-k journal -x'   arguments for pytest
 
 PYTHON ?= python3
@@ -90,7 +90,7 @@ mutants: setup ## which changes of a pure module its tests do not notice, into d
 compile := .cache/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-annotate --custom-compile-command 'make lock'
 
-lock: .cache/uv/bin/uv ## resolve the locks anew (ARGS=--upgrade: to the newest versions)
+lock: .cache/uv/bin/uv ## resolve the locks again (ARGS=--upgrade: to the newest versions)
 	$(compile) $(ARGS) pyproject.toml --output-file requirements/runtime.lock
 	$(compile) $(ARGS) pyproject.toml --group dev --constraints requirements/runtime.lock \
 	  --output-file requirements/dev.lock

@@ -7,19 +7,14 @@ that only reads starts fast. SDKs and cryptography are imported where they are n
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, assert_never
 
 from daemon import local_files
+from daemon.publishing import layout
 from daemon.publishing.bucket_identity import ANY_BUCKET, BucketCheck
 from daemon.publishing.errors import PolicyUnusable
-from daemon.publishing.live_tree import ownership
-from daemon.publishing.live_tree.sync import LiveTree
-from daemon.publishing.maintenance.garbage_collector import GarbageCollector
-from daemon.publishing.maintenance.retention_rules import RetentionPolicy
-from daemon.publishing.operator_commands import Operations
-from daemon.publishing.publisher import Publisher
 from daemon.publishing.reader import Reader
 from daemon.publishing.signatures import Signer
 from daemon.publishing.trust.sequence_memory import FileSequences
@@ -42,25 +37,57 @@ from daemon.stores.wrappers.rate_limit import PacedStore
 from daemon.stores.wrappers.timeout import LimitedStore
 from daemon.stores.wrappers.write_guard import GuardedStore
 
-if TYPE_CHECKING:  # see `keys_of`
+if TYPE_CHECKING:  # see `keys_of` and `Bucket`
+    from daemon.publishing.live_tree.sync import LiveTree
+    from daemon.publishing.maintenance.garbage_collector import GarbageCollector
+    from daemon.publishing.operator_commands import Operations
+    from daemon.publishing.publisher import Publisher
     from daemon.publishing.trust.policy import TrustPolicy
 
 _GCS_WRITE_SECONDS: Final = 1.1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Bucket:
-    """An open bucket: its store, and the objects that read and change it."""
+    """An open bucket: its store, and the objects that read and change it.
+
+    What a command that only reads a pointer does not need is imported when it is used.
+    """
 
     store: ObjectStore
     reader: Reader
-    publisher: Publisher
-    live_tree: LiveTree
-    operations: Operations
     runtime: Runtime
     location: Location
+    keys: "Keys"
     quoting: QuotingStore | None
     """Set if the server's form of ETags has to be detected."""
+
+    @cached_property
+    def publisher(self) -> "Publisher":
+        """Stores states and swaps the pointer."""
+        from daemon.publishing.publisher import Publisher  # noqa: PLC0415
+
+        return Publisher(self.store, self.reader, self.runtime, signers=self.keys.signers)
+
+    @cached_property
+    def live_tree(self) -> "LiveTree":
+        """Makes live trees follow their pointers."""
+        from daemon.publishing.live_tree.sync import LiveTree  # noqa: PLC0415
+
+        return LiveTree(
+            self.store,
+            self.reader,
+            self.runtime,
+            believes_markers=self.keys.trust is None,
+            move_command=partial(move_object, self.location),
+        )
+
+    @cached_property
+    def operations(self) -> "Operations":
+        """Carries out operators' commands."""
+        from daemon.publishing.operator_commands import Operations  # noqa: PLC0415
+
+        return Operations(self.reader, self.publisher, self.live_tree)
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,18 +267,7 @@ def bucket_on(
         else None
     )
     reader = Reader(store, runtime, trust=keys.trust, accepted=accepted, bucket=check)
-    publisher = Publisher(store, reader, runtime, signers=keys.signers)
-    live_tree = LiveTree(
-        store,
-        reader,
-        runtime,
-        believes_markers=keys.trust is None,
-        move_command=partial(move_object, location),
-    )
-    operations = Operations(reader, publisher, live_tree)
-    return Bucket(
-        store, reader, publisher, live_tree, operations, runtime, location, opened.quoting
-    )
+    return Bucket(store, reader, runtime, location, keys, opened.quoting)
 
 
 def _identity(location: Location, environment: Mapping[str, str]) -> str:
@@ -276,15 +292,22 @@ def _identity(location: Location, environment: Mapping[str, str]) -> str:
             assert_never(location)
 
 
-def collector(bucket: Bucket, retention: RetentionSettings) -> GarbageCollector:
+def collector(bucket: Bucket, retention: RetentionSettings) -> "GarbageCollector":
     """The garbage collector of a bucket, with these settings."""
-    policy = RetentionPolicy(
+    from daemon.publishing.maintenance import (  # noqa: PLC0415
+        garbage_collector,
+        retention_rules,
+    )
+
+    policy = retention_rules.RetentionPolicy(
         newest=retention.newest,
         days=retention.days,
         dropped_days=retention.dropped_days,
         grace_hours=retention.grace_hours,
     )
-    return GarbageCollector(bucket.store, bucket.reader, bucket.publisher, bucket.runtime, policy)
+    return garbage_collector.GarbageCollector(
+        bucket.store, bucket.reader, bucket.publisher, bucket.runtime, policy
+    )
 
 
 def _store(
@@ -300,8 +323,8 @@ def _store(
                 runtime,
                 filesystem,
                 must_exist=must_exist,
-                unread=ownership.is_credential,
-                private=ownership.is_credential,
+                unread=layout.is_credential,
+                private=layout.is_credential,
             )
         case locations.S3(bucket=bucket, prefix=prefix, endpoint=endpoint, region=region):
             from daemon.stores.s3 import S3Store  # noqa: PLC0415

@@ -11,8 +11,8 @@ import logging
 import re
 import sys
 import traceback
-from collections.abc import Iterator, Mapping, Sized
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping, Sized
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import islice
 from types import TracebackType
@@ -99,23 +99,17 @@ def configure_logging(chosen: LogFormat, level: str, stream: TextIO | None = Non
     )
 
 
-@contextmanager
-def warnings_for_people() -> Iterator[None]:
-    """Within the block, write warnings and errors to standard error, one line each.
+def warning_logger() -> structlog.stdlib.BoundLogger:
+    """A logger that writes warnings and errors to standard error, one line each, and nothing else.
 
-    For commands: their standard output has only data.
+    For commands, which configure no logs: their standard output has only data.
     """
-    before = structlog.get_config()
-    structlog.configure(
+    logger: structlog.stdlib.BoundLogger = structlog.wrap_logger(
+        structlog.PrintLogger(sys.stderr),
         processors=[structlog.processors.add_log_level, *_console(colours=sys.stderr.isatty())],
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=False,
     )
-    try:
-        yield
-    finally:
-        structlog.configure(**before)
+    return logger
 
 
 def bound(

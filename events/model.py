@@ -15,6 +15,10 @@ ROLLBACK_REQUESTED: Final = "io.rebundle.bundle.rollback_requested.v1"
 KNOWN_TYPES: Final = frozenset(
     {MODEL_VERSION_CREATED, MODEL_VERSION_UPDATED, BUNDLE_STATE_CREATED, ROLLBACK_REQUESTED}
 )
+LARGEST_REVISION: Final = 2**53 - 1
+"""The largest integer that is exact in JavaScript."""
+LONGEST_REASON: Final = 2_000
+"""Characters (protocol 4), for events and for operators' commands."""
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)

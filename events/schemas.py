@@ -22,6 +22,8 @@ from pydantic_core import ErrorDetails
 from events.errors import Problem
 from events.model import (
     BUNDLE_STATE_CREATED,
+    LARGEST_REVISION,
+    LONGEST_REASON,
     MODEL_VERSION_CREATED,
     MODEL_VERSION_UPDATED,
     ROLLBACK_REQUESTED,
@@ -29,9 +31,6 @@ from events.model import (
 from events.strict_json import MOST_PROBLEMS, below, described
 
 DERIVED_PREFIX: Final = "derived-"
-LARGEST_REVISION: Final = 2**53 - 1  # the largest integer that is exact in JavaScript
-LONGEST_REASON: Final = 2_000
-"""Characters (protocol 4), for events and for operators' verbs."""
 _STATE_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 

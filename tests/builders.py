@@ -1,4 +1,7 @@
-"""Compositions for tests: the golden one, and mixed ones of any size. Plain data: whoever needs random ones takes `tests.strategies`."""
+"""Builds compositions for tests: the golden one, and mixed ones of any size.
+
+`tests.strategies` makes random ones.
+"""
 
 import json
 from pathlib import Path
@@ -17,7 +20,7 @@ STAMP = Stamp(state="state-1", revision="1")
 
 
 def golden_document() -> dict[str, Any]:
-    """The golden composition as the `data` of an event has it (a fresh copy)."""
+    """The golden composition as in the `data` of an event (a fresh copy)."""
     return json.loads((_DATA / "golden_composition.json").read_text())
 
 
@@ -29,7 +32,10 @@ def golden_composition() -> Composition:
 def model_document(
     model_id: str = "101", *, version: str = "1", platform: str = "tensorflow", **fields: Any
 ) -> dict[str, Any]:
-    """A model as an event has it. `fields` are those of the model; `serving` is merged into the default one."""
+    """A model as in an event.
+
+    `fields` are those of the model; `serving` is merged into the default one.
+    """
     scheme = "s3" if platform == "triton" else "gs"
     image = "tritonserver:25.08-py3" if platform == "triton" else "tensorflow-serving:2.19.1"
     serving = {"platform": platform, "image": f"{_REGISTRY}/{image}"} | fields.pop("serving", {})

@@ -1,4 +1,4 @@
-"""Pointers, publications and whole states for tests of publishing, without a renderer."""
+"""Builds pointers, publications and complete states for tests of publishing, without a renderer."""
 
 import hashlib
 import json
@@ -36,7 +36,10 @@ def make_publication(
     composition: str = "",
     pinned: bool = False,
 ) -> Publication:
-    """A publication as a pointer names it; its composition is made of its state's name unless given."""
+    """A publication as in a pointer.
+
+    Unless given, its composition is derived from the name of its state.
+    """
     return Publication(
         state=state,
         revision=Revision(producer=revision, derived=derived),
@@ -67,15 +70,17 @@ def progress(
 def published(*publications: Publication, start: Pointer | None = None) -> Pointer:
     """A pointer after one publish for each publication."""
     pointer = start or protocol.absent(SCOPE)
-    for each in publications:
-        highest = max(pointer.highest_revision.producer, each.revision.producer)
-        counters = progress(highest, each.revision.derived, {"journal:1": pointer.sequence + 1})
-        pointer = protocol.publish(pointer, writing(pointer.sequence + 1), [each], counters)
+    for publication in publications:
+        highest = max(pointer.highest_revision.producer, publication.revision.producer)
+        counters = progress(
+            highest, publication.revision.derived, {"journal:1": pointer.sequence + 1}
+        )
+        pointer = protocol.publish(pointer, writing(pointer.sequence + 1), [publication], counters)
     return pointer
 
 
 def make_files(text: str = "1", **more: str) -> tuple[RenderedFile, ...]:
-    """A small tree with one file of every kind that the live tree treats in its own way; `more` by path."""
+    """A small tree with one file of each kind that the live tree distinguishes, and `more` by path."""
     texts = {
         "README.md": f"readme {text}\n",
         "base/.rebundle.json": json.dumps({"state": text}),
@@ -93,7 +98,7 @@ def make_files(text: str = "1", **more: str) -> tuple[RenderedFile, ...]:
 def make_state(
     number: int = 1, *, files: tuple[RenderedFile, ...] | None = None, **fields: Any
 ) -> RenderedState:
-    """An explicit state that is to be stored."""
+    """An explicit state to be stored."""
     document = composition_document(1)
     document["models"][0]["version"] = str(number)
     given: dict[str, Any] = {
@@ -112,7 +117,7 @@ def make_state(
 
 
 class Bucket:
-    """Everything that acts on one store, for one process of it."""
+    """All objects that work on a store, as in one process."""
 
     def __init__(
         self,
@@ -129,7 +134,7 @@ class Bucket:
         self.operations = Operations(self.reader, self.publisher, self.live_tree)
 
     async def publish(self, *states: RenderedState) -> PointerRead:
-        """One compare-and-swap for each state; the live tree is left as it is."""
+        """One compare-and-swap for each state. The live tree is unchanged."""
         for state in states:
             base = await self.reader.pointer(SCOPE)
             publication = await self.publisher.store_state(SCOPE, state)
@@ -150,8 +155,8 @@ class Bucket:
 async def tree(
     store: ObjectStore, prefix: str = f"{SCOPE}/docker-compose-gen/"
 ) -> dict[str, bytes]:
-    """Every object below a prefix, without the live tree's marker."""
-    listed = [each.key for each in await store.scan(prefix)]
+    """Every object below a prefix, except the marker of the live tree."""
+    listed = [entry.key for entry in await store.scan(prefix)]
     bodies = {key.removeprefix(prefix): (await store.get(key)).body for key in listed}
     bodies.pop(".rebundle.json", None)
     return bodies

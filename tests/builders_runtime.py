@@ -1,4 +1,4 @@
-"""Runtimes for tests: one with real threads, time and chance, and one with none of them."""
+"""Runtimes for tests: one with real threads, time and randomness, and one without any of them."""
 
 import asyncio
 import functools
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 def done(work: Awaitable[T]) -> T:
-    """The result of `work`, in an event loop of its own."""
+    """The result of `work`, in its own event loop."""
 
     async def run() -> T:
         return await work
@@ -25,7 +25,7 @@ def done(work: Awaitable[T]) -> T:
 
 
 def in_loop(test: Callable[P, Coroutine[None, None, None]]) -> Callable[P, None]:
-    """The test in an event loop of its own."""
+    """The test in its own event loop."""
 
     @functools.wraps(test)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -71,7 +71,9 @@ class ThreadRuntime:
 
 
 class InlineRuntime:
-    """Implements daemon.runtime.Runtime without threads, time or chance: work is done at once, sleeping moves the clock."""
+    """Implements daemon.runtime.Runtime without threads, time and randomness: work runs at once,
+    sleep moves the clock.
+    """
 
     def __init__(self, name: str = "") -> None:
         self._name = name

@@ -1,4 +1,6 @@
-"""Random compositions for hypothesis: every platform, gpu and batching, and texts that YAML, nginx or a shell trip over."""
+"""Random compositions for hypothesis: every platform, gpu and batching, and texts that are special
+in YAML, nginx or sh.
+"""
 
 from typing import Any
 
@@ -42,7 +44,7 @@ slugs = st.one_of(
     st.sampled_from(_AWKWARD_IDS),
     st.from_regex(r"[a-z0-9]([a-z0-9_-]{0,12}[a-z0-9])?", fullmatch=True),
 )
-"""Ids, and names of bundles and targets that are short enough."""
+"""Ids, and short enough names of bundles and targets."""
 
 versions = st.one_of(
     st.sampled_from(("1", "7", "v1.2", "2026-01-01", "0", "1e3")),
@@ -102,7 +104,7 @@ _positive = st.integers(1, 2**31 - 1)
 
 
 def _with_sizes(parameters: dict[str, Any], smaller: list[int] | None) -> dict[str, Any]:
-    """Sizes that rise up to the largest batch, which is 1000 where nothing else is said."""
+    """Rising sizes up to the largest batch, which is 1000 by default."""
     if smaller is None:
         return parameters
     largest = parameters.get("max_batch_size", 1000)
@@ -135,7 +137,7 @@ _batching = st.fixed_dictionaries(
 
 @st.composite
 def model_documents(draw: st.DrawFn, model_id: str | None = None) -> dict[str, Any]:
-    """A model as an event has it."""
+    """A model as in an event."""
     platform = draw(st.sampled_from(list(PLATFORMS)))
     serving: dict[str, Any] = {"platform": platform, "image": draw(images)}
     able = PLATFORMS[platform]

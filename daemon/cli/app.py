@@ -4,6 +4,7 @@ Help needs only the table: the module of a command is imported when the command 
 """
 
 import difflib
+import gc
 import os
 import re
 import sys
@@ -110,6 +111,9 @@ _VERBS: Final = (
     ),
 )
 
+_OBJECTS_BEFORE_COLLECTION: Final = 50_000
+"""New objects after which the garbage collector of a command runs; the default of Python is 700."""
+
 _OUTPUT: Final = re.compile(r"(?:--output(?:=|$)|-[a-z]*o=?)(json|yaml)?")
 
 _EPILOGUE: Final = (
@@ -185,6 +189,11 @@ def _flags_of(words: tuple[str, ...]) -> frozenset[str]:
 
 def run_and_finish() -> None:
     """Call `run`, then end the process without waiting for threads."""
+    # Pydantic would read the metadata of every installed package, to look for plugins.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+    if sys.argv[1:2] != ["run"]:
+        # Imports make many objects and hardly any garbage.
+        gc.set_threshold(_OBJECTS_BEFORE_COLLECTION)
     from daemon.lifecycle import finish  # noqa: PLC0415  # help does not need it
 
     finish(run(sys.argv[1:]))

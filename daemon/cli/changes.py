@@ -6,13 +6,16 @@ from dataclasses import replace
 from daemon.cli.options import Actor
 from daemon.cli.output import Printer
 from daemon.cli.session import Session
-from daemon.cli.waiting import Lag, lag_of, lag_view, wait_for
+from daemon.cli.waiting import Lag, lag_of, wait_for
 from daemon.exit_codes import DONE, FAILED
+from daemon.inspection.changes import ChangeView
+from daemon.inspection.documents import to_document
 from daemon.inspection.escaping import plain
-from daemon.inspection.views import View, done_view
+from daemon.inspection.live_tree import PassView
+from daemon.inspection.scopes import PublicationView
 from daemon.publishing.live_tree.sync import FinishedPass, UnfinishedPass
 from daemon.publishing.operator_commands import ChangeResult, Command
-from daemon.publishing.pointer import Pointer
+from daemon.publishing.pointer import Hold, Pointer
 from daemon.publishing.wording import counted
 from renderers.model import Scope
 
@@ -103,51 +106,51 @@ def print_change(
     lag: Lag | None = None,
 ) -> None:
     """Print what a command changed; with `dry_run`, what it would change."""
-    view = done_view(name, done, dry_run=dry_run) | {"lag": lag_view(lag) if lag else None}
+    view = ChangeView.of(name, done, dry_run=dry_run)
     if not done.changed:
         printer.say(f"nothing to change: {done.after.scope} is already in the requested state")
-    printer.data(view, done_lines(view, printer))
+    printer.data({**to_document(view), "lag": lag}, change_lines(view, printer, lag))
 
 
-def done_lines(view: View, printer: Printer) -> Iterable[str]:
+def change_lines(view: ChangeView, printer: Printer, lag: Lag | None = None) -> Iterable[str]:
     """The lines that show a change to people."""
-    before, after = view["before"], view["after"]
-    would = "would be " if view["dry_run"] else ""
-    sequence = (
-        f"sequence {before['sequence']} → {after['sequence']}" if view["changed"] else "unchanged"
-    )
-    yield printer.heading(f"{view['scope']}: {view['verb']} ({would}{sequence})")
-    yield f"  live       {_step(_state(before['live']), _state(after['live']))}"
-    yield f"  desired    {_step(_state(before['desired']), _state(after['desired']))}"
-    yield f"  hold       {_step(_hold(before['hold']), _hold(after['hold']))}"
-    for pin in view["pins"]:
-        yield f"  pinned     {plain(pin['publication'])}: {_yes_to_no(now=pin['pinned'])}"
-    for entry in view["quarantines"]:
-        states = ", ".join(map(plain, entry["states"])) or "no retained state"
+    before, after = view.before, view.after
+    would = "would be " if view.dry_run else ""
+    sequence = f"sequence {before.sequence} → {after.sequence}" if view.changed else "unchanged"
+    yield printer.heading(f"{view.scope}: {view.verb} ({would}{sequence})")
+    yield f"  live       {_step(_state(before.live), _state(after.live))}"
+    yield f"  desired    {_step(_state(before.desired), _state(after.desired))}"
+    yield f"  hold       {_step(_hold(before.hold), _hold(after.hold))}"
+    for pin in view.pins:
+        yield f"  pinned     {plain(pin.publication)}: {_yes_to_no(now=pin.pinned)}"
+    for changed in view.quarantines:
+        states = ", ".join(map(plain, changed.states)) or "no retained state"
         yield (
-            f"  quarantined  composition {entry['composition'][:12]} ({states}): "
-            f"{_yes_to_no(now=entry['quarantined'])}"
+            f"  quarantined  composition {changed.composition[:12]} ({states}): "
+            f"{_yes_to_no(now=changed.quarantined)}"
         )
-    tree = view["live_tree"]
+    tree = view.live_tree
     if tree is None:
         return
-    if not tree["synced"]:
-        # The warning about a lag has the reason.
-        reason = "" if view.get("lag") else f": {plain(tree['reason'])}"
-        yield f"  live tree  {printer.bad('not in sync')}{reason}"
+    if tree.synced and isinstance(tree, PassView):
+        yield f"  live tree  in sync, {counted(len(tree.written), 'file')} written"
     else:
-        yield f"  live tree  in sync, {counted(len(tree['written']), 'file')} written"
-    for key, note in _PATH_NOTES:
-        for path in tree.get(key, ()):
-            yield f"             {note}: {plain(path)}"
+        # The warning about a lag has the reason.
+        reason = "" if lag else f": {plain(tree.reason)}"
+        yield f"  live tree  {printer.bad('not in sync')}{reason}"
+    if isinstance(tree, PassView):
+        yield from _path_lines(tree)
 
 
-_PATH_NOTES = (
-    ("kept_aside", "had foreign content, of which a copy is kept under .rebundle/replaced/"),
-    ("overrides", "operator's override, not changed"),
-    ("deleted_by_operator", "deleted by an operator, stays deleted"),
-    ("strays", "not written by Rebundle, not changed"),
-)
+def _path_lines(tree: PassView) -> Iterable[str]:
+    copied = "had foreign content, of which a copy is kept under .rebundle/replaced/"
+    for paths, note in (
+        (tree.kept_aside, copied),
+        (tree.overrides, "operator's override, not changed"),
+        (tree.deleted_by_operator, "deleted by an operator, stays deleted"),
+        (tree.strays, "not written by Rebundle, not changed"),
+    ):
+        yield from (f"             {note}: {plain(path)}" for path in paths)
 
 
 def _step(before: object, after: object) -> str:
@@ -158,9 +161,9 @@ def _yes_to_no(*, now: bool) -> str:
     return "no → yes" if now else "yes → no"
 
 
-def _state(publication: View | None) -> str:
-    return f"{publication['state']} ({publication['revision']})" if publication else "nothing"
+def _state(publication: PublicationView | None) -> str:
+    return f"{publication.state} ({publication.revision})" if publication else "nothing"
 
 
-def _hold(hold: View | None) -> str:
-    return f"by {hold['by']}: {hold['reason']}" if hold else "off"
+def _hold(hold: Hold | None) -> str:
+    return f"by {hold.by}: {hold.reason}" if hold else "off"

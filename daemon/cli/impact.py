@@ -3,8 +3,8 @@
 An unreadable live state does not prevent a change away from it.
 """
 
-from daemon.cli.formatting import age
 from daemon.cli.session import Session
+from daemon.inspection.ages import age
 from daemon.inspection.comparison import compare
 from daemon.publishing.errors import PublishingError
 from daemon.publishing.operator_commands import ChangeResult

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Group, Parameter, validators
 
-from events.schemas import LONGEST_REASON
+from events.model import LONGEST_REASON
 
 SHARED = Group("Shared options", sort_key=10)
 Format = Literal["table", "json", "yaml"]

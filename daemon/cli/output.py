@@ -9,20 +9,24 @@ import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal, TextIO
-
-import yaml
+from typing import TYPE_CHECKING, Final, Literal, TextIO, TypeAlias
 
 from daemon.cli.failures import Declined, UsageError
 from daemon.cli.options import Format, Printing, Prose
 from daemon.cli.suggestions import Complete, in_document, unchanged
-from daemon.inspection.comparison import Texts
+from daemon.inspection.documents import to_document
 from daemon.inspection.escaping import plain
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+    from daemon.inspection.comparison import Texts
 
 SCHEMA_VERSION: Final = 1
 _BOLD, _RED, _GREEN, _YELLOW, _PLAIN = "\033[1m", "\033[31m", "\033[32m", "\033[33m", "\033[0m"
 
-Document = Mapping[str, Any]
+Document: TypeAlias = "Mapping[str, object] | DataclassInstance"
+"""A view, or several with their names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +59,8 @@ class Printer:
         `stored`: lines of files or events, which are printed as they are.
         """
         if self.format != "table":
-            self.stdout.write(encoded(in_document(document, self.complete), self.format))
+            shown = in_document(to_document(document), self.complete)
+            self.stdout.write(encoded(shown, self.format))
             return
         for line in lines:
             self.stdout.write(self.complete(line) + "\n")
@@ -90,15 +95,15 @@ class Printer:
 
 def encoded(document: Document, encoding: Literal["json", "yaml"]) -> str:
     """The document as JSON or YAML, with its schema version."""
-    versioned = {"schemaVersion": SCHEMA_VERSION, **document}
-    return (
-        json.dumps(versioned, indent=2) + "\n"
-        if encoding == "json"
-        else yaml.safe_dump(versioned, sort_keys=False)
-    )
+    versioned = {"schemaVersion": SCHEMA_VERSION, **to_document(document)}
+    if encoding == "json":
+        return json.dumps(versioned, indent=2) + "\n"
+    import yaml  # noqa: PLC0415  # takes long to import
+
+    return yaml.safe_dump(versioned, sort_keys=False)
 
 
-def error_document(words: str, exit_code: int) -> Document:
+def error_document(words: str, exit_code: int) -> dict[str, object]:
     """The document of a command that failed before it could print its own (ADR 28)."""
     return {"error": words, "exit_code": exit_code}
 
@@ -123,7 +128,7 @@ def confirm(question: str, *, yes: bool, printer: Printer, stdin: TextIO | None 
         raise Declined("nothing was changed")
 
 
-def colored_diff(texts: Texts, printer: Printer) -> Iterator[str]:
+def colored_diff(texts: "Texts", printer: Printer) -> Iterator[str]:
     """The lines of all diffs. On a terminal they are coloured and escaped."""
     for lines in texts.values():
         for number, line in enumerate(lines):

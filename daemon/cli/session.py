@@ -24,12 +24,11 @@ from daemon.cli.output import Printer
 from daemon.lifecycle import SystemRuntime
 from daemon.settings import Settings
 from daemon.stores import locations
-from daemon.telemetry import warnings_for_people
-from events.journal import Journal
 from renderers.model import Scope
 
-if TYPE_CHECKING:  # takes long to import
+if TYPE_CHECKING:  # take long to import
     from daemon.publishing.trust.policy import TrustPolicy
+    from events.journal import Journal
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +106,7 @@ async def session(
             must_exist=not new,
             slow=_once(partial(printer.say, f"still waiting for {loaded.bucket} …")),
         )
-        with warnings_for_people():
-            yield Session(loaded, bucket, runtime, printer, keys.trust, printing.debug)
+        yield Session(loaded, bucket, runtime, printer, keys.trust, printing.debug)
     finally:
         runtime.close()
 
@@ -146,12 +144,14 @@ def _refuse_missing(bucket: str, origin: str) -> None:
 
 
 @asynccontextmanager
-async def opened_journal(loaded: Settings, runtime: SystemRuntime) -> AsyncIterator[Journal]:
+async def opened_journal(loaded: Settings, runtime: SystemRuntime) -> AsyncIterator["Journal"]:
     """Open the journal. A daemon may be using it at the same time.
 
     Raises:
         JournalMissing: there is no journal at that path.
     """
+    from events.journal import Journal  # noqa: PLC0415  # takes long to import
+
     journal = await Journal.open(
         loaded.journal.path, clock=runtime.now, token=runtime.random_id, run=False
     )

@@ -11,7 +11,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from daemon.inspection.views import View
 from daemon.publishing import layout, sizes
 from daemon.publishing.errors import PublishingError
 from daemon.publishing.live_tree.ownership import EXAMPLE
@@ -94,16 +93,6 @@ async def lag_of(
         reason = reason or str(error)
     live = current.live.state if current.live else None
     return Lag(live, await _stamped(store, scope), pending, reason)
-
-
-def lag_view(lag: Lag) -> View:
-    """A lag as a document."""
-    return {
-        "live": lag.live,
-        "copied": lag.copied,
-        "pending": list(lag.pending),
-        "reason": lag.reason,
-    }
 
 
 async def _stamped(store: ObjectStore, scope: Scope) -> str | None:

@@ -24,11 +24,11 @@ from daemon.http.body import read_body
 from daemon.http.health import Health, HealthSource, described
 from daemon.http.intake import INTAKE, Intake, Receipt
 from daemon.http.problems import MEDIA_TYPE, RequestRefused, answer_everything, unavailable
+from daemon.inspection.journal import EventReport
 from daemon.lifecycle import Stop
 from daemon.runtime import Runtime
 from daemon.telemetry import Metrics
 from events.dialects.cloudevents import BATCH, STRUCTURED
-from events.journal.records import EventStatus, LaneStatus
 from events.model import KNOWN_TYPES
 
 _log = structlog.get_logger(__name__)
@@ -68,32 +68,6 @@ class AcceptedEvents(BaseModel):
     """The events of a request, in their order."""
 
     events: list[AcceptedEvent]
-
-
-class OutcomeInScope(BaseModel):
-    """The outcome of an event in one scope."""
-
-    scope: str
-    outcome: str | None
-    """Null while the event is waiting."""
-    reason: str | None
-    state: str | None
-    settled_at: str | None
-    attempts: int
-    error: str | None
-    dead_letter: int | None
-
-
-class EventReport(BaseModel):
-    """The outcomes of one event."""
-
-    id: str
-    source: str
-    type: str
-    position: str
-    accepted_at: str
-    settled_at: str | None
-    scopes: list[OutcomeInScope]
 
 
 class EventReports(BaseModel):
@@ -214,7 +188,8 @@ def _events_router(
         responses=_documented(HTTPStatus.NOT_FOUND, HTTPStatus.SERVICE_UNAVAILABLE),
     )
     async def get_event(event_id: Annotated[str, Path(max_length=256)]) -> EventReports:
-        return EventReports(events=[_report(status) for status in await intake.find(event_id)])
+        found = await intake.find(event_id)
+        return EventReports(events=[EventReport.of(status) for status in found])
 
     @router.get("/openapi.json", summary="The OpenAPI document", include_in_schema=False)
     async def openapi() -> Response:
@@ -281,31 +256,9 @@ def _accepted(receipt: Receipt) -> AcceptedEvent:
             ignored=True,
             nearest_type=nearest,
         )
-    position = str(accepted.position)
-    return AcceptedEvent(id=event.id, source=event.source, position=position, known=accepted.known)
-
-
-def _report(status: EventStatus) -> EventReport:
-    return EventReport(
-        id=status.identity.id,
-        source=status.identity.source,
-        type=status.type,
-        position=str(status.position),
-        accepted_at=status.accepted_at,
-        settled_at=status.settled_at,
-        scopes=[_in_scope(lane) for lane in status.lanes],
-    )
-
-
-def _in_scope(lane: LaneStatus) -> OutcomeInScope:
-    outcome = lane.outcome
-    return OutcomeInScope(
-        scope=lane.scope,
-        outcome=outcome.kind if outcome else None,
-        reason=outcome.reason if outcome else None,
-        state=outcome.state if outcome else None,
-        settled_at=lane.settled_at,
-        attempts=lane.attempts,
-        error=lane.error,
-        dead_letter=lane.dead_letter,
+    return AcceptedEvent(
+        id=event.id,
+        source=event.source,
+        position=str(accepted.position),
+        known=accepted.known,
     )

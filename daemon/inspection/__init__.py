@@ -1,1 +1,6 @@
-"""Views of a bucket and a journal for the command line: documents, comparisons, escaping."""
+"""What commands and the HTTP API show of a bucket and a journal, as frozen values.
+
+The rules are here too, so that all commands agree: why a state is not live (`scopes`), what needs
+attention (`status`), which stored facts contradict each other (`checks`), and how two states differ
+(`comparison`). `documents` turns the values into JSON. Nothing here prints.
+"""

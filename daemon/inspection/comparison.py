@@ -6,13 +6,14 @@ stamp base/.rebundle.json is not compared either, because it only names the stat
 
 import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
+from daemon.inspection.documents import INLINE
 from daemon.inspection.escaping import plain
-from daemon.inspection.views import View, publication_view
+from daemon.inspection.scopes import PublicationView
+from daemon.publishing import layout
 from daemon.publishing.archive import STAMP_PATH
-from daemon.publishing.live_tree.ownership import CREDENTIALS
 from daemon.publishing.pointer import Publication
 from daemon.publishing.reader import Reader
 from daemon.runtime import Runtime
@@ -94,7 +95,7 @@ def _comparable(files: Iterable[RenderedFile]) -> dict[str, RenderedFile]:
     return {
         file.path: file
         for file in files
-        if file.path != STAMP_PATH and not file.path.startswith(CREDENTIALS)
+        if file.path != STAMP_PATH and not file.path.startswith(layout.CREDENTIALS)
     }
 
 
@@ -183,36 +184,107 @@ async def compare(
     return Comparison(before, after, models, files)
 
 
-def comparison_view(scope: str, compared: Comparison, texts: Texts | None = None) -> View:
-    """The comparison as a document."""
-    models = compared.models
-    return {
-        "scope": scope,
-        "before": publication_view(compared.before),
-        "after": publication_view(compared.after),
-        "same": compared.is_empty,
-        "models": {
-            "added": [_model_view(model) for model in models.added],
-            "removed": [_model_view(model) for model in models.removed],
-            "moved": [
-                {"id": old.id, "from": old.version, "to": new.version} for old, new in models.moved
-            ],
-            "changed": [_model_view(new) for _, new in models.changed],
-            "proxy": models.proxy,
-        },
-        "files": files_view(compared.files, texts),
-    }
+@dataclass(frozen=True, slots=True)
+class ModelVersionView:
+    """A model in one version."""
+
+    id: str
+    version: str
+
+    @classmethod
+    def of(cls, model: Model) -> "ModelVersionView":
+        """The view of a model."""
+        return cls(model.id, model.version)
 
 
-def files_view(changes: Iterable[FileChange], texts: Texts | None = None) -> list[View]:
-    """The changed files as documents, with their diffs if `texts` is given."""
-    views: list[View] = []
-    for change in changes:
-        view: View = {"path": change.path, "status": change.status}
-        if texts:
-            view["diff"] = "".join(f"{line}\n" for line in texts[change.path])
-        views.append(view)
-    return views
+@dataclass(frozen=True, slots=True)
+class MovedModelView:
+    """A model with another version."""
+
+    id: str
+    from_: str
+    to: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelChangesView:
+    """How the models of two states differ."""
+
+    added: tuple[ModelVersionView, ...]
+    removed: tuple[ModelVersionView, ...]
+    moved: tuple[MovedModelView, ...]
+    changed: tuple[ModelVersionView, ...]
+    """Models with the same version, but other settings."""
+    proxy: bool
+
+    @classmethod
+    def of(cls, changes: ModelChanges) -> "ModelChangesView":
+        """The view of changes."""
+        return cls(
+            added=tuple(map(ModelVersionView.of, changes.added)),
+            removed=tuple(map(ModelVersionView.of, changes.removed)),
+            moved=tuple(
+                MovedModelView(old.id, old.version, new.version) for old, new in changes.moved
+            ),
+            changed=tuple(ModelVersionView.of(new) for _, new in changes.changed),
+            proxy=changes.proxy,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class FileView:
+    """A file that differs."""
+
+    path: str
+    status: str
+    """added, removed or modified."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileDiffView:
+    """A file that differs, with its differences."""
+
+    file: FileView = field(metadata=INLINE)
+    diff: str
+    """The unified diff."""
+
+
+@dataclass(frozen=True, slots=True)
+class ComparisonView:
+    """The differences between two publications of a scope."""
+
+    scope: str
+    before: PublicationView
+    after: PublicationView
+    same: bool
+    models: ModelChangesView
+    files: tuple[FileView | FileDiffView, ...]
+
+    @classmethod
+    def of(cls, scope: str, compared: Comparison, texts: Texts | None = None) -> "ComparisonView":
+        """The view of a comparison, with the diffs of the files if `texts` is given."""
+        return cls(
+            scope=scope,
+            before=PublicationView.of(compared.before),
+            after=PublicationView.of(compared.after),
+            same=compared.is_empty,
+            models=ModelChangesView.of(compared.models),
+            files=file_views(compared.files, texts),
+        )
+
+
+def file_views(
+    changes: Iterable[FileChange], texts: Texts | None = None
+) -> tuple[FileView | FileDiffView, ...]:
+    """The views of changed files, with their diffs if `texts` is given."""
+    return tuple(_file_view(change, texts) for change in changes)
+
+
+def _file_view(change: FileChange, texts: Texts | None) -> FileView | FileDiffView:
+    file = FileView(change.path, change.status)
+    if texts is None:
+        return file
+    return FileDiffView(file, "".join(f"{line}\n" for line in texts[change.path]))
 
 
 def differing(changes: Sequence[FileChange]) -> str:
@@ -223,7 +295,3 @@ def differing(changes: Sequence[FileChange]) -> str:
 def texts_of(changes: Iterable[FileChange]) -> Texts:
     """The unified diff of each file."""
     return {change.path: list(unified(change)) for change in changes}
-
-
-def _model_view(model: Model) -> View:
-    return {"id": model.id, "version": model.version}

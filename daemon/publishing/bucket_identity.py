@@ -12,8 +12,7 @@ import re
 from collections.abc import Awaitable, Callable
 from typing import Final, Protocol, TypeVar
 
-import structlog
-
+from daemon.logs import Logger
 from daemon.publishing import layout, sizes
 from daemon.publishing.documents import parse, serialised
 from daemon.publishing.errors import PublishingError, WrongBucket
@@ -32,7 +31,7 @@ from daemon.stores.errors import (
 from daemon.stores.port import Content, ObjectStore
 from events.errors import EventError
 
-log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+log: Final = Logger(__name__)
 
 T = TypeVar("T")
 

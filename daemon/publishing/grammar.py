@@ -25,7 +25,7 @@ from pydantic import (
 )
 
 from daemon.stores.object_keys import is_key
-from events.schemas import LARGEST_REVISION
+from events.model import LARGEST_REVISION
 from renderers.model import Scope
 
 __all__ = [

@@ -8,6 +8,8 @@ from renderers.model import Scope
 BUCKET: Final = ".rebundle/bucket.json"
 """The object with the id of the bucket. It is created once and never changed."""
 LIVE_TREE: Final = "docker-compose-gen/"
+CREDENTIALS: Final = "example/creds/"
+"""The folder of a live tree with the credentials of operators."""
 MARKER: Final = ".rebundle.json"
 ARCHIVE: Final = "bundle.tar.gz"
 MANIFEST: Final = "manifest.json"
@@ -15,6 +17,11 @@ SIGNATURE: Final = "manifest.dsse.json"
 PUBLICATION: Final = frozenset({ARCHIVE, MANIFEST, SIGNATURE})
 """The names of the objects of a publication."""
 _CHUNK: Final = re.compile(r"[0-9]{1,16}-[0-9]{1,16}-[A-Za-z0-9._-]{0,128}\.json")
+
+
+def is_credential(key: str) -> bool:
+    """Whether the object under this key must not be read, printed or compared (protocol 5)."""
+    return f"/{LIVE_TREE}{CREDENTIALS}" in key
 
 
 def pointer(scope: Scope) -> str:

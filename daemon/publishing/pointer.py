@@ -43,8 +43,7 @@ from daemon.publishing.grammar import (
 from daemon.publishing.signatures import Signature
 from daemon.publishing.sizes import SIGNATURES
 from daemon.publishing.wording import MOST_NAMED, cut_off, rebuild, some
-from events.model import Identity
-from events.schemas import LARGEST_REVISION
+from events.model import LARGEST_REVISION, Identity
 from renderers.model import Scope, canonical_json
 
 MOST_FOLDED_EVENTS: Final = 128

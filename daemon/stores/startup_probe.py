@@ -5,15 +5,16 @@ they are durable in the journal before anything is published. If the bucket igno
 daemon ends (protocol 4, never softened 2).
 """
 
-import structlog
+from typing import Final
 
+from daemon.logs import Logger
 from daemon.retry import Backoff, retry
 from daemon.runtime import Runtime
 from daemon.stores.errors import StoreUnavailable
 from daemon.stores.port import ObjectStore
 from daemon.stores.probe import ProbeResult, UnsafeStore, Verdict, probe
 
-log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+log: Final = Logger(__name__)
 
 
 class Admission:

@@ -1,18 +1,20 @@
-"""Daemons that are killed at a chosen moment: the test entry point. The product has no switch for it.
+"""Daemons that are killed at a chosen moment: the entry point of the crash tests. The product has
+no switch for it.
 
-`python -m tests.acceptance.entry kills FOLDER STORY` plays a story (`tests.support.crashes`) in forked children, one for
-each boundary: before every change of the bucket's disk, and before and after every write of the journal. While a child
-lives, its parent reads pointer, manifests and archives on its own. Each is followed by a child that is not killed, whose
-account must be that of the story without a crash. One line of JSON tells what was found.
+`python -m tests.acceptance.entry kills FOLDER STORY` runs a scenario (`tests.support.crashes`) in
+forked children, one per boundary: before every change of the bucket's disk, and before and after
+every write of the journal. While a child lives, its parent reads pointer, manifests and archives as
+an independent reader. After each killed child, another one runs to the end, and its `account` must
+equal that of a run without a crash. One line of JSON reports the result.
 
-Children instead of whole processes: a fork of this warm process starts in milliseconds, the command in seconds. The parent
-has no thread, which a fork needs.
+Children instead of new processes, because a fork of this warm process starts in milliseconds and
+the command in seconds. The parent has no thread, as a fork requires.
 
-`python -m tests.acceptance.entry kills-on FOLDER STORY URL QUERY` does the same on a bucket of a server: killed before and
-after every write that goes there, and of the journal.
+`python -m tests.acceptance.entry kills-on FOLDER STORY URL QUERY` does the same on a bucket of a
+server, with kills before and after every write to the server and of the journal.
 
-`python -m tests.acceptance.entry daemon BUCKET JOURNAL BOUNDARY` is the whole daemon with HTTP, killed at one boundary of
-the bucket's disk.
+`python -m tests.acceptance.entry daemon BUCKET JOURNAL BOUNDARY` is the whole daemon with HTTP,
+killed at one boundary of the bucket's disk.
 """
 
 import asyncio
@@ -54,7 +56,7 @@ JOURNAL_WRITES = frozenset(
 
 
 class Executioner:
-    """Kills its own process at the n-th boundary that is reached, from 1; counts only, if n is 0."""
+    """Kills its own process at the n-th boundary, from 1. With n = 0 it only counts."""
 
     def __init__(self, n: int) -> None:
         self._n = n
@@ -69,8 +71,10 @@ class Executioner:
 
 
 class DeadlyFileSystem(PassingFileSystem):
-    """A boundary before every call that changes something. A sync is none: a kill before it leaves the very disk that a
-    kill before the next change leaves; what syncs are for, the power cuts show."""
+    """A boundary before every call that changes something, except syncs: a kill before a sync
+    leaves the same disk as a kill before the next change. The power-cut tests show what syncs are
+    for.
+    """
 
     def __init__(self, inner: FileSystem, executioner: Executioner) -> None:
         super().__init__(inner)
@@ -132,7 +136,7 @@ def in_child(work: Callable[[], None]) -> int:
         return child
     try:
         work()
-    except BaseException:  # noqa: BLE001  # told to the parent by its exit code
+    except BaseException:  # noqa: BLE001  # reported to the parent by its exit code
         traceback.print_exc()
         os._exit(1)
     os._exit(0)
@@ -152,9 +156,9 @@ def play(site: Worksite, story: Story, n: int, accepted: Path) -> None:
             send=story.events,
             accepted=accepted.touch,
             around=lambda below: deadly(below, executioner),
-            between=lambda source: DeadlySource(source, executioner),  # type: ignore[return-value]  # it passes all on
+            between=lambda source: DeadlySource(source, executioner),  # type: ignore[return-value]  # a wrapper
         )
-        # The last boundary: everything done, nothing said.
+        # The last boundary: all work is done, and no answer was sent.
         executioner.boundary()
 
     asyncio.run(work())
@@ -168,7 +172,7 @@ class Watch:
     """Reads what is published while children work."""
 
     def __init__(self, store: ObjectStore, seconds: float = 0.002) -> None:
-        """`seconds` between two readings: there are two processors, and the child needs one."""
+        """Waits `seconds` between two reads: there are two processors, and the child needs one."""
         self._store = store
         self._seconds = seconds
         self.reads = 0
@@ -187,14 +191,14 @@ class Watch:
         runtime = InlineRuntime()
         try:
             found = asyncio.run(read_whole(self._store, runtime))
-        except Exception as error:  # noqa: BLE001  # whatever it is, no reader may meet it
+        except Exception as error:  # noqa: BLE001  # no reader may get any unexpected error
             self.torn.append(repr(error))
         else:
             self.reads += found is not None
 
 
 class Kills:
-    """What became of a story that was cut short at one boundary after the other."""
+    """The results of a scenario that is interrupted at one boundary after the other."""
 
     def __init__(self, story: Story, accepted: Path, expected: Any) -> None:
         self._story = story
@@ -208,14 +212,17 @@ class Kills:
         self.wrong: list[dict[str, Any]] = []
 
     def cut(self, site: Worksite, watch: Watch) -> bool:
-        """Kill at the next boundary, then let another one finish; whether there was a boundary left."""
+        """Kill at the next boundary, then let another child finish.
+
+        Returns whether there was a boundary left.
+        """
         self._accepted.unlink(missing_ok=True)
         self.end = watch.until_the_end_of(
             in_child(lambda: play(site, self._story, self.killed + 1, self._accepted))
         )
         if self.end == -signal.SIGKILL:
             self.killed += 1
-            # Who has got no answer sends again; who has got one never does.
+            # A sender without an answer sends again; one with an answer never does.
             again = () if self._accepted.exists() else self._story.events
             self.unaccepted += bool(again)
             recovery = watch.until_the_end_of(in_child(lambda: recover(site, again)))
@@ -230,7 +237,7 @@ class Kills:
         self.torn += watch.torn
         return self.end == -signal.SIGKILL
 
-    def told(self) -> dict[str, Any]:
+    def report(self) -> dict[str, Any]:
         names = ("unaccepted", "end", "expected", "wrong", "reads", "torn")
         return {"kills": self.killed} | {name: getattr(self, name) for name in names}
 
@@ -246,7 +253,7 @@ def kill_at_every_boundary(folder: Path, story: Story) -> dict[str, Any]:
     while kills.cut(site, Watch(store)):
         site.restore(aside)
     shutil.rmtree(folder, ignore_errors=True)
-    return kills.told()
+    return kills.report()
 
 
 def kill_on_a_server(folder: Path, story: Story, url: str, query: str) -> dict[str, Any]:
@@ -272,7 +279,7 @@ def kill_on_a_server(folder: Path, story: Story, url: str, query: str) -> dict[s
     kills = Kills(story, accepted, normal(whole.account()))
     while kills.cut(cut := site(f"cut-{kills.killed}"), watch(cut)):
         pass
-    return kills.told()
+    return kills.report()
 
 
 def daemon(bucket: str, journal: str, boundary: int) -> None:
@@ -291,11 +298,11 @@ def main() -> None:
     match sys.argv[1:]:
         case ["kills", folder, name]:
             gc.freeze()
-            story = next(each for each in STORIES if each.name == name)
+            story = next(item for item in STORIES if item.name == name)
             print(json.dumps(kill_at_every_boundary(Path(folder), story)))
         case ["kills-on", folder, name, url, query]:
             gc.freeze()
-            story = next(each for each in STORIES if each.name == name)
+            story = next(item for item in STORIES if item.name == name)
             print(json.dumps(kill_on_a_server(Path(folder), story, url, query)))
         case ["daemon", bucket, journal, boundary]:
             daemon(bucket, journal, int(boundary))

@@ -1,4 +1,4 @@
-"""What fails behind the scenes of a running daemon is reported where operators look, until it works again."""
+"""Failing background jobs of a running daemon are reported to operators until they work again."""
 
 import http.client
 import json
@@ -30,7 +30,8 @@ Journal.prune, GarbageCollector.collect = failing(Journal.prune), failing(Garbag
 pruning._RETRY_SECONDS = 0.1
 main()
 """
-"""`rebundle`, with pruning and collections that fail while the file of the first argument exists."""
+"""`rebundle`, with pruning and collections that fail while the file of the first argument exists.
+"""
 
 
 def degraded(port: int) -> dict[str, str]:
@@ -40,7 +41,7 @@ def degraded(port: int) -> dict[str, str]:
         checks = json.loads(connection.getresponse().read())["checks"]
     finally:
         connection.close()
-    return {each["name"]: each["detail"] for each in checks if each["degraded"]}
+    return {check["name"]: check["detail"] for check in checks if check["degraded"]}
 
 
 def test_a_prune_and_a_collection_that_fail_are_conditions_until_they_succeed(
@@ -78,7 +79,7 @@ def test_a_prune_and_a_collection_that_fail_are_conditions_until_they_succeed(
 
 
 def until(port: int, kinds: set[str]) -> dict[str, str]:
-    """Returns what is degraded once it is of exactly these kinds."""
+    """Returns the degraded conditions once they are of exactly these kinds."""
     deadline = time.monotonic() + 60
     while (found := degraded(port)).keys() != kinds:
         assert time.monotonic() < deadline, found

@@ -1,4 +1,4 @@
-"""The daemon and a bucket whose volume is not mounted, or that is another one."""
+"""The daemon with a bucket whose volume is not mounted, or with another bucket."""
 
 import http.client
 import json
@@ -17,7 +17,7 @@ from tests.support.scenes import GOLDEN, model_event, state_event
 NEW_BUCKET = ("--new-bucket",)
 
 
-def test_events_wait_while_the_volume_of_the_bucket_is_not_mounted_and_are_published_when_it_is(
+def test_events_wait_for_the_volume_of_the_bucket_and_are_published_once_it_is_mounted(
     tmp_path: Path,
 ) -> None:
     bucket, journal, away = tmp_path / "bucket", tmp_path / "journal.db", tmp_path / "away"
@@ -34,7 +34,7 @@ def test_events_wait_while_the_volume_of_the_bucket_is_not_mounted_and_are_publi
         )
         assert answer is not None
         assert answer.status == 202
-        until(lambda: "is its volume not mounted" in daemon.said)
+        until(lambda: "is its volume not mounted" in daemon.log_text)
         assert waiting(journal) == 2
         assert list(bucket.iterdir()) == []
         bucket.rmdir()
@@ -67,7 +67,7 @@ def test_another_bucket_with_the_same_scope_is_not_published_to_under_a_running_
         bucket.rename(away)
         other.rename(bucket)
         post(daemon.port(), state_event(9, event_id="nine"))
-        until(lambda: "is another volume mounted" in daemon.said)
+        until(lambda: "is another volume mounted" in daemon.log_text)
         assert waiting(journal) == 1
         assert (bucket / pointer).read_bytes() == before
         bucket.rename(other)
@@ -88,7 +88,7 @@ def test_a_running_daemon_does_not_make_the_folder_of_a_bucket_that_vanished(
         bucket.rename(away)
         post(daemon.port(), state_event(2, event_id="two"), model_event("everywhere", "101", "9"))
         until(lambda: degraded(daemon.port()) == ["bucket"])
-        until(lambda: daemon.said.count(f"there is no folder {bucket}") > 2)
+        until(lambda: daemon.log_text.count(f"there is no folder {bucket}") > 2)
         assert degraded(daemon.port()) == ["bucket"]
         assert not bucket.exists()
         assert waiting(journal) == 2
@@ -108,7 +108,7 @@ def degraded(port: int) -> list[str]:
     return [check["name"] for check in checks if check["degraded"]]
 
 
-def test_an_operator_moves_on_to_a_new_bucket(tmp_path: Path) -> None:
+def test_an_operator_switches_to_a_new_bucket(tmp_path: Path) -> None:
     journal = tmp_path / "journal.db"
     for folder, also, words in (
         ("one", (), "publishes to this bucket from now on"),
@@ -119,5 +119,5 @@ def test_an_operator_moves_on_to_a_new_bucket(tmp_path: Path) -> None:
     ):
         with DaemonProcess(tmp_path / folder, journal, tmp_path / "log", also=also) as daemon:
             daemon.port()
-            until(lambda words=words, daemon=daemon: words in daemon.said)
+            until(lambda words=words, daemon=daemon: words in daemon.log_text)
             assert daemon.stop() == 0

@@ -1,4 +1,6 @@
-"""The command as processes: a real daemon on its embedded journal and a directory bucket, and the verbs beside it."""
+"""The command line as processes: a real daemon with its journal and a directory bucket, and
+commands beside it.
+"""
 
 import json
 import os
@@ -36,7 +38,7 @@ Command = Callable[..., Done]
 
 @pytest.fixture
 def rebundle(tmp_path: Path) -> Command:
-    """Runs the command in a process of its own, in an empty working directory, without a terminal."""
+    """Runs the command in a separate process, in an empty working directory, without a terminal."""
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith("REBUNDLE_")
     }
@@ -60,7 +62,10 @@ def rebundle(tmp_path: Path) -> Command:
 
 @pytest.fixture
 def daemon(tmp_path: Path) -> Iterator[str]:
-    """The address of `rebundle run` with no configuration but a free port; stopped by SIGTERM, and must exit 0."""
+    """The address of `rebundle run` with only a free port configured.
+
+    It is stopped by SIGTERM and must exit with 0.
+    """
     process = subprocess.Popen(
         [sys.executable, "-m", "daemon", "run", "--listen", "127.0.0.1:0"],
         cwd=tmp_path,
@@ -102,13 +107,13 @@ def state(number: int, models: int) -> dict[str, Any]:
     return event(f"state-{number}", "bundle_state.created", data)
 
 
-def test_a_story_from_events_to_rollback_and_back(
+def test_a_scenario_from_events_to_a_rollback_and_back(
     daemon: str, rebundle: Command, tmp_path: Path
 ) -> None:
     send = ("send", "-", "--to", daemon, "--wait")
     sent = rebundle(*send, "-o", "json", stdin=json.dumps([state(1, 2), state(2, 3)]))
     assert sent.code == 0, sent.err
-    assert [each["scopes"][0]["outcome"] for each in sent.json["events"]] == [
+    assert [item["scopes"][0]["outcome"] for item in sent.json["events"]] == [
         "published",
         "published",
     ]
@@ -121,10 +126,10 @@ def test_a_story_from_events_to_rollback_and_back(
     model = model_document("101", version="9")
     again = [event("m1", "model_version.created", {"model": model}), state(2, 3)]
     known = rebundle(*send, "-o", "json", stdin="\n".join(map(json.dumps, again))).json["events"]
-    assert [each["known"] for each in known] == [False, True]
+    assert [receipt["known"] for receipt in known] == [False, True]
 
     states = rebundle("states", SCOPE, "-o", "json").json["states"]
-    assert [each["revision"] for each in states] == ["2.1", "2", "1"]
+    assert [item["revision"] for item in states] == ["2.1", "2", "1"]
 
     faulty = rebundle("send", "-", "--to", daemon, stdin=json.dumps(state(3, 0)))
     assert faulty.code == 1
@@ -146,7 +151,7 @@ def test_a_story_from_events_to_rollback_and_back(
     assert rebundle("healthcheck", "--listen", daemon.removeprefix("http://")).code == 0
 
 
-def test_what_does_not_fit_its_scope_becomes_a_dead_letter_that_can_be_replayed(
+def test_an_event_that_does_not_fit_its_scope_becomes_a_dead_letter_that_can_be_replayed(
     daemon: str, rebundle: Command
 ) -> None:
     send = ("send", "-", "--to", daemon, "--wait", "-o", "json")
@@ -166,12 +171,12 @@ def test_what_does_not_fit_its_scope_becomes_a_dead_letter_that_can_be_replayed(
     assert later.code == 0
     assert rebundle("dead-letters", "list", "-o", "json").json["dead_letters"] == []
     assert [
-        each["published"][0].split("@")[0][:9]
-        for each in rebundle("history", SCOPE, "-o", "json").json["history"]
+        entry["published"][0].split("@")[0][:9]
+        for entry in rebundle("history", SCOPE, "-o", "json").json["history"]
     ][-1] == "state-1"
 
 
-def test_a_daemon_that_is_not_there_is_exit_6(rebundle: Command) -> None:
+def test_an_unreachable_daemon_is_exit_code_6(rebundle: Command) -> None:
     result = rebundle("send", "-", "--to", "http://127.0.0.1:9", stdin=json.dumps(state(1, 1)))
 
     assert result.code == 6

@@ -1,5 +1,6 @@
-"""What one scope has of its own, in a daemon: rendered for it alone, read at the start, published by nobody but an event
-or `republish`."""
+"""Templates and defaults of one scope in a daemon: used for that scope only, read at the start, and
+published only by an event or `republish`.
+"""
 
 import json
 import os
@@ -59,12 +60,14 @@ class Site:
         until_settled(daemon, self.journal)
 
     def live(self, scope: Scope) -> tuple[str, str, str, str]:
-        """State, first line of the compose file, the router's restart policy, digest of the templates."""
+        """State, first line of the compose file, the router's restart policy, digest of the
+        templates.
+        """
         home = self.bucket / str(scope)
         live = json.loads((home / "pointer.json").read_bytes())["signed"]["live"]
         publication = home / f"states/{live['state']}/{live['attempt']}"
         manifest = json.loads((publication / "manifest.json").read_bytes())
-        # The archive, because the live tree follows it by and by.
+        # The archive, because the live tree is eventually consistent.
         with tarfile.open(publication / "bundle.tar.gz") as archive:
             compose = archive.extractfile("base/bundle/docker-compose.yaml")
             assert compose is not None
@@ -78,7 +81,7 @@ class Site:
 
 
 @pytest.mark.slow
-def test_a_scope_is_published_with_what_was_there_at_the_start_and_anew_only_on_command(
+def test_a_scope_keeps_the_templates_of_its_start_until_it_is_republished(
     tmp_path: Path,
 ) -> None:
     site = Site(tmp_path)

@@ -1,4 +1,7 @@
-"""A flood from one address keeps nobody else out. `make flood` measures how long the others wait."""
+"""A flood from one address does not lock out other clients.
+
+`make flood` measures how long they wait.
+"""
 
 from pathlib import Path
 
@@ -32,7 +35,7 @@ def test_others_are_served_while_one_peer_opens_more_connections_than_it_may_hav
 
 
 class Asked:
-    """A user who waits for `seconds`, and notes who asked."""
+    """A user who waits for `seconds`, and records the call."""
 
     resident = 1
 
@@ -44,12 +47,12 @@ class Asked:
         figures.livez.append(self._seconds)
 
 
-def test_the_flooded_daemon_and_the_spared_one_are_asked_in_turn() -> None:
+def test_the_flooded_and_the_idle_daemon_are_measured_in_turn() -> None:
     log: list[str] = []
-    flooded, spared = in_turn(Asked(log, "flooded", 0.3), Asked(log, "spared", 0.1), probes=4)
+    flooded, idle = in_turn(Asked(log, "flooded", 0.3), Asked(log, "idle", 0.1), probes=4)
 
-    assert log == ["spared", "flooded", "flooded", "spared"] * 2
-    assert (len(flooded.livez), len(spared.livez), ratio(flooded, spared)) == (
+    assert log == ["idle", "flooded", "flooded", "idle"] * 2
+    assert (len(flooded.livez), len(idle.livez), ratio(flooded, idle)) == (
         4,
         4,
         pytest.approx(3),

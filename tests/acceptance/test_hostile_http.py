@@ -1,7 +1,8 @@
 """Ten thousand malformed requests of every kind against the real application on a real socket.
 
-None may be answered 5xx, none may leave a traceback in the log or grow the process, and the next good event must be
-taken as if nothing had been. The requests come from one seed, so that a failure can be looked at again.
+No request may be answered with 5xx, leave a traceback in the log or grow the process, and the next
+valid event must be accepted as usual. All requests come from one seed, so a failure can be
+reproduced.
 """
 
 import asyncio
@@ -243,7 +244,7 @@ async def answer_to(service: Service, sent: bytes) -> bytes:
         async with asyncio.timeout(30):
             return await reader.read()
     except ConnectionError:
-        # Closed on us while we still sent: as good as an answer of 400.
+        # Closed while the client was still sending: as good as an answer of 400.
         return b""
     finally:
         writer.close()
@@ -291,7 +292,7 @@ def log() -> Iterator[io.StringIO]:
 def test_ten_thousand_malformed_requests_change_nothing(tmp_path: Path, log: io.StringIO) -> None:
     async def scenario() -> None:
         answers: Counter[str] = Counter()
-        # A short patience, so that requests which are cut short end soon.
+        # A short timeout, so that truncated requests end soon.
         limits = RequestLimits(max_body_bytes=64 << 10, body_seconds=0.2)
         async with running(tmp_path, limits=limits, idle_seconds=0.2) as service:
             await storm(service, 0, WARM_UP, answers)

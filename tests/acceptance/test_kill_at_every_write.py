@@ -1,7 +1,9 @@
-"""SIGKILL at every write boundary of a publication on the directory store: nothing lost, nothing torn, the same end.
+"""SIGKILL at every write boundary of a publication on the directory store: nothing is lost or torn,
+and the result is the same.
 
-The boundaries are those of the bucket's disk and of the journal's writes; how they are reached, and what is compared:
-`entry` and `tests.support.crashes`. A disk in memory, where there is one, makes it quick: no kill can tell the difference.
+Boundaries are writes to the bucket's disk and to the journal. `entry` and `tests.support.crashes`
+explain how they are reached and what is compared. A file system in memory makes it fast, and makes
+no difference for kills.
 """
 
 import asyncio
@@ -41,7 +43,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 
 def kills(folder: Path, story: Story) -> dict[str, Any]:
     command = [sys.executable, "-m", "tests.acceptance.entry", "kills", str(folder), story.name]
-    # A killed process tells no coverage; measuring it would only slow it down.
+    # A killed process writes no coverage data; measuring it would only slow it down.
     env = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
     run = subprocess.run(
         command, cwd=PROJECT, env=env, capture_output=True, text=True, timeout=600, check=False
@@ -56,27 +58,28 @@ def test_a_kill_at_any_write_loses_nothing_tears_nothing_and_ends_the_same(
     folder: Path, story: Story
 ) -> None:
     found = kills(folder, story)
-    print({each: found[each] for each in ("kills", "unaccepted", "reads")})
+    print({item: found[item] for item in ("kills", "unaccepted", "reads")})
 
-    assert found["end"] == 0, "the last one was not killed, and ended well"
+    assert found["end"] == 0, "the last child was not killed, and succeeded"
     assert found["kills"] > 20
-    # Before the append nothing was promised; after it, the acceptance stands though its answer may be lost.
+    # Before the append nothing was promised. After it, the event is accepted, though its answer may
+    # be lost.
     assert found["unaccepted"] == 2
     assert found["reads"] > found["kills"]
     assert found["torn"] == []
     assert found["wrong"] == [], found["expected"]
     assert found["expected"]["waits"] == 0
     assert set(found["expected"]["outcomes"]) == {
-        each.id for each in (*story.before, *story.events)
+        item.id for item in (*story.before, *story.events)
     }
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("boundary", [1, 20, 60, 100, 130])
-def test_the_whole_daemon_killed_in_a_publication_goes_on_at_its_next_start(
+def test_a_daemon_killed_in_a_publication_completes_it_at_its_next_start(
     tmp_path: Path, boundary: int
 ) -> None:
-    """The same over HTTP, process by process: a few boundaries, for each takes seconds."""
+    """The same over HTTP, with whole processes: a few boundaries, because each takes seconds."""
     bucket, journal, story = tmp_path / "bucket", tmp_path / "journal.db", STORIES[0]
     entry = (
         sys.executable,
@@ -90,8 +93,8 @@ def test_the_whole_daemon_killed_in_a_publication_goes_on_at_its_next_start(
     with DaemonProcess(bucket, journal, tmp_path / "first.log") as first:
         first.port()
         while (
-            "publishes to this bucket from now on" not in first.said
-        ):  # the id of the bucket is no part of this story
+            "publishes to this bucket from now on" not in first.log_text
+        ):  # the id of the bucket is not part of this scenario
             assert first.runs
             time.sleep(0.02)
         assert first.stop() == 0
@@ -106,10 +109,10 @@ def test_the_whole_daemon_killed_in_a_publication_goes_on_at_its_next_start(
         asyncio.run(until_in_step(bucket, [GOLDEN]))
         assert daemon.stop() == 0
 
-    told = outcomes(journal, [each.id for each in story.events])
-    assert [outcome and outcome.kind for lanes in told.values() for outcome in lanes.values()] == [
-        "published"
-    ]
+    reported = outcomes(journal, [event.id for event in story.events])
+    assert [
+        outcome and outcome.kind for lanes in reported.values() for outcome in lanes.values()
+    ] == ["published"]
     pointer = asyncio.run(read_whole(DirectoryStore(bucket, InlineRuntime()), InlineRuntime()))
     assert pointer is not None
     assert (pointer.sequence, pointer.live and pointer.live.state) == (1, "state-1")

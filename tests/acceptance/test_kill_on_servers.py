@@ -1,6 +1,8 @@
-"""SIGKILL before and after every write to a real S3 or GCS server, and of the journal: nothing lost, nothing torn.
+"""SIGKILL before and after every write to a real S3 or GCS server and to the journal: nothing is
+lost or torn.
 
-How it is done, and what is compared: `entry` and `tests.support.crashes`. A disk has its own test beside this one.
+`entry` and `tests.support.crashes` explain how it is done and what is compared. A disk has a
+separate test.
 """
 
 import json
@@ -21,13 +23,13 @@ from tests.services.availability import available
 from tests.support.crashes import STORIES, Story
 
 PROJECT = Path(__file__).parents[2]
-# Each takes half a minute: one on every machine, all of them when there is time for crashes.
+# Each takes half a minute: one on every machine, all of them when there is time for crash tests.
 CUT_SHORT = STORIES if "REBUNDLE_CRASH_MINUTES" in os.environ else STORIES[1:2]
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A bucket for prefixes of one's own, and what it takes to use it."""
+    """A bucket with a prefix per test, and the settings to use it."""
 
     url: str
     query: str
@@ -89,7 +91,7 @@ def kills(folder: Path, story: Story, server: Server) -> dict[str, Any]:
         url,
         server.query,
     ]
-    # A killed process tells no coverage; measuring it would only slow it down.
+    # A killed process writes no coverage data; measuring it would only slow it down.
     env = {
         name: value
         for name, value in os.environ.items()
@@ -114,14 +116,14 @@ def test_a_kill_at_any_write_to_a_server_loses_nothing_tears_nothing_and_ends_th
     server: Server, story: Story, tmp_path: Path
 ) -> None:
     found = kills(tmp_path, story, server)
-    print({each: found[each] for each in ("kills", "unaccepted", "reads")})
+    print({item: found[item] for item in ("kills", "unaccepted", "reads")})
 
-    assert found["end"] == 0, "the last one was not killed, and ended well"
+    assert found["end"] == 0, "the last child was not killed, and succeeded"
     assert found["kills"] > 15
     assert found["unaccepted"] == 2
     assert found["reads"] > found["kills"]
     assert found["torn"] == []
     assert found["wrong"] == [], found["expected"]
     assert set(found["expected"]["outcomes"]) == {
-        each.id for each in (*story.before, *story.events)
+        item.id for item in (*story.before, *story.events)
     }

@@ -1,8 +1,10 @@
-"""A power cut anywhere in a publication and its pass over the live tree: the pointer is whole and names what is whole.
+"""A power cut at any point of a publication and its pass: the pointer is whole and references only
+whole objects.
 
-The real pipeline works on a recorded disk in memory (`tests.support.powercut`); every disk that a cut may leave is opened
-by a reader, and by a daemon that gets again what was not settled and must come to the same end. What the journal keeps
-is durable when it says so, here as in SQLite; nothing else is. To trust it, syncs are left out, and must be missed.
+The real pipeline works on a recorded disk in memory (`tests.support.powercut`). Every disk that a
+cut may leave is opened by a reader, and by a daemon that gets the unsettled events again and must
+reach the same result. Writes of the journal are durable when they return, as with SQLite; nothing
+else is. As a check of the test, syncs are left out; it must fail.
 """
 
 import asyncio
@@ -50,11 +52,14 @@ Log = list[Operation | Mark]
 
 
 class DurableSource:
-    """What the journal keeps of a scope: outcomes, recorded and settled; each word is durable when it returns."""
+    """The journal's records of a scope: outcomes, recorded and settled.
+
+    Each is durable when the call returns.
+    """
 
     instance = "journal:1"
     owns_instance = False
-    """The daemon after a cut starts with an empty one: what the first one recorded explains nothing to it."""
+    """The daemon after a cut starts with empty records: those of the first one do not help it."""
 
     def __init__(self, mark: Callable[[str], None] = lambda _label: None) -> None:
         self._mark = mark
@@ -68,17 +73,20 @@ class DurableSource:
 
     async def record(self, _scope: str, commit: str, outcomes: Mapping[Position, Outcome]) -> None:
         self.kept |= {
-            at: (*self.kept.get(at, ()), Recorded(each, commit)) for at, each in outcomes.items()
+            at: (*self.kept.get(at, ()), Recorded(outcome, commit))
+            for at, outcome in outcomes.items()
         }
 
     async def withdraw(self, _scope: str, commit: str) -> None:
         self.kept = {
-            at: tuple(each for each in told if each.commit != commit)
-            for at, told in self.kept.items()
+            at: tuple(
+                outcome_record for outcome_record in records if outcome_record.commit != commit
+            )
+            for at, records in self.kept.items()
         }
 
     async def settle(self, _scope: str, outcomes: Mapping[Position, Outcome]) -> None:
-        self.kept |= {at: (Recorded(each, None),) for at, each in outcomes.items()}
+        self.kept |= {at: (Recorded(outcome, None),) for at, outcome in outcomes.items()}
         self.settled |= set(outcomes)
         self._mark("settled")
 
@@ -97,7 +105,7 @@ def deliveries(events: Sequence[Event], first: int) -> list[Delivery]:
 
 
 class Daemon:
-    """One run of it on a disk."""
+    """One run of the scenario on a disk."""
 
     def __init__(self, name: str, disk: FileSystem, source: DurableSource) -> None:
         self.runtime = InlineRuntime(name)
@@ -115,10 +123,10 @@ class Daemon:
         )
 
     async def publish(self, waiting: Sequence[Delivery]) -> None:
-        left = [each for each in waiting if each.position not in self.source.settled]
+        left = [delivery for delivery in waiting if delivery.position not in self.source.settled]
         while left:
             done = await self.pipeline.process(GOLDEN, left)
-            left = [each for each in left if each.position not in done]
+            left = [item for item in left if item.position not in done]
         assert isinstance(await self.pipeline.reconcile(GOLDEN), FinishedPass)
 
     async def account(self) -> dict[str, Any]:
@@ -126,8 +134,8 @@ class Daemon:
         listed = await self.bucket.store.scan(f"{GOLDEN}/")
         tree = layout.live_tree(GOLDEN)
         return {
-            "live": _told(pointer, "live"),
-            "desired": _told(pointer, "desired"),
+            "live": _summary(pointer, "live"),
+            "desired": _summary(pointer, "desired"),
             "numbers": (
                 pointer.highest_revision.producer,
                 pointer.highest_revision.derived,
@@ -135,16 +143,16 @@ class Daemon:
             ),
             "history": [entry.sequence for entry in pointer.history],
             "live tree": {
-                each.key: hashlib.sha256((await self.bucket.store.get(each.key)).body).hexdigest()
-                for each in listed
-                if each.key.startswith(tree) and each.key != f"{tree}{layout.MARKER}"
+                item.key: hashlib.sha256((await self.bucket.store.get(item.key)).body).hexdigest()
+                for item in listed
+                if item.key.startswith(tree) and item.key != f"{tree}{layout.MARKER}"
             },
-            # Our own bytes, cut short, are not to be taken for somebody else's.
-            "kept aside": [each.key for each in listed if "/replaced/" in each.key],
+            # Truncated bytes of Rebundle must not be mistaken for those of another writer.
+            "kept aside": [item.key for item in listed if "/replaced/" in item.key],
         }
 
 
-def _told(pointer: Pointer, which: str) -> Any:
+def _summary(pointer: Pointer, which: str) -> Any:
     publication = getattr(pointer, which)
     return publication and (
         publication.state,
@@ -155,7 +163,7 @@ def _told(pointer: Pointer, which: str) -> Any:
 
 @dataclass
 class Recorded:
-    """A story on a recorded disk, and what it came to."""
+    """A scenario on a recorded disk, and its result."""
 
     story: Story
     disk: SimulatedDisk = field(default_factory=lambda: SimulatedDisk(BASE))
@@ -169,7 +177,7 @@ class Recorded:
 
     @property
     def publication(self) -> Log:
-        """The steps of what is cut short."""
+        """The steps of the interrupted part."""
         return self.log[self.begin :]
 
     @property
@@ -182,7 +190,7 @@ class Recorded:
         daemon = Daemon("first", recording, DurableSource(recording.mark))
         if self.story.before:
             await daemon.publish(deliveries(self.story.before, 1))
-            # As an editor saves: a new file, synced, in the place of the old one.
+            # An editor saves like this: a synced new file replaces the old one.
             recording.unlink(OVERRIDE_PATH)
             recording.write(OVERRIDE_PATH, OVERRIDDEN, mode=0o666)
             recording.sync(OVERRIDE_PATH)
@@ -195,7 +203,7 @@ class Recorded:
         self.account = await daemon.account()
 
     def states(self, log: Log) -> Iterator[CrashState]:
-        """Each disk once that a cut may leave after the beginning."""
+        """Each different disk that a cut may leave after the beginning, once."""
         seen = set()
         for state in crash_states(log, BASE):
             if "begin" not in state.marks:
@@ -206,11 +214,11 @@ class Recorded:
                 yield state
 
     async def violations(self, log: Log) -> AsyncIterator[str]:
-        """What is wrong, for each disk that breaks a promise; an empty text for each that does not."""
+        """The violation on each disk; an empty text if there is none."""
         for state in self.states(log):
             try:
                 await self._check(state)
-            except Exception as error:  # noqa: BLE001  # whatever it is, the cut caused it
+            except Exception as error:  # noqa: BLE001  # any error is caused by the cut
                 yield f"at {state.position} of {len(log)}: {error!r}"[:2000]
             else:
                 yield ""
@@ -224,7 +232,7 @@ class Recorded:
         pointer = await read_whole(daemon.bucket.store, daemon.runtime)
         sequence = pointer.sequence if pointer else 0
         assert self.sequences[0] <= sequence <= self.sequences[1], sequence
-        assert sequence >= self.sequences[0] + settlements, "settled, and not in the pointer"
+        assert sequence >= self.sequences[0] + settlements, "settled, but not in the pointer"
         if self.story.before:
             assert b"".join(state.disk.chunks(OVERRIDE_PATH)) == OVERRIDDEN
         await daemon.publish([] if all_settled else self.waiting)
@@ -249,8 +257,8 @@ def named(name: str) -> Story:
 @pytest.mark.parametrize("story", STORIES, ids=lambda story: story.name)
 def test_no_power_cut_loses_or_tears_a_publication(story: Story) -> None:
     async def replay() -> tuple[int, list[str]]:
-        said = [each async for each in made.violations(made.log)]
-        return len(said), [each for each in said if each]
+        said = [violation async for violation in made.violations(made.log)]
+        return len(said), [item for item in said if item]
 
     made = recorded(story)
     states, broken = asyncio.run(replay())
@@ -290,7 +298,7 @@ def names_of_the_folders_to_the_root(operation: Operation | Mark) -> bool:
     ],
     ids=lambda value: getattr(value, "__name__", value),
 )
-def test_a_kind_of_sync_that_is_left_out_is_missed(
+def test_leaving_out_a_kind_of_sync_is_detected(
     story: str, left_out: Callable[[Operation | Mark], bool]
 ) -> None:
     made = recorded(named(story))
@@ -309,9 +317,10 @@ def test_a_kind_of_sync_that_is_left_out_is_missed(
         ("the_first_publication_of_a_scope", "nginx.conf"),
     ],
 )
-def test_the_sync_of_one_file_that_is_left_out_is_missed(story: str, file: str) -> None:
-    """Of names, and of tags, no single one can be missed here: the next write syncs the folder again, or the next pass
-    repairs the file. The store's own test misses each of them."""
+def test_leaving_out_the_sync_of_one_file_is_detected(story: str, file: str) -> None:
+    """Syncs of single names and tags are redundant here: the next write syncs the folder again, or
+    the next pass repairs the file. The test of the store detects each of them.
+    """
     made = recorded(named(story))
     placed = {
         step.source
@@ -338,7 +347,7 @@ def test_the_sync_of_one_file_that_is_left_out_is_missed(story: str, file: str) 
 
 
 def first_violation(made: Recorded, left_out: Sequence[Operation | Mark]) -> str:
-    """The first broken promise of a publication without these steps; an empty text if there is none."""
+    """The first violation of a publication without these steps; an empty text if there is none."""
 
     async def first() -> str:
         async for said in made.violations(

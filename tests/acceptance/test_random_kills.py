@@ -1,8 +1,10 @@
-"""Random SIGKILLs of the daemon under load over HTTP: nothing accepted is lost, nothing counts twice, no reader sees a torn state.
+"""Random SIGKILLs of the daemon under load: nothing accepted is lost or counted twice, and no
+reader sees a torn state.
 
-Three senders, one for each scope, send one event after another and again until it is accepted; a reader loops over what is
-published; the daemon is killed and started again. The default takes about half a minute; `make crash-long MINUTES=5` (or
-REBUNDLE_CRASH_MINUTES) goes on for longer. Both print the figures.
+Three senders, one for each scope, send event after event and repeat each until it is accepted. A
+reader reads what is published in a loop. The daemon is killed and restarted. The default takes
+about half a minute; `make crash-long MINUTES=5` (or REBUNDLE_CRASH_MINUTES) runs longer. Both print
+the figures.
 """
 
 import asyncio
@@ -35,7 +37,7 @@ EVERY_STATE = 40
 
 @dataclass
 class Run:
-    """What happens, and what was seen of it."""
+    """Counters of what happened."""
 
     bucket: Path
     port: int = 0
@@ -54,7 +56,7 @@ class Run:
 
 
 def event_number(scope: Scope, number: int) -> Event:
-    """State 1, then models; now and then a newer state, which stands for everything before it."""
+    """State 1, then models, and sometimes a newer state, which replaces everything before it."""
     if number % EVERY_STATE == 0:
         revision = number // EVERY_STATE + 1
         return state_event(
@@ -87,11 +89,11 @@ def read(run: Run) -> None:
         for scope in SCOPES:
             try:
                 pointer = asyncio.run(read_whole(store, runtime, scope, retained=False))
-            except Exception as error:  # noqa: BLE001  # whatever it is, no reader may meet it
+            except Exception as error:  # noqa: BLE001  # no reader may get any unexpected error
                 run.torn.append(repr(error))
                 continue
             if pointer is not None:
-                assert pointer.sequence >= highest[scope], "a sequence went back"
+                assert pointer.sequence >= highest[scope], "a sequence decreased"
                 highest[scope] = pointer.sequence
                 run.reads += 1
 
@@ -136,7 +138,7 @@ def test_random_kills_under_load_lose_nothing(tmp_path: Path) -> None:
                     senders = [
                         watched(run, lambda scope=scope: send(run, scope)) for scope in SCOPES
                     ]  # type: ignore[misc]  # bound at once
-                assert run.answered.wait(30), daemon.said[-3000:]
+                assert run.answered.wait(30), daemon.log_text[-3000:]
                 run.recoveries.append(time.monotonic() - started)
                 for override in overrides:
                     if override in edited:
@@ -160,10 +162,10 @@ def test_random_kills_under_load_lose_nothing(tmp_path: Path) -> None:
             thread.join()
 
     accepted = [event for events in run.accepted.values() for event in events]
-    told = outcomes(journal, [event.id for event in accepted])
+    outcomes_by_event = outcomes(journal, [event.id for event in accepted])
     lost = [
         event_id
-        for event_id, lanes in told.items()
+        for event_id, lanes in outcomes_by_event.items()
         if not all(map(is_done, lanes.values())) or len(lanes) != 1
     ]
     print(
@@ -173,7 +175,7 @@ def test_random_kills_under_load_lose_nothing(tmp_path: Path) -> None:
     )
     assert run.failures == []
     assert run.torn == []
-    assert lost == [], {event_id: told[event_id] for event_id in lost[:5]}
+    assert lost == [], {event_id: outcomes_by_event[event_id] for event_id in lost[:5]}
     assert run.kills > SECONDS / 10
     for scope, override in zip(SCOPES, overrides, strict=True):
         asyncio.run(ends_as_sent(bucket, scope, run.accepted[scope]))
@@ -181,7 +183,10 @@ def test_random_kills_under_load_lose_nothing(tmp_path: Path) -> None:
 
 
 def is_done(outcome: Outcome | None) -> bool:
-    """Published, or replaced by a newer state of the same batch; no event here may be passed over otherwise."""
+    """Published, or replaced by a newer state of the same batch.
+
+    No event may be ignored otherwise.
+    """
     if outcome is None:
         return False
     if outcome.kind is OutcomeKind.SUPERSEDED:
@@ -190,7 +195,7 @@ def is_done(outcome: Outcome | None) -> bool:
 
 
 async def ends_as_sent(bucket: Path, scope: Scope, events: list[Event]) -> None:
-    """What is desired and live is the last event's, and each event counted once."""
+    """Desired and live come from the last event, and each event is counted once."""
     runtime = InlineRuntime()
     store = DirectoryStore(bucket, runtime)
     reader = Reader(store, runtime)
@@ -199,7 +204,7 @@ async def ends_as_sent(bucket: Path, scope: Scope, events: list[Event]) -> None:
     await check_history(reader, pointer)
     assert pointer.desired is not None
     assert pointer.live == pointer.desired
-    # The last one may have been kept although its answer was lost.
+    # The last one may have been stored although its answer was lost.
     numbers = [len(events) - 1, len(events)]
     assert (pointer.highest_revision.producer, pointer.highest_revision.derived) in [
         (number // EVERY_STATE + 1, number % EVERY_STATE) for number in numbers

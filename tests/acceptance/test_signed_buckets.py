@@ -1,4 +1,4 @@
-"""The daemon with a key, and readers with a policy, as processes beside it."""
+"""A daemon with a signing key, and readers with a trust policy, as processes."""
 
 import json
 import os
@@ -18,13 +18,13 @@ SECONDS = 60
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A bucket, the journal of its daemon, a key, and a policy that demands a fresh pointer."""
+    """A bucket, the journal of its daemon, a key, and a policy that requires a fresh pointer."""
 
     folder: Path
 
     def __post_init__(self) -> None:
-        self.told("keys", "generate", "signing.key")
-        self.told("keys", "trust", "trust.json", "signing.key.pub", "--freshness", "required")
+        self.output_of("keys", "generate", "signing.key")
+        self.output_of("keys", "trust", "trust.json", "signing.key.pub", "--freshness", "required")
         policy = f'[trust]\npolicy = "{self.folder / "trust.json"}"\nstate_file = "{self.folder / "seen.json"}"\n'
         key = f'[signing]\nkey_file = "{self.folder / "signing.key"}"\nfreshness_minutes = 60\n'
         (self.folder / "reader.toml").write_text(policy)
@@ -51,7 +51,7 @@ class Place:
             check=False,
         )
 
-    def told(self, *words: str) -> str:
+    def output_of(self, *words: str) -> str:
         done = self.run(*words)
         assert done.returncode == 0, done.stderr
         return done.stdout
@@ -72,7 +72,7 @@ def publish(daemon: DaemonProcess, place: Place, number: int) -> None:
     until_settled(daemon, place.journal)
 
 
-def test_what_a_daemon_signs_is_taken_by_readers_who_demand_it_fresh(place: Place) -> None:
+def test_readers_that_require_freshness_accept_what_a_daemon_signs(place: Place) -> None:
     with place.daemon("--config", "writer.toml") as daemon:
         publish(daemon, place, 1)
         assert daemon.stop() == 0
@@ -96,8 +96,8 @@ def test_a_daemon_that_lost_its_key_publishes_nothing_and_loses_nothing(place: P
         answer = post(daemon.port(), state_event(2, event_id="event-2"))
         assert answer is not None
         deadline = time.monotonic() + SECONDS
-        while "no signing key is configured" not in daemon.said:
-            assert time.monotonic() < deadline, daemon.said
+        while "no signing key is configured" not in daemon.log_text:
+            assert time.monotonic() < deadline, daemon.log_text
             time.sleep(0.05)
         assert pointer.read_bytes() == signed
         assert daemon.stop() == 0

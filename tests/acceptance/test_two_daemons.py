@@ -1,4 +1,6 @@
-"""Two daemons, each with its own journal, that publish the same scopes of one directory bucket at once."""
+"""Two daemons, each with its own journal, that publish the same scopes of one directory bucket at
+once.
+"""
 
 import asyncio
 import itertools
@@ -30,7 +32,7 @@ def explicit(scope: Scope, number: int) -> Event:
 
 
 def events_of(daemon: int) -> list[Event]:
-    """Of the states every second one, not always in order; and, in two of the scopes, models between them."""
+    """Every second state, not always in order, and in two of the scopes model events between them."""
     chance = random.Random(daemon)
     numbers = list(range(2 + daemon, 2 + STATES, 2))
     for _ in range(3):
@@ -50,7 +52,7 @@ def events_of(daemon: int) -> list[Event]:
 
 
 @pytest.mark.slow
-def test_two_daemons_on_one_bucket_leave_one_history_without_gaps_and_settle_all(
+def test_two_daemons_on_one_bucket_leave_one_history_without_gaps_and_settle_every_event(
     tmp_path: Path,
 ) -> None:
     bucket, journals = tmp_path / "bucket", [tmp_path / "a.db", tmp_path / "b.db"]
@@ -67,7 +69,8 @@ def test_two_daemons_on_one_bucket_leave_one_history_without_gaps_and_settle_all
         first = [explicit(scope, 1) for scope in SCOPES]
 
         def publish(at: int) -> None:
-            # A few at a time, each settled before the next: many commits instead of a few large ones.
+            # A few at a time, each settled before the next: many commits instead of a few large
+            # ones.
             for events in (first, *batched(sent[at], len(SCOPES))):
                 send(ports[at], events)
                 until_settled(daemons[at], journals[at])
@@ -78,8 +81,10 @@ def test_two_daemons_on_one_bucket_leave_one_history_without_gaps_and_settle_all
 
     pointers = asyncio.run(checked_pointers(bucket))
     for at in (0, 1):
-        told = outcomes(journals[at], [each.id for each in (*first, *sent[at])])
-        kinds = [outcome and outcome.kind for lanes in told.values() for outcome in lanes.values()]
+        reported = outcomes(journals[at], [item.id for item in (*first, *sent[at])])
+        kinds = [
+            outcome and outcome.kind for lanes in reported.values() for outcome in lanes.values()
+        ]
         assert len(kinds) == len(first) + len(sent[at])
         assert set(kinds) <= {
             OutcomeKind.PUBLISHED,
@@ -91,11 +96,11 @@ def test_two_daemons_on_one_bucket_leave_one_history_without_gaps_and_settle_all
         assert pointer.highest_revision.producer == STATES + 1
         assert len(pointer.positions) == 2
         published = [name.rpartition("@")[0] for entry in history for name in entry.published]
-        # Each state was published, and none twice, though both were sent the first one.
+        # Each state was published once, although both daemons got the first one.
         assert sorted(name for name in published if name.startswith("state-")) == sorted(
             f"state-{number}" for number in range(1, 2 + STATES)
         )
-        # Whoever was faster: what is desired follows the producer's order.
+        # In any order of commits, desired follows the producer's order.
         desired = [entry.desired for entry in history if entry.desired]
         numbers = [producer_of(name) for name in desired]
         assert numbers == sorted(numbers)
@@ -125,7 +130,7 @@ def batched(events: Sequence[Event], size: int) -> Iterator[Sequence[Event]]:
 
 
 def together(act: Callable[[int], None]) -> None:
-    """Act as both daemons' senders at once."""
+    """Send to both daemons at once."""
     failures: list[BaseException] = []
 
     def run(at: int) -> None:
@@ -143,14 +148,14 @@ def together(act: Callable[[int], None]) -> None:
 
 
 def send(port: int, events: Sequence[Event]) -> None:
-    for each in events:
-        answer = post(port, each)
+    for event in events:
+        answer = post(port, event)
         assert answer is not None
         assert answer.status == 202, answer.body
 
 
 async def checked_pointers(bucket: Path) -> dict[Scope, tuple[Pointer, tuple[HistoryEntry, ...]]]:
-    """Each scope's pointer and history, its sequences in a row, everything it retains whole."""
+    """Checks that each scope has a history with consecutive sequences, and whole retained states."""
     runtime = InlineRuntime()
     store = DirectoryStore(bucket, runtime)
     reader = Reader(store, runtime)

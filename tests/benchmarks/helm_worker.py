@@ -1,6 +1,6 @@
-"""Renders a chart for each line of values on standard input, and tells what Helm took for it.
+"""Renders a chart for each line of values on standard input, and prints how long Helm took.
 
-Runs in an environment of its own, which has the Helm SDK and nothing of ours.
+Runs in its own environment, which has the Helm SDK and no package of this project.
 """
 
 import hashlib

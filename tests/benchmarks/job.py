@@ -1,7 +1,8 @@
-"""The jobs that are timed, and their inputs: the same change of the same bundle for everyone who takes part.
+"""The measured jobs and their inputs: the same change of the same bundle for every participant.
 
-Ours is measured on the mixed bundle of the tests (both platforms, gpus, batching). Tools that fill a template get an
-even bundle, one TensorFlow Serving service a model, because their template has to make every byte of it.
+Rebundle is measured on the mixed bundle of the tests (both platforms, gpus, batching). Tools that
+fill a template get a uniform bundle with one TensorFlow Serving service per model, because their
+template must produce every byte of it.
 """
 
 import hashlib
@@ -23,7 +24,7 @@ _SENTINELS = ("modelidsentinel", "imagesentinel/x:1", "0123456789abcdef")
 
 @cache
 def mixed(models: int) -> Composition:
-    """A bundle as they are."""
+    """The models of the mixed bundle, unchanged."""
     return make_composition(models)
 
 
@@ -43,7 +44,7 @@ def plain(number: int, image: str = "registry.example.com/serving:1.0") -> Model
 
 
 def with_image(composition: Composition, image: str) -> Composition:
-    """The model in the middle gets another image: one line of the compose file."""
+    """The middle model gets another image: one line of the compose file."""
     model = composition.models[len(composition.models) // 2]
     return composition.with_model(
         model.model_copy(update={"serving": model.serving.model_copy(update={"image": image})})
@@ -51,7 +52,7 @@ def with_image(composition: Composition, image: str) -> Composition:
 
 
 def with_version(composition: Composition, version: str) -> Composition:
-    """The model in the middle gets a new version: its service, the list, the download service, the proxy."""
+    """The middle model gets a new version: its service, the list, the download service, the proxy."""
     model = composition.models[len(composition.models) // 2]
     return composition.with_model(
         Model.model_validate(model.model_dump(exclude={"serving_version"}) | {"version": version})
@@ -59,7 +60,7 @@ def with_version(composition: Composition, version: str) -> Composition:
 
 
 def with_one_more(composition: Composition, number: int) -> Composition:
-    """A model that was not there, in the middle of the others."""
+    """A new model in the middle of the others."""
     return composition.with_model(
         make_model(f"{composition.models[len(composition.models) // 2].id}-{number}")
     )
@@ -73,7 +74,7 @@ def with_one_less(composition: Composition, number: int) -> Composition:
 
 
 class Daemon:
-    """What a daemon keeps between two events."""
+    """The state that a daemon keeps between two events."""
 
     def __init__(self) -> None:
         self.renderer = Renderer()
@@ -84,7 +85,9 @@ class Daemon:
         return self.renderer.render(composition, GOLDEN_DEFAULTS, STAMP)
 
     def archive(self, composition: Composition) -> tuple[Archive, bytes]:
-        """Rendered, judged, packed and described: all that comes before the first byte goes to the bucket."""
+        """Rendered, checked, packed and described: everything before the first byte goes to the
+        bucket.
+        """
         rendered = self.render(composition)
         gate.check(composition, GOLDEN_DEFAULTS, rendered)
         state = RenderedState(
@@ -113,7 +116,7 @@ def compose_file(rendered: RenderedBundle) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """How a template language loops over models and names a model's fields."""
+    """How a template language loops over models and names the fields of a model."""
 
     begin: str
     end: str
@@ -141,7 +144,7 @@ COPIER = Dialect(
 
 
 def whole_file_template(composition: Composition, dialect: Dialect) -> str:
-    """A template of the whole compose file of an even bundle."""
+    """A template of the whole compose file of a uniform bundle."""
     model_id, image, digest = _SENTINELS
     text = compose_file(Daemon().render(composition)).decode()
     sample = make_model(model_id, version="1", serving={"image": image})
@@ -160,7 +163,7 @@ def whole_file_template(composition: Composition, dialect: Dialect) -> str:
 
 
 def template_values(composition: Composition) -> dict[str, list[dict[str, str]]]:
-    """What such a template is filled with."""
+    """The values for such a template."""
     return {
         "models": [
             {"id": model.id, "image": model.serving.image, "digest": compose.model_digest(model)}

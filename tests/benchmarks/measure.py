@@ -1,7 +1,7 @@
-"""Timing with the honesty that a shared machine needs.
+"""Measures times fairly on a shared machine.
 
-Those who are compared take turns within each round, so that a slow moment hits all of them; a round before the first is
-thrown away; figures are medians, and a ratio is the median of the rounds' own ratios.
+The participants take turns within each round, so that a slow moment affects all of them. A warm-up
+round is discarded. Figures are medians, and a ratio is the median of the ratios of the rounds.
 """
 
 import gc
@@ -36,26 +36,29 @@ class Series:
     @property
     def cpu(self) -> float:
         """Median."""
-        return statistics.median(each.cpu for each in self.rounds)
+        return statistics.median(round_.cpu for round_ in self.rounds)
 
     @property
     def wall(self) -> float:
         """Median."""
-        return statistics.median(each.wall for each in self.rounds)
+        return statistics.median(round_.wall for round_ in self.rounds)
 
 
 def ratio(one: Series, other: Series, *, by: str = "cpu") -> float:
-    """How much more `one` takes than `other`: the median of the rounds' ratios."""
+    """How many times as long `one` takes as `other`: the median of the ratios of the rounds."""
     pairs = zip(one.rounds, other.rounds, strict=True)
     return statistics.median(getattr(a, by) / getattr(b, by) for a, b in pairs)
 
 
 Work = Callable[[int], object]
-"""Does the job of one round; the number makes each round another job."""
+"""Does the job of one round. The number makes each round a different job."""
 
 
 def in_turn(participants: Mapping[str, Work], rounds: int, *, repeat: int = 1) -> dict[str, Series]:
-    """Times of every participant; `repeat` calls of each in a row count as one, for jobs too short for the clock."""
+    """Times of every participant.
+
+    `repeat` calls in a row count as one, for jobs too short for the clock.
+    """
     taken: dict[str, list[Timing]] = {name: [] for name in participants}
     for number in range(rounds + 1):
         for name, work in participants.items():
@@ -68,10 +71,10 @@ def _timed(work: Work, number: int, repeat: int) -> Timing:
     outside = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu, wall = time.process_time(), time.perf_counter()
     for again in range(repeat):
-        told = work(number * repeat + again)
+        result = work(number * repeat + again)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    if isinstance(told, Timing):
-        return told
+    if isinstance(result, Timing):
+        return result
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu += after.ru_utime + after.ru_stime - outside.ru_utime - outside.ru_stime
     return Timing(cpu / repeat, wall / repeat)
@@ -90,11 +93,11 @@ def process(*command: object, cwd: Path = ROOT, env: Mapping[str, str] | None = 
 
 
 def peak_megabytes(code: str) -> float:
-    """The largest resident size of a Python process of its own that runs `code`."""
-    # Not getrusage: what it tells outlives exec, so that a child begins with the size of its parent.
-    tell = "print(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))"
+    """The largest resident size of a separate Python process that runs `code`."""
+    # Not getrusage: its value survives exec, so a child would begin with the size of its parent.
+    report = "print(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))"
     done = subprocess.run(
-        [sys.executable, "-c", f"{code}\n{tell}"],
+        [sys.executable, "-c", f"{code}\n{report}"],
         cwd=ROOT,
         check=True,
         capture_output=True,
@@ -105,7 +108,7 @@ def peak_megabytes(code: str) -> float:
 
 
 def machine() -> dict[str, str]:
-    """What it was measured on."""
+    """The machine and the versions of the measurement."""
     model = next(
         (
             line.partition(": ")[2]

@@ -1,8 +1,8 @@
-"""The tools that somebody would take for the same job. Each makes the same bytes, or its rounds do not count;
-yq the same document, for it drops blank lines.
+"""Other tools for the same job. Each must produce the same bytes, or its rounds do not count; yq
+the same document, because it drops blank lines.
 
-Every one of them is the tool itself: a Go program from its own module at the pinned version, or a wheel in an
-environment of its own. Raises Unavailable with the reason where one cannot be had.
+Each is the tool itself: a Go program from its module at the pinned version, or a wheel in a
+separate environment. Raises Unavailable with the reason if a tool cannot be installed.
 """
 
 import json
@@ -34,7 +34,7 @@ def service_of(composition: Composition) -> str:
 
 
 def whole_document(text: str, service: str, image: str) -> str:
-    """What a script with ruamel.yaml does: load the whole file, set one image, write the whole file."""
+    """A script with ruamel.yaml: load the whole file, set one image, write the whole file."""
     tree = yaml_templates.load(text)
     tree["services"][service]["image"] = image
     return yaml_templates.dump(tree)
@@ -57,7 +57,7 @@ yaml.dump(tree, Path(path))
 
 
 def script(path: Path, service: str, image: str) -> None:
-    """The same as a program of its own, which imports ruamel.yaml and nothing of ours."""
+    """The same as a separate program, which imports ruamel.yaml and nothing of this project."""
     process(sys.executable, "-c", SCRIPT, path, service, image)
 
 
@@ -98,7 +98,7 @@ class ConsulTemplate:
 
 
 class Helm:
-    """Helm's own engine, loaded once and warm, in a process that is asked again and again."""
+    """Helm's own engine, loaded once and warm, in a process that handles many requests."""
 
     def __init__(self, worker: "subprocess.Popen[str]") -> None:
         self._worker = worker
@@ -122,13 +122,13 @@ class Helm:
             worker.stdin.close()
 
     def render(self, values: Values) -> tuple[Timing, str]:
-        """The time that Helm took, and the digest of what it rendered."""
+        """The time that Helm took, and the digest of its output."""
         assert self._worker.stdin is not None
         assert self._worker.stdout is not None
         self._worker.stdin.write(json.dumps(values) + "\n")
         self._worker.stdin.flush()
-        told = json.loads(self._worker.stdout.readline())
-        return Timing(told["cpu"], told["wall"]), told["sha256"]
+        measured = json.loads(self._worker.stdout.readline())
+        return Timing(measured["cpu"], measured["wall"]), measured["sha256"]
 
 
 class Copier:
@@ -184,7 +184,7 @@ class Copier:
         return (self._project / "compose.yaml").read_bytes()
 
     def _data(self, composition: Composition) -> list[str]:
-        # A list of 2,000 models is more than one argument holds.
+        # A list of 2,000 models does not fit into one argument.
         self._values.write_text(json.dumps(job.template_values(composition)))
         return ["--data-file", str(self._values)]
 

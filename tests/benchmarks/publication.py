@@ -1,9 +1,11 @@
-"""`make bench-stores`: what a publication costs on real S3 and GCS servers, against the bare SDK in the same run.
+"""`make bench-stores`: what a publication costs on real S3 and GCS servers, against the bare SDK in
+the same run.
 
     python -m tests.benchmarks.publication [--rounds 15] [--only s3,gcs] [--json FILE] [--write-docs]
 
-Every request takes 0 or 20 ms more on its way (`wire`). The floor of a publication is what no design can do without:
-archive and manifest side by side, then the pointer, by the bare SDK with bodies of the same size.
+Every request is delayed by 0 or 20 ms on its way (`wire`). The floor of a publication is what every
+design needs: archive and manifest concurrently, then the pointer, by the bare SDK with bodies of
+the same size.
 """
 
 import argparse
@@ -55,7 +57,7 @@ CONNECTIONS = 16
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A real one: its address, the URL of a bucket by way of another address, and the bare SDK."""
+    """A real server: its address, the URL of a bucket through another address, and the bare SDK."""
 
     name: str
     address: str
@@ -65,7 +67,7 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class Bare:
-    """What a client without any of our code sends."""
+    """The requests of a client without any code of Rebundle."""
 
     create: Callable[[str, bytes], Any]
     replace: Callable[[str, bytes, Any], Any]
@@ -130,7 +132,7 @@ SERVERS = {"s3": s3, "gcs": google}
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What publications cost on one server, over one way, at one size."""
+    """The costs of publications on one server, through one connection, at one size."""
 
     store: str
     milliseconds: int
@@ -139,23 +141,23 @@ class Row:
     """Milliseconds from an event's arrival to the answer of the pointer's write."""
     floor: float
     times: float
-    """The median of the rounds' own ratios."""
+    """The median of the ratios of the rounds."""
     commit_requests: int
     commit_in_a_row: int
     synced: float
-    """Milliseconds of the pass over the live tree that follows."""
+    """Milliseconds of the following pass over the live tree."""
     synced_requests: int
     synced_in_a_row: int
     kilobytes: float
-    """Bodies of all requests and answers of one publication, live tree included."""
+    """Bodies of all requests and answers of one publication, including the live tree."""
     idle: float
-    """Milliseconds of a pass that finds nothing to do."""
+    """Milliseconds of a pass with nothing to do."""
     idle_requests: int
 
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """Publications in a second, of so many scopes side by side."""
+    """Publications per second, with so many scopes at once."""
 
     store: str
     milliseconds: int
@@ -165,7 +167,7 @@ class Rate:
 
 @contextlib.asynccontextmanager
 async def daemon(url: str, folder: Path) -> AsyncIterator[Scene]:
-    """A daemon's parts, on a server that takes writes of a key as they come (no pacing)."""
+    """A daemon's parts, on a server that accepts writes of one key without a pause (no rate limit)."""
     with ThreadRuntime(CONNECTIONS) as runtime:
         bucket = open_bucket(url, runtime, gcs_write_seconds=0)
         async with open_scene(folder / "journal.db", bucket.store) as scene:
@@ -173,7 +175,9 @@ async def daemon(url: str, folder: Path) -> AsyncIterator[Scene]:
 
 
 async def one(server: Server, milliseconds: int, models: int, rounds: int, folder: Path) -> Row:
-    """The rounds of one row: each publishes a new version of one model, and then the floor has its turn."""
+    """The rounds of one row: each publishes a new version of one model, and then measures the
+    floor.
+    """
     with wire(server.address, milliseconds, folder / "wire.log") as way:
         async with daemon(
             server.bucket_at(way.address).replace("/ours", f"/{milliseconds}-{models}"), folder
@@ -193,19 +197,21 @@ async def one(server: Server, milliseconds: int, models: int, rounds: int, folde
         server.name,
         milliseconds,
         models,
-        median(lambda each: each.committed * 1e3),
-        median(lambda each: each.floor * 1e3),
-        median(lambda each: each.committed / each.floor),
-        max(len(each.commit) for each in taken),
-        max(in_a_row(each.commit) for each in taken),
-        median(lambda each: each.synced * 1e3),
-        max(len(each.sync) for each in taken),
-        max(in_a_row(each.sync) for each in taken),
+        median(lambda sample: sample.committed * 1e3),
+        median(lambda item: item.floor * 1e3),
+        median(lambda sample: sample.committed / sample.floor),
+        max(len(sample.commit) for sample in taken),
+        max(in_a_row(sample.commit) for sample in taken),
+        median(lambda sample: sample.synced * 1e3),
+        max(len(sample.sync) for sample in taken),
+        max(in_a_row(sample.sync) for sample in taken),
         median(
-            lambda each: sum(one.sent + one.received for one in (*each.commit, *each.sync)) / 1e3
+            lambda sample: (
+                sum(one.sent + one.received for one in (*sample.commit, *sample.sync)) / 1e3
+            )
         ),
-        median(lambda each: each.idle * 1e3),
-        max(len(each.rest) for each in taken),
+        median(lambda sample: sample.idle * 1e3),
+        max(len(sample.rest) for sample in taken),
     )
 
 
@@ -270,7 +276,7 @@ async def _round(scene: Scene, way: Wire, model: str, number: int, floor: Floor)
 
 
 async def rate(server: Server, milliseconds: int, scopes: int, folder: Path) -> Rate:
-    """So many lanes at once, five models each, until all have published what waits for them."""
+    """So many concurrent lanes of five models each, until all waiting events are published."""
     names = [Scope("bench", f"scope-{number}") for number in range(scopes)]
     each_publishes = max(1, PUBLICATIONS // scopes)
     with wire(server.address, milliseconds, folder / "wire.log") as way:
@@ -301,7 +307,7 @@ async def rate(server: Server, milliseconds: int, scopes: int, folder: Path) -> 
 
 
 async def _settle(scene: Scene, first: Sequence[Any], name: Scope) -> None:
-    (mine,) = (each for each in first if each.id.startswith(f"{name}/"))
+    (mine,) = (item for item in first if item.id.startswith(f"{name}/"))
     await scene.accept(mine)
     delivery = await scene.journal.next()
     await scene.pipeline.process(Scope.parse(delivery.scopes[0]), [delivery])
@@ -324,7 +330,7 @@ def _first(models: int) -> Any:
 
 
 async def _bodies(store: ObjectStore) -> tuple[bytes, bytes, bytes]:
-    keys = [each.key for each in await store.scan(f"{GOLDEN}/states/")]
+    keys = [entry.key for entry in await store.scan(f"{GOLDEN}/states/")]
     found = [
         (await store.get(next(key for key in keys if key.endswith(name)))).body
         for name in ("bundle.tar.gz", "manifest.json")
@@ -332,14 +338,15 @@ async def _bodies(store: ObjectStore) -> tuple[bytes, bytes, bytes]:
     return found[0], found[1], (await store.get(layout.pointer(GOLDEN))).body
 
 
-def run(only: set[str], rounds: int, tell: Callable[[str], None]) -> tuple[list[Row], list[Rate]]:
-    """Every server, way and size."""
+def run(only: set[str], rounds: int, report: Callable[[str], None]) -> tuple[list[Row], list[Rate]]:
+    """Every server, delay and size."""
     rows: list[Row] = []
     rates: list[Rate] = []
     for name, opened in SERVERS.items():
         if only and name not in only:
             continue
-        # Not /tmp: a file system in memory has no attributes, which versitygw keeps its ETags in.
+        # Not /tmp: a file system in memory has no extended attributes, in which versitygw keeps its
+        # ETags.
         with tempfile.TemporaryDirectory(dir=ROOT / "var") as place, opened(Path(place)) as server:
             for milliseconds in MILLISECONDS:
                 for models in MODELS:
@@ -347,11 +354,11 @@ def run(only: set[str], rounds: int, tell: Callable[[str], None]) -> tuple[list[
                         rows.append(
                             asyncio.run(one(server, milliseconds, models, rounds, Path(folder)))
                         )
-                        tell(line(rows[-1]))
+                        report(line(rows[-1]))
                 for scopes in SCOPES:
                     with tempfile.TemporaryDirectory() as folder:
                         rates.append(asyncio.run(rate(server, milliseconds, scopes, Path(folder))))
-                        tell(rate_line(rates[-1]))
+                        report(rate_line(rates[-1]))
     return rows, rates
 
 

@@ -1,8 +1,9 @@
-"""`make bench`: times every job against its floor and its peers, and says which goals were reached.
+"""`make bench`: times every job against its floor and its peers, and reports which goals were
+reached.
 
     python -m tests.benchmarks.run [--sizes 50,500] [--only P1,P16] [--json FILE] [--check] [--write-docs]
 
-`--check` compares a run with the table in docs/performance.md; `--write-docs` writes that table anew.
+`--check` compares a run with the table in docs/performance.md. `--write-docs` replaces that table.
 """
 
 import argparse
@@ -25,13 +26,15 @@ from tests.benchmarks import job, measure, peers
 from tests.benchmarks.job import Daemon
 from tests.benchmarks.measure import ROOT, Series, in_turn, ratio
 from tests.builders import GOLDEN_DEFAULTS
-from tests.reference import whole_compose_file
 from tests.services.availability import Unavailable
+from tests.support.reference_renderer import whole_compose_file
 
 DOCS = ROOT / "docs" / "performance.md"
 BEGIN, END = "<!-- figures: made by make bench ARGS=--write-docs -->", "<!-- end of figures -->"
 TOLERANCE = 0.35
-"""How much worse a ratio may be than the table's before `--check` fails: what these machines differ by."""
+"""How much worse than in the table a ratio may be before `--check` fails: the noise of these
+machines.
+"""
 SIZES = (5, 50, 500, 2_000)
 
 
@@ -45,7 +48,7 @@ class Result:
     value: float
     unit: str
     wanted: str
-    """The goal in words, empty where there is none."""
+    """The goal as text; empty if there is none."""
     reached: bool | None
     detail: dict[str, float] = field(default_factory=dict)
     """Median milliseconds of each participant, or megabytes."""
@@ -62,7 +65,7 @@ class Wanted:
     limit: float
     at_least: bool
 
-    def judge(self, value: float) -> bool:
+    def is_met(self, value: float) -> bool:
         return value >= self.limit if self.at_least else value <= self.limit
 
     def __str__(self) -> str:
@@ -88,8 +91,10 @@ def _result(
     *,
     by: str = "cpu",
 ) -> Result:
-    detail = {name: round(getattr(each, by) * 1e3, 3) for name, each in series.items()}
-    reached = wanted.judge(value) if wanted else None
+    detail = {
+        name: round(getattr(participant, by) * 1e3, 3) for name, participant in series.items()
+    }
+    reached = wanted.is_met(value) if wanted else None
     return Result(goal, what, models, round(value, 3), unit, str(wanted or ""), reached, detail)
 
 
@@ -125,12 +130,14 @@ def one_image(models: int) -> Iterator[Result]:
 
 
 def changes(models: int) -> Iterator[Result]:
-    """P2: events of every kind, rendered and with the digests of what changed, against one copy and sha256 of it all."""
+    """P2: events of every kind, rendered, with digests of the changes, against one copy and sha256
+    of all files.
+    """
     composition, daemon = job.mixed(models), Daemon()
     everything = b"".join(file.body for file in daemon.render(composition).files)
 
     def event(changed: Composition) -> object:
-        # With the digest of every file that changed, as the floor has one of everything.
+        # With the digest of every changed file, because the floor has a digest of everything.
         return daemon.packer.members(changed.scope, daemon.render(changed).files)
 
     kinds: dict[str, Callable[[int], object]] = {
@@ -182,19 +189,21 @@ def scaling(_: int) -> Iterator[Result]:
         at_most(2.5),
         series,
     )
-    each = (series["2,000"].cpu - series["500"].cpu) / 1_500 * 1e6
-    yield _result("P3", "for each unchanged model", 2_000, each, "µs", at_most(3), series)
+    slope = (series["2,000"].cpu - series["500"].cpu) / 1_500 * 1e6
+    yield _result("P3", "for each unchanged model", 2_000, slope, "µs", at_most(3), series)
 
 
 def templates(models: int) -> Iterator[Result]:
-    """P5: the whole tree after an event, against what fills a template of the compose file alone, its values at hand."""
+    """P5: the whole tree after an event, against tools that fill only a template of the compose
+    file with given values.
+    """
     composition, daemon, rounds = job.even(models), Daemon(), 9
     digest = job.sha256(job.compose_file(daemon.render(composition)))
     changed = [
         job.with_image(composition, f"registry.example.com/other/image:{n}")
         for n in range(rounds + 1)
     ]
-    values = [job.template_values(each) for each in changed]
+    values = [job.template_values(item) for item in changed]
     jinja = peers.Jinja.of(composition)
     if job.sha256(jinja.render(job.template_values(composition))) != digest:
         raise AssertionError("the jinja2 template makes other bytes")
@@ -225,7 +234,9 @@ def templates(models: int) -> Iterator[Result]:
 
 
 def processes(models: int) -> Iterator[Result]:
-    """Whole processes that set one image in a compose file on disk, beside an event in a daemon that runs."""
+    """Whole processes that set one image in a compose file on disk, beside an event in a running
+    daemon.
+    """
     if models > 500:
         return
     composition, daemon = job.even(models), Daemon()
@@ -309,7 +320,7 @@ def _copier(
 
 
 def cold(models: int) -> Iterator[Result]:
-    """P9: everything for the first time, against the whole compose file through ruamel.yaml."""
+    """P9: a first rendering of everything, against the whole compose file through ruamel.yaml."""
     if models > 500:
         return
     composition = job.mixed(models)
@@ -351,7 +362,9 @@ def _digests(text: str) -> dict[str, str]:
 
 
 def to_archive(models: int) -> Iterator[Result]:
-    """P16: an event up to the bytes that go to the bucket, against joining, compressing and hashing them."""
+    """P16: an event up to the bytes that go to the bucket, against joining, compressing and hashing
+    them.
+    """
     composition, daemon = job.mixed(models), Daemon()
     daemon.archive(composition)
     raw = gzip.decompress(daemon.archive(composition)[0].body)
@@ -378,7 +391,7 @@ def to_archive(models: int) -> Iterator[Result]:
 
 
 def memory(_: int) -> Iterator[Result]:
-    """P10: the largest size of a process that renders 2,000 models, over what its imports take."""
+    """P10: the largest size of a process that renders 2,000 models, minus its imports."""
     imports = "from tests.benchmarks import job, peers"
     alone = measure.peak_megabytes(imports)
     ours = measure.peak_megabytes(f"{imports}\njob.Daemon().render(job.mixed(2000))")
@@ -394,7 +407,7 @@ def memory(_: int) -> Iterator[Result]:
         round(value, 3),
         "x",
         str(wanted),
-        wanted.judge(value),
+        wanted.is_met(value),
         detail,
     )
 
@@ -452,9 +465,9 @@ WHATEVER_SIZE = {"P3", "P10", "P11"}
 
 
 def run(
-    sizes: tuple[int, ...], only: set[str], tell: Callable[[str], None]
+    sizes: tuple[int, ...], only: set[str], report: Callable[[str], None]
 ) -> tuple[list[Result], list[str]]:
-    """Every comparison that was asked for, and the cases that failed."""
+    """Every requested comparison, and the failed cases."""
     results: list[Result] = []
     failures: list[str] = []
     for goal, (case, own) in CASES.items():
@@ -465,8 +478,8 @@ def run(
                 try:
                     for result in case(models):
                         results.append(result)
-                        tell(line(result))
-                except Exception as error:  # noqa: BLE001  # one case must not lose the figures of the others
+                        report(line(result))
+                except Exception as error:  # noqa: BLE001  # one case must not lose other figures
                     failures.append(f"{goal} at {models} models: {type(error).__name__}: {error}")
     return results, failures
 
@@ -483,7 +496,7 @@ HEAD = "| | what | models | figure | goal | | medians: ms of CPU, of wall where 
 
 
 def check(results: list[Result], table: str) -> list[str]:
-    """What is worse than the table says, by more than the tolerance."""
+    """The figures that are worse than in the table, by more than the tolerance."""
     known = {}
     for row in table.splitlines():
         cells = [cell.strip() for cell in row.strip("|").split("|")]
@@ -531,7 +544,7 @@ def main() -> int:
             {
                 "at": time.strftime("%Y-%m-%d %H:%M"),
                 "machine": measure.machine(),
-                "results": [asdict(each) for each in results],
+                "results": [asdict(result) for result in results],
             },
             indent=1,
         )

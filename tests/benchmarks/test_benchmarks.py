@@ -1,4 +1,4 @@
-"""The benchmarks do what they say, at the smallest size: so that they do not rot between two runs."""
+"""The benchmarks work at the smallest size, so that they do not rot between two runs."""
 
 import pytest
 
@@ -9,10 +9,10 @@ from tests.benchmarks.wire import Request, in_a_row
 
 
 def series(*walls: float) -> Series:
-    return Series(tuple(Timing(each, each) for each in walls))
+    return Series(tuple(Timing(wall, wall) for wall in walls))
 
 
-def test_a_ratio_is_the_median_of_the_rounds_own():
+def test_a_ratio_is_the_median_of_the_ratios_of_the_rounds():
     assert measure.ratio(series(10, 30, 20), series(1, 10, 5)) == 4
 
 
@@ -23,7 +23,7 @@ def test_participants_take_turns_and_the_first_round_does_not_count():
     )
 
     assert calls == [("a", 0), ("b", 0), ("a", 1), ("b", 1), ("a", 2), ("b", 2)]
-    assert [len(each.rounds) for each in taken.values()] == [2, 2]
+    assert [len(item.rounds) for item in taken.values()] == [2, 2]
 
 
 def test_a_template_of_the_whole_file_makes_the_bytes_that_are_rendered():
@@ -37,8 +37,8 @@ def test_a_template_of_the_whole_file_makes_the_bytes_that_are_rendered():
 def test_a_script_with_ruamel_makes_the_bytes_that_are_rendered():
     composition, image = job.mixed(5), "registry.example.com/other/image:9"
     before, after = (
-        job.compose_file(job.Daemon().render(each)).decode()
-        for each in (composition, job.with_image(composition, image))
+        job.compose_file(job.Daemon().render(item)).decode()
+        for item in (composition, job.with_image(composition, image))
     )
 
     assert before != after
@@ -46,7 +46,7 @@ def test_a_script_with_ruamel_makes_the_bytes_that_are_rendered():
 
 
 @pytest.mark.parametrize("change", [job.with_version, job.with_one_more, job.with_one_less])
-def test_each_change_is_a_change(change):
+def test_every_change_of_the_benchmark_changes_something(change):
     composition = job.mixed(5)
 
     assert (
@@ -55,7 +55,7 @@ def test_each_change_is_a_change(change):
 
 
 @pytest.mark.parametrize("goal", ["P1", "P2", "P9", "P16"])
-def test_a_case_runs_and_is_told_with_its_figure(goal):
+def test_a_case_runs_and_is_reported_with_its_figure(goal):
     results, failures = run.run((5,), {goal}, lambda row: None)
 
     assert failures == []
@@ -63,7 +63,7 @@ def test_a_case_runs_and_is_told_with_its_figure(goal):
     assert all(result.value > 0 and result.detail for result in results)
 
 
-def test_a_figure_that_is_worse_than_the_table_is_told():
+def test_a_figure_that_is_worse_than_the_table_is_reported():
     def measured(value: float, wanted: str) -> Result:
         return Result("P1", "one image", 500, value, "x", wanted, True, {"ours": 1})
 
@@ -74,7 +74,7 @@ def test_a_figure_that_is_worse_than_the_table_is_told():
     assert check([measured(2000, "≤ 500")], table) == ["P1 one image 500: 2000, the table has 1000"]
 
 
-def test_a_figure_with_a_goal_that_the_table_lacks_is_told():
+def test_a_figure_with_a_goal_that_the_table_lacks_is_reported():
     def measured(job: str, wanted: str) -> Result:
         return Result("P1", job, 500, 1000, "x", wanted, True, {"ours": 1})
 
@@ -94,13 +94,13 @@ def test_the_page_has_a_place_for_the_figures():
     assert text.index(BEGIN) < text.index(END)
 
 
-def test_requests_in_a_row_are_the_most_that_do_not_overlap():
+def test_sequential_requests_are_the_longest_run_without_overlap():
     def requests(*times):
         return [Request(begun, ended, "PUT", "/", 0, 0) for begun, ended in times]
 
     assert in_a_row(requests()) == 0
     assert in_a_row(requests((0, 2), (0, 3), (3, 4))) == 2, (
-        "archive and manifest side by side, then the pointer"
+        "archive and manifest concurrently, then the pointer"
     )
     assert in_a_row(requests((0, 1), (1, 2), (2, 3))) == 3
     assert in_a_row(requests((0, 10), (1, 2), (3, 4))) == 2

@@ -1,9 +1,11 @@
-"""The way to a server, as a process of its own: it delays every request by so many milliseconds, and keeps a record.
+"""A proxy to a server, as a separate process: it delays every request by so many milliseconds, and
+records it.
 
     python -m tests.benchmarks.wire PORT UPSTREAM_PORT MILLISECONDS
 
-`GET /-/requests` gives the record as JSON and empties it: of each request when it came and when its answer had gone,
-method, path, bytes of its body and of the answer's. It speaks HTTP/1.1 with lengths, which is all the SDKs use here.
+`GET /-/requests` returns the record as JSON and empties it. For each request it has the times of
+its arrival and of the end of its answer, method, path, and the bytes of both bodies. It supports
+HTTP/1.1 with lengths, as used by the SDKs.
 """
 
 import asyncio
@@ -24,7 +26,7 @@ _RECORD = "/-/requests"
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One that went over the wire. Times in seconds of one clock."""
+    """A request that passed the proxy. Times in seconds of one clock."""
 
     begun: float
     ended: float
@@ -35,28 +37,28 @@ class Request:
 
 
 def in_a_row(requests: Sequence[Request]) -> int:
-    """How many of them had to wait for one another at least: the most that do not overlap."""
+    """At least how many of them had to wait for one another: the longest run without overlap."""
     count, until = 0, float("-inf")
-    for each in sorted(requests, key=lambda each: each.ended):
-        if each.begun >= until:
-            count, until = count + 1, each.ended
+    for request in sorted(requests, key=lambda item: item.ended):
+        if request.begun >= until:
+            count, until = count + 1, request.ended
     return count
 
 
 @dataclass(frozen=True, slots=True)
 class Wire:
-    """A running one."""
+    """A running proxy."""
 
     address: str
 
     def taken(self) -> list[Request]:
-        """Every request since the last time this was asked."""
-        return [Request(*each) for each in httpx.get(self.address + _RECORD, timeout=30).json()]
+        """Every request since the last call."""
+        return [Request(*item) for item in httpx.get(self.address + _RECORD, timeout=30).json()]
 
 
 @contextlib.contextmanager
 def wire(upstream: str, milliseconds: float, log: Path) -> Iterator[Wire]:
-    """A way to the server at this address."""
+    """A proxy to the server at this address."""
     port = free_port()
     command = [
         sys.executable,
@@ -100,7 +102,7 @@ class _Server:
                     LOOPBACK, self._upstream, limit=1 << 20
                 )
                 upstream[1].write(head + body)
-                told, received = await _answer(upstream[0], method == b"HEAD")
+                record, received = await _answer(upstream[0], method == b"HEAD")
                 self._requests.append(
                     (
                         begun,
@@ -111,7 +113,7 @@ class _Server:
                         len(received),
                     )
                 )
-                answer.write(told + received)
+                answer.write(record + received)
                 await answer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
@@ -121,8 +123,8 @@ class _Server:
                 upstream[1].close()
 
     async def _tell(self, answer: asyncio.StreamWriter) -> None:
-        told, self._requests = json.dumps(self._requests).encode(), []
-        answer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(told), told))
+        record, self._requests = json.dumps(self._requests).encode(), []
+        answer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(record), record))
         await answer.drain()
 
 

@@ -1,7 +1,7 @@
-"""What every ObjectStore must do, as clauses that run on any adapter (`test_object_store`).
+"""The contract of every ObjectStore, as clauses that run on any adapter (`test_object_store`).
 
-A clause gets a bucket that is empty and opens as many clients of it as it wants. Clauses with `race` in their name are
-about several clients at once; they repeat, since one lucky round proves little.
+A clause gets an empty bucket and opens as many clients of it as it needs. Clauses with `race` in
+their name use several concurrent clients. They repeat, because one lucky round proves little.
 """
 
 import asyncio
@@ -45,7 +45,7 @@ def clause(check: Clause) -> Clause:
 
 
 @clause
-async def an_object_is_read_back_whole_by_another_client(bucket: Bucket) -> None:
+async def another_client_reads_the_whole_object(bucket: Bucket) -> None:
     version = await bucket.open().create(
         "a/b", Content(b"body", tag={"sha256": "0f", "position": "4.1"})
     )
@@ -60,7 +60,7 @@ async def an_object_is_read_back_whole_by_another_client(bucket: Bucket) -> None
 
 
 @clause
-async def what_is_absent_is_missing(bucket: Bucket) -> None:
+async def an_absent_object_is_missing(bucket: Bucket) -> None:
     store = bucket.open()
     version = await store.create("there", Content(b"1"))
 
@@ -73,7 +73,7 @@ async def what_is_absent_is_missing(bucket: Bucket) -> None:
 
 
 @clause
-async def a_body_above_the_callers_limit_is_refused_and_one_up_to_it_is_read(
+async def a_body_is_read_up_to_the_limit_of_the_caller(
     bucket: Bucket,
 ) -> None:
     store = bucket.open()
@@ -132,7 +132,7 @@ async def replace_refuses_every_version_but_the_present_one(bucket: Bucket) -> N
 
 
 @clause
-async def replace_takes_the_version_of_a_read_and_of_a_listing(bucket: Bucket) -> None:
+async def replace_accepts_the_version_of_a_read_and_of_a_listing(bucket: Bucket) -> None:
     store = bucket.open()
     await store.create("key", Content(b"first", tag={"n": "1"}))
 
@@ -146,7 +146,7 @@ async def replace_takes_the_version_of_a_read_and_of_a_listing(bucket: Bucket) -
 
 
 @clause
-async def a_tag_changes_with_its_body_and_can_go(bucket: Bucket) -> None:
+async def a_tag_changes_with_its_body_and_can_be_removed(bucket: Bucket) -> None:
     store = bucket.open()
     version = await store.create("key", Content(b"same", tag={"n": "1"}))
     version = await store.replace("key", Content(b"same", tag={"n": "2"}), version)
@@ -208,9 +208,9 @@ async def a_prefix_is_text_and_not_a_folder(bucket: Bucket) -> None:
 
 
 @clause
-async def a_listing_is_sorted_by_bytes_and_knows_sizes(bucket: Bucket) -> None:
+async def a_listing_is_sorted_by_bytes_and_has_sizes(bucket: Bucket) -> None:
     store = bucket.open()
-    # Text sorts the last two the other way round where it is compared by UTF-16 units.
+    # Text sorts the last two the other way round if it is compared by UTF-16 units.
     keys = ["Z", "a!", "a-b", "a/b", "a/b!", "a0", "é", "\uff61", "\U0001d11e"]
     for key in reversed(keys):
         await store.create(key, Content(key.encode()))
@@ -226,7 +226,7 @@ async def a_listing_is_sorted_by_bytes_and_knows_sizes(bucket: Bucket) -> None:
 
 
 @clause
-async def a_listing_tells_when_each_object_was_written(bucket: Bucket) -> None:
+async def a_listing_has_the_time_of_each_write(bucket: Bucket) -> None:
     store = bucket.open()
     version = await store.create("first", Content(b"1"))
     await store.create("second", Content(b"2"))
@@ -243,7 +243,7 @@ async def a_listing_tells_when_each_object_was_written(bucket: Bucket) -> None:
 
 
 @clause
-async def what_does_not_fit_on_one_page_is_listed_whole(bucket: Bucket) -> None:
+async def a_listing_of_several_pages_is_complete(bucket: Bucket) -> None:
     store = bucket.open()
     names = [f"{number:04}" for number in range(1_003)]
     waiting = iter(names)
@@ -274,7 +274,7 @@ async def folders_are_the_next_parts(bucket: Bucket) -> None:
 
 
 @clause
-async def bodies_and_keys_of_every_kind_come_back(bucket: Bucket) -> None:
+async def bodies_and_keys_of_every_kind_round_trip(bucket: Bucket) -> None:
     store = bucket.open()
     bodies = {
         "empty": b"",
@@ -296,7 +296,7 @@ async def bodies_and_keys_of_every_kind_come_back(bucket: Bucket) -> None:
 
 
 @clause
-async def keys_that_are_nearly_the_same_are_not(bucket: Bucket) -> None:
+async def keys_that_are_nearly_equal_are_distinct(bucket: Bucket) -> None:
     store = bucket.open()
     alike = {
         "a b",
@@ -336,7 +336,7 @@ async def keys_that_are_nearly_the_same_are_not(bucket: Bucket) -> None:
 
 
 @clause
-async def a_tag_holds_any_text(bucket: Bucket) -> None:
+async def a_tag_may_have_any_text(bucket: Bucket) -> None:
     store = bucket.open()
     tag = {
         "empty": "",
@@ -355,7 +355,7 @@ async def a_tag_holds_any_text(bucket: Bucket) -> None:
 
 
 @clause
-async def a_body_of_nine_megabytes_takes_its_condition_along(bucket: Bucket) -> None:
+async def the_condition_applies_to_a_body_of_nine_megabytes(bucket: Bucket) -> None:
     """A client library may send one in several requests."""
     store = bucket.open()
     first, second, third = (
@@ -377,7 +377,7 @@ async def a_body_of_nine_megabytes_takes_its_condition_along(bucket: Bucket) -> 
 
 
 @clause
-async def a_key_that_is_no_path_is_refused(bucket: Bucket) -> None:
+async def a_key_that_is_not_a_path_is_refused(bucket: Bucket) -> None:
     store = bucket.open()
     for key in (
         "",
@@ -436,7 +436,7 @@ async def a_race_to_replace_has_one_winner(bucket: Bucket) -> None:
 
 
 @clause
-async def a_race_of_counting_loses_no_step(bucket: Bucket) -> None:
+async def a_race_of_increments_loses_no_update(bucket: Bucket) -> None:
     await bucket.open().create("counter", Content(b"0 start"))
 
     async def count(writer: int) -> None:
@@ -474,22 +474,22 @@ async def a_race_between_replace_and_delete_has_one_winner(bucket: Bucket) -> No
 
 @clause
 async def a_race_in_one_folder_loses_no_object(bucket: Bucket) -> None:
-    """Folders come and go with their objects; whoever creates meanwhile must not notice."""
+    """Folders come and go with their objects. A concurrent creator must not notice."""
 
-    async def come_and_go(writer: int) -> None:
+    async def create_and_delete(writer: int) -> None:
         store = bucket.open()
         for _ in range(ROUNDS):
             version = await store.create(f"a/b/{writer}", _by(writer))
             assert (await store.get(f"a/b/{writer}")).version == version
             await store.delete(f"a/b/{writer}", version)
 
-    await asyncio.gather(*map(come_and_go, range(WRITERS)))
+    await asyncio.gather(*map(create_and_delete, range(WRITERS)))
 
     assert list(await bucket.open().scan("")) == []
 
 
 @clause
-async def a_race_of_readers_sees_no_torn_object(bucket: Bucket) -> None:
+async def a_race_with_readers_shows_no_torn_object(bucket: Bucket) -> None:
     writer, reader, lister = bucket.open(), bucket.open(), bucket.open()
     version = await writer.create("key", _whole(0))
     finished = False

@@ -1,8 +1,10 @@
-"""Writers that race for one object of a real server: whole requests on raw sockets, all but the last byte sent, then
-the last bytes at once. No SDK stands between, whose pools and threads would put the writers in a row.
+"""Writers that race for one object of a real server: whole requests on raw sockets, all but the
+last byte sent, then the last bytes at once. No SDK is in between, because its pools and threads
+would serialise the writers.
 
-A round has one key, one base and `WRITERS` writers with a body each. It must end with exactly one writer told yes, that
-writer's body stored, and every other one told no in a way its server has declared.
+A round has one key, one base and `WRITERS` writers with a body each. It must end with exactly one
+successful writer, whose body is stored. Every other writer must get a refusal that its server is
+declared to use.
 """
 
 import http.client
@@ -26,7 +28,7 @@ _SIZES = (1_500, 60_000)
 
 
 class Arena(Protocol):
-    """A bucket of some server, spoken to in its own words."""
+    """A bucket of some server, in the server's own protocol."""
 
     @property
     def address(self) -> str:
@@ -47,7 +49,7 @@ class Arena(Protocol):
 
 
 class S3Arena:
-    """Presigned PUTs, as S3 takes them from anyone who was given one."""
+    """Presigned PUTs, which S3 accepts from every holder."""
 
     def __init__(self, address: str, bucket: str, *, access_key: str, secret_key: str) -> None:
         self.address = address
@@ -64,7 +66,7 @@ class S3Arena:
         )
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Close the connections."""
         self._client.close()
 
     def create(self, key: str, body: bytes) -> bytes:
@@ -89,7 +91,7 @@ class S3Arena:
 
 
 class GcsArena:
-    """Multipart uploads of the JSON API, as the SDK sends what is not larger than 8 MiB."""
+    """Multipart uploads of the JSON API, like those that the SDK sends for up to 8 MiB."""
 
     def __init__(self, address: str, bucket: str) -> None:
         self.address = address
@@ -122,23 +124,23 @@ class GcsArena:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """How one ended: what each writer was told, what each had to say, and what is stored."""
+    """The result of a round: the status and the body of each writer, and the stored body."""
 
-    told: tuple[int, ...]
+    statuses: tuple[int, ...]
     bodies: tuple[bytes, ...]
     stored: bytes
 
     def fault(self, losers: frozenset[int]) -> str | None:
-        """What is wrong with it, when losers may be told these statuses."""
+        """The fault of the round, if losers may get these statuses."""
         winners = [
-            writer for writer, status in enumerate(self.told) if status == http.HTTPStatus.OK
+            writer for writer, status in enumerate(self.statuses) if status == http.HTTPStatus.OK
         ]
         if len(winners) != 1:
-            return f"{len(winners)} of {len(self.told)} writers were told yes: {self.told}"
+            return f"{len(winners)} of {len(self.statuses)} writers succeeded: {self.statuses}"
         if self.stored != self.bodies[winners[0]]:
-            return "what is stored is not of the writer that was told yes"
-        if strange := {status for status in self.told if status != http.HTTPStatus.OK} - losers:
-            return f"losers were told {sorted(strange)}, which this server is not known for"
+            return "the stored body is not that of the successful writer"
+        if strange := {status for status in self.statuses if status != http.HTTPStatus.OK} - losers:
+            return f"losers got {sorted(strange)}, which this server is not known for"
         return None
 
 
@@ -148,31 +150,31 @@ def races_to_create(arena: Arena, rounds: int, writers: int = WRITERS) -> list[R
     ended = []
     for turn in range(rounds):
         key, bodies = f"create/{run}/{turn}", _bodies(turn, writers)
-        told = _released_together(arena.address, [arena.create(key, body) for body in bodies])
-        ended.append(Round(told, bodies, arena.read(key)[0]))
+        statuses = _released_together(arena.address, [arena.create(key, body) for body in bodies])
+        ended.append(Round(statuses, bodies, arena.read(key)[0]))
     return ended
 
 
 def races_to_replace(arena: Arena, rounds: int, writers: int = WRITERS) -> list[Round]:
-    """Rounds for one object, each over the version that the round before has left."""
+    """Rounds for one object, each over the version of the previous round."""
     key = f"replace/{uuid4().hex}"
-    [told] = _released_together(arena.address, [arena.create(key, b"start")])
-    assert told == http.HTTPStatus.OK, told
+    [statuses] = _released_together(arena.address, [arena.create(key, b"start")])
+    assert statuses == http.HTTPStatus.OK, statuses
     _, version = arena.read(key)
     ended = []
     for turn in range(rounds):
         bodies = _bodies(turn, writers)
-        told_all = _released_together(
+        statuses_of_losers = _released_together(
             arena.address, [arena.replace(key, body, version) for body in bodies]
         )
         stored, version = arena.read(key)
-        ended.append(Round(told_all, bodies, stored))
+        ended.append(Round(statuses_of_losers, bodies, stored))
     return ended
 
 
 def faults(ended: Sequence[Round], losers: frozenset[int]) -> list[str]:
-    """What was wrong, round by round."""
-    found = ((turn, each.fault(losers)) for turn, each in enumerate(ended))
+    """The faults, round by round."""
+    found = ((turn, item.fault(losers)) for turn, item in enumerate(ended))
     return [f"round {turn}: {fault}" for turn, fault in found if fault is not None]
 
 
@@ -187,17 +189,17 @@ def _released_together(address: str, requests: Sequence[bytes]) -> tuple[int, ..
     host, port = urllib.parse.urlsplit(address).hostname, urllib.parse.urlsplit(address).port
     sockets = [socket.create_connection((host, port), _LIMIT_SECONDS) for _ in requests]
     try:
-        for each, request in zip(sockets, requests, strict=True):
-            each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for item, request in zip(sockets, requests, strict=True):
+            item.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             # Closing must leave nothing behind: ten thousand rounds would use up the ports.
-            each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            each.sendall(request[:-1])
-        for each, request in zip(sockets, requests, strict=True):
-            each.send(request[-1:])
+            item.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            item.sendall(request[:-1])
+        for item, request in zip(sockets, requests, strict=True):
+            item.send(request[-1:])
         return tuple(map(_status, sockets))
     finally:
-        for each in sockets:
-            each.close()
+        for item in sockets:
+            item.close()
 
 
 def _status(answering: socket.socket) -> int:

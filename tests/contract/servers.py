@@ -1,7 +1,8 @@
-"""The servers that the contract suite runs on, and which clauses each of them breaks: a table that the suite checks.
+"""The servers of the contract suite, and which clauses each of them breaks. The suite checks this
+table.
 
-A gap that always shows must be seen: a server that has closed it belongs here no longer. One that shows only sometimes,
-as lost races do, proves nothing on either day.
+A permanent gap must be observed: if a server has closed it, its row is wrong. A gap that shows only
+sometimes, such as lost races, proves nothing in a single run.
 """
 
 from collections.abc import Callable, Mapping
@@ -24,7 +25,7 @@ REGION = "us-east-1"
 
 
 class Client(ObjectStore, Protocol):
-    """A store with connections to give back."""
+    """A store with connections to close."""
 
     def close(self) -> None: ...
 
@@ -43,7 +44,7 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A real server and what it does not keep, by clause. `start` raises Unavailable or NotGiven."""
+    """A real server and the clauses that it breaks. `start` raises Unavailable or NotGiven."""
 
     name: str
     start: Callable[[ExitStack, Path], Opens]
@@ -60,7 +61,7 @@ def _s3(address: str) -> Opens:
 
 
 def _gcs(server: gcs.Gcs) -> Opens:
-    # The word in the name once made a missing object look like a missing bucket.
+    # This name once made the server report a missing bucket instead of a missing object.
     bucket = f"contract-bucket-{uuid4().hex[:8]}"
     server.create_bucket(bucket)
     return lambda runtime, prefix: GcsStore(bucket, prefix, runtime, endpoint=server.address)
@@ -107,8 +108,8 @@ SERVERS = (
         {
             "delete_refuses_a_stale_version": Gap(_BLINDLY_DELETED),
             "a_race_between_replace_and_delete_has_one_winner": Gap(_BLINDLY_DELETED, always=False),
-            "a_race_of_counting_loses_no_step": Gap(_ABSENT_FOR_A_MOMENT, always=False),
-            "a_race_of_readers_sees_no_torn_object": Gap(_ABSENT_FOR_A_MOMENT, always=False),
+            "a_race_of_increments_loses_no_update": Gap(_ABSENT_FOR_A_MOMENT, always=False),
+            "a_race_with_readers_shows_no_torn_object": Gap(_ABSENT_FOR_A_MOMENT, always=False),
         },
     ),
 )

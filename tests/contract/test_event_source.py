@@ -1,6 +1,7 @@
-"""What every source of events promises (`events.source`), shown on each adapter.
+"""The contract of every event source (`events.source`), on each adapter.
 
-The log of the simulation stands beside the journal: what is shown in simulated worlds rests on this contract.
+The log of the simulation is tested beside the journal, because results of simulated worlds rely on
+this contract.
 """
 
 import asyncio
@@ -71,7 +72,10 @@ class JournalBench:
 
 @pytest.fixture(params=["log", "journal"])
 def play(request, tmp_path):
-    """Plays a story on a bench with this adapter; `bench.source` is the source, also after a restart."""
+    """Runs a scenario on a bench with this adapter.
+
+    `bench.source` is the source, also after a restart.
+    """
 
     def run(story):
         async def whole():
@@ -88,7 +92,7 @@ def play(request, tmp_path):
     return run
 
 
-def test_deliveries_come_in_order_with_all_that_was_appended(play):
+def test_deliveries_come_in_order_and_complete(play):
     async def story(bench):
         positions = [
             await bench.append("1"),
@@ -110,7 +114,7 @@ def test_deliveries_come_in_order_with_all_that_was_appended(play):
     play(story)
 
 
-def test_one_delivery_is_given_once_and_the_next_is_waited_for(play):
+def test_a_delivery_comes_once_and_the_next_call_waits(play):
     async def story(bench):
         await bench.append("1")
         assert (await bench.source.next()).event.id == "1"
@@ -121,19 +125,19 @@ def test_one_delivery_is_given_once_and_the_next_is_waited_for(play):
     play(story)
 
 
-def test_what_has_not_settled_everywhere_is_delivered_again_after_a_restart(play):
+def test_an_unacknowledged_event_is_delivered_again_after_a_restart(play):
     async def story(bench):
         half, done, untouched = [await bench.append(number, (ONE, TWO)) for number in "123"]
         await bench.source.settle(ONE, {half: GOOD, done: GOOD})
         await bench.source.settle(TWO, {done: LATE})
         await bench.restart()
         assert [(await bench.source.next()).position for _ in range(2)] == [half, untouched]
-        assert {each.position for each in await bench.source.waiting(ONE)} & {
+        assert {delivery.position for delivery in await bench.source.waiting(ONE)} & {
             half,
             done,
             untouched,
         } == {untouched}
-        assert {each.position for each in await bench.source.waiting(TWO)} & {
+        assert {delivery.position for delivery in await bench.source.waiting(TWO)} & {
             half,
             done,
             untouched,
@@ -145,37 +149,46 @@ def test_what_has_not_settled_everywhere_is_delivered_again_after_a_restart(play
     play(story)
 
 
-def test_what_waits_in_a_scope_comes_in_order_up_to_a_position(play):
+def test_the_waiting_events_of_a_scope_come_in_order_up_to_a_position(play):
     async def story(bench):
         one, elsewhere, two, three = [
             await bench.append(number, scopes)
             for number, scopes in (("1", (ONE,)), ("2", (TWO,)), ("3", (ONE, TWO)), ("4", (ONE,)))
         ]
-        assert [each.position for each in await bench.source.waiting(ONE)] == [one, two, three]
-        assert [each.position for each in await bench.source.waiting(ONE, two)] == [one, two]
-        assert [each.position for each in await bench.source.waiting(ONE, three, 1)] == [one]
-        assert [each.scopes for each in await bench.source.waiting(TWO)] == [(TWO,), (TWO,)]
+        assert [delivery.position for delivery in await bench.source.waiting(ONE)] == [
+            one,
+            two,
+            three,
+        ]
+        assert [delivery.position for delivery in await bench.source.waiting(ONE, two)] == [
+            one,
+            two,
+        ]
+        assert [delivery.position for delivery in await bench.source.waiting(ONE, three, 1)] == [
+            one
+        ]
+        assert [delivery.scopes for delivery in await bench.source.waiting(TWO)] == [(TWO,), (TWO,)]
         assert list(await bench.source.waiting(ONE, Position("other:1", 99))) == []
-        assert elsewhere not in [each.position for each in await bench.source.waiting(ONE)]
+        assert elsewhere not in [delivery.position for delivery in await bench.source.waiting(ONE)]
 
     play(story)
 
 
-def test_where_an_event_goes_is_remembered_and_the_first_word_stays(play):
+def test_the_scopes_of_an_event_are_remembered_and_the_first_assignment_stays(play):
     async def story(bench):
         position = await bench.append("1", None)
         await bench.source.assign(position, [TWO, ONE])
         await bench.source.assign(position, ["other/edge"])
         await bench.restart()
         assert (await bench.source.next()).scopes == (TWO, ONE)
-        assert {each.position for each in await bench.source.waiting("other/edge")} & {
+        assert {delivery.position for delivery in await bench.source.waiting("other/edge")} & {
             position
         } == set()
 
     play(story)
 
 
-def test_an_event_that_goes_nowhere_is_not_delivered_again(play):
+def test_an_event_without_a_scope_is_not_delivered_again(play):
     async def story(bench):
         await bench.source.assign(await bench.append("1", None), [])
         later = await bench.append("2")
@@ -194,7 +207,7 @@ def test_a_recorded_outcome_is_known_after_a_restart_and_the_event_still_waits(p
         both = Recorded(LATE, "first"), Recorded(GOOD, "second")
         assert await bench.source.recorded(ONE, [position]) == {position: both}
         assert await bench.source.recorded(TWO, [position]) == {}
-        assert {each.position for each in await bench.source.waiting(ONE)} & {position} == {
+        assert {delivery.position for delivery in await bench.source.waiting(ONE)} & {position} == {
             position
         }
         assert (await bench.source.next()).position == position
@@ -202,7 +215,7 @@ def test_a_recorded_outcome_is_known_after_a_restart_and_the_event_still_waits(p
     play(story)
 
 
-def test_outcomes_of_a_withdrawn_commit_are_forgotten_and_settled_ones_stay(play):
+def test_outcomes_of_a_withdrawn_commit_are_removed_and_settled_ones_stay(play):
     async def story(bench):
         lost, settled = await bench.append("1", (ONE, TWO)), await bench.append("2")
         await bench.source.record(ONE, "lost", {lost: GOOD, settled: GOOD})
@@ -210,8 +223,8 @@ def test_outcomes_of_a_withdrawn_commit_are_forgotten_and_settled_ones_stay(play
         await bench.source.record(TWO, "lost", {lost: GOOD})
         await bench.source.settle(ONE, {settled: GOOD})
         await bench.source.withdraw(ONE, "lost")
-        told = {lost: (Recorded(LATE, "unknown"),), settled: (Recorded(GOOD, None),)}
-        assert await bench.source.recorded(ONE, [lost, settled]) == told
+        expected = {lost: (Recorded(LATE, "unknown"),), settled: (Recorded(GOOD, None),)}
+        assert await bench.source.recorded(ONE, [lost, settled]) == expected
         assert await bench.source.recorded(TWO, [lost]) == {lost: (Recorded(GOOD, "lost"),)}
 
     play(story)
@@ -232,14 +245,14 @@ def test_a_failure_leaves_an_event_waiting(play):
     async def story(bench):
         position = await bench.append("1")
         await bench.source.note_failure(ONE, [position], "bucket is away")
-        assert {each.position for each in await bench.source.waiting(ONE)} & {position} == {
+        assert {delivery.position for delivery in await bench.source.waiting(ONE)} & {position} == {
             position
         }
 
     play(story)
 
 
-def test_a_reinstated_source_delivers_what_waits_under_a_new_instance(play):
+def test_a_reinstated_source_delivers_waiting_events_under_a_new_instance(play):
     async def story(bench):
         done, waiting = await bench.append("1"), await bench.append("2")
         await bench.source.settle(ONE, {done: GOOD})
@@ -251,8 +264,10 @@ def test_a_reinstated_source_delivers_what_waits_under_a_new_instance(play):
         assert again.event.id == "2"
         assert again.position.instance == bench.source.instance != before
         assert await bench.source.recorded(ONE, [again.position]) == {}
-        # Positions of the old instance say nothing any more.
-        assert {each.position for each in await bench.source.waiting(ONE)} & {waiting} == set()
+        # Positions of the old instance no longer count.
+        assert {delivery.position for delivery in await bench.source.waiting(ONE)} & {
+            waiting
+        } == set()
 
     play(story)
 

@@ -1,7 +1,8 @@
-"""The tests of the tests: what must be seen red on servers that break the contract, and is, every time.
+"""Tests of the tests: clauses must fail on servers that break the contract, every time.
 
-Three wheels that ignore conditions, and one server of ours that honours them and loses races. A red clause is one that
-has found a broken promise; a server that does not answer proves nothing, so some clauses must stay green.
+The servers are three wheels that ignore conditions, and one of this project that honours them and
+loses races. A failing clause is one that found a broken promise. A server that does not answer
+proves nothing, so some clauses must pass.
 """
 
 import asyncio
@@ -31,9 +32,9 @@ from tests.contract.races import (
     races_to_create,
     races_to_replace,
 )
-from tests.services import negative
+from tests.services import nonconforming_servers
 from tests.services.availability import available
-from tests.support.odd_s3 import BUCKET, Oddity, odd_s3
+from tests.support.faulty_s3_server import BUCKET, Defect, faulty_s3
 
 TURNS = 3
 LOSERS = frozenset({409, 412, 500, 503})
@@ -67,7 +68,12 @@ class Opened:
 
 
 def _s3(stack: ExitStack, address: str, bucket: str) -> Opened:
-    arena = S3Arena(address, bucket, access_key=negative.ACCESS_KEY, secret_key=negative.SECRET_KEY)
+    arena = S3Arena(
+        address,
+        bucket,
+        access_key=nonconforming_servers.ACCESS_KEY,
+        secret_key=nonconforming_servers.SECRET_KEY,
+    )
     stack.callback(arena.close)
     return Opened(
         arena,
@@ -82,8 +88,8 @@ def _with_bucket(stack: ExitStack, address: str) -> Opened:
         "s3",
         endpoint_url=address,
         region_name="us-east-1",
-        aws_access_key_id=negative.ACCESS_KEY,
-        aws_secret_access_key=negative.SECRET_KEY,
+        aws_access_key_id=nonconforming_servers.ACCESS_KEY,
+        aws_secret_access_key=nonconforming_servers.SECRET_KEY,
     )
     client.create_bucket(Bucket="negative")
     client.close()
@@ -91,15 +97,21 @@ def _with_bucket(stack: ExitStack, address: str) -> Opened:
 
 
 def _nanio(stack: ExitStack, folder: Path) -> Opened:
-    return _with_bucket(stack, available(lambda: stack.enter_context(negative.nanio(folder))))
+    return _with_bucket(
+        stack, available(lambda: stack.enter_context(nonconforming_servers.nanio(folder)))
+    )
 
 
 def _localbucket(stack: ExitStack, folder: Path) -> Opened:
-    return _with_bucket(stack, available(lambda: stack.enter_context(negative.localbucket(folder))))
+    return _with_bucket(
+        stack, available(lambda: stack.enter_context(nonconforming_servers.localbucket(folder)))
+    )
 
 
 def _gcp_storage_emulator(stack: ExitStack, folder: Path) -> Opened:
-    server = available(lambda: stack.enter_context(negative.gcp_storage_emulator(folder)))
+    server = available(
+        lambda: stack.enter_context(nonconforming_servers.gcp_storage_emulator(folder))
+    )
     server.create_bucket("negative")
     return Opened(
         GcsArena(server.address, "negative"),
@@ -108,7 +120,7 @@ def _gcp_storage_emulator(stack: ExitStack, folder: Path) -> Opened:
 
 
 def _racy(stack: ExitStack, _folder: Path) -> Opened:
-    return _s3(stack, stack.enter_context(odd_s3(Oddity.LOSES_RACES)).address, BUCKET)
+    return _s3(stack, stack.enter_context(faulty_s3(Defect.LOSES_RACES)).address, BUCKET)
 
 
 BROKEN = {
@@ -142,13 +154,13 @@ def running(
 ) -> Iterator[tuple[Broken, Opened]]:
     broken = BROKEN[request.param]
     with ExitStack() as stack, pytest.MonkeyPatch.context() as environ:
-        environ.setenv("AWS_ACCESS_KEY_ID", negative.ACCESS_KEY)
-        environ.setenv("AWS_SECRET_ACCESS_KEY", negative.SECRET_KEY)
+        environ.setenv("AWS_ACCESS_KEY_ID", nonconforming_servers.ACCESS_KEY)
+        environ.setenv("AWS_SECRET_ACCESS_KEY", nonconforming_servers.SECRET_KEY)
         yield broken, broken.opened(stack, tmp_path_factory.mktemp("server"))
 
 
 @pytest.mark.slow
-def test_raw_races_are_red_every_time(running: tuple[Broken, Opened]) -> None:
+def test_unguarded_races_fail_every_time(running: tuple[Broken, Opened]) -> None:
     broken, opened = running
 
     for race in broken.races:
@@ -157,7 +169,7 @@ def test_raw_races_are_red_every_time(running: tuple[Broken, Opened]) -> None:
 
 
 @pytest.mark.slow
-def test_the_contract_is_red_every_time(running: tuple[Broken, Opened]) -> None:
+def test_the_contract_fails_every_time(running: tuple[Broken, Opened]) -> None:
     broken, opened = running
 
     for _ in range(TURNS):
@@ -165,7 +177,7 @@ def test_the_contract_is_red_every_time(running: tuple[Broken, Opened]) -> None:
 
 
 @pytest.mark.slow
-def test_the_probe_refuses_what_ignores_conditions_and_cannot_see_lost_races(
+def test_the_probe_refuses_stores_that_ignore_conditions_and_cannot_see_lost_races(
     running: tuple[Broken, Opened],
 ) -> None:
     broken, opened = running
@@ -180,7 +192,7 @@ def test_the_probe_refuses_what_ignores_conditions_and_cannot_see_lost_races(
 
 
 @pytest.mark.slow
-def test_one_request_before_the_first_write_sees_what_the_probe_sees(
+def test_one_request_before_the_first_write_detects_what_the_probe_detects(
     running: tuple[Broken, Opened],
 ) -> None:
     broken, opened = running
@@ -189,7 +201,7 @@ def test_one_request_before_the_first_write_sees_what_the_probe_sees(
         store = opened.store(runtime, "guarded")
         guarded = GuardedStore(store, runtime)
         written = asyncio.run(_taken(guarded))
-        left = [each.key for each in asyncio.run(store.scan(""))]
+        left = [entry.key for entry in asyncio.run(store.scan(""))]
         store.close()
 
     assert written != broken.is_seen_by_probe
@@ -213,7 +225,7 @@ class _Bucket:
 
 
 def broken_clauses(opened: Opened, names: frozenset[str]) -> set[str]:
-    """Those of the clauses that find a broken promise; any other failure is raised."""
+    """The clauses that find a broken promise. Any other failure is raised."""
     clauses = [clause for clause in CLAUSES if clause.__name__ in names]
     assert len(clauses) == len(names), "clauses were renamed"
     broken = set()

@@ -1,7 +1,8 @@
-"""Every adapter of the store port against the same clauses, and the clauses against two stores that break them.
+"""Every adapter of the store port against the same clauses, and the clauses against two stores that
+break them.
 
-A new adapter is one more function in `ADAPTERS`, or one more server in `tests.contract.servers`, whose table says what
-it does not keep.
+A new adapter is one more function in `ADAPTERS`, or one more server in `tests.contract.servers`,
+whose table declares its gaps.
 """
 
 import asyncio
@@ -47,8 +48,8 @@ def in_memory(
     return OpenedBy(lambda: shared, runtime.now)
 
 
-def judge(clause: Clause, bucket: Bucket) -> None:
-    """Raises ContractBroken, and nothing else that a store may bring about."""
+def check_clause(clause: Clause, bucket: Bucket) -> None:
+    """Raises ContractBroken, and nothing else that a store may cause."""
     try:
         asyncio.run(asyncio.wait_for(clause(bucket), CLAUSE_SECONDS))
     except (
@@ -93,7 +94,7 @@ def _name(value: Callable[..., object]) -> str:
 @pytest.mark.parametrize("adapter", ADAPTERS, ids=_name)
 def test_an_adapter_keeps_the_contract(adapter: Adapter, clause: Clause, tmp_path: Path) -> None:
     with adapter(tmp_path) as bucket:
-        judge(clause, bucket)
+        check_clause(clause, bucket)
 
 
 # ---- adapters on servers
@@ -101,7 +102,7 @@ def test_an_adapter_keeps_the_contract(adapter: Adapter, clause: Clause, tmp_pat
 
 @pytest.fixture(scope="session")
 def opens(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Server], Opens]]:
-    """What opens a client of a server, which is started when it is first asked for, and tried once."""
+    """Opens clients of a server, which is started at the first use, and tried only once."""
     tried: dict[str, Opens | Unavailable | NotGiven] = {}
 
     def started(server: Server) -> Opens:
@@ -157,7 +158,9 @@ def test_an_adapter_keeps_the_contract_on_a_server(
     opener = available(lambda: opens(server))
     prefix = f"team/{uuid4().hex}"
     with ThreadRuntime(16) as runtime, ExitStack() as clients:
-        judge(clause, OpenedBy(lambda: clients.enter_context(closing(opener(runtime, prefix)))))
+        check_clause(
+            clause, OpenedBy(lambda: clients.enter_context(closing(opener(runtime, prefix))))
+        )
 
 
 def test_tables_name_clauses_that_exist() -> None:
@@ -205,7 +208,9 @@ class DeafStore:
 
 
 class SlowStore(DeafStore):
-    """A store that looks first and writes later: its conditions hold only while nobody else writes."""
+    """A store that checks first and writes later: its conditions hold only without concurrent
+    writers.
+    """
 
     async def create(self, key: str, content: Content) -> Version:
         try:
@@ -229,7 +234,7 @@ def broken_clauses(bucket: Callable[[], Bucket]) -> set[str]:
     broken = set()
     for clause in CLAUSES:
         try:
-            judge(clause, bucket())
+            check_clause(clause, bucket())
         except ContractBroken:
             broken.add(clause.__name__)
     return broken
@@ -247,9 +252,9 @@ def test_a_store_that_ignores_conditions_breaks_the_contract(versions_by_content
         "delete_refuses_a_stale_version",
         "a_race_to_create_has_one_winner",
         "a_race_to_replace_has_one_winner",
-        "a_race_of_counting_loses_no_step",
+        "a_race_of_increments_loses_no_update",
     }
-    assert "a_listing_is_sorted_by_bytes_and_knows_sizes" not in broken
+    assert "a_listing_is_sorted_by_bytes_and_has_sizes" not in broken
 
 
 @pytest.mark.parametrize("versions_by_content", [False, True])
@@ -261,6 +266,6 @@ def test_a_store_that_loses_races_breaks_the_contract(versions_by_content: bool)
     assert broken >= {
         "a_race_to_create_has_one_winner",
         "a_race_to_replace_has_one_winner",
-        "a_race_of_counting_loses_no_step",
+        "a_race_of_increments_loses_no_update",
     }
     assert not any("race" not in name for name in broken)

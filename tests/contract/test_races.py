@@ -1,6 +1,7 @@
-"""Races on real servers: 12 writers a round, in CI a hundred rounds on each server, 10,000 by `make contract-long`.
+"""Races on real servers: 12 writers a round, in CI a hundred rounds on each server, 10,000 by `make
+contract-long`.
 
-What a loser may be told differs; the table is what each server here was seen to say.
+Servers answer losers differently. The table has the answers that were observed.
 """
 
 import os
@@ -32,7 +33,7 @@ ROUNDS = int(os.environ.get("REBUNDLE_RACE_ROUNDS", "400"))
 
 @dataclass(frozen=True, slots=True)
 class Racetrack:
-    """A server, and what it tells losers."""
+    """A server, and its answers to losers."""
 
     name: str
     opened: Callable[[ExitStack, Path], Arena]
@@ -107,21 +108,21 @@ def test_every_round_has_one_winner(
     assert faults(ended, track.losers) == []
 
 
-def _round(*told: int, stored: bytes = b"0") -> Round:
-    return Round(told, tuple(b"%d" % writer for writer in range(WRITERS)), stored)
+def _round(*statuses: int, stored: bytes = b"0") -> Round:
+    return Round(statuses, tuple(b"%d" % writer for writer in range(WRITERS)), stored)
 
 
 @pytest.mark.parametrize(
     ("ended", "fault"),
     [
         (_round(200, *[412] * 11), None),
-        (_round(200, 409, *[412] * 10), r"told \[409\]"),
-        (_round(200, *[412] * 11, stored=b"1"), "not of the writer"),
+        (_round(200, 409, *[412] * 10), r"got \[409\]"),
+        (_round(200, *[412] * 11, stored=b"1"), "not that of the successful writer"),
         (_round(200, 200, *[412] * 10), "2 of 12"),
         (_round(*[412] * 12), "0 of 12"),
     ],
 )
-def test_a_round_is_judged(ended: Round, fault: str | None) -> None:
+def test_the_result_of_a_round_is_checked(ended: Round, fault: str | None) -> None:
     found = ended.fault(frozenset({412}))
 
     assert found == fault if fault is None else re.search(fault, str(found))

@@ -1,4 +1,7 @@
-"""The process that fuzzes one target, under atheris: `python -m tests.fuzz.instrumented TARGET [libFuzzer's flags]`."""
+"""The process that fuzzes one target, under atheris.
+
+python -m tests.fuzz.instrumented TARGET [libFuzzer's flags]
+"""
 
 import sys
 
@@ -14,12 +17,12 @@ change = getattr(mutations, f"of_{target.form}")
 
 
 def check(data: bytes) -> None:
-    """Without the answer, in which libFuzzer sees an order."""
+    """Without a result, because libFuzzer would take it for a command."""
     target.check(data)
 
 
 def mutate(data: bytes, longest: int, seed: int) -> bytes:
-    """One change; atheris puts its own function in place when it starts, so it is looked up each time."""
+    """One mutation. Atheris installs its function at its start, so it is looked up each time."""
     return change(data, longest, seed, atheris.Mutate)
 
 

@@ -1,6 +1,7 @@
-"""Writes the corpus anew, from documents that the project itself makes: `python -m tests.fuzz.make_corpus`.
+"""Writes the corpus from documents that the project itself makes: `python -m
+tests.fuzz.make_corpus`.
 
-Needed when a format changes. What somebody added by hand, such as an input that once was a fault, stays.
+Run it when a format changes. Files added by hand, such as an input that once showed a fault, stay.
 """
 
 import asyncio
@@ -89,7 +90,9 @@ _LOCATIONS = {
 
 
 async def _write_documents(folder: Path) -> None:
-    """Seeds of every kind of object of a scope with a history: published, rolled back, pinned, quarantined."""
+    """Seeds of every kind of object of a scope with a history: published, rolled back, pinned,
+    quarantined.
+    """
     pem, public = keys.generate()
     key_file = folder / "key.pem"
     key_file.write_text(pem)
@@ -104,7 +107,7 @@ async def _write_documents(folder: Path) -> None:
         revoked=(Revocation(keyid="0" * 64, reason="lost", at="2026-01-01"),),
     )
     with ThreadRuntime() as runtime:
-        # Without the policy while the history is made: nobody vouches for its pointers.
+        # Without the policy while the history is made, because its pointers are unsigned.
         store = MemoryStore(runtime)
         bucket = Bucket(store, runtime, signers=(signer,))
         first = (await bucket.publish(make_state(1))).pointer.live
@@ -112,8 +115,8 @@ async def _write_documents(folder: Path) -> None:
         assert first is not None
         small = (await store.get(layout.pointer(SCOPE))).body
         for number in range(130):
-            verb = protocol.hold if number % 2 == 0 else protocol.resume
-            await bucket.operations.carry_out(SCOPE, verb, "ann", "maintenance")
+            command = protocol.hold if number % 2 == 0 else protocol.resume
+            await bucket.operations.carry_out(SCOPE, command, "ann", "maintenance")
         await bucket.operations.carry_out(
             SCOPE, partial(protocol.pin, target=first, pinned=True), "ann", "reference"
         )

@@ -1,4 +1,6 @@
-"""Changes to an input that keep its outer form: half of all inputs then reach the code behind the first check."""
+"""Mutations that keep the outer form of an input, so that half of all inputs reach the code behind
+the first check.
+"""
 
 import gzip
 import json
@@ -44,7 +46,8 @@ def of_json(body: bytes, longest: int, seed: int, mutate: Mutate) -> bytes:
     try:
         return (canonical_json(document) + "\n").encode()[:longest]
     except (ValueError, RecursionError):
-        # NaN or half of a surrogate pair; a value that was copied into itself has no JSON at all.
+        # NaN or half of a surrogate pair, or a value that contains itself, which JSON cannot
+        # express.
         try:
             return json.dumps(document).encode()[:longest]
         except (ValueError, RecursionError):

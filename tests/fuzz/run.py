@@ -1,8 +1,10 @@
-"""Coverage-guided fuzzing of every parser: `make fuzz MINUTES=20`, or with a target's name for that one alone.
+"""Coverage-guided fuzzing of every parser: `make fuzz MINUTES=20`, optionally with the name of one
+target.
 
-Atheris stands in an environment of its own (`requirements/tools/atheris.lock`). Each target runs in a process of its
-own, with the corpus of the repository and what earlier runs found in `.cache/fuzz`. An input that breaks the rule of
-`targets` is kept in `.cache/fuzz/faults`: put it into the corpus, and `test_corpus` fails until the parser is right.
+Atheris is in a separate environment (`requirements/tools/atheris.lock`). Each target runs in a
+separate process, with the corpus of the repository and the inputs that earlier runs found in
+`.cache/fuzz`. An input that shows a fault is kept in `.cache/fuzz/faults`: put it into the corpus,
+and `test_corpus` fails until the parser is right.
 """
 
 import argparse
@@ -26,7 +28,7 @@ _LONGEST_INPUT = 64 << 10
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What became of one target."""
+    """The result for one target."""
 
     target: str
     inputs: int
@@ -66,12 +68,12 @@ def fuzz(name: str, seconds: int) -> Result:
     )
     covered = [int(number) for number in re.findall(r"\bcov: (\d+)", done.stderr)]
     executed = re.findall(r"stat::number_of_executed_units: *(\d+)", done.stderr)
-    told = [
+    lines = [
         line
         for line in (done.stdout + done.stderr).splitlines()
         if not line.startswith(("INFO:", "#", "stat::"))
     ]
-    fault = "\n".join(told[-40:]) if done.returncode else ""
+    fault = "\n".join(lines[-40:]) if done.returncode else ""
     return Result(name, int(executed[-1]) if executed else 0, max(covered, default=0), fault)
 
 

@@ -1,8 +1,9 @@
-"""One function for each parser that reads bytes which others wrote, and the rule that holds for all of them.
+"""One function for each parser of bytes that others wrote, and the rule that all of them keep.
 
-A parser either reads its input or raises an error that it documents, with a message that can be printed. What it reads
-can be written again, and is then read as the same. Any other exception is a fault. Each function returns whether the
-parser read the input; `run` calls it with mutated inputs, `test_corpus` with the corpus.
+A parser either reads its input or raises a documented error with a printable message. A value that
+it reads can be written again, and reads as the same value. Any other exception is a fault. Each
+function returns whether the parser read the input. `run` calls it with mutated inputs,
+`test_corpus` with the corpus.
 """
 
 import asyncio
@@ -57,7 +58,7 @@ from tests.builders_runtime import InlineRuntime
 CORPUS = Path(__file__).parent / "corpus"
 SCOPE = Scope("visual-anomaly", "core-versions")
 Form = Literal["json", "gzip", "text"]
-"""What mutations keep, so that most inputs get past the first check."""
+"""What mutations keep, so that most inputs pass the first check."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +79,10 @@ class Target:
 
 
 def _reported(error: Exception, *, local: bool = False) -> Literal[False]:
-    """The answer for a documented error, whose message is for a terminal, a log or an HTTP answer.
+    """The result for a documented error, whose message is for a terminal, a log or an HTTP answer.
 
-    `local`: of what came from this system, which may have text that is not UTF-8; standard error escapes that.
+    `local`: of input from this system, which may have text that is not UTF-8; standard error
+    escapes that.
     """
     str(error).encode(errors="surrogateescape" if local else "strict")
     if isinstance(error, InvalidEvent):
@@ -200,7 +202,7 @@ def manifest_json(body: bytes) -> bool:
 
 
 def bundle_archive(body: bytes) -> bool:
-    """An archive whose digest the manifest has: whoever forges one forges the other, too."""
+    """An archive whose digest is in the manifest, because an attacker would forge both."""
     described = manifest.decode(_of_file("manifest-json/real"))
     digests = described.archive.model_copy(
         update={"sha256": hashlib.sha256(body).hexdigest(), "size": len(body)}
@@ -318,11 +320,11 @@ def object_metadata(body: bytes) -> bool:
     return bool(read)
 
 
-# ---- files of this machine, and what an operator types
+# ---- files of this machine, and input of operators
 
 
 def journal_problems(body: bytes) -> bool:
-    """What the journal keeps of a refused request, in a file that somebody else may have written."""
+    """The journal's record of a refused request, in a file that another process may have written."""
     with contextlib.closing(sqlite3.connect(":memory:")) as db:
         db.row_factory = sqlite3.Row
         db.execute("CREATE TABLE rejected (number, intake, at, problems, size, body)")
@@ -356,7 +358,7 @@ def public_key(body: bytes) -> bool:
 
 
 def accepted_sequences(body: bytes) -> bool:
-    """The file in which a reader remembers what it has accepted."""
+    """The file in which a reader stores the sequences that it accepted."""
     with tempfile.NamedTemporaryFile() as file:
         Path(file.name).write_bytes(body)
         try:
@@ -382,7 +384,7 @@ def _settings(environ: Mapping[str, str], file: Path | None, *, secrets: bool) -
 def settings_file(body: bytes) -> bool:
     with tempfile.NamedTemporaryFile(suffix=".toml") as file:
         Path(file.name).write_bytes(body)
-        # A token file that the input names may be a terminal, whose end nobody sends.
+        # A token file that the input names may be a terminal that never reaches its end.
         return _settings({}, Path(file.name), secrets=b"_file" not in body)
 
 

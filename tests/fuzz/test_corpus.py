@@ -1,4 +1,6 @@
-"""The corpus of the fuzzer, without the fuzzer: each input keeps the rule, and each real one is read."""
+"""The corpus of the fuzzer, without the fuzzer: each input keeps the rule, and each valid one is
+read.
+"""
 
 from pathlib import Path
 
@@ -21,9 +23,9 @@ def test_an_input_of_the_corpus_is_read_or_refused_with_a_documented_error(
 
 
 @pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
-def test_each_target_refuses_what_is_nothing_of_its_kind(target: Target) -> None:
+def test_every_target_refuses_input_of_another_kind(target: Target) -> None:
     assert target.check(b"\xff\0 no such thing\nREBUNDLE_NO__SUCH=\xff") is False
 
 
-def test_each_folder_of_the_corpus_belongs_to_a_target() -> None:
+def test_every_folder_of_the_corpus_belongs_to_a_target() -> None:
     assert sorted(folder.name for folder in CORPUS.iterdir()) == sorted(TARGETS)

@@ -1,4 +1,4 @@
-"""The real tools, one fixture each; a test that asks for one which is missing is skipped with the reason."""
+"""The real tools, one fixture each. A test that needs a missing one is skipped with the reason."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,7 +27,7 @@ def nginx() -> nginx_service.Nginx:
 
 @pytest.fixture(scope="session", params=SHELLS)
 def shell(request: pytest.FixtureRequest) -> tuple[str, ...]:
-    """The words that start a POSIX shell."""
+    """The command that starts a POSIX shell."""
     return available(lambda: find_shell(request.param))
 
 
@@ -37,7 +37,9 @@ def shell(request: pytest.FixtureRequest) -> tuple[str, ...]:
     ids="-".join,
 )
 def shell_and_rclone(request: pytest.FixtureRequest) -> tuple[tuple[str, ...], Path]:
-    """The words that start a POSIX shell, and an rclone: each shell and each release once, as neither knows the other."""
+    """The command that starts a POSIX shell, and an rclone: each shell and each release once, as
+    they are independent.
+    """
     name, edition = request.param
     return available(lambda: find_shell(name)), available(lambda: rclone_service.rclone(edition))
 

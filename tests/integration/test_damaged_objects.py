@@ -1,4 +1,4 @@
-"""Bytes that rot on a server's disk, as the command line tells of them."""
+"""Bytes that rot on the disk of a server, as reported by the command line."""
 
 import asyncio
 import json
@@ -42,14 +42,14 @@ def rot(file: Path) -> None:
         opened.write(body)
 
 
-def rebundle(folder: Path, address: str, *words: str) -> subprocess.CompletedProcess[str]:
+def rebundle(folder: Path, address: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     kept = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith(("REBUNDLE_", "AWS_"))
     }
     return subprocess.run(
-        [sys.executable, "-m", "daemon", *words, "--bucket", f"s3://rotten?endpoint={address}"],
+        [sys.executable, "-m", "daemon", *arguments, "--bucket", f"s3://rotten?endpoint={address}"],
         cwd=folder,
         env=kept | KEYS | {"PYTHONPATH": str(PROJECT)},
         capture_output=True,
@@ -59,7 +59,7 @@ def rebundle(folder: Path, address: str, *words: str) -> subprocess.CompletedPro
     )
 
 
-def test_what_rots_is_a_failed_check_that_hides_no_other_and_recover_goes_on_without_it(
+def test_a_rotten_object_is_one_failed_check_and_recover_continues_without_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if os.environ.get("REBUNDLE_VERSITYGW"):
@@ -87,8 +87,8 @@ def test_what_rots_is_a_failed_check_that_hides_no_other_and_recover_goes_on_wit
 
     assert verified.returncode == 5, verified.stderr
     rows = {
-        each["what"].split("@")[0]: each["problem"]
-        for each in json.loads(verified.stdout)["checks"]
+        check["what"].split("@")[0]: check["problem"]
+        for check in json.loads(verified.stdout)["checks"]
     }
     assert [what for what, problem in rows.items() if problem] == ["state state-1", "live tree"]
     assert all("is damaged" in problem for problem in rows.values() if problem)
@@ -96,9 +96,9 @@ def test_what_rots_is_a_failed_check_that_hides_no_other_and_recover_goes_on_wit
     (attention,) = json.loads(status.stdout)["scopes"][0]["attention"]
     assert "is damaged" in attention
     assert lost.returncode == 5
-    assert [each["what"] for each in json.loads(lost.stdout)["checks"]] == ["pointer"]
+    assert [check["what"] for check in json.loads(lost.stdout)["checks"]] == ["pointer"]
     assert recovered.returncode == 0, recovered.stderr
     assert "left out state-1@" in recovered.stdout + recovered.stderr
-    assert {each["what"].split(",")[0]: each["ok"] for each in json.loads(after.stdout)["checks"]}[
-        "pointer"
-    ]
+    assert {
+        check["what"].split(",")[0]: check["ok"] for check in json.loads(after.stdout)["checks"]
+    }["pointer"]

@@ -1,5 +1,6 @@
-"""deploy/ as far as it can be checked without an engine or a running systemd: their own parsers, the image's build steps
-run by hand, the script that makes tokens in the shells that may run it."""
+"""deploy/, checked without an engine or a running systemd: with their parsers, the build steps of
+the image run by hand, and the script that makes tokens in every shell that may run it.
+"""
 
 import os
 import re
@@ -19,7 +20,7 @@ from tests.services.tools import tool
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
-NOBODY = "65532:65532"
+UNPRIVILEGED = "65532:65532"
 _LIMIT_SECONDS = 300
 
 
@@ -38,7 +39,7 @@ def settings_of(environ: dict[str, str]) -> Settings:
 
 @pytest.fixture
 def project(compose: Compose, tmp_path: Path) -> dict:
-    # Elsewhere, so that a .env that somebody keeps in deploy/ does not count.
+    # In another folder, so that a .env in deploy/ does not count.
     (tmp_path / "deploy").mkdir()
     shutil.copy(DEPLOY / "compose.yaml", tmp_path / "deploy")
     return compose.config(tmp_path / "deploy")["services"]
@@ -46,7 +47,7 @@ def project(compose: Compose, tmp_path: Path) -> dict:
 
 def test_each_service_runs_without_privileges_on_a_root_it_cannot_write(project: dict) -> None:
     for name, service in project.items():
-        assert service["user"] == NOBODY, name
+        assert service["user"] == UNPRIVILEGED, name
         assert service["read_only"] is True, name
         assert service["cap_drop"] == ["ALL"], name
         assert service["security_opt"] == ["no-new-privileges:true"], name
@@ -68,14 +69,14 @@ def test_the_daemon_starts_only_when_its_tokens_are_made_and_cannot_change_them(
     assert named == {"/etc/rebundle/tokens/http-token", "/etc/rebundle/tokens/http-rollback-token"}
 
 
-def test_the_daemon_may_drain_before_it_is_killed(project: dict) -> None:
+def test_the_daemon_has_time_to_drain_before_it_is_killed(project: dict) -> None:
     assert (
         float(project["rebundle"]["stop_grace_period"].removesuffix("s"))
         > settings_of({}).drain_seconds
     )
 
 
-def test_the_daemon_takes_what_the_project_and_the_image_set(
+def test_the_daemon_uses_the_settings_of_the_project_and_of_the_image(
     project: dict, image: list[tuple[str, str]], tmp_path: Path
 ) -> None:
     given = environment_of(image) | project["rebundle"]["environment"]
@@ -110,7 +111,7 @@ def test_tokens_are_made_once_and_only_their_owner_reads_them(
     assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {0o600}
 
 
-def test_a_token_that_an_operator_gave_is_kept(shell: tuple[str, ...], tmp_path: Path) -> None:
+def test_a_token_that_an_operator_set_is_kept(shell: tuple[str, ...], tmp_path: Path) -> None:
     (tmp_path / "http-token").write_text("given-by-an-operator")
 
     assert run(*shell, DEPLOY / "make-tokens", tmp_path).returncode == 0
@@ -126,7 +127,7 @@ def test_a_folder_that_cannot_be_written_stops_the_start(
 
 
 @pytest.mark.parametrize("mode", [0o770, 0o707, 0o1777])
-def test_tokens_are_not_made_where_others_could_replace_them(
+def test_tokens_are_not_made_where_other_users_could_replace_them(
     shell: tuple[str, ...], tmp_path: Path, mode: int
 ) -> None:
     folder = tmp_path / "my tokens"
@@ -142,7 +143,7 @@ def test_tokens_are_not_made_where_others_could_replace_them(
 def test_a_link_in_the_place_of_a_new_file_is_not_followed(
     shell: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Somebody else guesses each name, or puts the link there right after a name was chosen."""
+    """Another user guesses each name, or creates the link right after a name was chosen."""
     victim, folder, tools = tmp_path / "victim", tmp_path / "tokens", tmp_path / "tools"
     folder.mkdir(mode=0o700)
     tools.mkdir()
@@ -150,8 +151,8 @@ def test_a_link_in_the_place_of_a_new_file_is_not_followed(
     (tools / "mktemp").write_text(
         f'#!/bin/sh\nln -s "{victim}" "{folder}/.new.chosen"; echo "{folder}/.new.chosen"\n'
     )
-    for each in tools.iterdir():
-        each.chmod(0o755)
+    for path in tools.iterdir():
+        path.chmod(0o755)
     (folder / ".new.known").symlink_to(victim)
     monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
 
@@ -177,8 +178,8 @@ def test_the_image_names_its_bases_by_version_and_runs_as_a_number(
     image: list[tuple[str, str]],
 ) -> None:
     bases = [argument.split()[0] for word, argument in image if word == "FROM"]
-    # A number, because an orchestrator cannot tell whether a name is root.
-    assert [argument for word, argument in image if word == "USER"] == [NOBODY]
+    # A number, because an orchestrator cannot see whether a name is root.
+    assert [argument for word, argument in image if word == "USER"] == [UNPRIVILEGED]
     assert all(
         re.fullmatch(r"docker\.io/library/python:3\.\d+-slim-[a-z]+", base) for base in bases
     )
@@ -201,7 +202,9 @@ def test_the_image_does_not_start_without_a_token(image: list[tuple[str, str]]) 
         settings_of(environment_of(image))
 
 
-def test_what_the_image_copies_is_there_and_not_ignored(image: list[tuple[str, str]]) -> None:
+def test_files_that_the_image_copies_exist_and_are_not_ignored(
+    image: list[tuple[str, str]],
+) -> None:
     copied = [
         argument.split()[:-1]
         for word, argument in image
@@ -224,7 +227,9 @@ def test_what_the_image_copies_is_there_and_not_ignored(image: list[tuple[str, s
 def test_the_build_steps_of_the_image_give_a_command_that_runs(
     image: list[tuple[str, str]], tmp_path: Path
 ) -> None:
-    """The RUN lines as they are, with the folders of the image below a temporary one and this machine's Python."""
+    """The RUN lines unchanged, with the folders of the image below a temporary one and this
+    machine's Python.
+    """
     source = tmp_path / "src"
     source.mkdir()
     for name in ("events", "renderers", "daemon", "requirements"):
@@ -269,7 +274,7 @@ def systemd_analyze() -> Path:
 
 @pytest.fixture
 def unit(tmp_path: Path) -> Path:
-    """The unit, with a command that is there."""
+    """The unit, with a command that exists."""
     text = (DEPLOY / "rebundle.service").read_text()
     assert "ExecStart=/opt/rebundle/bin/rebundle run" in text
     copy = tmp_path / "rebundle.service"
@@ -284,7 +289,7 @@ def test_systemd_understands_every_line_of_the_unit(systemd_analyze: Path, unit:
     assert (done.returncode, complaints) == (0, [])
 
 
-def test_the_unit_is_as_closed_as_it_can_be(systemd_analyze: Path, unit: Path) -> None:
+def test_the_unit_is_sandboxed_as_tightly_as_possible(systemd_analyze: Path, unit: Path) -> None:
     done = run(systemd_analyze, "security", "--offline=true", "--no-pager", unit)
 
     exposure = re.search(r"Overall exposure level for rebundle.service: ([0-9.]+)", done.stdout)
@@ -311,7 +316,7 @@ def test_the_unit_keeps_its_state_in_its_own_folder_and_takes_its_credentials(
 
 
 def test_nothing_that_the_daemon_imports_needs_memory_that_is_written_and_executed() -> None:
-    """MemoryDenyWriteExecute= of the unit, by the kernel's own switch for it."""
+    """MemoryDenyWriteExecute= of the unit, through the kernel's own switch for it."""
     program = (
         "import ctypes, sys\n"
         "if ctypes.CDLL(None).prctl(65, 1, 0, 0, 0): sys.exit(77)\n"

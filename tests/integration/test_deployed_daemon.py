@@ -1,4 +1,6 @@
-"""The daemon under the promises that deploy/ makes for it: systemd's notify protocol, credentials, one writable folder."""
+"""The daemon in the environment of deploy/: systemd's notify protocol, credentials, one writable
+folder.
+"""
 
 import os
 import signal
@@ -19,7 +21,7 @@ _LIMIT_SECONDS = 30
 
 @pytest.fixture
 def host(tmp_path: Path) -> dict[str, str]:
-    """What systemd would give the process of deploy/rebundle.service."""
+    """What systemd would set for the process of deploy/rebundle.service."""
     credentials, state = tmp_path / "credentials", tmp_path / "state"
     credentials.mkdir()
     state.mkdir()
@@ -69,29 +71,32 @@ def is_healthy(env: dict[str, str]) -> bool:
     )
 
 
-def told(manager: socket.socket, wanted: str) -> str:
-    """The first message that contains `wanted`; the time limit of the socket ends a wait for one that never comes."""
+def notified(manager: socket.socket, wanted: str) -> str:
+    """The first message that contains `wanted`.
+
+    The socket's timeout ends a wait for a message that never comes.
+    """
     while wanted not in (message := manager.recv(4096).decode()):
         pass
     return message
 
 
-def test_the_daemon_tells_the_manager_that_it_is_ready_lives_and_stops(
+def test_the_daemon_notifies_the_manager_when_it_is_ready_alive_and_stopping(
     host: dict[str, str], manager: socket.socket
 ) -> None:
     host |= {"NOTIFY_SOCKET": manager.getsockname(), "WATCHDOG_USEC": "1000000"}
     with running(host) as daemon:
-        told(manager, "READY=1")
+        notified(manager, "READY=1")
         healthy = is_healthy(host)
-        told(manager, "WATCHDOG=1")
+        notified(manager, "WATCHDOG=1")
         daemon.send_signal(signal.SIGTERM)
-        told(manager, "STOPPING=1")
+        notified(manager, "STOPPING=1")
 
         assert daemon.wait(_LIMIT_SECONDS) == 0
     assert healthy
 
 
-def test_a_daemon_that_is_not_there_is_not_healthy(host: dict[str, str]) -> None:
+def test_an_unreachable_daemon_is_not_healthy(host: dict[str, str]) -> None:
     assert not is_healthy(host)
 
 
@@ -106,7 +111,7 @@ def test_the_daemon_writes_nowhere_but_into_its_state_folder(
     (tmp_path / "temporary").mkdir()
     (tmp_path / "home").mkdir()
     with running(host) as daemon:
-        told(manager, "READY=1")
+        notified(manager, "READY=1")
         daemon.send_signal(signal.SIGTERM)
         daemon.wait(_LIMIT_SECONDS)
 

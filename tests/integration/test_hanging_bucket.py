@@ -1,4 +1,4 @@
-"""A bucket whose calls never return: events are taken all the same, and the daemon asks to be restarted."""
+"""A bucket whose calls never return: events are still accepted, and the daemon asks for a restart."""
 
 import asyncio
 import threading
@@ -17,7 +17,7 @@ IMPATIENT = {
 
 
 class Hanging(RealFileSystem):
-    """Looking at anything of a scope takes until the test is over."""
+    """Every read of a scope hangs until the test is over."""
 
     def __init__(self) -> None:
         self.over = threading.Event()
@@ -36,7 +36,7 @@ def event(number: int, **data: object) -> dict[str, object]:
     return made
 
 
-def test_a_bucket_that_hangs_takes_every_thread_and_no_event_is_refused(tmp_path: Path) -> None:
+def test_a_hanging_bucket_blocks_every_thread_and_no_event_is_refused(tmp_path: Path) -> None:
     filesystem = Hanging()
 
     async def scenario() -> None:

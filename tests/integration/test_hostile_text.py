@@ -1,18 +1,18 @@
-"""Every hostile text that is accepted, many to a bundle: the real tools take each for the text that it is."""
+"""Every accepted hostile text, many to a bundle: the real tools read each as the text that it is."""
 
 import subprocess
 from functools import cache
 from pathlib import Path
 
 from renderers.model import Composition, Model, RenderDefaults
-from tests import hostile
 from tests.builders import GOLDEN_DEFAULTS, make_composition
-from tests.deployed import DeployedBundle
-from tests.hostile import PLACES, Refused, payloads
 from tests.integration.test_rendered_router import lay_out
 from tests.services.compose import Compose
 from tests.services.nginx import Nginx
 from tests.services.processes import free_port
+from tests.support import hostile_payloads
+from tests.support.hostile_payloads import PLACES, Refused, payloads
+from tests.support.target_host import DeployedBundle
 
 _LIMIT_SECONDS = 30
 _READ = 'while read -r folder source || [ -n "$folder" ]; do printf "%s %s\\n" "$folder" "$source"; done'
@@ -20,7 +20,7 @@ _READ = 'while read -r folder source || [ -n "$folder" ]; do printf "%s %s\\n" "
 
 @cache
 def changed_models(place: str) -> list[Model]:
-    """The models that accepted payloads at a place make."""
+    """The models with the payloads that are accepted at a place."""
     _, put = PLACES[place]
     models = []
     for payload in payloads():
@@ -29,7 +29,9 @@ def changed_models(place: str) -> list[Model]:
         except Refused:
             continue
         models += [
-            model for model in composition.models if model not in hostile._COMPOSITION.models
+            model
+            for model in composition.models
+            if model not in hostile_payloads._COMPOSITION.models
         ]
     return models
 
@@ -64,7 +66,7 @@ def labelled() -> RenderDefaults:
     return GOLDEN_DEFAULTS.model_copy(update={"labels": labels})
 
 
-def test_compose_takes_every_id_image_and_device_for_what_it_is(
+def test_compose_reads_every_id_image_and_device_unchanged(
     compose: Compose, tmp_path: Path
 ) -> None:
     bundle = DeployedBundle.install(crowd(), tmp_path)
@@ -84,7 +86,7 @@ def test_compose_takes_every_id_image_and_device_for_what_it_is(
         assert devices == list(wanted or ())
 
 
-def test_compose_takes_every_label_for_what_it_is(compose: Compose, tmp_path: Path) -> None:
+def test_compose_reads_every_label_unchanged(compose: Compose, tmp_path: Path) -> None:
     defaults = labelled()
     bundle = DeployedBundle.install(make_composition(1), tmp_path, defaults)
 
@@ -92,11 +94,11 @@ def test_compose_takes_every_label_for_what_it_is(compose: Compose, tmp_path: Pa
 
     for service in services.values():
         shown = {key: value for key, value in service["labels"].items() if key.startswith("x")}
-        # What `config` prints is for Compose to read again: a dollar stands twice.
+        # `config` prints output for Compose to read again, so a dollar is doubled.
         assert shown == {key: value.replace("$", "$$") for key, value in defaults.labels.items()}
 
 
-def test_nginx_takes_every_id_for_a_key_of_its_map(nginx: Nginx, tmp_path: Path) -> None:
+def test_nginx_reads_every_id_as_a_key_of_its_map(nginx: Nginx, tmp_path: Path) -> None:
     bundle = DeployedBundle.install(crowd(), tmp_path)
 
     assert nginx.check(lay_out(bundle, free_port(), free_port(), 53)) == ""

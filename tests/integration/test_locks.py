@@ -1,4 +1,4 @@
-"""The locks against the ranges they were made from: what is installed is what pyproject.toml allows, and nothing else."""
+"""The lock files against pyproject.toml: exactly what it allows is installed."""
 
 import re
 import tomllib
@@ -37,7 +37,7 @@ def ranges(*tables: str) -> list[Requirement]:
         ("build.lock", ["build"]),
     ],
 )
-def test_a_lock_has_what_the_project_asks_for_within_its_range(
+def test_a_lock_has_every_requirement_of_the_project_within_its_range(
     lock: str, tables: list[str]
 ) -> None:
     pinned = pins(lock)
@@ -53,7 +53,7 @@ def test_a_lock_has_what_the_project_asks_for_within_its_range(
 
 
 @pytest.mark.parametrize("smaller", ["runtime.lock", "build.lock"])
-def test_what_is_tested_is_what_is_shipped(smaller: str) -> None:
+def test_the_tested_versions_are_the_shipped_ones(smaller: str) -> None:
     tested = pins("dev.lock")
 
     assert {name: tested.get(name) for name in pins(smaller)} == pins(smaller)

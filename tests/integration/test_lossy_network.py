@@ -1,9 +1,10 @@
-"""Publications on real servers, through the real SDKs, while requests and answers are lost on the way.
+"""Publications on real servers, through the real SDKs, while requests and answers are lost.
 
-One story is told with something wrong at every kind of request: a scope is made, published anew twice, and an operator
-has an override in it. Whatever goes wrong, each state is committed exactly once, no writer takes its own success for a
-loss, nothing immutable is written twice, the override stays byte for byte, and the next try brings all into step. So it
-does when requests reach the server after their client has given them up. What is so is read from the server directly.
+One scenario runs with a fault at each kind of request: a scope is created, published twice more,
+and has an override of an operator. With any fault, each state is committed exactly once, no writer
+mistakes its own success for a loss, nothing immutable is written twice, the override stays byte for
+byte, and the next try repairs the rest. The same holds if requests reach the server after their
+client has given up. The results are read directly from the server.
 """
 
 import asyncio
@@ -42,14 +43,14 @@ from tests.support.lossy_network import (
     Fault,
     LossyNetwork,
     Operation,
-    Told,
+    Reply,
     lossy_network,
 )
 from tests.support.scenes import GOLDEN, Scene, open_scene, state_event
 
 pytestmark = [
     pytest.mark.slow,
-    # google-cloud-storage leaves the answer to a failed download open until it is collected.
+    # google-cloud-storage leaves the response to a failed download open until it is collected.
     pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
 ]
 
@@ -57,20 +58,23 @@ OVERRIDE = "example/conf/bundle/.env"
 OVERRIDDEN = b"# ours, not yours\nSERVING_101_CPU_LIMIT=7\n"
 _CALL_SECONDS = 30.0
 _SHORT_CALL_SECONDS = 2.0
-"""Where calls are to reach their limit. Elsewhere none may, on the slowest machine: each is counted."""
+"""For tests in which calls reach their limit.
+
+In others no call may, on the slowest machine: each is counted.
+"""
 _SILENCE_SECONDS = 3.0
 _RENDERER = Renderer()
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A real one, with a bucket for folders of one's own."""
+    """A real server, with a bucket and a folder per test."""
 
     dialect: Dialect
     address: str
 
     def url(self, folder: str, address: str) -> str:
-        """The bucket's URL by way of an address."""
+        """The bucket's URL through an address."""
         scheme, region = ("s3", "&region=us-east-1") if self.dialect is Dialect.S3 else ("gs", "")
         return f"{scheme}://lossy/{folder}?endpoint={address}{region}"
 
@@ -135,7 +139,7 @@ class Play:
 
     @asynccontextmanager
     async def joined_by(self, journal: Path) -> AsyncIterator["Play"]:
-        """One more daemon on the bucket, which knows nothing yet."""
+        """One more daemon on the bucket, without any cache."""
         async with daemon(self.opened, self.url, journal, self.call_seconds) as scene:
             yield replace(self, scene=scene)
 
@@ -146,7 +150,7 @@ class Play:
             assert (outcome.kind, outcome.state) == (OutcomeKind.PUBLISHED, f"state-{revision}")
 
     async def until_in_step(self) -> None:
-        """Passes over the live tree, as the timer makes them, until one finds nothing to do."""
+        """Passes over the live tree, like those of the timer, until one finds nothing to do."""
         for _ in range(10):
             try:
                 result = await self.scene.pipeline.reconcile(GOLDEN)
@@ -158,14 +162,14 @@ class Play:
         raise AssertionError("the live tree does not come into step")
 
     async def override(self) -> None:
-        """What an operator does to a file of example/."""
+        """An operator edits a file of example/."""
         key = layout.live_tree(GOLDEN, OVERRIDE)
         await self.direct.store.replace(
             key, Content(OVERRIDDEN), (await self.direct.store.get(key)).version
         )
 
     async def pin(self) -> None:
-        """What another writer does meanwhile: the pointer moves."""
+        """Another writer moves the pointer meanwhile."""
         done = await self.direct.operations.carry_out(
             GOLDEN, operator_commands.pin("state-1", pinned=True), "rival"
         )
@@ -173,7 +177,10 @@ class Play:
 
 
 def state(revision: int) -> Event:
-    """Odd ones have a model more than even ones. It brings a file of base/, and changes one of example/."""
+    """Odd ones have a model more than even ones.
+
+    It brings a file of base/, and changes one of example/.
+    """
     event = state_event(revision, version=str(revision))
     if revision % 2:
         event.data["models"][0]["serving"] |= {"batching": {"parameters": {"max_batch_size": 64}}}
@@ -206,7 +213,10 @@ async def daemon(
 
 @asynccontextmanager
 async def clients() -> AsyncIterator[Opened]:
-    """Opens buckets. At the end, all that their SDKs still send again has been answered."""
+    """Opens buckets.
+
+    At the end, it waits until all repeated requests of their SDKs are answered.
+    """
     runtime = ThreadRuntime(32)
     stores: list[ObjectStore] = []
 
@@ -218,9 +228,9 @@ async def clients() -> AsyncIterator[Opened]:
         yield partial(open_bucket, runtime=runtime, gcs_write_seconds=0, around=keep)
     finally:
         await asyncio.to_thread(runtime.close)
-        for each in stores:
-            if isinstance(each, GcsStore):
-                each.close()
+        for item in stores:
+            if isinstance(item, GcsStore):
+                item.close()
         gc.collect()
 
 
@@ -244,11 +254,13 @@ def play(
     asyncio.run(run())
 
 
-# ---- what must be so, read from the server
+# ---- required results, read from the server
 
 
 async def check(played: Play, *revisions: int, others: int = 0, conflicts: int = 0) -> None:
-    """These states and so many changes by others are committed, each once, and all is whole and in step."""
+    """Checks that these states and so many other changes are committed once each, and that all is
+    whole and in sync.
+    """
     reader = Reader(played.direct.store, played.direct.runtime)
     current = (await reader.existing(GOLDEN)).pointer
     entries = await reader.history(current)
@@ -262,7 +274,7 @@ async def check(played: Play, *revisions: int, others: int = 0, conflicts: int =
     assert len(played.network.writes("*/pointer.json")) == len(revisions)
     assert played.scene.watcher.conflicts == conflicts
     immutable = Counter(
-        each.key for keys in ("*/states/*", "*/history/*") for each in played.network.writes(keys)
+        write.key for keys in ("*/states/*", "*/history/*") for write in played.network.writes(keys)
     )
     assert set(immutable.values()) == {1}
 
@@ -272,13 +284,13 @@ async def check(played: Play, *revisions: int, others: int = 0, conflicts: int =
 
 
 async def check_live_tree(played: Play, reader: Reader, current: Pointer) -> None:
-    """Every file is read: what the marker and the tags say of it is not believed."""
+    """Reads every file, without trusting the marker and the tags."""
     assert current.live is not None
     prefix = layout.live_tree(GOLDEN)
     files = {file.path: file.body for file in await reader.files(GOLDEN, current.live)} | {
         OVERRIDE: OVERRIDDEN
     }
-    there = {each.key.removeprefix(prefix) for each in await played.direct.store.scan(prefix)}
+    there = {entry.key.removeprefix(prefix) for entry in await played.direct.store.scan(prefix)}
     assert there == {*files, layout.MARKER}
     for path, body in files.items():
         assert (await played.direct.store.get(prefix + path)).body == body, path
@@ -287,7 +299,7 @@ async def check_live_tree(played: Play, reader: Reader, current: Pointer) -> Non
     assert survey.seen.overrides == (OVERRIDE,)
 
 
-# ---- one thing goes wrong with a request
+# ---- one fault at one request
 
 PUBLICATION = ("*/states/*/bundle.tar.gz", "*/states/*/manifest.json")
 POINTER = "*/pointer.json"
@@ -296,39 +308,40 @@ COMPOSE = "*/docker-compose-gen/base/bundle/docker-compose.yaml"
 EXAMPLE = f"*/docker-compose-gen/{OVERRIDE}"
 REMOVED = "*/docker-compose-gen/base/bundle/batching_101.txt"
 
-WRITES_GO_WRONG = [
-    Fault(Applied.FIRST, Told.RESET),
-    Fault(Applied.FIRST, Told.UNAVAILABLE),
-    Fault(Applied.FIRST, Told.FAILED),
-    Fault(Applied.FIRST, Told.SILENCE),
-    Fault(Applied.FIRST, Told.REFUSED),
-    Fault(Applied.NEVER, Told.RESET),
-    Fault(Applied.NEVER, Told.UNAVAILABLE),
-    Fault(Applied.NEVER, Told.BUSY),
-    Fault(Applied.NEVER, Told.CONFLICT),
-    Fault(Applied.NEVER, Told.SILENCE),
-    Fault(Applied.BEFORE_THE_NEXT, Told.RESET),
-    Fault(Applied.WHEN_RELEASED, Told.RESET),
-    Fault(Applied.WHEN_RELEASED, Told.UNAVAILABLE),
+FAULTS_OF_WRITES = [
+    Fault(Applied.FIRST, Reply.RESET),
+    Fault(Applied.FIRST, Reply.UNAVAILABLE),
+    Fault(Applied.FIRST, Reply.FAILED),
+    Fault(Applied.FIRST, Reply.SILENCE),
+    Fault(Applied.FIRST, Reply.REFUSED),
+    Fault(Applied.NEVER, Reply.RESET),
+    Fault(Applied.NEVER, Reply.UNAVAILABLE),
+    Fault(Applied.NEVER, Reply.BUSY),
+    Fault(Applied.NEVER, Reply.CONFLICT),
+    Fault(Applied.NEVER, Reply.SILENCE),
+    Fault(Applied.BEFORE_THE_NEXT, Reply.RESET),
+    Fault(Applied.WHEN_RELEASED, Reply.RESET),
+    Fault(Applied.WHEN_RELEASED, Reply.UNAVAILABLE),
 ]
 
 
 def _named(fault: Fault) -> str:
-    return f"{fault.told}-applied-{fault.applied}"
+    return f"{fault.reply}-applied-{fault.applied}"
 
 
 @pytest.mark.parametrize(
     ("server", "fault"),
     [
         pytest.param(server, fault, id=f"{server}-{_named(fault)}")
-        for server, fault in itertools.product(SERVERS, WRITES_GO_WRONG)
-        # The third one differs from the second by its conditions of deletions, which what comes late meets.
+        for server, fault in itertools.product(SERVERS, FAULTS_OF_WRITES)
+        # The third one differs from the second by its conditional deletions, which late requests
+        # meet.
         if server != "storage-testbench"
         or fault.applied in {Applied.BEFORE_THE_NEXT, Applied.WHEN_RELEASED}
     ],
     indirect=["server"],
 )
-def test_every_kind_of_write_may_go_wrong(server: Server, tmp_path: Path, fault: Fault) -> None:
+def test_every_kind_of_write_survives_faults(server: Server, tmp_path: Path, fault: Fault) -> None:
     async def script(played: Play) -> None:
         network = played.network
         rules = [
@@ -352,7 +365,9 @@ def test_every_kind_of_write_may_go_wrong(server: Server, tmp_path: Path, fault:
         await played.override()
         await played.publish(3)
         late = await network.release()
-        assert not [each for each in late if each.wrote and each.operation is Operation.REPLACE]
+        assert not [
+            request for request in late if request.wrote and request.operation is Operation.REPLACE
+        ]
         await played.until_in_step()
         await check(played, 1, 2, 3)
 
@@ -360,19 +375,19 @@ def test_every_kind_of_write_may_go_wrong(server: Server, tmp_path: Path, fault:
         server,
         tmp_path,
         script,
-        call_seconds=_SHORT_CALL_SECONDS if fault.told is Told.SILENCE else _CALL_SECONDS,
+        call_seconds=_SHORT_CALL_SECONDS if fault.reply is Reply.SILENCE else _CALL_SECONDS,
     )
 
 
 @ONE_OF_EACH_KIND
-@pytest.mark.parametrize("told", [Told.RESET, Told.UNAVAILABLE])
-def test_what_an_sdk_has_given_up_is_not_taken_for_stored(
-    server: Server, tmp_path: Path, told: Told
+@pytest.mark.parametrize("reply", [Reply.RESET, Reply.UNAVAILABLE])
+def test_a_write_that_an_sdk_gave_up_is_not_assumed_stored(
+    server: Server, tmp_path: Path, reply: Reply
 ) -> None:
-    """As often as an SDK sends a new object by itself, it is lost."""
+    """It is lost as often as an SDK repeats the creation of an object."""
 
     async def script(played: Play) -> None:
-        fault = Fault(Applied.NEVER, told)
+        fault = Fault(Applied.NEVER, reply)
         created = (*PUBLICATION, POINTER, MARKER, COMPOSE, EXAMPLE)
         rules = [played.network.on(Operation.CREATE, keys, fault, times=3) for keys in created]
         await played.publish(1)
@@ -387,26 +402,28 @@ def test_what_an_sdk_has_given_up_is_not_taken_for_stored(
 
 
 @ONE_OF_EACH_KIND
-def test_a_file_that_a_late_write_makes_again_is_removed_again(
+def test_a_file_that_a_late_write_recreates_is_removed_again(
     server: Server, tmp_path: Path
 ) -> None:
-    """No condition guards against it: the file is absent when the write arrives, as it was when it was sent."""
+    """No condition prevents it: the file is absent when the write arrives, as it was when it was
+    sent.
+    """
 
     async def script(played: Play) -> None:
-        # A refusal is nothing that an SDK sends again by itself.
+        # An SDK does not repeat a refused request.
         rule = played.network.on(
-            Operation.CREATE, REMOVED, Fault(Applied.WHEN_RELEASED, Told.REFUSED)
+            Operation.CREATE, REMOVED, Fault(Applied.WHEN_RELEASED, Reply.REFUSED)
         )
         await played.publish(1)
         await played.until_in_step()
         assert rule.met == 1
 
         await played.override()
-        removed = Fault(Applied.FIRST, Told.TRUTH, after=played.network.release)
+        removed = Fault(Applied.FIRST, Reply.TRUTH, after=played.network.release)
         rule = played.network.on(Operation.DELETE, REMOVED, removed)
         await played.publish(2)
         assert rule.met == 1
-        assert [each.operation for each in played.network.writes(REMOVED)][:3] == [
+        assert [write.operation for write in played.network.writes(REMOVED)][:3] == [
             "create",
             "delete",
             "create",
@@ -420,27 +437,31 @@ def test_a_file_that_a_late_write_makes_again_is_removed_again(
 def test_an_edit_in_the_middle_of_a_pass_is_an_override(server: Server, tmp_path: Path) -> None:
     async def script(played: Play) -> None:
         await played.publish(1)
-        # The marker is written once it is decided what to write, and before that is written.
-        decided = Fault(Applied.FIRST, Told.TRUTH, after=played.override)
+        # The marker is written after the decision what to write, and before the writes.
+        decided = Fault(Applied.FIRST, Reply.TRUTH, after=played.override)
         rule = played.network.on(Operation.REPLACE, MARKER, decided)
         await played.publish(2)
         assert rule.met == 1
         await check(played, 1, 2)
         assert not [
-            each for each in played.network.writes(EXAMPLE) if each.operation is Operation.REPLACE
+            write
+            for write in played.network.writes(EXAMPLE)
+            if write.operation is Operation.REPLACE
         ]
 
     play(server, tmp_path, script)
 
 
-CHUNKS_GO_WRONG = [
-    fault for fault in WRITES_GO_WRONG if fault.told in {Told.RESET, Told.REFUSED, Told.CONFLICT}
+FAULTS_OF_CHUNKS = [
+    fault
+    for fault in FAULTS_OF_WRITES
+    if fault.reply in {Reply.RESET, Reply.REFUSED, Reply.CONFLICT}
 ]
 
 
 @ONE_OF_EACH_KIND
-@pytest.mark.parametrize("fault", CHUNKS_GO_WRONG, ids=_named)
-def test_a_chunk_of_history_may_go_wrong(server: Server, tmp_path: Path, fault: Fault) -> None:
+@pytest.mark.parametrize("fault", FAULTS_OF_CHUNKS, ids=_named)
+def test_a_chunk_of_history_survives_faults(server: Server, tmp_path: Path, fault: Fault) -> None:
     async def script(played: Play) -> None:
         await played.publish(1)
         await played.override()
@@ -451,7 +472,8 @@ def test_a_chunk_of_history_may_go_wrong(server: Server, tmp_path: Path, fault: 
 
         await played.network.release()
         await played.until_in_step()
-        # What it kept of its last write was no longer the pointer: the first try has lost, and not to itself.
+        # The cached pointer of its last write was outdated: the first try has lost, to another
+        # writer.
         await check(played, 1, 2, others=added, conflicts=1)
         assert await played.direct.store.folders(f"{GOLDEN}/") == [
             "docker-compose-gen",
@@ -463,7 +485,10 @@ def test_a_chunk_of_history_may_go_wrong(server: Server, tmp_path: Path, fault: 
 
 
 async def lengthen_history(direct: Bucket) -> int:
-    """Pins of another writer, as many as a pointer takes without a chunk, in one write; how many."""
+    """Pins of another writer in one write, as many as a pointer takes without a chunk.
+
+    Returns their number.
+    """
     base = await direct.reader.existing(GOLDEN)
     changed = base.pointer
     while len(changed.history) < MOST_HISTORY:
@@ -477,17 +502,17 @@ async def lengthen_history(direct: Bucket) -> int:
     return changed.sequence - base.pointer.sequence
 
 
-READS_GO_WRONG = [
-    Fault(Applied.FIRST, Told.RESET),
-    Fault(Applied.FIRST, Told.UNAVAILABLE),
-    Fault(Applied.NEVER, Told.BUSY),
-    Fault(Applied.NEVER, Told.SILENCE),
+FAULTS_OF_READS = [
+    Fault(Applied.FIRST, Reply.RESET),
+    Fault(Applied.FIRST, Reply.UNAVAILABLE),
+    Fault(Applied.NEVER, Reply.BUSY),
+    Fault(Applied.NEVER, Reply.SILENCE),
 ]
 
 
 @ONE_OF_EACH_KIND
-@pytest.mark.parametrize("fault", READS_GO_WRONG, ids=_named)
-def test_every_kind_of_read_may_go_wrong(server: Server, tmp_path: Path, fault: Fault) -> None:
+@pytest.mark.parametrize("fault", FAULTS_OF_READS, ids=_named)
+def test_every_kind_of_read_survives_faults(server: Server, tmp_path: Path, fault: Fault) -> None:
     async def script(played: Play) -> None:
         await played.publish(1)
         await played.override()
@@ -511,25 +536,25 @@ def test_every_kind_of_read_may_go_wrong(server: Server, tmp_path: Path, fault: 
         server,
         tmp_path,
         script,
-        call_seconds=_SHORT_CALL_SECONDS if fault.told is Told.SILENCE else _CALL_SECONDS,
+        call_seconds=_SHORT_CALL_SECONDS if fault.reply is Reply.SILENCE else _CALL_SECONDS,
     )
 
 
-# ---- a pointer's write, and other writers
+# ---- a write of the pointer, and other writers
 
-LOST_ANSWERS = [Told.RESET, Told.UNAVAILABLE, Told.FAILED, Told.CONFLICT, Told.REFUSED]
+LOST_ANSWERS = [Reply.RESET, Reply.UNAVAILABLE, Reply.FAILED, Reply.CONFLICT, Reply.REFUSED]
 
 
 @ONE_OF_EACH_KIND
-@pytest.mark.parametrize("told", LOST_ANSWERS)
-def test_who_has_won_and_was_built_upon_finds_itself_in_the_lineage(
-    server: Server, tmp_path: Path, told: Told
+@pytest.mark.parametrize("reply", LOST_ANSWERS)
+def test_a_writer_that_won_and_was_built_upon_finds_its_write_in_the_lineage(
+    server: Server, tmp_path: Path, reply: Reply
 ) -> None:
     async def script(played: Play) -> None:
         await played.publish(1)
         await played.override()
         rule = played.network.on(
-            Operation.REPLACE, POINTER, Fault(Applied.FIRST, told, after=played.pin)
+            Operation.REPLACE, POINTER, Fault(Applied.FIRST, reply, after=played.pin)
         )
         await played.publish(2)
         assert rule.met == 1
@@ -541,56 +566,62 @@ def test_who_has_won_and_was_built_upon_finds_itself_in_the_lineage(
 
 
 @ONE_OF_EACH_KIND
-@pytest.mark.parametrize("told", [*LOST_ANSWERS, Told.TRUTH])
-def test_who_has_lost_publishes_once_on_what_has_won(
-    server: Server, tmp_path: Path, told: Told
+@pytest.mark.parametrize("reply", [*LOST_ANSWERS, Reply.TRUTH])
+def test_a_writer_that_lost_publishes_once_on_top_of_the_winner(
+    server: Server, tmp_path: Path, reply: Reply
 ) -> None:
-    """Some servers tell losers 409 or 500 (object-store protocol 1.1)."""
+    """Some servers answer losers with 409 or 500 (protocol 4, rule 1)."""
 
     async def script(played: Play) -> None:
         await played.publish(1)
         await played.override()
-        fault = Fault(Applied.FIRST, told, only_losers=True, before=played.pin)
+        fault = Fault(Applied.FIRST, reply, only_losers=True, before=played.pin)
         rule = played.network.on(Operation.REPLACE, POINTER, fault)
         await played.publish(2)
         assert rule.met == 1
 
         await played.until_in_step()
         await check(played, 1, 2, others=1, conflicts=1)
-        assert [each.pinned for each in (await played.scene.pointer()).retained] == [True, False]
+        assert [publication.pinned for publication in (await played.scene.pointer()).retained] == [
+            True,
+            False,
+        ]
 
     play(server, tmp_path, script)
 
 
 @ONE_OF_EACH_KIND
 @pytest.mark.parametrize("applied", [Applied.NEVER, Applied.WHEN_RELEASED])
-def test_a_write_that_was_given_up_is_met_by_the_next_try(
+def test_the_next_try_meets_a_write_that_was_given_up(
     server: Server, tmp_path: Path, applied: Applied
 ) -> None:
-    """Sent as often as a publisher sends it, never answered; it arrives, if at all, in front of what follows."""
+    """Sent as often as a publisher sends it, and never answered.
+
+    It arrives, if at all, before the next write.
+    """
 
     async def script(played: Play) -> None:
         network = played.network
         await played.publish(1)
         await played.override()
-        rule = network.on(Operation.REPLACE, POINTER, Fault(applied, Told.RESET), times=4)
-        arriving = Fault(Applied.FIRST, Told.TRUTH, before=network.release)
+        rule = network.on(Operation.REPLACE, POINTER, Fault(applied, Reply.RESET), times=4)
+        arriving = Fault(Applied.FIRST, Reply.TRUTH, before=network.release)
         network.on(Operation.REPLACE, POINTER, arriving, nth=5)
         await played.publish(2)
         assert rule.met == 4
 
         await played.until_in_step()
-        # Its own earlier try is what the next one has lost to.
+        # The next try has lost to its own earlier one.
         await check(played, 1, 2, conflicts=1 if applied is Applied.WHEN_RELEASED else 0)
 
     play(server, tmp_path, script)
 
 
 @ONE_OF_EACH_KIND
-def test_the_sdk_ends_a_silence_by_itself_and_the_write_is_found(
+def test_the_sdk_times_out_and_the_write_is_found(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its own limit, made short, comes before the one of a call."""
+    """The SDK's own limit, made short, is reached before that of a call."""
     monkeypatch.setattr("daemon.stores.s3._ONCE_SECONDS", 1.0)
     monkeypatch.setattr("daemon.stores.gcs._ONCE_SECONDS", (3, 1.0))
 
@@ -598,7 +629,7 @@ def test_the_sdk_ends_a_silence_by_itself_and_the_write_is_found(
         await played.publish(1)
         await played.override()
         rules = [
-            played.network.on(Operation.REPLACE, keys, Fault(Applied.FIRST, Told.SILENCE))
+            played.network.on(Operation.REPLACE, keys, Fault(Applied.FIRST, Reply.SILENCE))
             for keys in (POINTER, MARKER)
         ]
         await played.publish(2)
@@ -609,20 +640,20 @@ def test_the_sdk_ends_a_silence_by_itself_and_the_write_is_found(
     play(server, tmp_path, script)
 
 
-# ---- a server of its own kind
+# ---- a server with a peculiarity
 
 
 @pytest.mark.parametrize("server", ["versitygw"], indirect=True)
 def test_a_server_that_compares_etags_without_quotes_is_published_to(
     server: Server, tmp_path: Path
 ) -> None:
-    """Ceph's way (object-store protocol 1.1), with the 500 that it tells half of those who have lost."""
+    """Like Ceph, with the 500 that it returns to half of the losers (protocol 4, rule 1)."""
 
     async def script(played: Play) -> None:
         played.network.compares_without_quotes = True
         await played.publish(1)
         await played.override()
-        fault = Fault(Applied.FIRST, Told.FAILED, only_losers=True, before=played.pin)
+        fault = Fault(Applied.FIRST, Reply.FAILED, only_losers=True, before=played.pin)
         rule = played.network.on(Operation.REPLACE, POINTER, fault)
         await played.publish(2)
         assert rule.met == 1

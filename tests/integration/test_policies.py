@@ -1,7 +1,9 @@
-"""deploy/policies against what the adapters really ask for: all of it is allowed, and nothing that would lose a state.
+"""deploy/policies against the adapters' real requests: all of them are allowed, and none that would
+lose a state.
 
-The requests are those of the S3 adapter on its way through publishing, rolling back, probing and deleting, recorded by
-a server; for Cloud Storage, whose permissions know no conditions, the operations of the store's port.
+The requests of the S3 adapter are recorded by a server while it publishes, rolls back, probes and
+deletes. Permissions of Cloud Storage have no conditions, so for it the operations of the store's
+port are used.
 """
 
 import asyncio
@@ -34,8 +36,8 @@ from tests.services.goprograms import go_module
 from tests.services.processes import LOOPBACK, free_port, serving
 from tests.services.versitygw import MODULE
 from tests.support.buckets import SCOPE, PublishedBucket, composition_with
+from tests.support.faulty_s3_server import Defect, Request, faulty_s3
 from tests.support.faulty_store import FaultyStore
-from tests.support.odd_s3 import Oddity, Request, odd_s3
 from tests.support.policies import (
     ARN,
     BUCKET,
@@ -56,7 +58,9 @@ HISTORY = layout.history(SCOPE, 1, 64, "w")
 
 
 async def work(store: ObjectStore, runtime: ThreadRuntime | InlineRuntime) -> None:
-    """All that a publisher does: the probe, states with and without models that leave, edits of base/, a rollback."""
+    """Everything that a publisher does: the probe, states with and without removed models, edits of
+    base/, a rollback.
+    """
     assert (await probe(store, runtime)).usable
     await BucketIdentity(store, Memory(), runtime, Backoff(1, 1)).check()
     bucket = PublishedBucket(store, runtime)
@@ -76,11 +80,11 @@ async def work(store: ObjectStore, runtime: ThreadRuntime | InlineRuntime) -> No
     await bucket.publish(composition_with("3"), "state-3", 3)
     await store.create(HISTORY, Content(b"{}"))
     released = await collector(store, runtime).collect(SCOPE, "test", parts=frozenset({"release"}))
-    assert [each.publication.state for each in released.released] == ["state-2"]
+    assert [release.publication.state for release in released.released] == ["state-2"]
 
 
 class Memory:
-    """Of a journal that has published nothing yet."""
+    """The journal of a daemon that has published nothing yet."""
 
     async def bucket(self) -> str | None:
         return None
@@ -90,9 +94,9 @@ class Memory:
 
 
 async def collect(store: ObjectStore, runtime: ThreadRuntime | InlineRuntime) -> None:
-    """All that a collector does: it deletes what a publisher has released."""
+    """Everything that a collector does: it deletes what a publisher has released."""
     collected = await collector(store, runtime).collect(SCOPE, "test", parts=frozenset({"delete"}))
-    assert [each.folder.id.state for each in collected.deleted] == ["state-2"]
+    assert [deletable.folder.id.state for deletable in collected.deleted] == ["state-2"]
     assert len(collected.copies) == 1
 
 
@@ -112,7 +116,7 @@ class Recorded:
 def recorded() -> Recorded:
     with (
         pytest.MonkeyPatch.context() as patch,
-        odd_s3(Oddity.NONE) as server,
+        faulty_s3(Defect.NONE) as server,
         ThreadRuntime() as runtime,
     ):
         patch.setenv("AWS_ACCESS_KEY_ID", "key")
@@ -157,7 +161,7 @@ def test_every_request_of_a_collector_is_allowed_and_a_publisher_may_not_do_its_
 
 
 def test_a_missing_key_is_answered_404_and_not_403(recorded):
-    """S3 says 403 to whoever may not list; a read has no prefix that a condition could ask for."""
+    """S3 answers 403 to a client that may not list; a read has no prefix for a condition."""
     for role in (PUBLISHER, COLLECTOR, READER):
         assert role.allows(Asked("s3:ListBucket", ARN))
         assert not role.allows(Asked("s3:ListBucket", ARN, {"s3:prefix": "other/"}))
@@ -176,7 +180,7 @@ POINTERS = [f"{ARN}/{PREFIX}/{SCOPE}/{name}" for name in ("pointer.json", "fresh
 
 
 class Everything(AwsPolicies):
-    """Somebody who may do all, and whom only the bucket's policy stops: an administrator, an old release."""
+    """An administrator or an old release, which only the bucket policy restricts."""
 
     def __init__(self) -> None:
         super().__init__("administrator")
@@ -187,7 +191,7 @@ class Everything(AwsPolicies):
 @pytest.mark.parametrize(
     "resource", [*GUARDED, f"{ARN}/{PREFIX}/{HISTORY}", f"{ARN}/{PREFIX}/{layout.BUCKET}"]
 )
-def test_nobody_overwrites_or_deletes_a_state_or_history_or_the_id_of_the_bucket(resource):
+def test_no_role_overwrites_or_deletes_a_state_history_or_the_id_of_the_bucket(resource):
     for role in (PUBLISHER, Everything()):
         assert role.allows(Asked("s3:PutObject", resource, {"s3:if-none-match": "*"}))
         assert not role.allows(Asked("s3:PutObject", resource))
@@ -197,7 +201,7 @@ def test_nobody_overwrites_or_deletes_a_state_or_history_or_the_id_of_the_bucket
 
 
 @pytest.mark.parametrize("resource", POINTERS)
-def test_nobody_writes_a_pointer_blindly_or_deletes_it(resource):
+def test_no_role_writes_a_pointer_without_a_condition_or_deletes_it(resource):
     for role in (PUBLISHER, Everything()):
         assert role.allows(Asked("s3:PutObject", resource, {"s3:if-none-match": "*"}))
         assert role.allows(Asked("s3:PutObject", resource, {"s3:if-match": "etag"}))
@@ -208,7 +212,7 @@ def test_nobody_writes_a_pointer_blindly_or_deletes_it(resource):
 @pytest.mark.parametrize(
     "scope", ["states/edge", "b/states", "history/edge", "b/history", "states/states"]
 )
-def test_the_pointer_of_a_scope_with_a_name_of_ours_can_be_swapped(scope):
+def test_the_pointer_of_a_scope_named_like_a_rebundle_folder_can_be_swapped(scope):
     for name in (
         "pointer.json",
         "docker-compose-gen/.rebundle.json",
@@ -218,7 +222,7 @@ def test_the_pointer_of_a_scope_with_a_name_of_ours_can_be_swapped(scope):
         assert PUBLISHER.allows(Asked("s3:PutObject", resource, {"s3:if-match": "etag"}))
 
 
-def test_a_publisher_may_delete_what_left_the_bundle():
+def test_a_publisher_may_delete_files_that_left_the_bundle():
     left = f"{ARN}/{PREFIX}/{SCOPE}/docker-compose-gen/base/bundle/batching_101.txt"
 
     assert PUBLISHER.allows(Asked("s3:DeleteObject", left, {"s3:if-match": "etag"}))
@@ -235,7 +239,7 @@ def test_copies_of_replaced_files_are_deleted_by_the_collector_alone():
         assert not role.allows(Asked("s3:DeleteObject", copy, {"s3:if-match": "etag"}))
 
 
-def test_operators_files_are_theirs():
+def test_only_operators_may_write_files_of_operators():
     example = f"{ARN}/{PREFIX}/{SCOPE}/docker-compose-gen/example/.env"
 
     assert EDITOR.allows(Asked("s3:PutObject", example))
@@ -255,7 +259,7 @@ def test_readers_write_nothing(recorded):
         assert READER.allows(asked(request)) == (request.method in {"GET", "HEAD"})
 
 
-def test_cloud_storage_allows_what_is_done_and_no_role_replaces_a_state():
+def test_cloud_storage_allows_every_request_and_no_role_replaces_a_state():
     done: list[tuple[str, str]] = []
     prefix = f"{PREFIX}/"
 
@@ -278,8 +282,8 @@ def test_cloud_storage_allows_what_is_done_and_no_role_replaces_a_state():
         )
     )
 
-    assert [each for each in publishing if not publisher.allows(*each)] == []
-    assert [each for each in collecting if not remover.allows(*each)] == []
+    assert [role for role in publishing if not publisher.allows(*role)] == []
+    assert [item for item in collecting if not remover.allows(*item)] == []
     assert {operation for operation, _ in publishing} == {
         "get",
         "scan",
@@ -311,7 +315,7 @@ def test_cloud_storage_allows_what_is_done_and_no_role_replaces_a_state():
     assert not publisher.allows("replace", f"other/{SCOPE}/pointer.json")
 
 
-def test_every_template_is_what_its_tool_reads():
+def test_every_template_is_valid_for_its_tool():
     for path in POLICIES.iterdir():
         found = (
             json.loads(filled(path.name))
@@ -320,7 +324,7 @@ def test_every_template_is_what_its_tool_reads():
         )
         assert isinstance(found, dict)
         for statement in found.get("Statement", ()):
-            # S3 takes these two keys for these two actions alone.
+            # S3 accepts these two keys for these two actions alone.
             conditions = {key for keys in statement.get("Condition", {}).values() for key in keys}
             actions = (
                 {statement["Action"]}
@@ -334,7 +338,7 @@ def test_every_template_is_what_its_tool_reads():
             )
 
 
-def test_lifecycle_rules_never_expire_what_is_published():
+def test_lifecycle_rules_never_expire_published_objects():
     for rule in json.loads(filled("s3-lifecycle.json"))["Rules"]:
         assert "Expiration" not in rule or rule["Filter"]["Prefix"].endswith("/.rebundle/probe/")
     for rule in json.loads(filled("gcs-lifecycle.json"))["rule"]:
@@ -344,7 +348,7 @@ def test_lifecycle_rules_never_expire_what_is_published():
         ]
 
 
-# ---- on a server that judges policies itself
+# ---- on a server that evaluates policies itself
 
 
 SECRET = "secret-of-everybody"
@@ -352,7 +356,7 @@ SECRET = "secret-of-everybody"
 
 @contextmanager
 def gateway(folder: Path) -> Iterator[str]:
-    """versitygw with two users who have no rights of their own: publisher and collector."""
+    """versitygw with two users that have no other rights: publisher and collector."""
     binary, port = str(available(lambda: go_module(MODULE))), free_port()
     for name in ("objects", "users"):
         (folder / name).mkdir()
@@ -369,7 +373,9 @@ def gateway(folder: Path) -> Iterator[str]:
 
 
 def granted_by_bucket() -> str:
-    """Both roles' policies as one bucket policy, without the conditions that this release does not know."""
+    """Both roles' policies as one bucket policy, without the conditions that this release does not
+    know.
+    """
     statements: list[dict[str, Any]] = []
     for name in ("publisher", "collector"):
         for statement in json.loads(filled(f"s3-{name}.json"))["Statement"]:
@@ -379,14 +385,14 @@ def granted_by_bucket() -> str:
                 {**kept, "Sid": f"{name}{statement['Sid']}", "Principal": {"AWS": [name]}}
             )
     never = next(
-        each
-        for each in json.loads(filled("s3-bucket.json"))["Statement"]
-        if each["Sid"] == "PointersHistoryAndTheIdAreNeverDeleted"
+        item
+        for item in json.loads(filled("s3-bucket.json"))["Statement"]
+        if item["Sid"] == "PointersHistoryAndTheIdAreNeverDeleted"
     )
     return json.dumps({"Version": "2012-10-17", "Statement": [*statements, never]})
 
 
-def test_a_real_server_lets_each_role_do_its_work_and_no_more(tmp_path, monkeypatch):
+def test_a_real_server_allows_each_role_exactly_its_work(tmp_path, monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
     with gateway(tmp_path) as address, ThreadRuntime() as runtime:
 

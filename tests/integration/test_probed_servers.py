@@ -1,4 +1,5 @@
-"""The probe on real servers that are fit: every clause passes, or a bonus is lacking. docs/stores.md tells the same.
+"""The probe on conforming servers: every clause passes, or an optional feature is missing.
+docs/stores.md agrees.
 
 Servers that ignore conditions: `tests.contract.test_negative_controls`.
 """
@@ -25,7 +26,7 @@ from tests.services.availability import available
 from tests.services.gcs import Gcs
 
 BUCKET = "my-bucket"
-"""Named as buckets are: an answer about an object names it, too."""
+"""Named like buckets: an answer about an object names it, too."""
 
 ALL_OK: dict[str, str] = {}
 DELETES_BLINDLY = {"delete stale": "unsupported"}
@@ -68,12 +69,12 @@ class Server:
     open: Callable[[Path], AbstractContextManager[tuple[ObjectStore, QuotingStore | None]]]
     beside_ok: dict[str, str]
     source: str
-    """What names the version that is run."""
+    """The version of the server under test."""
 
 
 LOCK = Path(__file__).parents[2] / "requirements" / "tools" / "ministack.in"
 UNVERSIONED = "0.45.0"
-"""The sources are whatever the machine has."""
+"""The sources of the testbench come from the machine, so it has no fixed version."""
 
 FIT = [
     Server("versitygw", lambda folder: s3(versitygw.versitygw(folder)), ALL_OK, versitygw.MODULE),
@@ -107,7 +108,9 @@ def test_a_server_shows_what_it_honours(server, tmp_path):
         left = asyncio.run(store.scan(""))
 
     shown = {
-        each.clause: str(each.verdict) for each in result.findings if each.clause != "clean up"
+        finding.clause: str(finding.verdict)
+        for finding in result.findings
+        if finding.clause != "clean up"
     }
     assert {
         clause: verdict for clause, verdict in shown.items() if verdict != "ok"
@@ -119,7 +122,9 @@ def test_a_server_shows_what_it_honours(server, tmp_path):
 
 
 @pytest.mark.parametrize("server", FIT, ids=lambda server: server.name)
-def test_a_server_that_nobody_probed_gets_its_first_write_after_one_it_refuses(server, tmp_path):
+def test_a_server_that_was_not_probed_gets_its_first_write_after_one_that_it_refuses(
+    server, tmp_path
+):
     async def play(store: ObjectStore) -> None:
         version = await store.create("scope/pointer.json", Content(b"1"))
         await store.replace("scope/pointer.json", Content(b"2"), version)
@@ -128,11 +133,11 @@ def test_a_server_that_nobody_probed_gets_its_first_write_after_one_it_refuses(s
         asyncio.run(play(GuardedStore(store, runtime)))
         left = asyncio.run(store.scan(""))
 
-    assert [each.key for each in left] == ["scope/pointer.json"]
+    assert [entry.key for entry in left] == ["scope/pointer.json"]
 
 
 @pytest.mark.parametrize("server", FIT, ids=lambda server: server.name)
-def test_an_absent_object_is_missing_and_an_absent_bucket_an_operators_business(server, tmp_path):
+def test_an_absent_object_is_missing_and_an_absent_bucket_needs_an_operator(server, tmp_path):
     async def play(store: ObjectStore, nowhere: ObjectStore) -> None:
         for absent in (
             store.get("absent"),
@@ -153,7 +158,7 @@ def test_an_absent_object_is_missing_and_an_absent_bucket_an_operators_business(
 
 
 @pytest.mark.parametrize("server", FIT, ids=lambda server: server.name)
-def test_the_list_of_tested_stores_tells_the_same(server):
+def test_the_list_of_tested_stores_agrees_with_the_servers(server):
     page = (Path(__file__).parents[2] / "docs" / "stores.md").read_text()
     (row,) = [
         line

@@ -1,6 +1,7 @@
-"""The rendered project as Docker Compose itself reads it, in every edition that a bundle promises to run on.
+"""The rendered project as Docker Compose reads it, in every edition that a bundle supports.
 
-What is expected is built here from the composition, without templates and without the renderer.
+The expected values are computed here from the composition, without templates and without the
+renderer.
 """
 
 import hashlib
@@ -21,14 +22,14 @@ from tests.builders import (
     make_model,
 )
 from tests.builders import model_document as plain_document
-from tests.deployed import DeployedBundle
 from tests.services.availability import available
 from tests.services.compose import Compose, ConfigRefused
 from tests.services.compose import compose as compose_edition
+from tests.support.target_host import DeployedBundle
 
 REGISTRY = "registry.example.com"
 
-# Each is a valid id, and a word, number or date to YAML, or a word of nginx's map.
+# Each is a valid id, and a keyword, number or date in YAML, or a keyword of nginx's map.
 AWKWARD_IDS = (
     *(
         "a",
@@ -121,8 +122,8 @@ COMPOSITIONS = {
     ),
     "awkward ids": of_models(
         *(
-            plain_document(each, platform=list(PLATFORMS)[i % len(PLATFORMS)])
-            for i, each in enumerate(AWKWARD_IDS)
+            plain_document(awkward_id, platform=list(PLATFORMS)[i % len(PLATFORMS)])
+            for i, awkward_id in enumerate(AWKWARD_IDS)
         )
     ),
     **{
@@ -147,7 +148,7 @@ OWN_DEFAULTS = RenderDefaults.model_validate(
 )
 
 
-# What the composition says, as `docker-compose config` should show it
+# Values of the composition, in the form of `docker-compose config`
 
 
 def expected_command(model: Model) -> list[str]:
@@ -197,7 +198,7 @@ def expected_mounts(model: Model, bundle: DeployedBundle) -> dict[str, tuple[str
 
 
 def expected_resources(model: Model, defaults: RenderDefaults) -> dict[str, dict[str, object]]:
-    """Decimal CPUs and bytes; a zero is no limit, and not shown."""
+    """Decimal CPUs and bytes. A zero means no limit, and is not shown."""
     both = {}
     for kind in ("limits", "reservations"):
         own, default = getattr(model.serving.resources, kind), getattr(defaults.resources, kind)
@@ -208,12 +209,15 @@ def expected_resources(model: Model, defaults: RenderDefaults) -> dict[str, dict
 
 
 def sees_all_gpus(model: Model) -> bool:
-    """Then the runtime shows them: beside a reservation it would show more than was reserved."""
+    """The runtime lists these GPUs.
+
+    Beside a reservation, it would list more than the reserved ones.
+    """
     return model.serving.gpu is not None and model.serving.gpu.count == "all"
 
 
 def expected_devices(gpu: Gpu | None) -> list[dict[str, object]]:
-    """All GPUs come through the runtime; a number or a choice of them through a reservation."""
+    """All GPUs come through the runtime, a number or a selection of them through a reservation."""
     match gpu:
         case Gpu(count=int(count)):
             return [{"capabilities": ["gpu"], "count": count}]
@@ -224,7 +228,7 @@ def expected_devices(gpu: Gpu | None) -> list[dict[str, object]]:
 
 
 def expected_image(image: str, defaults: RenderDefaults) -> str:
-    """From the mirror that the defaults name, if they do."""
+    """From the mirror in the defaults, if there is one."""
     host, _, rest = image.partition("/")
     if not rest or not ("." in host or ":" in host or host == "localhost"):
         host, rest = "docker.io", image if rest else f"library/{image}"
@@ -232,7 +236,7 @@ def expected_image(image: str, defaults: RenderDefaults) -> str:
 
 
 def expected_labels(model: Model, defaults: RenderDefaults) -> dict[str, str]:
-    """Without the digest of a batching file, which is its text's."""
+    """Without the digest of a batching file, which depends on its text."""
     serves = [model.version, model.artifact.uri, model.artifact.digest, model.serving_version]
     text = json.dumps(serves, separators=(",", ":"), ensure_ascii=False)
     return {
@@ -241,7 +245,7 @@ def expected_labels(model: Model, defaults: RenderDefaults) -> dict[str, str]:
     }
 
 
-# What `docker-compose config` shows, in the same words
+# Output of `docker-compose config`, in the same form
 
 
 def shown_mounts(service: dict[str, Any]) -> dict[str, tuple[str, bool]]:
@@ -268,7 +272,7 @@ def shown_devices(service: dict[str, Any]) -> list[dict[str, object]]:
 
 
 def shown_labels(service: dict[str, Any]) -> dict[str, str]:
-    """`config` doubles each `$` of what it shows, so that its output can be read again."""
+    """`config` doubles each `$` of its output, so that its output can be read again."""
     return {key: value.replace("$$", "$") for key, value in service["labels"].items()}
 
 
@@ -324,7 +328,7 @@ def check_project(
         assert {
             key: labels[key] for key in labels if not key.startswith("bundle.")
         } == defaults.labels, name
-        # Docker makes a folder of what is missing.
+        # Docker creates a missing source as a folder.
         assert {
             source for source, _ in shown_mounts(service).values() if not Path(source).exists()
         } == set(), name
@@ -345,7 +349,7 @@ def check_project(
 
 
 @pytest.mark.parametrize("composition", COMPOSITIONS.values(), ids=COMPOSITIONS)
-def test_compose_sees_what_the_composition_says(
+def test_compose_reads_the_values_of_the_composition(
     compose: Compose, composition: Composition, tmp_path: Path
 ) -> None:
     bundle = DeployedBundle.install(composition, tmp_path)
@@ -353,7 +357,7 @@ def test_compose_sees_what_the_composition_says(
     check_project(compose.config(bundle.directory), composition, bundle)
 
 
-def test_compose_sees_what_the_defaults_of_a_scope_say(compose: Compose, tmp_path: Path) -> None:
+def test_compose_reads_the_defaults_of_a_scope(compose: Compose, tmp_path: Path) -> None:
     composition = mixed(20)
     bundle = DeployedBundle.install(composition, tmp_path, OWN_DEFAULTS)
 
@@ -386,12 +390,13 @@ def test_every_file_that_is_mounted_into_a_model_exists(compose: Compose, tmp_pa
         for service in services.values()
         for source, _ in shown_mounts(service).values()
     }
-    # Docker makes a folder of what is missing: right for a model that is yet to be downloaded, wrong for anything else.
+    # Docker creates a missing source as a folder: right for a model that is not downloaded yet,
+    # wrong for anything else.
     models = bundle.folder / "base/model-serving/model-download/models"
     assert {path for path in mounted if not path.exists() and path.parent != models} == set()
 
 
-def test_targets_side_by_side_see_only_their_own_files(compose: Compose, tmp_path: Path) -> None:
+def test_targets_on_one_host_mount_only_their_own_files(compose: Compose, tmp_path: Path) -> None:
     targets = ("core-versions", "edge", "null")
     bundles = {
         target: DeployedBundle.install(
@@ -428,7 +433,7 @@ def test_only_the_proxy_has_ports_on_the_host_and_the_deployment_directory_moves
     }
 
 
-def test_an_empty_rel_dir_is_refused_with_what_to_do(compose: Compose, tmp_path: Path) -> None:
+def test_an_empty_rel_dir_is_refused_with_a_remedy(compose: Compose, tmp_path: Path) -> None:
     bundle = DeployedBundle.install(golden_composition(), tmp_path)
     bundle.set(".env", "REL_DIR", "")
 
@@ -436,7 +441,7 @@ def test_an_empty_rel_dir_is_refused_with_what_to_do(compose: Compose, tmp_path:
         compose.config(bundle.directory)
 
 
-def test_a_model_that_joins_is_limited_though_the_deployment_directory_knows_nothing_of_it(
+def test_an_added_model_has_limits_although_the_deployment_directory_does_not_mention_it(
     compose: Compose, tmp_path: Path
 ) -> None:
     before = golden_composition()
@@ -475,7 +480,7 @@ services:
 
 
 @pytest.mark.parametrize(("written", "effective"), [("", "2"), ("0.25", "0.25"), ("0", "0")])
-def test_a_limit_is_the_bundles_own_until_the_operator_writes_one(
+def test_a_limit_is_that_of_the_bundle_until_the_operator_sets_one(
     compose: Compose, tmp_path: Path, written: str, effective: str
 ) -> None:
     model = make_model("with-dash", serving={"resources": {"limits": {"cpus": 2}}})

@@ -1,6 +1,8 @@
-"""The rendered download.sh and models.txt with real rclone against real S3 and GCS servers, in each shell an image may have.
+"""The rendered download.sh and models.txt with real rclone, real S3 and GCS servers, and each shell
+an image may have.
 
-Files are uploaded under the composition's own URIs, so what the renderer writes is what rclone is asked for.
+Files are uploaded under the URIs of the composition, so rclone is asked for exactly what the
+renderer writes.
 """
 
 import json
@@ -16,10 +18,10 @@ import pytest
 
 from renderers.model import Composition, Model
 from tests.builders import make_composition, make_model
-from tests.deployed import DeployedBundle
 from tests.services.gcs import Gcs, TokenEndpoint
 from tests.services.gcs import token_endpoint as other_token_endpoint
 from tests.services.ministack import ACCESS_KEY, SECRET_KEY
+from tests.support.target_host import DeployedBundle
 
 _LIMIT_SECONDS = 120
 FILES = {
@@ -27,7 +29,7 @@ FILES = {
     "triton": ("config.pbtxt", "1/model.onnx"),
     "openvino": ("model.xml", "model.bin"),
 }
-"""What an artifact of each platform has in it."""
+"""The content of an artifact of each platform."""
 
 
 def model(
@@ -51,24 +53,24 @@ class Host:
     rclone: Path
     address: str
     bucket: str
-    """A bucket of this name is on either storage."""
+    """A bucket of this name on either storage."""
     client: Any
     gcs: Gcs
 
     def upload(self, *models: Model) -> None:
-        """Put a model's files where its artifact says they are."""
-        for each in models:
-            scheme, _, path = each.artifact.uri.partition("://")
+        """Put a model's files at the place of its artifact."""
+        for model in models:
+            scheme, _, path = model.artifact.uri.partition("://")
             folder = path.removeprefix(f"{self.bucket}/")
-            for file in FILES[each.serving.platform]:
-                body = f"{each.id} {each.version} {file}".encode()
+            for file in FILES[model.serving.platform]:
+                body = f"{model.id} {model.version} {file}".encode()
                 if scheme == "gs":
                     self.gcs.put(self.bucket, f"{folder}/{file}", body)
                 else:
                     self.client.put_object(Bucket=self.bucket, Key=f"{folder}/{file}", Body=body)
 
     def trust(self, service_account: str) -> None:
-        """Put a service account where the bundle's README says."""
+        """Put a service account at the place in the bundle's README."""
         (self.bundle.directory / "creds/bundle/gcs.json").write_text(service_account)
 
     @property
@@ -86,7 +88,7 @@ class Host:
         """Exit code and log of model_download after an update to `wanted`."""
         self.bundle.replace_base(wanted)
         generated = self.bundle.folder / "base/model-serving/model-download"
-        # Of the caller's environment only the path: AWS_CA_BUNDLE, for one, breaks Debian's rclone.
+        # Of the caller's environment only the path. AWS_CA_BUNDLE, for one, breaks Debian's rclone.
         env = {
             "PATH": f"{self.rclone.parent}:{os.environ['PATH']}",
             "HOME": str(self.bundle.folder),
@@ -114,7 +116,7 @@ class Host:
 
     @property
     def files(self) -> dict[str, str]:
-        """What is below /models now."""
+        """The files below /models now."""
         return {
             str(path.relative_to(self.models)): path.read_text()
             for path in self.models.rglob("*")
@@ -164,13 +166,13 @@ def test_every_model_is_fetched_into_the_folder_its_engine_reads(host: Host) -> 
 def test_a_key_with_every_character_that_a_uri_may_have_is_fetched(
     host: Host, token_endpoint: TokenEndpoint, scheme: str
 ) -> None:
-    odd = make_model(
+    unusual = make_model(
         "odd", artifact={"uri": f"{scheme}://{host.bucket}/Az09._=+@,~-/a,b=c@d+e~f/x"}
     )
-    host.upload(odd)
+    host.upload(unusual)
     host.trust(token_endpoint.service_account)
 
-    code, log = host.download(composition(odd))
+    code, log = host.download(composition(unusual))
 
     assert code == 0, log
     assert "odd/1/saved_model.pb" in host.files
@@ -188,7 +190,7 @@ def test_fetching_again_changes_nothing(host: Host) -> None:
     assert {path: (host.models / path).stat().st_mtime_ns for path in host.files} == before
 
 
-def test_a_source_that_is_gone_fails_and_keeps_the_files(host: Host) -> None:
+def test_a_missing_source_fails_and_keeps_the_files(host: Host) -> None:
     tensorflow, triton = (
         model("101", "3", host.bucket),
         model("103", "2", host.bucket, platform="triton"),
@@ -206,7 +208,7 @@ def test_a_source_that_is_gone_fails_and_keeps_the_files(host: Host) -> None:
     assert host.files == before
 
 
-def test_a_model_that_fails_does_not_keep_the_others_away(host: Host) -> None:
+def test_a_model_that_fails_does_not_prevent_the_others(host: Host) -> None:
     there, missing = model("101", "3", host.bucket), model("102", "1", host.bucket)
     host.upload(there)
 
@@ -217,7 +219,7 @@ def test_a_model_that_fails_does_not_keep_the_others_away(host: Host) -> None:
     assert set(host.files) == {"101/3/saved_model.pb", "101/3/variables/data"}
 
 
-def test_a_new_version_takes_the_place_of_the_old_one_and_a_rollback_brings_it_back(
+def test_a_new_version_replaces_the_old_one_and_a_rollback_restores_it(
     host: Host,
 ) -> None:
     old, new = model("101", "3", host.bucket), model("101", "4", host.bucket)
@@ -226,7 +228,7 @@ def test_a_new_version_takes_the_place_of_the_old_one_and_a_rollback_brings_it_b
     for wanted in (old, new, old):
         code, log = host.download(composition(wanted))
         assert code == 0, log
-        # The engine serves the highest number it finds: another one beside it would be served instead.
+        # The engine serves the highest number, so another folder beside it would be served instead.
         assert {path.name for path in (host.models / "101").iterdir()} == {wanted.version}
         assert (
             host.files[f"101/{wanted.version}/saved_model.pb"]
@@ -234,11 +236,11 @@ def test_a_new_version_takes_the_place_of_the_old_one_and_a_rollback_brings_it_b
         )
 
 
-def test_a_version_is_not_seen_before_it_is_whole(host: Host, tmp_path: Path) -> None:
+def test_a_version_is_not_visible_before_it_is_complete(host: Host, tmp_path: Path) -> None:
     old, new = model("101", "3", host.bucket), model("101", "4", host.bucket)
     host.upload(old, new)
     host.download(composition(old))
-    # The engine polls the folder: look into it as it does, each time rclone has just finished.
+    # The engine polls the folder: check it like the engine, each time rclone has just finished.
     watched = tmp_path / "bin/rclone"
     watched.parent.mkdir()
     watched.write_text(
@@ -253,7 +255,7 @@ def test_a_version_is_not_seen_before_it_is_whole(host: Host, tmp_path: Path) ->
     assert {path.name for path in (host.models / "101").iterdir()} == {"4"}
 
 
-def test_what_a_killed_download_left_is_not_taken_for_a_version(host: Host) -> None:
+def test_the_remains_of_a_killed_download_are_not_a_version(host: Host) -> None:
     wanted = model("101", "3", host.bucket)
     host.upload(wanted)
     half = host.models / ".incoming/101/3"
@@ -292,7 +294,7 @@ def test_missing_s3_credentials_are_named_with_the_file_to_put_them_in(host: Hos
     assert "creds/bundle/.env" in log
 
 
-def test_the_placeholder_service_account_is_not_taken_for_one(host: Host) -> None:
+def test_the_placeholder_is_not_used_as_a_service_account(host: Host) -> None:
     code, log = host.download(composition(model("101", "3", "example-bucket", scheme="gs")))
 
     assert (code, host.files) == (1, {})
@@ -333,7 +335,7 @@ def test_a_bundle_on_both_storages_is_fetched_with_the_service_account_and_the_k
     }
 
 
-def test_a_service_account_that_is_not_let_in_keeps_only_the_models_on_gcs_away(
+def test_a_rejected_service_account_affects_only_the_models_on_gcs(
     host: Host, token_endpoint: TokenEndpoint
 ) -> None:
     on_gcs, on_s3 = model("101", "3", host.bucket, scheme="gs"), model("102", "1", host.bucket)
@@ -350,7 +352,7 @@ def test_a_service_account_that_is_not_let_in_keeps_only_the_models_on_gcs_away(
     assert set(host.files) == {"102/1/saved_model.pb", "102/1/variables/data"}
 
 
-def test_a_source_on_gcs_that_is_gone_fails_and_keeps_the_files(
+def test_a_missing_source_on_gcs_fails_and_keeps_the_files(
     host: Host, token_endpoint: TokenEndpoint
 ) -> None:
     there = model("103", "2", host.bucket, "triton", "gs")
@@ -371,7 +373,9 @@ def test_a_source_on_gcs_that_is_gone_fails_and_keeps_the_files(
 
 
 @pytest.mark.parametrize("spelling", ["Minio", "minio", "MinIO"])
-def test_a_provider_as_people_spell_it_is_one_that_rclone_knows(host: Host, spelling: str) -> None:
+def test_a_common_spelling_of_a_provider_is_one_that_rclone_knows(
+    host: Host, spelling: str
+) -> None:
     wanted = model("101", "3", host.bucket)
     host.upload(wanted)
 
@@ -380,5 +384,5 @@ def test_a_provider_as_people_spell_it_is_one_that_rclone_knows(host: Host, spel
     )
 
     assert code == 0, log
-    # rclone guesses, says so, and goes on.
+    # rclone guesses, prints a notice, and continues.
     assert "provider" not in log

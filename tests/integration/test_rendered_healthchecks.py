@@ -1,4 +1,6 @@
-"""The rendered health checks, run as Docker would run them, against a server that answers as the engines do."""
+"""The rendered health checks, run like Docker runs them, against a server with the answers of the
+engines.
+"""
 
 import json
 import subprocess
@@ -11,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from tests.builders import golden_composition, make_model
-from tests.deployed import DeployedBundle
 from tests.services.availability import available
 from tests.services.compose import Compose
 from tests.services.processes import LOOPBACK, free_port
 from tests.services.tools import tool
+from tests.support.target_host import DeployedBundle
 
 _LIMIT_SECONDS = 30
 
@@ -26,7 +28,7 @@ def broken_into_lines(state: str, code: str) -> str:
     return json.dumps({"model_version_status": [status]}, indent=1) + "\n"
 
 
-# As the engines answer while a model is served, and while it is not.
+# The answers of the engines while a model is served, and while it is not.
 AVAILABLE = {
     "/v1/models/101": (200, '{"model_version_status": [{"version": "3", "state": "AVAILABLE"}]}'),
     "/v1/models/ov": (200, broken_into_lines("AVAILABLE", "OK")),

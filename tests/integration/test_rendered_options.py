@@ -1,8 +1,9 @@
-"""Every commented option of the rendered project, switched on as an operator does it: by deleting the `#` of its lines.
+"""Every commented option of the rendered project, enabled like an operator does it: by deleting the
+`#` of its lines.
 
-One bundle holds every kind of service that there is. Each option goes on alone where a line stands alone, in its group,
-and with all others; Docker Compose must accept each, and see what it says and nothing else. What the bundle's README
-shows in green, and says of it, is played as well.
+One bundle has every kind of service. Each option is enabled alone if a single line is valid, in its
+group, and with all others. Docker Compose must accept each, and read exactly its values. The green
+lines of the bundle's README are tested as well, with the effect that the README describes.
 """
 
 import re
@@ -18,8 +19,8 @@ import yaml
 from renderers.model import Composition
 from renderers.platforms import PLATFORMS
 from tests.builders import make_composition, model_document
-from tests.deployed import DeployedBundle
 from tests.services.compose import Compose, ConfigRefused
+from tests.support.target_host import DeployedBundle
 
 GPUS = {
     "all-gpus": {"count": "all"},
@@ -30,7 +31,9 @@ BATCHING = {"parameters": {"max_batch_size": 8, "allowed_batch_sizes": [4, 8]}}
 
 
 def every_kind() -> Iterator[dict[str, Any]]:
-    """Models of every platform, on the processor and on GPUs chosen in each way, batching by nobody and by the bundle."""
+    """Models of every platform, on the processor and on GPUs selected in each way, without batching
+    and with it.
+    """
     for name, platform in PLATFORMS.items():
         for gpu, choice in {"cpu": None, **({} if platform.no_gpu else GPUS)}.items():
             for batching in [None] if platform.no_batching else [None, BATCHING]:
@@ -50,7 +53,7 @@ def bundle_of_every_kind(
     )
 
 
-# What the bundle's README promises of single lines that belong together, by words that they contain.
+# Lines that belong together according to the bundle's README, by words that they contain.
 GROUPS = {
     "batching": ("batching",),
     "monitoring": ("monitoring",),
@@ -61,7 +64,8 @@ GROUPS = {
     "service name format": ("service-name-format", "svc_name_format"),
     "target bundle": ("target-bundle", "core-versions"),
 }
-# A list item without its key, or a key without its items, is no valid document: these lines belong together.
+# A list item without its key, or a key without its items, is not a valid document, so these lines
+# belong together.
 INSEPARABLE = {"gpu devices"}
 
 _OPTION = re.compile(r"^( +)#((?:- |[a-z_]+:).*)$")
@@ -71,7 +75,7 @@ _SECTION = re.compile(r"^    ([a-z_]+):")
 
 @dataclass(frozen=True, slots=True)
 class OptionLine:
-    """One commented line: where it is, whose, below which key of the service, and what it says."""
+    """One commented line: its place, its service, the key above it, and its text."""
 
     index: int
     service: str
@@ -80,14 +84,14 @@ class OptionLine:
 
     @property
     def group(self) -> str:
-        """Those of GROUPS, else (an option that a platform has by itself) the line."""
+        """The one of GROUPS, else the line itself (an option of a single platform)."""
         return next(
             (name for name, words in GROUPS.items() if any(word in self.text for word in words)),
             self.text,
         )
 
     @property
-    def said(self) -> str:
+    def value(self) -> str:
         """The item of a list."""
         return str(yaml.safe_load(self.text)[0])
 
@@ -112,7 +116,7 @@ def switched_on(text: str, options: Iterable[OptionLine]) -> str:
 
 
 def choices(options: list[OptionLine]) -> list[list[OptionLine]]:
-    """The ways to switch on options of one service: each line that stands alone, each group, all."""
+    """The ways to enable options of one service: each independent line, each group, all."""
     groups: dict[str, list[OptionLine]] = {}
     for option in options:
         groups.setdefault(option.group, []).append(option)
@@ -120,7 +124,7 @@ def choices(options: list[OptionLine]) -> list[list[OptionLine]]:
     return [*alone, *(lines for lines in groups.values() if len(lines) > 1), options]
 
 
-# What Compose shows of a service
+# Compose's view of a service
 
 
 def words(service: dict[str, Any]) -> list[str]:
@@ -140,9 +144,9 @@ def devices(service: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def mounted(said: str, bundle: DeployedBundle) -> tuple[str, str]:
-    """Target and source on the host of a mount as the compose file says it."""
-    source, target = said.removesuffix(":ro").rsplit(":", 1)
+def mounted(volume: str, bundle: DeployedBundle) -> tuple[str, str]:
+    """Target and source on the host of a mount in the compose file."""
+    source, target = volume.removesuffix(":ro").rsplit(":", 1)
     absolute = source.replace("${REL_DIR}", str(bundle.directory))
     return target, str((bundle.compose_file.parent / absolute).resolve())
 
@@ -186,7 +190,7 @@ def test_each_kind_of_service_has_the_options_of_the_bundles_readme(
     }
 
 
-def test_each_option_alone_in_its_group_and_with_all_others_says_what_its_lines_say(
+def test_each_option_alone_and_with_all_others_has_the_effect_of_its_lines(
     compose: Compose, bundle: DeployedBundle, generated: str
 ) -> None:
     before = compose.config(bundle.directory)["services"]
@@ -205,9 +209,9 @@ def test_each_option_alone_in_its_group_and_with_all_others_says_what_its_lines_
         }
         for lines in filter(None, chosen):
             name, case = lines[0].service, [option.text for option in lines]
-            flags = {option.said for option in lines if option.section == "command"}
+            flags = {option.value for option in lines if option.section == "command"}
             volumes = dict(
-                mounted(option.said, bundle) for option in lines if option.section == "volumes"
+                mounted(option.value, bundle) for option in lines if option.section == "volumes"
             )
             gpu = (
                 [{"capabilities": ["gpu"], "count": 1}]
@@ -266,7 +270,7 @@ def test_all_options_give_openvino_its_flags_in_the_readmes_order(
     ]
 
 
-# A target goes into an option of the proxy; a YAML word there would be no text any more.
+# A target is part of an option of the proxy. There, a YAML keyword would no longer be text.
 TARGETS = (
     "on",
     "y",
@@ -307,7 +311,7 @@ def with_options(
     return compose.config(bundle.directory)["services"]
 
 
-def test_a_number_in_the_place_of_a_placeholder_is_what_the_engine_gets(
+def test_a_number_that_replaces_a_placeholder_reaches_the_engine(
     compose: Compose, bundle: DeployedBundle, generated: str
 ) -> None:
     bundle.compose_file.write_text(
@@ -319,7 +323,7 @@ def test_a_number_in_the_place_of_a_placeholder_is_what_the_engine_gets(
     assert "--grpc_max_threads=16" in words(services["stensorflow-cpus"])
 
 
-def test_lines_that_are_only_a_part_are_refused_alone(
+def test_incomplete_lines_are_refused_alone(
     compose: Compose, bundle: DeployedBundle, generated: str
 ) -> None:
     parts = [option for option in option_lines(generated) if option.group in INSEPARABLE]
@@ -331,7 +335,7 @@ def test_lines_that_are_only_a_part_are_refused_alone(
             compose.config(bundle.directory)
 
 
-# The README's examples, played
+# The examples of the README
 
 
 def readme_examples(readme: str) -> list[list[str]]:
@@ -345,7 +349,7 @@ def green(listing: list[str]) -> list[str]:
 
 
 def promised(listing: list[str], model_id: str) -> dict[str, Any]:
-    """The service of a listing with its green lines switched on, as a YAML parser reads it."""
+    """The service of a listing with its green lines enabled, as a YAML parser reads it."""
     lines = [
         _OPTION.sub(r"\1\2", f" {line[1:]}") if line.startswith(">") else line for line in listing
     ]
@@ -355,7 +359,7 @@ def promised(listing: list[str], model_id: str) -> dict[str, Any]:
 
 
 def services_for(listing: list[str], generated: str) -> Iterator[tuple[str, list[OptionLine]]]:
-    """The services that have what the listing shows in green, and where."""
+    """The services with the lines that the listing shows in green, and their places."""
     for service, options in by_service(generated).items():
         model_id = service.removeprefix("s").removesuffix("s")
         wanted = {line.removeprefix("#").replace("<model_id>", model_id) for line in green(listing)}
@@ -376,7 +380,7 @@ def test_the_readme_shows_every_group_of_options_in_green(bundle: DeployedBundle
     assert shown == set(GROUPS)
 
 
-def test_what_the_readme_shows_in_green_has_the_effect_that_it_shows(
+def test_lines_that_the_readme_shows_in_green_have_the_effect_shown(
     compose: Compose, bundle: DeployedBundle, generated: str
 ) -> None:
     for listing in readme_examples((bundle.folder / "README.md").read_text()):
@@ -388,20 +392,21 @@ def test_what_the_readme_shows_in_green_has_the_effect_that_it_shows(
         services = compose.config(bundle.directory)["services"]
 
         for name in chosen:
-            # A listing shows a service of the processor without batching by the bundle, or all GPUs.
+            # A listing shows a service on the processor without batching by the bundle, or all
+            # GPUs.
             if name.endswith("-batchings"):
                 continue
-            service, said = (
+            service, values = (
                 services[name],
                 promised(listing, name.removeprefix("s").removesuffix("s")),
             )
-            if "command" in said:
-                assert words(service) == said["command"], name
-            if "volumes" in said:
+            if "command" in values:
+                assert words(service) == values["command"], name
+            if "volumes" in values:
                 assert mounts(service) == dict(
-                    mounted(volume, bundle) for volume in said["volumes"]
+                    mounted(volume, bundle) for volume in values["volumes"]
                 ), name
-            if "deploy" in said:
-                assert devices(service) == said["deploy"]["resources"]["reservations"]["devices"], (
-                    name
-                )
+            if "deploy" in values:
+                assert (
+                    devices(service) == values["deploy"]["resources"]["reservations"]["devices"]
+                ), name

@@ -1,9 +1,10 @@
-"""The serving engine's parameter files, through protobuf's own text parser into messages of the engine's fields.
+"""The serving engine's parameter files, through protobuf's text parser into messages with the
+engine's fields.
 
-The engine's wheel does not carry these two messages, and its image is not to be had here: so the messages are built
-from their fields as the engine declares them (session_bundle_config.proto and monitoring_config.proto of TensorFlow
-Serving), in a pool of their own. The parser refuses what the engine's would: a field that the message does not have,
-a number where a wrapped one is expected, a placeholder.
+The engine's wheel does not have these two messages, and its image is not available here. So the
+messages are built from the fields that the engine declares (session_bundle_config.proto and
+monitoring_config.proto of TensorFlow Serving), in a separate pool. The parser refuses what the
+engine refuses: an unknown field, a number instead of a wrapped one, a placeholder.
 """
 
 from typing import Any
@@ -93,8 +94,10 @@ def files(composition: Composition) -> dict[str, str]:
     return {file.path: file.body.decode() for file in rendered.files}
 
 
-def said(composition: Composition, model_id: str) -> dict[str, Any]:
-    """The batching parameters as the composition has them; proto3 does not tell a plain false from an absent one."""
+def expected(composition: Composition, model_id: str) -> dict[str, Any]:
+    """The batching parameters of the composition. proto3 does not distinguish a plain false from an
+    absent one.
+    """
     model = composition.model(model_id)
     assert model is not None
     assert model.serving.batching is not None
@@ -109,13 +112,15 @@ def batching_is_on(composition: Composition, model_id: str) -> bool:
 
 
 @given(composition=strategies.compositions(max_models=8))
-def test_batching_files_give_the_engine_what_the_composition_says(composition: Composition) -> None:
+def test_batching_files_give_the_engine_the_values_of_the_composition(
+    composition: Composition,
+) -> None:
     found = files(composition)
 
     for model in composition.models:
         if batching_is_on(composition, model.id):
             text = found[ON_PATH.format(model.id)]
-            assert parsed("BatchingParameters", text) == said(composition, model.id)
+            assert parsed("BatchingParameters", text) == expected(composition, model.id)
             assert PLACEHOLDER_PATH.format(model.id) not in found
         elif model.serving.platform == "tensorflow":
             assert parsed("BatchingParameters", found[PLACEHOLDER_PATH.format(model.id)])
@@ -141,7 +146,7 @@ LARGEST = 2**31 - 1
     ],
     ids=str,
 )
-def test_batching_at_the_edges_of_each_field_parses_to_itself(parameters: dict[str, Any]) -> None:
+def test_batching_at_the_limits_of_each_field_round_trips(parameters: dict[str, Any]) -> None:
     composition = make_composition(1).with_model(
         make_model("b", serving={"batching": {"parameters": parameters}})
     )
@@ -152,7 +157,7 @@ def test_batching_at_the_edges_of_each_field_parses_to_itself(parameters: dict[s
 
 
 @given(model_id=st.one_of(st.just("a" * 61), strategies.slugs))
-def test_the_operators_file_parses_before_anyone_edits_it(model_id: str) -> None:
+def test_the_operators_file_parses_unedited(model_id: str) -> None:
     composition = make_composition(1).with_model(make_model(model_id))
 
     found = parsed("BatchingParameters", files(composition)[PLACEHOLDER_PATH.format(model_id)])
@@ -186,6 +191,6 @@ def test_the_monitoring_file_switches_metrics_on_at_the_path_that_the_readme_nam
         "pad_variable_length_inputs: yes",
     ],
 )
-def test_the_parser_here_refuses_what_the_engine_would(text: str) -> None:
+def test_the_test_parser_refuses_what_the_engine_refuses(text: str) -> None:
     with pytest.raises(text_format.ParseError):
         parsed("BatchingParameters", text)

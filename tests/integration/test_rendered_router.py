@@ -1,6 +1,7 @@
 """The rendered router: real nginx between real gRPC clients and backends.
 
-Changed for the test: where nginx listens, writes and asks for names. Everything else is the rendered text.
+Changed for the test: where nginx listens, writes and resolves names. Everything else is the
+rendered text.
 """
 
 import contextlib
@@ -19,20 +20,23 @@ import pytest
 
 from renderers.model import Composition
 from tests.builders import golden_composition, make_composition, make_model
-from tests.deployed import DeployedBundle
 from tests.services.docker_dns import docker_dns
 from tests.services.grpc_backend import SERVICE, grpc_backend, grpc_channel
 from tests.services.nginx import Nginx
 from tests.services.processes import LOOPBACK, free_port
+from tests.support.target_host import DeployedBundle
 
 GOLDEN = golden_composition()
-# nginx maps these ids as its own words unless they are escaped.
+# nginx reads these ids as keywords unless they are escaped.
 WORDS = ("default", "include", "hostnames", "volatile")
 _LIMIT_SECONDS = 30
 
 
 def replaced(text: str, *pairs: tuple[str, str]) -> str:
-    """`text` with each first of a pair replaced; a pair that does not occur is a fault of the test."""
+    """`text` with the first of each pair replaced.
+
+    A pair that does not occur is an error of the test.
+    """
     for old, new in pairs:
         assert old in text, f"the rendered nginx.conf has no {old!r}"
         text = text.replace(old, new)
@@ -43,7 +47,7 @@ def lay_out(bundle: DeployedBundle, port: int, health_port: int, dns_port: int) 
     """nginx.conf of the deployment directory, for this machine."""
     conf = bundle.folder / "nginx.conf"
     text = (bundle.directory / "conf/bundle/nginx.conf").read_text()
-    # Where Debian compiled them in, only root may write.
+    # Only root may write to the paths that Debian compiled in.
     kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     temporary = "".join(f"{kind}_temp_path {bundle.folder}/temporary;\n" for kind in kinds)
     conf.write_text(
@@ -63,7 +67,7 @@ def lay_out(bundle: DeployedBundle, port: int, health_port: int, dns_port: int) 
 
 
 def with_long_ids(models: int) -> Composition:
-    """Ids that collide in a small hash, as UUIDs and the longest ones do."""
+    """Ids that collide in a small hash, like UUIDs and the longest ones."""
     basis = make_composition(1)
     ids = (
         str(UUID(int=random.Random(index).getrandbits(128))) + "x" * (index % 2 * 25)
@@ -151,7 +155,8 @@ class Router:
 
 @contextlib.contextmanager
 def running(nginx: Nginx, folder: Path, composition: Composition) -> Iterator[Router]:
-    # The rendered map names the engines' own ports, so the backends need addresses that nobody else listens on.
+    # The rendered map has the engines' own ports, so the backends need addresses with these ports
+    # free.
     network = f"127.{random.randint(16, 254)}.{random.randint(0, 254)}"
     bundle = DeployedBundle.install(composition, folder)
     port, health_port, zone = free_port(), free_port(), {}
@@ -163,7 +168,9 @@ def running(nginx: Nginx, folder: Path, composition: Composition) -> Iterator[Ro
 
 @pytest.fixture(scope="module")
 def routed(nginx: Nginx, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Router]:
-    """The golden bundle with its three engines up, one whose engine is down, and some that have no container yet."""
+    """The golden bundle with its three engines up, one whose engine is down, and some that have no
+    container yet.
+    """
     composition = GOLDEN
     for model_id in ("absent", "down", *WORDS):
         composition = composition.with_model(make_model(model_id))
@@ -199,21 +206,22 @@ def test_a_call_reaches_the_engine_of_its_model_with_its_metadata(
         pytest.param("s101s:8500", [], "NOT_FOUND", id="a host is no id"),
         pytest.param(None, [], "INVALID_ARGUMENT", id="no id"),
         pytest.param("", [], "INVALID_ARGUMENT", id="empty id"),
-        # nginx before 1.23 takes the first, later ones join both with a comma: neither may reach another engine.
+        # nginx before 1.23 uses the first, later ones join both with a comma. Neither may reach
+        # another engine.
         pytest.param("999", [("model-id", "101")], "NOT_FOUND", id="a second id is not tried"),
         pytest.param(
             None, [("model_id", "101")], "INVALID_ARGUMENT", id="an underscore is another name"
         ),
         pytest.param("absent", [], "UNAVAILABLE", id="no container yet"),
         pytest.param("down", [], "UNAVAILABLE", id="engine down"),
-        # An id that nginx took for a setting would be unknown, without a warning.
+        # An id that nginx read as a setting would be unknown, without a warning.
         *(
             pytest.param(word, [], "UNAVAILABLE", id=f"an id that is nginx's word {word}")
             for word in WORDS
         ),
     ],
 )
-def test_what_cannot_be_routed_is_a_grpc_status_of_its_own(
+def test_an_unroutable_call_gets_its_specific_grpc_status(
     routed: Router, model_id: str | None, more: list[tuple[str, str]], status: str
 ) -> None:
     assert routed.status(model_id, b"x", "Predict", *more) == status
@@ -251,12 +259,13 @@ def test_streams_of_every_kind_arrive_whole(routed: Router) -> None:
     assert (counted, repeated, conversed) == (b"2000000", [b"again"] * 5, parts)
 
 
-def test_a_conversation_is_not_held_back_until_it_ends(routed: Router) -> None:
+def test_a_bidirectional_stream_is_not_buffered(routed: Router) -> None:
     answered = Event()
 
     def questions() -> Iterator[bytes]:
         yield b"first"
-        # The second question is asked only once the first is answered: a router that collects would never get there.
+        # The second request is sent only after the first answer, so a buffering router would never
+        # get there.
         assert answered.wait(_LIMIT_SECONDS)
         yield b"second"
 
@@ -289,14 +298,12 @@ def test_the_health_check_answers_in_http_1(routed: Router) -> None:
 
 
 def eventually(condition: Callable[[], bool]) -> bool:
-    """Whether it becomes true within the limit; each try is a call, which paces itself."""
+    """Whether it becomes true within the limit. Each try is a call, so no pause is needed."""
     pause, tries = Event(), 100
     return any(condition() or pause.wait(_LIMIT_SECONDS / tries) for _ in range(tries))
 
 
-def test_an_engine_that_comes_back_at_another_address_is_found(
-    nginx: Nginx, tmp_path: Path
-) -> None:
+def test_an_engine_that_returns_at_another_address_is_found(nginx: Nginx, tmp_path: Path) -> None:
     with running(nginx, tmp_path, GOLDEN) as router:
         with router.backend("101", 1, name="before"):
             assert router.backend_of("101") == "before"
@@ -306,9 +313,7 @@ def test_an_engine_that_comes_back_at_another_address_is_found(
             assert router.backend_of("101") == "moved"
 
 
-def test_a_reload_under_load_takes_a_new_model_and_loses_no_call(
-    nginx: Nginx, tmp_path: Path
-) -> None:
+def test_a_reload_under_load_adds_a_model_and_loses_no_call(nginx: Nginx, tmp_path: Path) -> None:
     with (
         running(nginx, tmp_path, GOLDEN) as router,
         router.backend("101", 1),
@@ -321,7 +326,7 @@ def test_a_reload_under_load_takes_a_new_model_and_loses_no_call(
             statuses = []
             with grpc_channel(router.port) as channel:
                 client = Router(**{**vars(router), "channel": channel})
-                # A slow machine ends later, not with fewer calls.
+                # A slow machine ends later, with the same number of calls.
                 while not ended.is_set() or len(statuses) < 60:
                     statuses.append(client.status("101"))
             return statuses

@@ -1,7 +1,7 @@
-"""Which containers an update of a bundle recreates: exactly those of the services that it affects.
+"""The containers that an update of a bundle recreates: exactly those of the affected services.
 
-`up` recreates the container of a service whose configuration hash has changed. A file that a service mounts is no part
-of that hash: the digests in the rendered labels stand for it.
+`up` recreates the container of a service whose configuration hash has changed. A mounted file is
+not part of that hash, so the rendered labels contain its digest.
 """
 
 from collections.abc import Mapping
@@ -12,8 +12,8 @@ import pytest
 
 from renderers.model import Composition, Model, RenderDefaults
 from tests.builders import GOLDEN_DEFAULTS, make_composition, make_model
-from tests.deployed import DeployedBundle
 from tests.services.compose import Compose
+from tests.support.target_host import DeployedBundle
 
 REGISTRY = "registry.example.com"
 BASIS = make_composition(9)
@@ -26,7 +26,9 @@ SIGNATURE = BASIS.proxy.signature.document
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What is rendered next, and whose containers must be made anew for it: nobody else's may be."""
+    """The next rendering, and the services whose containers it must recreate; no others may be
+    recreated.
+    """
 
     recreated: set[str]
     composition: Composition = BASIS
@@ -34,7 +36,7 @@ class Change:
 
 
 def with_fields(model_id: str, **fields: Any) -> Composition:
-    """The basis, a model in it with other fields."""
+    """The basis, with other fields in one model."""
     model = BASIS.model(model_id)
     assert model is not None
     return BASIS.with_model(
@@ -70,7 +72,8 @@ def with_defaults(**fields: Any) -> RenderDefaults:
     )
 
 
-# In the basis 101 is a plain model of TensorFlow, 104 has resources, 105 batching, 102 all GPUs, 106 some, 107 two.
+# In the basis 101 is a plain model of TensorFlow, 104 has resources, 105 batching, 102 all GPUs,
+# 106 some, 107 two.
 CHANGES: Mapping[str, Change] = {
     "the same composition": Change(set()),
     "its models in another order": Change(
@@ -152,7 +155,7 @@ CHANGES: Mapping[str, Change] = {
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """The basis as it runs, and the hashes of its containers."""
+    """The running basis, and the hashes of its containers."""
 
     compose: Compose
     bundle: DeployedBundle

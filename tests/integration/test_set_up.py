@@ -1,6 +1,7 @@
 """`make setup` with old and new pips, against an index that has newer releases than the lock.
 
-The Makefile and the installer are the project's own. The project, its lock and its index are small ones made here.
+The Makefile and the installer are those of the project. The project, its lock and its index are
+small ones made here.
 """
 
 import base64
@@ -28,7 +29,9 @@ from tests.services.pythons import python
 ROOT = Path(__file__).parents[2]
 BUNDLED = "the pip that ensurepip brings"
 LOCKED = {"probe": "1.0", "probe-plugin": "1.0", "probe-extra": "1.0"}
-"""Like coverage and pytest-cov: the plug-in requires `probe[extra]`, and the lock has the extra's package."""
+"""Like coverage and pytest-cov: the plug-in requires `probe[extra]`, and the lock has the extra's
+package.
+"""
 REQUIRES = {
     "probe": ('probe-extra>=1 ; extra == "extra"',),
     "probe-plugin": ("probe[extra]>=1",),
@@ -136,7 +139,7 @@ def project(tmp_path: Path, index: tuple[str, Path]) -> Path:
 
 
 def set_up(project: Path, interpreter: Path, address: str) -> subprocess.CompletedProcess[str]:
-    """`make setup` with nothing of this machine's settings of pip and make."""
+    """`make setup` without this machine's settings of pip and make."""
     environ = {
         name: text
         for name, text in os.environ.items()
@@ -148,7 +151,7 @@ def set_up(project: Path, interpreter: Path, address: str) -> subprocess.Complet
         "PIP_NO_CACHE_DIR": "1",
         "PIP_RETRIES": "0",
     }
-    # Loopback is not the business of a proxy.
+    # A proxy of the machine must not get requests for loopback.
     environ |= {"no_proxy": LOOPBACK, "NO_PROXY": LOOPBACK}
     command = ["make", "setup", f"PYTHON={interpreter}"]
     return subprocess.run(
@@ -157,10 +160,10 @@ def set_up(project: Path, interpreter: Path, address: str) -> subprocess.Complet
 
 
 def installed(project: Path) -> dict[str, str]:
-    """The packages in the environment but pip and setuptools, which the Python brings."""
+    """The packages in the environment except pip and setuptools, which come with Python."""
     found = (
-        re.match(r"(.+)-([^-]+)\.dist-info$", each.name)
-        for each in project.glob(".venv/lib/*/site-packages/*")
+        re.match(r"(.+)-([^-]+)\.dist-info$", path.name)
+        for path in project.glob(".venv/lib/*/site-packages/*")
     )
     packages = {match[1].replace("_", "-"): match[2] for match in found if match}
     return {
@@ -186,7 +189,7 @@ def use_debians_pip(project: Path, interpreter: Path) -> None:
     ("version", "pip"),
     [("3.11", "23.0.1"), ("3.11", BUNDLED), ("3.12", BUNDLED), ("3.13", BUNDLED)],
 )
-def test_set_up_installs_the_lock_although_newer_releases_are_there(
+def test_set_up_installs_the_lock_although_newer_releases_exist(
     project: Path, index: tuple[str, Path], version: str, pip: str
 ) -> None:
     interpreter = available(lambda: python(version))
@@ -207,7 +210,7 @@ def interpreter() -> Path:
 
 
 @pytest.mark.slow
-def test_a_lock_that_lacks_a_requirement_fails_the_set_up_with_what_to_do(
+def test_a_lock_that_lacks_a_requirement_fails_the_set_up_with_a_remedy(
     project: Path, index: tuple[str, Path], interpreter: Path
 ) -> None:
     (project / "requirements/dev.lock").write_text(make_lock(index[1], ["probe-plugin"]))

@@ -1,7 +1,9 @@
-"""What a server tells everybody else of our objects: a browser, gsutil, a cache in front of a public bucket.
+"""The headers that a server sends with Rebundle's objects to a browser, gsutil, or the cache of a
+public bucket.
 
-Without `no-store` Google lets caches keep a public object for an hour, and an old pointer would be served; an archive that
-is said to be *encoded* by gzip would be unpacked on its way, and no digest would fit.
+Without `no-store`, Google lets caches keep a public object for an hour, and they would serve an old
+pointer. An archive with the content encoding gzip would be decompressed on its way, and no digest
+would match.
 """
 
 import asyncio
@@ -32,7 +34,9 @@ Headers = tuple[str, str, str | None]
 
 
 async def publish(store: ObjectStore, runtime: ThreadRuntime) -> dict[str, str]:
-    """The content type that is expected of each key: what is created, what is replaced, a file of the live tree."""
+    """The expected content type of each key: a created object, a replaced one, a file of the live
+    tree.
+    """
     bucket = Bucket(store, runtime)
     first = await bucket.publish(make_state(1))
     live = (await bucket.publish(make_state(2))).pointer.live
@@ -48,15 +52,15 @@ async def publish(store: ObjectStore, runtime: ThreadRuntime) -> dict[str, str]:
     }
 
 
-def check(expected: dict[str, str], told: Callable[[str], Headers]) -> None:
-    assert {key: told(f"{PREFIX}/{key}") for key in expected} == {
+def check(expected: dict[str, str], headers_of: Callable[[str], Headers]) -> None:
+    assert {key: headers_of(f"{PREFIX}/{key}") for key in expected} == {
         key: (content_type, "no-store", None) for key, content_type in expected.items()
     }
 
 
 @pytest.fixture(autouse=True)
 def _credentials(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [each for each in os.environ if each.startswith("AWS_")]:
+    for name in [variable for variable in os.environ if variable.startswith("AWS_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
@@ -74,11 +78,11 @@ def test_on_s3(s3_server: str) -> None:
         with closing(S3Store(bucket, PREFIX, runtime, endpoint=s3_server, region=REGION)) as store:
             expected = asyncio.run(publish(store, runtime))
 
-        def told(key: str) -> Headers:
+        def headers_of(key: str) -> Headers:
             answer = client.head_object(Bucket=bucket, Key=key)
             return answer["ContentType"], answer["CacheControl"], answer.get("ContentEncoding")
 
-        check(expected, told)
+        check(expected, headers_of)
 
 
 def test_on_gcs(gcs_server: Gcs) -> None:
@@ -92,8 +96,8 @@ def test_on_gcs(gcs_server: Gcs) -> None:
             storage.Client("any", AnonymousCredentials(), client_options=reached)
         ) as client:
 
-            def told(key: str) -> Headers:
+            def headers_of(key: str) -> Headers:
                 found = client.bucket(name).get_blob(key)
                 return found.content_type, found.cache_control, found.content_encoding
 
-            check(expected, told)
+            check(expected, headers_of)

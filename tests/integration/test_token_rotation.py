@@ -1,4 +1,4 @@
-"""A token is exchanged while the daemon runs."""
+"""A token is rotated while the daemon runs."""
 
 import asyncio
 from pathlib import Path
@@ -19,7 +19,7 @@ def write(file: Path, token: str, mode: int) -> None:
     half.rename(file)
 
 
-def test_a_new_token_counts_without_a_restart_and_a_bad_file_leaves_the_former_one(
+def test_a_new_token_works_without_a_restart_and_a_bad_file_keeps_the_former_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(service, "_CHECK_SECONDS", 0.01)

@@ -1,13 +1,14 @@
-"""Mutation tests of the pure modules: `make mutants`, or `make mutants MODULE=daemon/batches.py` for one of them.
+"""Mutation tests of the pure modules: `make mutants`, or `make mutants MODULE=daemon/batches.py`
+for one of them.
 
-mutmut changes one thing of a module at a time and runs the unit tests of that module. A change that no test notices
-survives. The table of `docs/mutants.md` gets the figures of each module that ran; the diffs of the survivors are in
-`.cache/mutants/<module>/survivors.txt`.
+mutmut changes one thing of a module at a time and runs the unit tests of that module. A change that
+no test notices survives. The table of `docs/mutants.md` gets the figures of each module that ran;
+the diffs of the survivors are in `.cache/mutants/<module>/survivors.txt`.
 
-Of the two tools that are maintained, mutmut forks a worker for each mutant from a process that has imported everything,
-and has run nothing, so that all caches are empty; cosmic-ray starts a Python for each, which takes some twenty times as
-long here. What mutmut does not change: functions with a decorator (properties), constants of a module or class,
-annotations.
+Two tools are maintained. mutmut forks a worker for each mutant from a process that has imported
+everything and run nothing, so all caches are empty. cosmic-ray starts a Python for each, which
+takes about twenty times as long here. mutmut does not change functions with a decorator
+(properties), constants of a module or class, and annotations.
 """
 
 import argparse
@@ -61,7 +62,9 @@ MORE_TESTS = {
 }
 """Unit tests of a module beside the one of its name."""
 _CALLED_AT_IMPORT = {"daemon/publishing/grammar.py", "renderers/identifiers.py"}
-"""Functions of these run while the module is imported, where mutmut sees no test: survivors are tested once more."""
+"""Functions of these modules run at import, where mutmut sees no test, so their survivors are
+tested once more.
+"""
 
 _CONFIGURATION = """
 
@@ -89,19 +92,19 @@ for name in sys.argv[2:]:
 
 
 class MutationFailed(Exception):
-    """mutmut ended without a result; the text says where its output is."""
+    """mutmut ended without a result. The text says where its output is."""
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What became of the mutants of one module."""
+    """The results for the mutants of one module."""
 
     module: str
     mutants: int
     killed: int
 
     def row(self) -> str:
-        """As the table has it."""
+        """The row of the table."""
         share = self.killed / self.mutants if self.mutants else 1
         return f"| `{self.module}` | {self.mutants} | {self.killed} | {share:.1%} |"
 
@@ -111,7 +114,7 @@ def pure_modules() -> Iterator[str]:
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"][
         "contracts"
     ]
-    (contract,) = (each for each in contracts if each["name"].startswith("pure modules"))
+    (contract,) = (item for item in contracts if item["name"].startswith("pure modules"))
     for name in contract["source_modules"]:
         path = name.replace(".", "/")
         if (ROOT / path).is_dir():
@@ -128,7 +131,10 @@ def tests_of(module: str) -> list[str]:
 
 
 def mutate(module: str, *, survivors_only: bool = False, workers: int = 2) -> Figures:
-    """Runs the mutants of one module, or with today's tests those that survived before. Raises MutationFailed."""
+    """Runs the mutants of one module, or with today's tests those that survived before.
+
+    Raises MutationFailed.
+    """
     folder = WORK / module.removesuffix(".py").replace("/", ".")
     before = _codes(folder, module) if survivors_only else {}
     names = [name for name, code in before.items() if code not in _KILLED]
@@ -167,7 +173,7 @@ def mutate(module: str, *, survivors_only: bool = False, workers: int = 2) -> Fi
 
 
 def _codes(folder: Path, module: str) -> dict[str, int | None]:
-    """The exit code of each mutant's tests, as mutmut keeps them. Raises MutationFailed."""
+    """The exit code of each mutant's tests, as mutmut stores them. Raises MutationFailed."""
     try:
         codes: dict[str, int | None] = json.loads(
             (folder / "mutants" / f"{module}.meta").read_text()
@@ -178,7 +184,9 @@ def _codes(folder: Path, module: str) -> dict[str, int | None]:
 
 
 def _tested(folder: Path, module: str, name: str) -> int:
-    """The exit code of all tests of a module with one mutant, in a process that imports it with that mutant."""
+    """The exit code of all tests of a module with one mutant, in a process that imports it with
+    that mutant.
+    """
     arguments = (
         "-x",
         "-q",
@@ -196,7 +204,7 @@ def _tested(folder: Path, module: str, name: str) -> int:
 
 
 def _run(program: str, folder: Path, output: IO[str], *arguments: str, **variables: str) -> int:
-    """The exit code of a program that has mutmut behind our own packages on its path."""
+    """The exit code of a program that has mutmut after this project's packages on its path."""
     (packages,) = environment("mutmut").glob("lib/python*/site-packages")
     command = [sys.executable, "-c", program, str(packages), *arguments]
     return subprocess.run(

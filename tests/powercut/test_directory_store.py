@@ -1,7 +1,9 @@
-"""The directory store through every power cut: what was acknowledged stays, what was not is there whole or not at all.
+"""The directory store through every power cut: acknowledged writes stay, others are there as a
+whole or not at all.
 
-A kill cannot show a missing fsync, since the page cache outlives the process; the replay of a recorded log can. To trust
-it, each sync of the log is left out once, and the replay must then find a broken promise.
+A kill cannot show a missing fsync, because the page cache outlives the process. The replay of a
+recorded log can. As a check of the test, each sync of the log is left out once, and the replay must
+then find a broken promise.
 """
 
 import asyncio
@@ -35,7 +37,7 @@ Log = list[Operation | Mark]
 
 
 class History:
-    """A store at work on a recorded disk, and what it had promised after each of its writes."""
+    """A store at work on a recorded disk, and its promises after each of its writes."""
 
     def __init__(self) -> None:
         self.disk = SimulatedDisk(BASE)
@@ -72,7 +74,7 @@ async def violations(promised: Sequence[Snapshot], log: Log) -> AsyncIterator[st
         try:
             left = await snapshot(state.disk)
             kept = _kept(promised, left, state)
-            await _goes_on(state.disk, left)
+            await _stays_usable(state.disk, left)
         except (StoreError, AssertionError) as error:
             yield f"at {state.position}: {error!r}"
         else:
@@ -85,8 +87,8 @@ def _kept(promised: Sequence[Snapshot], left: Snapshot, state: CrashState) -> bo
     return left in promised[done : begun + 1]
 
 
-async def _goes_on(disk: SimulatedDisk, left: Snapshot) -> None:
-    """The store that is started after the cut can change whatever it finds."""
+async def _stays_usable(disk: SimulatedDisk, left: Snapshot) -> None:
+    """A store that is started after the cut can change every object that it finds."""
     store = DirectoryStore(ROOT, InlineRuntime("successor"), disk)
     for key, (_, _, version) in left.items():
         newer = await store.replace(key, Content(b"after", tag={"by": "successor"}), version)
@@ -123,7 +125,7 @@ async def objects_with_tags(at: History) -> None:
     await at.write(at.store.create("a/b/file", Content(b"one", tag={"n": "5"})))
 
 
-async def a_folder_that_another_writer_made_and_never_synced(at: History) -> None:
+async def a_folder_that_another_writer_created_and_never_synced(at: History) -> None:
     await at.write(at.store.create("first", Content(b"1")))
     for folder in ("shared", "shared/deep"):
         at.recording.mkdir(ROOT / folder)
@@ -143,7 +145,7 @@ async def an_object_whose_creator_was_killed_before_its_last_sync(at: History) -
     at.recording.mark("done")
 
 
-async def a_root_that_another_writer_made_and_never_synced(at: History) -> None:
+async def a_root_that_another_writer_created_and_never_synced(at: History) -> None:
     at.recording.mkdir(ROOT.parent)
     at.recording.mkdir(ROOT)
     await at.write(at.store.create("key", Content(b"1")))
@@ -155,9 +157,9 @@ Scenario = Callable[[History], Awaitable[None]]
 SCENARIOS: list[Scenario] = [
     objects_without_tags,
     objects_with_tags,
-    a_folder_that_another_writer_made_and_never_synced,
+    a_folder_that_another_writer_created_and_never_synced,
     an_object_whose_creator_was_killed_before_its_last_sync,
-    a_root_that_another_writer_made_and_never_synced,
+    a_root_that_another_writer_created_and_never_synced,
 ]
 
 
@@ -181,16 +183,17 @@ def test_no_power_cut_breaks_a_promise(scenario: Scenario) -> None:
     ("scenario", "harmless"),
     [
         (objects_without_tags, []),
-        # The rename of the very same bytes; and folders that a deletion left empty, made anew by the same write.
+        # The rename of the same bytes, and folders that a deletion left empty and the same write
+        # recreates.
         (objects_with_tags, [ROOT / "a/b", ROOT]),
-        # The root's names, which the same write syncs for the tag and again for the body.
-        (a_folder_that_another_writer_made_and_never_synced, [ROOT]),
+        # The names in the root, which the same write syncs for the tag and again for the body.
+        (a_folder_that_another_writer_created_and_never_synced, [ROOT]),
         (an_object_whose_creator_was_killed_before_its_last_sync, []),
-        (a_root_that_another_writer_made_and_never_synced, []),
+        (a_root_that_another_writer_created_and_never_synced, []),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_each_sync_that_is_left_out_is_missed(scenario: Scenario, harmless: list[Path]) -> None:
+def test_leaving_out_any_sync_is_detected(scenario: Scenario, harmless: list[Path]) -> None:
     async def unmissed() -> list[Operation | Mark]:
         at = await history_of(scenario)
         return [
@@ -206,7 +209,7 @@ def test_each_sync_that_is_left_out_is_missed(scenario: Scenario, harmless: list
 
 
 class EditedRecording(RecordingFileSystem):
-    """An editor saves the file, durably, between the store's last look and the call that takes its name."""
+    """An editor saves the file, durably, between the store's last check and its rename."""
 
     saved = False
 
@@ -225,8 +228,8 @@ class EditedRecording(RecordingFileSystem):
         super().change(operation)
 
 
-@pytest.mark.parametrize("verb", ["replace", "delete"])
-def test_no_power_cut_loses_what_an_editor_saved_at_the_last_moment(verb: str) -> None:
+@pytest.mark.parametrize("operation", ["replace", "delete"])
+def test_no_power_cut_loses_a_save_at_the_last_moment(operation: str) -> None:
     async def scenario() -> Log:
         recording = EditedRecording(SimulatedDisk(BASE))
         store = DirectoryStore(ROOT, InlineRuntime(), recording)
@@ -234,7 +237,7 @@ def test_no_power_cut_loses_what_an_editor_saved_at_the_last_moment(verb: str) -
         new = Content(b"new", tag={"n": "2"})
         write = (
             store.replace("a/file", new, version)
-            if verb == "replace"
+            if operation == "replace"
             else store.delete("a/file", version)
         )
         with pytest.raises(ConditionFailed):
@@ -249,12 +252,15 @@ def test_no_power_cut_loses_what_an_editor_saved_at_the_last_moment(verb: str) -
     for state in states:
         held = {path for path, (body, _) in state.disk.files().items() if body == b"saved"}
         assert held, state.position
-        # One below tmp has a name that says that it has none of the store's own bytes.
+        # A file below tmp with a name that shows that it has no bytes of the store.
         assert ROOT / "a/file" in held or {path.name.count(".") for path in held} <= {1, 2}
 
 
 def working_syncs(log: Log) -> list[int]:
-    """Where a sync narrowed what a cut may leave. The others (of a folder that did not change) cannot be missed."""
+    """Syncs that narrowed what a cut may leave.
+
+    The others (of an unchanged folder) cannot be detected.
+    """
     disk, found = SimulatedDisk(BASE), []
     for position, step in enumerate(log):
         if isinstance(step, Mark):

@@ -1,6 +1,8 @@
-"""Writers that are killed by SIGKILL before, after and in the middle of every change they make to the disk.
+"""Writers that are killed by SIGKILL before, after and in the middle of every change they make to
+the disk.
 
-The writers run in a process of their own, which forks one for each boundary: a fork needs a process without threads.
+The writers run in a separate process, which forks one for each boundary: a fork needs a process
+without threads.
 """
 
 import asyncio
@@ -64,7 +66,7 @@ async def finish(store: DirectoryStore) -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"after": True}, {"torn": True}], ids=json.dumps)
-def test_a_kill_at_any_boundary_leaves_whole_objects_and_a_store_that_goes_on(
+def test_a_kill_at_any_boundary_leaves_whole_objects_and_a_usable_store(
     tmp_path: Path, options: dict[str, bool]
 ) -> None:
     command = [sys.executable, "-c", WRITERS, str(tmp_path), json.dumps(options)]

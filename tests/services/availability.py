@@ -16,7 +16,9 @@ T = TypeVar("T")
 
 
 class Unavailable(Exception):
-    """A server or tool is not on this machine and cannot be installed; the text names what was tried."""
+    """A server or tool is not on this machine and cannot be installed; the text names what was
+    tried.
+    """
 
 
 class NotGiven(Exception):
@@ -24,7 +26,9 @@ class NotGiven(Exception):
 
 
 def available(find: Callable[[], T]) -> T:
-    """What `find` returns; skips or fails the test when it raises Unavailable, skips it when it raises NotGiven."""
+    """What `find` returns; skips or fails the test when it raises Unavailable, skips it when it
+    raises NotGiven.
+    """
     try:
         return find()
     except NotGiven as reason:

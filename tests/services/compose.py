@@ -49,7 +49,8 @@ class Compose:
         return dict(line.split(" ", 1) for line in lines if line)
 
     def _run(self, directory: Path, env: Mapping[str, str], *arguments: str) -> str:
-        # Nothing of the caller's environment: a SERVING_… or REL_DIR set there would win over the files.
+        # Nothing of the caller's environment: a SERVING_… or REL_DIR set there would override the
+        # files.
         clean = {"PATH": os.environ["PATH"], "HOME": str(directory)} | dict(env)
         done = subprocess.run(
             [str(self.binary), "config", *arguments],

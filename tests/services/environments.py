@@ -36,7 +36,7 @@ def environment(name: str, interpreter: Path | None = None) -> Path:
     ready = folder / ".ready"
     _CACHE.mkdir(parents=True, exist_ok=True)
     with (_CACHE / f"{name}.lock").open("w") as guard:
-        # Two test runs may want it at once; half an environment must not be taken for a whole one.
+        # Two test runs may install it at once, and neither may use a partial environment.
         fcntl.flock(guard, fcntl.LOCK_EX)
         if not ready.exists():
             _run(str(interpreter or sys.executable), "-m", "venv", "--clear", str(folder))

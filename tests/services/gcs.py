@@ -37,7 +37,7 @@ class Gcs:
 
     @property
     def endpoint(self) -> str:
-        """What RCLONE_GCS_ENDPOINT takes."""
+        """The value for RCLONE_GCS_ENDPOINT."""
         return f"{self.address}/storage/v1/"
 
     def create_bucket(self, bucket: str) -> None:
@@ -66,7 +66,7 @@ def gcs(folder: Path) -> Iterator[Gcs]:
         return
     port = free_port()
     address = f"http://{LOOPBACK}:{port}"
-    # The public host is what links to the objects' bodies name.
+    # Links to the bodies of objects use the public host.
     places = (
         "-host",
         LOOPBACK,
@@ -84,7 +84,7 @@ def gcs(folder: Path) -> Iterator[Gcs]:
 
 @dataclass(frozen=True, slots=True)
 class TokenEndpoint:
-    """Where a service account gets its tokens, and the only one that is known there."""
+    """The token endpoint, with the only service account that it knows."""
 
     address: str
     key: rsa.RSAPrivateKey

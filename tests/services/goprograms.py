@@ -30,7 +30,7 @@ def go_program(name: str) -> Path:
     _CACHE.mkdir(parents=True, exist_ok=True)
     binary = _CACHE / f"{name}-{digest.hexdigest()[:12]}"
     with (_CACHE / f"{name}.lock").open("w") as guard:
-        # Two test runs may want it at once; `go build` writes the binary bit by bit.
+        # Two test runs may build it at once, and `go build` writes the binary in several steps.
         fcntl.flock(guard, fcntl.LOCK_EX)
         if not binary.exists():
             half = binary.with_suffix(".half")
@@ -42,7 +42,10 @@ def go_program(name: str) -> Path:
 
 
 def go_module(module: str) -> Path:
-    """The command of a module at a version, such as `example.com/tool@v1.2.3`, built once. Raises Unavailable."""
+    """The command of a module at a version, such as `example.com/tool@v1.2.3`, built once.
+
+    Raises Unavailable.
+    """
     go = tool("go", package="golang-go")
     folder = _CACHE / module.replace("/", "_")
     path, _, _ = module.partition("@")

@@ -40,7 +40,7 @@ class Nginx:
         )
 
     def _command(self, conf: Path, *arguments: str) -> list[str]:
-        # Its own log of the start, too: the one that is compiled in belongs to root.
+        # Its own log of the start, too, because the compiled-in one belongs to root.
         return [
             str(self.binary),
             "-p",

@@ -19,7 +19,8 @@ _PORTS = range(20_000, 32_000)
 def free_port() -> int:
     """A TCP port that nothing listens on now.
 
-    The kernel takes the ports of clients from 32768 on: one of those could be taken again before the server binds it.
+    The kernel assigns ports of clients from 32768 on, so such a port could be taken again before
+    the server binds it.
     """
     while True:
         # Not by `random`: pytest-randomly gives every worker the same seed, and so the same ports.
@@ -39,8 +40,8 @@ def serving(
 ) -> Iterator[subprocess.Popen[bytes]]:
     """The process of `command`, once it accepts connections on `port`.
 
-    It leads a separate process group, so that stopping it stops its children and no other process. Raises Unavailable
-    with the end of its log when it exits or does not listen in time.
+    It leads a separate process group, so that stopping it stops its children and no other process.
+    Raises Unavailable with the end of its log when it exits or does not listen in time.
     """
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -68,7 +69,7 @@ def listens(port: int) -> bool:
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
     for how in (signal.SIGTERM, signal.SIGKILL):
-        # The second signal goes out in any case: children may outlive their leader.
+        # The second signal is sent in any case, because children may outlive their leader.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, how)
         with contextlib.suppress(subprocess.TimeoutExpired):

@@ -9,7 +9,10 @@ from tests.services.availability import NotGiven
 
 
 def python(version: str) -> Path:
-    """The interpreter of a version such as "3.12" that can make virtual environments. Raises NotGiven."""
+    """The interpreter of a version such as "3.12" that can make virtual environments.
+
+    Raises NotGiven.
+    """
     name = f"python{version}"
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
     candidates = [
@@ -17,7 +20,7 @@ def python(version: str) -> Path:
     ]
     candidates += sorted(map(str, pyenv.glob(f"versions/{version}.*/bin/{name}")))
     for candidate in candidates:
-        # pyenv puts a script on the path also for a version that is not in use: it fails when called.
+        # pyenv puts a script on the path even for a version that is not in use; calling it fails.
         probe = [candidate, "-c", "import ensurepip, sys, venv; print(sys.executable)"]
         done = subprocess.run(probe, capture_output=True, text=True, timeout=60, check=False)
         if done.returncode == 0:

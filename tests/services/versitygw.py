@@ -19,7 +19,8 @@ SECRET_KEY = "test"
 
 @contextlib.contextmanager
 def versitygw(folder: Path) -> Iterator[str]:
-    """The server's address; its objects and its log go to `folder`, whose file system must know attributes.
+    """The server's address. Its objects and log go to `folder`, whose file system must support
+    extended attributes.
 
     Raises Unavailable.
     """

@@ -1,6 +1,6 @@
 """The bucket of a simulated world: its objects, and the atomic check of each condition.
 
-There are two kinds, like the two clouds (object-store semantics). A version is either a generation
+There are two kinds, like the two clouds. A version is either a generation
 that rises at every write, or a digest of the body, so that contents that change from A to B and
 back to A have the same version. Observers are called at every change.
 """
@@ -87,11 +87,11 @@ class Bucket:
         self.watch(Change(key, before, None, writer))
 
     def put(self, key: str, body: bytes, writer: str) -> None:
-        """As an editor saves: no condition, no tag."""
+        """Like a save in an editor: no condition, no tag."""
         self._put(key, Content(body), writer)
 
     def remove(self, key: str, writer: str) -> None:
-        """As a file manager deletes."""
+        """Like a deletion in a file manager."""
         before = self.objects.pop(key, None)
         if before is not None:
             self.watch(Change(key, before, None, writer))

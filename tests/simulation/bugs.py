@@ -44,7 +44,7 @@ class Bug:
         """The function with the bug in it.
 
         Raises:
-            LookupError: its text is not there any more.
+            LookupError: its text no longer exists.
         """
         right = inspect.unwrap(inspect.getattr_static(self.owner, self.name))
         source = textwrap.dedent(inspect.getsource(right))
@@ -59,22 +59,22 @@ class Bug:
             "exec",
             dont_inherit=True,
         )
-        exec(code, right.__globals__, made)  # our own text
+        exec(code, right.__globals__, made)  # the source of this project
         wrong = made[self.name]
         assert isinstance(wrong, FunctionType)
         return wrong
 
 
 BUGS: dict[str, Bug] = {
-    # -- the compare-and-swap and what became of it
+    # -- the compare-and-swap and its result
     "failure-taken-as-lost": Bug(
-        "an answer that is no success counts as lost, without reading back",
+        "an answer other than success counts as lost, without reading back",
         Publisher, "_try_swap",
         "return await self._resolve(scope, base, following)",
         "raise PointerMoved('lost')",
     ),
     "412-taken-as-lost": Bug(
-        "a failed condition counts as lost: it may be the answer to one's own second sending",
+        "a failed condition counts as lost, although it may answer a repeated request",
         Publisher, "_try_swap",
         "except (ConditionFailed, ObjectMissing, OutcomeUnknown, StoreUnavailable):",
         "except ConditionFailed:\n        raise PointerMoved('lost')\n"
@@ -88,7 +88,7 @@ BUGS: dict[str, Bug] = {
         "    except (ConditionFailed, ObjectMissing, StoreUnavailable):",
     ),
     "blind-retry": Bug(
-        "who lost a compare-and-swap puts the same change on top of whatever is there now",
+        "after a lost compare-and-swap the same change is written over the present pointer",
         Publisher, "_resolve",
         "raise _moved(scope, current.pointer.sequence)",
         "entry = following.history[-1].model_copy(update={'sequence': current.pointer.sequence + 1})\n"
@@ -97,13 +97,13 @@ BUGS: dict[str, Bug] = {
         "    return await self.swap(scope, current, following)",
     ),
     "resolve-by-newest-only": Bug(
-        "one's own write is looked for in the newest change only, not in the lineage",
+        "the own write is searched only in the newest change, not in the lineage",
         protocol, "resolve",
         "read.knows_write(write_id)",
         "read.write_id == write_id",
     ),
     "chunks-not-searched": Bug(
-        "a write that only the chunks know counts as lost",
+        "a write that only the chunks record counts as lost",
         Publisher, "_resolve",
         "if any(entry.write_id == following.write_id for entry in entries):",
         "if any(entry.write_id == following.write_id for entry in current.pointer.history):",
@@ -116,14 +116,14 @@ BUGS: dict[str, Bug] = {
         "return Resolution.LOST\n    reaches",
     ),
     "kept-pointer-is-ours": Bug(
-        "after reading back, the own pointer is kept with the version of one that others have built on it",
+        "after reading back, the own pointer is cached with the version of a later one",
         Publisher, "_resolve",
         "case Resolution.WON:\n            return current",
         "case Resolution.WON:\n            return PointerRead(following, current.version)",
         rare=True,
     ),
     "settled-on-the-kept-pointer": Bug(
-        "events settle without a compare-and-swap by the pointer of the last own write, which may be old",
+        "events settle without a compare-and-swap on the cached pointer, which may be outdated",
         Pipeline, "_try",
         "if cached is not None and self._written.get(scope) is None:",
         "if False:",
@@ -157,19 +157,19 @@ BUGS: dict[str, Bug] = {
         "pass",
         rare=True,
     ),
-    "inputs-not-advanced": Bug(
+    "positions-not-advanced": Bug(
         "a publication does not say how far its sources are",
         protocol, "_progressed",
         '"positions": positions,',
         '"positions": dict(pointer.positions),',
     ),
-    "inputs-of-others-lost": Bug(
+    "positions-of-others-lost": Bug(
         "a publication forgets the positions of other sources",
         protocol, "_advanced",
         "        **positions,\n",
         "",
     ),
-    "rollback-goes-back-in-inputs": Bug(
+    "rollback-goes-back-in-positions": Bug(
         "a rollback takes the positions back, so that events are folded again",
         protocol, "rollback",
         "**counters,",
@@ -182,7 +182,7 @@ BUGS: dict[str, Bug] = {
         "outcomes = {}",
     ),
     "repetition-is-folded-again": Bug(
-        "an event that came by another intake before is folded again",
+        "an event that came through another intake before is folded again",
         Pipeline, "_next_batch",
         "if folded == event.event:",
         "if False:",
@@ -196,7 +196,7 @@ BUGS: dict[str, Bug] = {
     ),
     # -- fold
     "old-base": Bug(
-        "a scope's composition is remembered by scope, not by digest",
+        "a scope's composition is cached by scope, not by digest",
         Pipeline, "_composition",
         "cached = self._compositions.get(publication.composition_digest)",
         "cached = self._compositions.get(scope) or self._compositions.put(\n"
@@ -215,13 +215,13 @@ BUGS: dict[str, Bug] = {
         "moving = list(published)",
     ),
     "late-not-seen": Bug(
-        "a state with a lower number than the newest one is not taken for late",
+        "a state with a lower number than the newest one is not late",
         folding, "_fold_state",
         "is_late = change.revision <= desired.highest_revision.producer",
         "is_late = change.revision < 0",
     ),
     "number-goes-down": Bug(
-        "the producer's number follows the batch, also down",
+        "the producer's number follows the batch, and may decrease",
         protocol, "rollback",
         "hold=hold,",
         "hold=hold, highest_revision=target.revision,",
@@ -234,7 +234,7 @@ BUGS: dict[str, Bug] = {
     ),
     # -- operators
     "hold-ignored": Bug(
-        "a publication becomes live in spite of a hold",
+        "a publication becomes live despite a hold",
         protocol, "publish",
         "        and pointer.hold is None\n",
         "",
@@ -278,8 +278,8 @@ BUGS: dict[str, Bug] = {
         "if False:",
         rare=True,
     ),
-    "verb-on-an-old-pointer": Bug(
-        "a verb that was overtaken swaps what it decided before on the new pointer",
+    "command-on-an-old-pointer": Bug(
+        "an overtaken command writes its old decision over the new pointer",
         operator_commands.Operations, "carry_out",
         "return await self._swap(scope, started, command, by, reason)",
         "kept = change.__dict__.setdefault('kept', [])\n"
@@ -289,7 +289,7 @@ BUGS: dict[str, Bug] = {
     ),
     # -- history
     "chunk-not-linked": Bug(
-        "the pointer does not name the chunk that its oldest entries went to",
+        "the pointer does not reference the chunk with its oldest entries",
         protocol, "without_chunk",
         '"previous_chunk": stored}',
         '"previous_chunk": pointer.previous_chunk}',
@@ -310,7 +310,7 @@ BUGS: dict[str, Bug] = {
         "    return plan, await",
     ),
     "deleted-before-released": Bug(
-        "objects are deleted before the pointer lets them go",
+        "objects are deleted before the pointer releases them",
         GarbageCollector, "_release",
         "following = protocol.collect(",
         "early = _Fence(seen.read.pointer.gc_epoch, plan.verdicts, plan.expired)\n"
@@ -324,14 +324,14 @@ BUGS: dict[str, Bug] = {
         "gc_epoch=pointer.gc_epoch,",
     ),
     "attempt-reused-after-collection": Bug(
-        "what was stored before a collection is published after it",
+        "a state stored before a collection is published after it",
         pipeline._Uploads, "keep_only",
         "if gc_epoch != self._gc_epoch:",
         "if False:",
         rare=True,
     ),
     "grace-ignored": Bug(
-        "objects are deleted however young they are",
+        "objects of any age are deleted",
         retention_rules, "_plan_deletion",
         "if folder.stored > as_of - timedelta(hours=policy.grace_hours):",
         "if False:",
@@ -344,7 +344,7 @@ BUGS: dict[str, Bug] = {
         rare=True,
     ),
     "collection-by-its-own-clock": Bug(
-        "a collection judges ages by the clock of its own machine",
+        "a collection measures ages by the clock of its machine",
         GarbageCollector, "_fenced",
         "as_of = await store_time(self._store, self._runtime.random_id())",
         "as_of = self._runtime.now()",
@@ -352,13 +352,13 @@ BUGS: dict[str, Bug] = {
     ),
     # -- the live tree
     "no-second-listing": Bug(
-        "the marker says synced without another listing",
+        "the marker is synced without another listing",
         LiveTree, "_round",
         "else await self._shows(scope, wanted, {**base, **applied.versions})",
         "else tree",
     ),
     "marker-before-writes": Bug(
-        "the marker says synced before the files are written",
+        "the marker is synced before the files are written",
         LiveTree, "_round",
         "begun = ownership.marker_before(marker, wanted)",
         "begun = ownership.marker_before(marker, wanted).model_copy(update={'status': 'synced'})",
@@ -377,7 +377,7 @@ BUGS: dict[str, Bug] = {
         "raced=False,",
     ),
     "skip-unchanged": Bug(
-        "a pass that finds the sequence of its last one does nothing, whatever the listing shows",
+        "a pass with an unchanged sequence does nothing, even if the listing differs",
         sync._Settled, "is_still",
         "return pointer_same and tree_same and not due",
         "return self.synced.sequence == current.sequence",
@@ -389,14 +389,14 @@ BUGS: dict[str, Bug] = {
         "return await self._store.replace(key, content, (await self._store.get(key)).version)",
         rare=True,
     ),
-    "override-taken-for-ours": Bug(
-        "a file of example/ that an operator changed is brought up to date",
+    "override-counts-as-a-default": Bug(
+        "a file of example/ that an operator changed is replaced",
         ownership, "_plan_example",
         "if not there.ours:",
         "if False:",
     ),
     "example-goes-back": Bug(
-        "a rollback takes defaults of example/ back",
+        "a rollback restores older defaults of example/",
         ownership, "_plan_example",
         "wanted.commit <= written",
         "wanted.commit == written",
@@ -408,32 +408,32 @@ BUGS: dict[str, Bug] = {
         "Put(path, None)",
     ),
     "stray-deleted": Bug(
-        "a file below base/ that nobody here wrote is deleted",
+        "a file below base/ that Rebundle did not write is deleted",
         ownership, "_plan_path",
         "Remove(path, there.version) if there.ours else Stray(path)",
         "Remove(path, there.version)",
     ),
     "not-kept-aside": Bug(
-        "what an editor wrote below base/ is replaced and not kept",
+        "an edit below base/ is replaced and not kept aside",
         ownership, "_plan_path",
         "keep_aside=not there.ours",
         "keep_aside=False",
     ),
     "late-write-taken-for-an-edit": Bug(
-        "only what the marker names is ours: a write that arrived late, or before a crash, counts as an operator's",
+        "only files in the marker count as Rebundle's: a late write, or one before a crash, counts as an operator's",
         LiveTree, "_look",
         "ours = body.tagged or written or wanted.files.get(path) == body.sha256",
         "ours = written",
         rare=True,
     ),
     "marker-trusted-too-far": Bug(
-        "what the marker says of a path counts, whatever the listing shows there",
+        "the marker's record of a path counts, even if the listing differs",
         sync, "_known_without_reading",
         "or recorded.version != listed.version\n        or _may_move(path, recorded.sha256, wanted)\n",
         "\n",
     ),
     "newest-copy-collected": Bug(
-        "a collection deletes every old copy of replaced bytes, the newest one of a path too",
+        "a collection deletes every old copy of replaced bytes, even the newest one of a path",
         retention_rules, "expired",
         "key=lambda one: (one.modified, one.key))[:-1]",
         "key=lambda one: (one.modified, one.key))",
@@ -445,27 +445,27 @@ BUGS: dict[str, Bug] = {
         'more = {p: MarkerFile(sha256=s, publication="", commit=wanted.commit) for p, s in wanted.files.items()}\n'
         '    return _marked(marker, wanted, "updating", more | (marker.files if marker else {}))',
     ),
-    # -- what an event becomes: each needs its reason
+    # -- the outcome of an event: each case needs its reason
     "state-refused-for-nothing": Bug(
-        "every fourth state becomes a dead letter, in the words of an id that is used up",
+        "every fourth state becomes a dead letter, with the reason of a used id",
         folding, "_fold_state",
         "    if clash is not None:",
         "    if change.revision % 4 == 2:\n        said = f'revision {change.revision} is state {change.state} already'\n        return Outcome(OutcomeKind.DEAD_LETTERED, said)\n    if clash is not None:",
     ),
     "every-fifth-state-ignored": Bug(
-        "every fifth state is ignored as if it was published already",
+        "every fifth state is ignored as already published",
         folding, "_fold_state",
         "    if desired.lineage.same(change.state, change.revision, digest):",
         "    if change.revision % 5 == 0 or desired.lineage.same(change.state, change.revision, digest):",
     ),
     "model-superseded-for-nothing": Bug(
-        "every `.created` model version counts as lower than the one that is there",
+        "every `.created` model version counts as lower than the present one",
         folding, "_unmoved",
         "not change.may_move_back and _is_lower(model.version, current.version)",
         "not change.may_move_back",
     ),
     "updated-never-moves-back": Bug(
-        "an `.updated` model version does not move to a lower version either",
+        "an `.updated` event cannot lower a model version either",
         folding, "_unmoved",
         "current and not change.may_move_back and",
         "current and",
@@ -495,7 +495,7 @@ BUGS: dict[str, Bug] = {
         "states > MOST_STATES + 2",
     ),
     "settled-beyond-the-batch": Bug(
-        "an event behind the end of its batch settles with it",
+        "an event after the end of its batch settles with it",
         batches, "first",
         "if position.offset < end",
         "if True",
@@ -507,12 +507,12 @@ BUGS: dict[str, Bug] = {
         "if True",
     ),
     "expected-state-not-compared": Bug(
-        "a rollback request does not look at what it expects to be live",
+        "a rollback request does not compare the expected live state",
         batches, "rollback_refusal",
         "if found is not None:",
         "if False:",
     ),
-    "late-told-as-withheld": Bug(
+    "late-reported-as-withheld": Bug(
         "a late state of a quarantined composition is withheld",
         batches, "published_outcomes",
         "        if planned.late:",
@@ -526,26 +526,26 @@ BUGS: dict[str, Bug] = {
         "if folded is not None:",
     ),
     "gate-blames-the-first": Bug(
-        "of several model versions the first is blamed for what the gate refuses",
+        "of several model versions the first is blamed for the gate's refusal",
         Pipeline, "_publish",
         "if len(refused.planned.deliveries) > 1:",
         "if False:",
     ),
     "unnamed-to-one-scope": Bug(
-        "an event that names no scope goes to the first one of the bucket only",
+        "an event that names no scope goes only to the first one of the bucket",
         Worker, "_scopes_at",
         "{*listing.scopes, *self._lanes}",
         "listing.scopes[:1]",
     ),
-    # -- what a pointer remembers
+    # -- what a pointer records
     "memory-keeps-the-oldest": Bug(
         "the pointer remembers the first events, not the last ones",
         protocol, "_progressed",
         "[-MOST_FOLDED_EVENTS:]",
         "[:MOST_FOLDED_EVENTS]",
     ),
-    "used-up-is-forgotten": Bug(
-        "ids and numbers of states that leave the pointer are not kept",
+    "used-ids-are-lost": Bug(
+        "ids and numbers of states that leave the pointer are lost",
         protocol, "_used_up_by",
         'if publication.kind == "explicit"',
         "if False",
@@ -557,19 +557,19 @@ BUGS: dict[str, Bug] = {
         "at",
     ),
     "newest-are-dropped": Bug(
-        "what there is no more room for is taken from the newest",
+        "a full pointer drops the newest publications",
         protocol, "_within_limit",
         "expendable[: max(0, len(retained) - MOST_RETAINED)]",
         "expendable[len(expendable) - max(0, len(retained) - MOST_RETAINED) :]",
     ),
     "retired-and-desired": Bug(
-        "a retired scope still has something desired",
+        "a retired scope still has a desired state",
         protocol, "retire",
         "live=None, desired=None, hold=None",
         "live=None, hold=None",
     ),
     "lift-lifts-all": Bug(
-        "one quarantine is lifted, and all are",
+        "lifting one quarantine lifts all",
         protocol, "lift_quarantine",
         "if entry.composition_digest != composition_digest",
         "if False",
@@ -583,7 +583,7 @@ BUGS: dict[str, Bug] = {
         rare=True,
     ),
     "oldest-attempt-meant": Bug(
-        "of several attempts of a state a verb takes the oldest",
+        "of several attempts of a state a command selects the oldest",
         operator_commands, "find_exactly",
         "return matching[-1]",
         "return matching[0]",
@@ -597,7 +597,7 @@ BUGS: dict[str, Bug] = {
         rare=True,
     ),
     "released-at-once": Bug(
-        "retention releases what was superseded just now",
+        "retention releases publications that were just superseded",
         retention_rules, "_retention_of",
         "if days < policy.days:",
         "if days < 0:",
@@ -635,8 +635,8 @@ BUGS: dict[str, Bug] = {
         "if False:",
         rare=True,
     ),
-    "not-delivered-anew": Bug(
-        "after a new instance was taken, what was delivered is not delivered again",
+    "not-delivered-again": Bug(
+        "after a change of instance, delivered events are not delivered again",
         Journal, "reinstate",
         "self._cursor = 0",
         "pass",
@@ -670,7 +670,7 @@ BUGS: dict[str, Bug] = {
         rare=True,
     ),
     "recovered-uncommitted": Bug(
-        "a recovery publishes what was stored in a scope that never had a pointer",
+        "a recovery publishes uploads in a scope that never had a pointer",
         recovery_rules, "recover",
         "if not remains.was_published:",
         "if not remains.was_published and not remains.found:",
@@ -684,14 +684,14 @@ BUGS: dict[str, Bug] = {
         rare=True,
     ),
     "freshness-ahead": Bug(
-        "freshness.json names a sequence that is not there yet",
+        "freshness.json names a sequence that does not exist yet",
         FreshnessTimer, "renew",
         "Freshness.of, scope, newest.sequence,",
         "Freshness.of, scope, newest.sequence + 1,",
     ),
     # -- the live tree, again
     "defaults-never-updated": Bug(
-        "a default of example/ that nobody changed is not brought up to date",
+        "an unchanged default of example/ is not updated",
         ownership, "_plan_example",
         "if path not in wanted.files or wanted.commit <= written:",
         "if True:",
@@ -708,7 +708,7 @@ BUGS: dict[str, Bug] = {
 
 @contextlib.contextmanager
 def planted(name: str | None) -> Iterator[None]:
-    """The product with this bug in it; None: as it is."""
+    """The product with this bug in it. None: unchanged."""
     if name is None:
         yield
         return

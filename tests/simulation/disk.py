@@ -38,18 +38,18 @@ class Disk:
         self._clock = clock
         self._lives = 0
         self.requests: dict[tuple[str, str], tuple[Request, Arrival]] = {}
-        """What each event asks for, by the digests of its identity and its content."""
+        """The request of each event, by the digests of its identity and its content."""
         self.ledger = Ledger(oracle, "")
         self.journal: Journal | None = None
-        """The one of the daemon, while it runs."""
+        """The journal of the daemon, while it runs."""
         self._journals: list[Journal] = []
-        """Each that was opened, also by a command."""
+        """Every journal that was opened, also by a command."""
         self._eyes: sqlite3.Connection | None = None
         self._seen = -1
         self._backup: tuple[bytes, Ledger] | None = None
 
     async def open(self, reached: Callable[[str], Awaitable[None]], process: str) -> "DiskSource":
-        """As `run` opens it."""
+        """Like `run` opens it."""
         self.journal = await self._opened(process, run=True)
         return DiskSource(self, self.journal, reached)
 
@@ -75,7 +75,10 @@ class Disk:
     async def accept(
         self, event: Event, identity: Identity, digest: str, scopes: Any, asked: Request
     ) -> bool:
-        """As the daemon's intake; whether it is running, and the event is durable or refused for good."""
+        """Like the daemon's intake.
+
+        Returns whether it is running, and the event is durable or refused for good.
+        """
         arrival = Arrival(event, identity, digest, scopes)
         self.requests[identity.digest[:16], digest[:16]] = asked, arrival
         if self.journal is None:
@@ -90,7 +93,7 @@ class Disk:
             return False
         return True
 
-    # -- what operators do
+    # -- operators
 
     async def by_hand(self, process: str, work: Callable[[Journal], Awaitable[Any]]) -> None:
         """A command that opens the journal beside the daemon."""
@@ -99,13 +102,16 @@ class Disk:
                 await work(journal)
 
     def back_up(self) -> None:
-        """Keep the file as it is now."""
+        """Copy the file in its present state."""
         if self._path.exists():
             with databases(), contextlib.closing(sqlite3.connect(self._path)) as db:
                 self._backup = db.serialize(), self.ledger.copy()
 
     def restore(self) -> list[tuple[Request, Arrival]]:
-        """Write the backup over the file, while no daemon runs; the events that are no longer in it."""
+        """Write the backup over the file, while no daemon runs.
+
+        Returns the events that are no longer in it.
+        """
         assert self.journal is None
         if self._backup is None:
             return []
@@ -115,7 +121,7 @@ class Disk:
         return lost
 
     def copy_from(self, other: "Disk") -> list[tuple[Request, Arrival]]:
-        """Go on with a copy of another journal's file, under another inode."""
+        """Continue with a copy of another journal's file, under another inode."""
         assert self.journal is None
         other.back_up()
         if other._backup is None:
@@ -132,7 +138,7 @@ class Disk:
         here = {(row.event.identity, row.event.digest) for row in self.ledger.rows.values()}
         self.ledger.abandon()
         self.ledger = ledger.copy()
-        return [self.requests[each] for each in sorted(here - kept)]
+        return [self.requests[item] for item in sorted(here - kept)]
 
     def _write(self, body: bytes) -> None:
         if self._eyes is not None:
@@ -145,18 +151,18 @@ class Disk:
             file.write(body)
 
     def remove(self) -> None:
-        """The world is over."""
+        """The world has ended."""
         if self._eyes is not None:
             self._eyes.close()
         for journal in self._journals:
-            if not journal._closed:  # its daemon was in the middle of its work when the world broke
+            if not journal._closed:  # its daemon was still working when the world broke
                 journal._opened.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    # -- what is in the file
+    # -- the content of the file
 
     def _look(self, process: str) -> None:
-        """Tell the oracle what is new in the tables."""
+        """Report new rows in the tables to the oracle."""
         if not self._path.exists():
             return
         if self._eyes is None:
@@ -192,8 +198,8 @@ class Disk:
             if known is not None and row["scope"] not in known.settled:
                 if (row["position"], row["scope"]) in taken:
                     known.excused.add(row["scope"])
-                told = Outcome(OutcomeKind(row["kind"]), row["reason"], row["state"])
-                self.ledger.settle(process, row["scope"], row["position"], told)
+                outcome = Outcome(OutcomeKind(row["kind"]), row["reason"], row["state"])
+                self.ledger.settle(process, row["scope"], row["position"], outcome)
 
     def _look_at_events(
         self, rows: Iterable[sqlite3.Row], lanes: Mapping[int, Sequence[str]]
@@ -247,10 +253,10 @@ class DiskSource:
         await self._reached("assigned")
 
     async def waiting(
-        self, scope: str, upto: Position | None = None, most: int = 1_000
+        self, scope: str, up_to: Position | None = None, most: int = 1_000
     ) -> Sequence[Delivery]:
         await self._reached("waiting")
-        return await self._journal.waiting(scope, upto, most)
+        return await self._journal.waiting(scope, up_to, most)
 
     async def recorded(
         self, scope: str, positions: Sequence[Position]
@@ -286,7 +292,7 @@ async def replay_one(journal: Journal, choose: Callable[[Sequence[int]], int], b
     """Send an open dead letter again, if there is one."""
     letters = await journal.dead_letters(DeadLetterStatus.OPEN)
     if letters:
-        await journal.replay(choose([each.id for each in letters]), by=by)
+        await journal.replay(choose([letter.id for letter in letters]), by=by)
 
 
 async def take_out(journal: Journal, offset: int, by: str) -> None:

@@ -22,7 +22,7 @@ from tests.simulation.store import RemoteStore
 
 EDITOR = "editor"
 FATE = "fate"
-"""Who deletes a pointer, or puts an older one back."""
+"""The operator that deletes a pointer, or restores an older one."""
 _TREE = "docker-compose-gen/"
 _MARKER = f"{_TREE}.rebundle.json"
 _REPLACED = ".rebundle/replaced/"
@@ -70,30 +70,36 @@ class Watcher:
     deletes_blindly: bool
     grace: float
     blocked: str = ""
-    """A path that no process can write: it alone may differ, and the marker has the reason."""
+    """A path that no process can write. It alone may differ, and the marker has the reason."""
     signed: dict[str, Signed] = field(default_factory=dict)
-    """The pointer of each scope, as it is."""
+    """The present pointer of each scope."""
     lineage: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     """Every entry that was ever the newest one of its scope."""
     pointers: dict[str, list[bytes]] = field(default_factory=dict)
     """The body of every pointer that was ever written."""
     manifests: dict[str, Held] = field(default_factory=dict)
-    """Every object below states/ and history/ that ever was there, as it was first."""
+    """Every object below states/ and history/ that ever existed, in its first form."""
     reports: list[Report] = field(default_factory=list)
     edited: dict[str, bytes | None] = field(default_factory=dict)
-    """What the editor last wrote to each path of example/; None: deleted. Not a default that was restored."""
-    put_back: set[str] = field(default_factory=set)
-    """Paths where the editor put a default back: it is ours again, and may be an older one than live's."""
+    """What the editor last wrote to each path of example/; None: deleted.
+
+    Not a default that was restored.
+    """
+    restored_keys: set[str] = field(default_factory=set)
+    """Paths where the editor restored a default.
+
+    Rebundle may write them, and the default may be older than live's.
+    """
     defaults: dict[str, list[bytes]] = field(default_factory=dict)
     """What processes wrote to each path of example/, the newest last."""
     restoring: dict[str, str] = field(default_factory=dict)
-    """The path that each `example restore` was asked for."""
+    """The path of each requested `example restore`."""
     deleted: dict[str, float] = field(default_factory=dict)
     """When the editor deleted a path of example/ that the marker had."""
     _listed_at: dict[int, tuple[Content, float]] = field(default_factory=dict)
     """When the sender of this content listed the tree."""
     _said: dict[bytes, bool] = field(default_factory=dict)
-    """Markers that say synced, and whether their writer had been shown such a tree."""
+    """Markers with status synced, and whether their writer had been shown such a tree."""
     _digests: dict[int, tuple[Held, str]] = field(default_factory=dict)
     _parsed: dict[int, tuple[Held, dict[str, Any]]] = field(default_factory=dict)
 
@@ -117,7 +123,8 @@ class Watcher:
 
     def _immutable(self, scope: str, rest: str, change: Change) -> None:
         if change.after is not None:
-            # A copy of replaced bytes is written again when they are replaced again, so that its time starts again.
+            # A copy of replaced bytes is written again when they are replaced again, which restarts
+            # its retention.
             again = (
                 rest.startswith(_REPLACED)
                 and change.before is not None
@@ -141,13 +148,14 @@ class Watcher:
             or f"{state}@{attempt}" in map(_name, signed["retained"])
         ):
             self._fail(7, f"{change.key} was deleted without a collection, or is retained")
-        # Since it was first there: a create that was sent twice may come again after the collection, and a delete, too.
+        # Since it first existed: a create or a delete that was sent twice may arrive again after
+        # the collection.
         age = (self.bucket.now() - self.manifests[change.key].modified).total_seconds()
         if age < self.grace:
             self._fail(7, f"{change.key} was deleted {age:.0f} s after it was written")
 
     def _copy_deleted(self, scope: str, change: Change) -> None:
-        """A collection takes old copies of replaced bytes, never the newest one of a path."""
+        """A collection deletes old copies of replaced bytes, never the newest one of a path."""
         assert change.before is not None
         signed = self.signed.get(scope)
         folder = change.key.rpartition("/")[0]
@@ -158,7 +166,8 @@ class Watcher:
             self._fail(
                 7, f"{change.key} was deleted without a collection, or is the newest of its path"
             )
-        # Where a version is a digest, or deletes ignore it, a deletion under way also meets a copy that is newer.
+        # If a version is a digest, or deletes ignore it, a pending deletion also meets a newer
+        # copy.
         by_version = not (self.bucket.versions_by_content or self.deletes_blindly)
         age = (
             self.bucket.now()
@@ -178,7 +187,7 @@ class Watcher:
         return self._parse(self.bucket.objects.get(key))
 
     def manifest(self, scope: str, publication: Publication) -> dict[str, Any]:
-        """The manifest of a publication, also of one that was collected since."""
+        """The manifest of a publication, even if it was collected since."""
         key = f"{scope}/states/{publication['state']}/{publication['attempt']}/manifest.json"
         return self._parse(self.manifests.get(key)) or {}
 
@@ -201,7 +210,7 @@ class Watcher:
             new["kind"],
         ):
             self._fail(1, "the last entry of the history is not this change")
-        if any(each["write_id"] == new["write_id"] for each in lineage):
+        if any(write["write_id"] == new["write_id"] for write in lineage):
             self._fail(1, f"write {new['write_id'][:6]} was committed twice")
         lineage.append(entry)
         self._history(new, lineage)
@@ -212,7 +221,10 @@ class Watcher:
         self.oracle.committed(scope, change.writer, new, partial(self._manifest_named, scope), now)
 
     def _while_lost(self, scope: str, change: Change) -> None:
-        """Only a recovery ends this. A process that continues from a restored older pointer is not checked."""
+        """Only a recovery ends this.
+
+        A process that continues from a restored older pointer is not checked.
+        """
         if change.after is None:
             self._fail(1, f"{change.key} was deleted")
             return
@@ -224,19 +236,19 @@ class Watcher:
     def _recovered(
         self, scope: str, new: Signed, found: dict[str, Any] | None, writer: str
     ) -> None:
-        """What a recovery may not do, whatever was lost (protocol 4, ADR 13).
+        """What a recovery may not do, after any loss (protocol 4, ADR 13).
 
-        An older pointer that was put back, and that nothing tells a later one of, is only mended.
+        A restored older pointer without evidence of a later one is only repaired.
         """
         rebuilt = found is None or new["sequence"] > found["signed"]["sequence"] + 1
         before = [json.loads(body)["signed"] for body in self.pointers[scope][:-1]]
-        highest = max(each["sequence"] for each in before)
+        highest = max(entry["sequence"] for entry in before)
         if rebuilt and new["sequence"] <= highest:
             self._fail(
                 1, f"{scope} was recovered at {new['sequence']}, and {highest} was there before"
             )
         for instance, offset in new["positions"].items():
-            committed = max(each["positions"].get(instance, 0) for each in before)
+            committed = max(item["positions"].get(instance, 0) for item in before)
             if offset > committed:
                 self._fail(
                     4, f"a recovery passes {instance} up to {offset}, committed was {committed}"
@@ -251,19 +263,25 @@ class Watcher:
             self.oracle.check_rebuilt(scope, writer)
 
     def _rivals(self, scope: str, new: Signed) -> None:
-        """Id, number and composition of an explicit state belong together."""
-        explicit = [each for each in new["retained"] if each["kind"] == "explicit"]
+        """Id, revision and composition of an explicit state belong together."""
+        explicit = [
+            publication for publication in new["retained"] if publication["kind"] == "explicit"
+        ]
         this = {
-            (each["state"], number_of(each["revision"])[0], each["composition_digest"])
-            for each in explicit
+            (
+                publication["state"],
+                number_of(publication["revision"])[0],
+                publication["composition_digest"],
+            )
+            for publication in explicit
         }
-        if len({each[0] for each in this}) < len(this) or len({each[1] for each in this}) < len(
+        if len({item[0] for item in this}) < len(this) or len({item[1] for item in this}) < len(
             this
         ):
             self._fail(5, f"{scope} was recovered with rivals: {sorted(this)}")
 
     def adopt(self, scope: str, new: Signed) -> None:
-        """From here on all rules count again, starting from this pointer."""
+        """From now on all rules apply again, starting from this pointer."""
         self.signed[scope] = new
         self._stored(scope, new)
         lineage = self._entries(new)
@@ -283,8 +301,8 @@ class Watcher:
     def _history(self, new: Signed, lineage: Sequence[dict[str, Any]]) -> None:
         """Every entry is in the history or in its chunks."""
         entries = self._entries(new)
-        if entries is not None and [each["write_id"] for each in entries] != [
-            each["write_id"] for each in lineage
+        if entries is not None and [entry["write_id"] for entry in entries] != [
+            write["write_id"] for write in lineage
         ]:
             self._fail(1, "history and chunks do not tell every change")
 
@@ -350,10 +368,10 @@ class Watcher:
         body = change.after.body if change.after else None
         if body is not None and body in self.defaults.get(change.key, ()):
             self.edited.pop(change.key, None)
-            self.put_back.add(change.key)
+            self.restored_keys.add(change.key)
         else:
             self.edited[change.key] = body
-            self.put_back.discard(change.key)
+            self.restored_keys.discard(change.key)
         self.deleted.pop(change.key, None)
         scope, _, rest = _split(change.key)
         marker = self._document(f"{scope}/{_MARKER}") or {"files": {}}
@@ -361,7 +379,7 @@ class Watcher:
             self.deleted[change.key] = self.loop.time()
 
     def _example(self, scope: str, path: str, change: Change) -> None:
-        """What a process does to a file of example/."""
+        """A process writes a file of example/."""
         before, after = change.before, change.after
         if after is None:
             self._fail(8, f"{path} was deleted")
@@ -376,29 +394,30 @@ class Watcher:
             if before is not None and not self._is_aside(scope, before):
                 self._fail(8, f"{path} was restored, and what was there is not kept")
             self.edited.pop(change.key, None)
-            self.put_back.discard(change.key)
+            self.restored_keys.discard(change.key)
         elif before is None:
             self._created(path, change.key, after)
-        elif before.writer == EDITOR and change.key not in self.put_back:
+        elif before.writer == EDITOR and change.key not in self.restored_keys:
             self._fail(8, f"{path} was an operator's and was written")
-        elif change.key in self.put_back:
-            # What the marker still records is what a pass wrote last, as far as any other pass can know.
+        elif change.key in self.restored_keys:
+            # A file that the marker still records was the last write of a pass, as far as other
+            # passes can know.
             recorded = (self._document(f"{scope}/{_MARKER}") or {"files": {}})["files"].get(path)
             known = recorded is not None and recorded["sha256"] == _sha256(before.body)
             if is_older and not known and not self._is_aside(scope, before):
                 self._fail(8, f"{path} was put back by an operator, and is not kept")
-            self.put_back.discard(change.key)
+            self.restored_keys.discard(change.key)
         elif scope in self.oracle.ever_lost:
-            return  # where publications were committed, nothing may know any more
+            return  # after a lost commit, nothing may record it any more
         elif not self.bucket.versions_by_content and _commit(after) <= _commit(before):
-            # Where versions are digests, bytes that come again count as the older publication's, which a paused
-            # writer may still replace; the next pass repairs that.
+            # If versions are digests, repeated bytes count as those of the older publication, which
+            # a paused writer may still replace. The next pass repairs that.
             self._fail(
                 8, f"the default of {path} went back to an older publication's, or came twice"
             )
 
     def _created(self, path: str, key: str, after: Held) -> None:
-        """A default that an operator deleted comes back only from a pass that listed the tree before."""
+        """A deleted default returns only through a pass that listed the tree before the deletion."""
         _, listed_at = self._listed_at.get(id(after.content), (after.content, 0.0))
         if listed_at > self.deleted.pop(key, listed_at):
             self._fail(8, f"{path} was deleted by an operator and is there again")
@@ -407,13 +426,13 @@ class Watcher:
     def _is_aside(self, scope: str, held: Held) -> bool:
         prefix = f"{scope}/.rebundle/replaced/"
         return any(
-            each.body == held.body
-            for key, each in self.bucket.objects.items()
+            stored.body == held.body
+            for key, stored in self.bucket.objects.items()
             if key.startswith(prefix)
         )
 
     def _freshness(self, scope: str, change: Change) -> None:
-        """It names a pointer that was there, and never an older one than before."""
+        """It names an existing pointer, and never an older one than before."""
         after = self._parse(change.after)
         assert after is not None
         said = after["signed"]
@@ -436,7 +455,7 @@ class Watcher:
     # -- when a body is sent
 
     def sending(self, key: str, content: Content, store: RemoteStore) -> None:
-        """Invariants 10 and 8, seen from the writer: what it may say depends on what it was shown."""
+        """Invariants 10 and 8, from the view of the writer: it may only write what it was shown."""
         scope, _, rest = _split(key)
         if not rest.startswith(_TREE):
             return
@@ -460,9 +479,9 @@ class Watcher:
     ) -> bool:
         manifest = self.manifest(scope, _named(marker["publication"]))
         followed = {
-            each["path"]: each["sha256"]
-            for each in manifest["files"]
-            if not _is_example(each["path"])
+            file["path"]: file["sha256"]
+            for file in manifest["files"]
+            if not _is_example(file["path"])
         }
         return all(
             any(
@@ -475,7 +494,7 @@ class Watcher:
     # -- at rest
 
     def at_rest(self, ledgers: Sequence[Ledger]) -> Iterator[str]:
-        """Everything that is wrong once all have finished."""
+        """Every violation once all processes have finished."""
         for scope, signed in self.signed.items():
             yield from self._tree_at_rest(scope, signed)
         for key, body in self.edited.items():
@@ -496,9 +515,10 @@ class Watcher:
         yield from self.oracle.at_rest(ledgers)
 
     def after_collection(self, *, sparing_dropped: bool) -> Iterator[str]:
-        """What is wrong once a collection has run at rest: nothing is left that no pointer names.
+        """Every violation once a collection has run at rest: no unreferenced object is left.
 
-        `sparing_dropped`: what a pointer had no more room for may stay for days, by the clock of whoever dropped it.
+        `sparing_dropped`: dropped publications may stay for days, by the clock of the process that
+        dropped them.
         """
         for key in self.bucket.objects:
             scope, _, rest = _split(key)
@@ -515,13 +535,13 @@ class Watcher:
         if live is None:
             return
         tree = f"{scope}/{_TREE}"
-        wanted = {each["path"]: each["sha256"] for each in self.manifest(scope, live)["files"]}
+        wanted = {file["path"]: file["sha256"] for file in self.manifest(scope, live)["files"]}
         for path, sha256 in wanted.items():
             held = self.bucket.objects.get(tree + path)
             if path == self.blocked:
                 continue
             if _is_example(path):
-                if tree + path in self.edited or tree + path in self.put_back:
+                if tree + path in self.edited or tree + path in self.restored_keys:
                     continue
                 if path.startswith("example/creds/"):
                     if held is None or held.body not in self.defaults[tree + path]:
@@ -546,7 +566,10 @@ class Watcher:
             yield f"invariant 9: the marker says {said}, the pointer {signed['sequence']}"
 
     def _recorded(self, scope: str, path: str, held: Held) -> tuple[int, int]:
-        """The commit position the marker has for these bytes: a later publication may have had the same ones."""
+        """The commit position the marker has for these bytes.
+
+        A later publication may have had the same ones.
+        """
         known = (self._document(f"{scope}/{_MARKER}") or {"files": {}})["files"].get(path)
         return tuple(known["commit"]) if known and known["sha256"] == _sha256(held.body) else (0, 0)
 

@@ -32,11 +32,11 @@ MOST_STEPS = 150_000
 
 
 class Refused(BaseException):
-    """Something in a simulation asked for what only the outside world can give."""
+    """The simulation asked for something that only the outside world has."""
 
 
 class Stuck(Exception):
-    """Nothing is ready, no timer is set, and the simulation is not over; or it does not come to an end."""
+    """Nothing is ready, no timer is set, and the simulation is not over, or it does not end."""
 
 
 class Broken(Exception):
@@ -54,7 +54,7 @@ class Inline(Executor):
         with databases():
             try:
                 done.set_result(work(*args, **kwargs))
-            except Exception as error:  # noqa: BLE001  # the caller's
+            except Exception as error:  # noqa: BLE001  # raised to the caller
                 done.set_exception(error)
             self.after()
         return done
@@ -72,7 +72,7 @@ class SimulatedTask(asyncio.Task):
 
 
 class SimulatedLoop(asyncio.BaseEventLoop):
-    """Everything that happens in one simulated world."""
+    """All events of one simulated world."""
 
     def __init__(self, seed: str, *, permute: bool) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         self.steps = 0
         self._ending = False
         self.broken: str | None = None
-        """The first invariant that was found not to hold: the run ends there."""
+        """The first violated invariant. The run ends there."""
         self.set_task_factory(self._make_task)
         self.set_exception_handler(self._meet)
 
@@ -90,13 +90,16 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         return self._seconds
 
     def run_in_executor(self, executor: Any, work: Callable[..., Any], *args: Any) -> Any:  # type: ignore[override]
-        """Done at once, if the executor is ours; the waiting caller continues later, or never."""
+        """Runs at once in the simulation's executor.
+
+        The waiting caller continues later, or never.
+        """
         if not isinstance(executor, Inline):
             raise Refused("a thread")
         answer: asyncio.Future[Any] = self.create_future()
         try:
             answer.set_result(executor.submit(work, *args).result())
-        except Exception as error:  # noqa: BLE001  # the caller's
+        except Exception as error:  # noqa: BLE001  # raised to the caller
             answer.set_exception(error)
             answer.exception()  # the caller may be gone
         return answer
@@ -105,16 +108,16 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         raise Refused("another thread's call")
 
     def fail(self, what: str) -> None:
-        """Say that an invariant does not hold; the first word stays."""
+        """Record a violation. The first one stays."""
         if not self._ending:
             self.broken = self.broken or f"at {self._seconds:.3f} s: {what}"
 
     def finish(self) -> None:
-        """Let every task end, whatever it waits for."""
+        """Let every task end, even if it waits."""
         self._ending = True
         self.broken = None
         self.steps = 0
-        for _ in range(5):  # who catches a cancellation is asked again
+        for _ in range(5):  # a task that catches a cancellation gets another one
             left = [task for task in asyncio.all_tasks(self) if not task.done()]
             if not left:
                 break
@@ -205,7 +208,7 @@ _REFUSED = [
 
 
 def _imported_by_name() -> list[tuple[Any, str, Any, Any]]:
-    """Where a module of the product has one of these by `from … import`."""
+    """Replaces these names where a module of the product has imported them with `from … import`."""
     instead = {id(known): refuse for _, _, known, refuse in _REFUSED} | {id(dt.datetime): _NoClock}
     return [
         (module, name, value, instead[id(value)])
@@ -221,7 +224,7 @@ _found: tuple[int, list[tuple[Any, str, Any, Any]]] = (0, [])
 
 @contextlib.contextmanager
 def databases() -> Iterator[None]:
-    """SQLite within a sealed simulation: what it does depends on its file alone."""
+    """SQLite within a sealed simulation: its results depend on its file alone."""
     refusing = sqlite3.connect
     sqlite3.connect = _CONNECT
     try:
@@ -232,8 +235,8 @@ def databases() -> Iterator[None]:
 
 @contextlib.contextmanager
 def sealed() -> Iterator[None]:
-    """No clock, no chance, no thread and no socket but the simulation's own."""
-    global _found  # noqa: PLW0603  # found once for the modules there are
+    """Only the simulation's own clock, randomness, threads and sockets."""
+    global _found  # noqa: PLW0603  # computed once
     if _found[0] != len(sys.modules):
         _found = (len(sys.modules), _imported_by_name())
     patches = (*_REFUSED, *_found[1])

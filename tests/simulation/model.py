@@ -1,8 +1,8 @@
-"""docs/protocol.md, sections 2 to 4, as a program: what each batch, verb and event must result in.
+"""docs/protocol.md, sections 2 to 4, as a program: the result of each batch, command and event.
 
 This file is written from that page and imports nothing of the product (test_model.py verifies it),
 so that an error of the product is not repeated here. It knows nothing of bytes: a composition is
-its models, an event is what it asks for. `oracle` follows a simulated world with it.
+its models, an event is its request. `oracle` follows a simulated world with it.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 Part = tuple[str, str, str]
-"""Of one model: its version, and the versions that its artifact and its serving were given with."""
+"""Of one model: its version, and the versions with which its artifact and its serving were set."""
 Composition = frozenset[tuple[str, Part]]
 Position = tuple[str, int]
 """Instance of a source and offset in it."""
@@ -21,12 +21,12 @@ class Violation(Exception):
     """A change that the rules do not allow."""
 
 
-# -- what comes in
+# -- input
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What an event asks for."""
+    """The request of an event."""
 
     kind: str
     """state, model or rollback."""
@@ -36,7 +36,7 @@ class Request:
     """Of a state its id; of a rollback the target."""
     revision: int = 0
     updated: bool = False
-    """`.updated`, which may move a model to a lower version."""
+    """`.updated`, which may lower the version of a model."""
     deleted: bool = False
     complete: bool = True
     """It has artifact and serving."""
@@ -57,14 +57,14 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What becomes of an event: `why` is a kind of reason (`REASONS` of oracle)."""
+    """The outcome of an event: `why` is a kind of reason (`REASONS` of oracle)."""
 
     kind: str
     why: str
     state: str | None = None
 
 
-# -- what there is
+# -- state
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ class Publication:
     late: bool
     composition: Composition
     identities: tuple[str, ...]
-    """Of the events that it came from, without those that it replaced."""
+    """Of the events that led to it, without those that it replaced."""
     at: str
     superseded_at: str | None = None
     pinned: bool = False
@@ -94,7 +94,7 @@ class Limits:
     """Of a pointer and of a batch."""
 
     retained: int = 100
-    recent: int = 128
+    folded_events: int = 128
     pinned: int = 48
     batch_events: int = 1_000
     batch_states: int = 20
@@ -102,15 +102,18 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """A scope after a change of its pointer. Live and desired are names of retained publications."""
+    """A scope after a change of its pointer.
+
+    Live and desired are names of retained publications.
+    """
 
     sequence: int = 0
     live: str | None = None
     desired: str | None = None
     producer: int = 0
     derived: int = 0
-    inputs: Mapping[str, int] = field(default_factory=dict)
-    recent: tuple[tuple[str, str], ...] = ()
+    positions: Mapping[str, int] = field(default_factory=dict)
+    folded_events: tuple[tuple[str, str], ...] = ()
     held: bool = False
     quarantined: frozenset[Composition] = frozenset()
     retained: tuple[Publication, ...] = ()
@@ -119,11 +122,15 @@ class Scope:
     gc_epoch: int = 0
 
     def publication(self, name: str | None) -> Publication | None:
-        return next((each for each in self.retained if each.name == name), None)
+        return next((item for item in self.retained if item.name == name), None)
 
     def find(self, target: str) -> Publication | None:
         """The newest retained publication of a state, or the one that STATE@ATTEMPT names."""
-        found = [each for each in self.retained if target in {each.state, each.name}]
+        found = [
+            publication
+            for publication in self.retained
+            if target in {publication.state, publication.name}
+        ]
         return found[-1] if found else None
 
     @property
@@ -137,8 +144,8 @@ class Scope:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """The side of a scope that events fold onto."""
+class FoldBase:
+    """The part of a scope that events are folded onto."""
 
     composition: Composition | None
     producer: int
@@ -148,9 +155,9 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A request that has an effect: late, replaced (by a state) or moved (a model)."""
+    """A request with an effect: late, replaced (by a state) or moved (a model)."""
 
-    standing: Standing
+    fold_base: FoldBase
     effect: str
 
 
@@ -158,36 +165,36 @@ def composition_of(versions: Mapping[str, str]) -> Composition:
     return frozenset((model, (version, version, version)) for model, version in versions.items())
 
 
-def fold(standing: Standing, request: Request) -> Step | Outcome:
+def fold(fold_base: FoldBase, request: Request) -> Step | Outcome:
     """One state or model version."""
     return (
-        _fold_state(standing, request)
+        _fold_state(fold_base, request)
         if request.kind == "state"
-        else _fold_model(standing, request)
+        else _fold_model(fold_base, request)
     )
 
 
-def _fold_state(standing: Standing, request: Request) -> Step | Outcome:
+def _fold_state(fold_base: FoldBase, request: Request) -> Step | Outcome:
     composition = composition_of(request.versions)
     this = (request.state, request.revision, composition)
-    if this in standing.used:
+    if this in fold_base.used:
         return Outcome("ignored", "published already", request.state)
     if any(
-        request.state == state or request.revision == number for state, number, _ in standing.used
+        request.state == state or request.revision == number for state, number, _ in fold_base.used
     ):
         return Outcome("dead-lettered", "id or number is used up")
-    used = standing.used | {this}
-    if request.revision <= standing.producer:
-        return Step(replace(standing, used=used), "late")
-    return Step(Standing(composition, request.revision, 0, used), "replaced")
+    used = fold_base.used | {this}
+    if request.revision <= fold_base.producer:
+        return Step(replace(fold_base, used=used), "late")
+    return Step(FoldBase(composition, request.revision, 0, used), "replaced")
 
 
-def _fold_model(standing: Standing, request: Request) -> Step | Outcome:
-    if standing.composition is None:
+def _fold_model(fold_base: FoldBase, request: Request) -> Step | Outcome:
+    if fold_base.composition is None:
         if request.named:
             return Outcome("dead-lettered", "no such scope")
         return Outcome("ignored", "no composition")
-    models = dict(standing.composition)
+    models = dict(fold_base.composition)
     ((model, version),) = request.versions.items()
     current = models.get(model)
     if current is None and (not request.named or request.deleted):
@@ -205,7 +212,7 @@ def _fold_model(standing: Standing, request: Request) -> Step | Outcome:
     )
     if models[model] == current:
         return Outcome("ignored", "exactly so already")
-    moved = replace(standing, composition=frozenset(models.items()), derived=standing.derived + 1)
+    moved = replace(fold_base, composition=frozenset(models.items()), derived=fold_base.derived + 1)
     return Step(moved, "moved")
 
 
@@ -219,7 +226,7 @@ def _is_lower(version: str, than: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A publication that a batch must have. `state` of a derived one is only the start of its id."""
+    """A publication of a batch. `state` of a derived one is only the start of its id."""
 
     state: str
     producer: int
@@ -233,9 +240,9 @@ class Planned:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What a batch of events results in."""
+    """The result of a batch of events."""
 
-    standing: Standing
+    fold_base: FoldBase
     publications: tuple[Planned, ...]
     outcomes: Mapping[Position, Outcome]
     remembered: tuple[tuple[str, str], ...]
@@ -243,25 +250,29 @@ class Batch:
 
 
 Refused = Callable[[Composition], bool]
-"""Whether the gate refuses what is rendered of a composition."""
+"""Whether the gate refuses the rendering of a composition."""
 
 
 def batch(scope: Scope, events: Sequence[Event], refused: Refused, limits: Limits) -> Batch:
-    """What the rules make of the first events that wait in a scope.
+    """The result of the first waiting events of a scope, by the rules.
 
     Raises:
         Violation: these cannot be one batch.
     """
-    outcomes = {each.position: said for each in events if (said := _known(scope, each)) is not None}
-    changes = [each for each in events if each.position not in outcomes]
+    outcomes = {
+        event.position: said for event in events if (said := _known(scope, event)) is not None
+    }
+    changes = [event for event in events if event.position not in outcomes]
     if len(events) > limits.batch_events or _states(changes) > limits.batch_states:
         raise Violation(f"a batch of {len(events)} events and {_states(changes)} states")
-    if any(each.request.kind == "rollback" for each in changes):
+    if any(change.request.kind == "rollback" for change in changes):
         return _rollback_batch(scope, changes, outcomes)
-    standing = Standing(scope.composition, scope.producer, scope.derived, scope.used)
+    fold_base = FoldBase(scope.composition, scope.producer, scope.derived, scope.used)
     while True:
-        end, publications, settled = _plan(standing, changes)
-        wrong = next((each for each in publications if refused(each.composition)), None)
+        end, publications, settled = _plan(fold_base, changes)
+        wrong = next(
+            (publication for publication in publications if refused(publication.composition)), None
+        )
         if wrong is None:
             break
         if len(wrong.events) > 1:
@@ -272,22 +283,24 @@ def batch(scope: Scope, events: Sequence[Event], refused: Refused, limits: Limit
         changes.remove(wrong.events[0])
     outcomes |= settled
     for planned in publications:
-        outcomes |= {each.position: _published(scope, planned) for each in planned.events}
+        outcomes |= {event.position: _published(scope, planned) for event in planned.events}
     return Batch(end, tuple(publications), outcomes, _remembered(changes, outcomes))
 
 
 def _states(events: Iterable[Event]) -> int:
-    return sum(each.request.kind == "state" for each in events)
+    return sum(event.request.kind == "state" for event in events)
 
 
 def _known(scope: Scope, event: Event) -> Outcome | None:
-    """What becomes of an event that the pointer remembers."""
-    digest = dict(scope.recent).get(event.identity)
+    """The outcome of an event that the pointer remembers."""
+    digest = dict(scope.folded_events).get(event.identity)
     if digest is None:
         return None
     if digest != event.digest:
         return Outcome("dead-lettered", "another content")
-    listing = [each for each in scope.retained if event.identity in each.identities]
+    listing = [
+        publication for publication in scope.retained if event.identity in publication.identities
+    ]
     if listing:
         return Outcome("published", "published", listing[-1].state)
     return Outcome("ignored", "a repetition")
@@ -297,32 +310,33 @@ def _remembered(
     events: Iterable[Event], outcomes: Mapping[Position, Outcome]
 ) -> tuple[tuple[str, str], ...]:
     return tuple(
-        (each.identity, each.digest)
-        for each in events
-        if outcomes[each.position].kind != "dead-lettered"
+        (event.identity, event.digest)
+        for event in events
+        if outcomes[event.position].kind != "dead-lettered"
     )
 
 
 def _plan(
-    standing: Standing, events: Sequence[Event]
-) -> tuple[Standing, list[Planned], dict[Position, Outcome]]:
+    fold_base: FoldBase, events: Sequence[Event]
+) -> tuple[FoldBase, list[Planned], dict[Position, Outcome]]:
     outcomes: dict[Position, Outcome] = {}
     publications: list[Planned] = []
     moves: list[Event] = []
     for event in events:
-        step = fold(standing, event.request)
+        step = fold(fold_base, event.request)
         if isinstance(step, Outcome):
             outcomes[event.position] = step
             continue
-        standing = step.standing
+        fold_base = step.fold_base
         if step.effect == "moved":
             moves.append(event)
             continue
         replaced = tuple(moves) if step.effect == "replaced" else ()
         outcomes |= {
-            each.position: Outcome("superseded", "replaced before published") for each in replaced
+            publication.position: Outcome("superseded", "replaced before published")
+            for publication in replaced
         }
-        moves = [each for each in moves if each not in replaced]
+        moves = [move for move in moves if move not in replaced]
         asked = event.request
         composition = composition_of(asked.versions)
         late = step.effect == "late"
@@ -332,20 +346,20 @@ def _plan(
             )
         )
     if moves:
-        assert standing.composition is not None
-        number = f"derived-{standing.producer}.{standing.derived}-"
+        assert fold_base.composition is not None
+        number = f"derived-{fold_base.producer}.{fold_base.derived}-"
         publications.append(
             Planned(
                 number,
-                standing.producer,
-                standing.derived,
+                fold_base.producer,
+                fold_base.derived,
                 "derived",
                 False,
-                standing.composition,
+                fold_base.composition,
                 tuple(moves),
             )
         )
-    return standing, publications, outcomes
+    return fold_base, publications, outcomes
 
 
 def _published(scope: Scope, planned: Planned) -> Outcome:
@@ -364,34 +378,34 @@ def publish(
     at: str,
     limits: Limits,
 ) -> Scope:
-    """The scope after a batch. `attempts`: the state and the attempt that were written for each publication."""
+    """The scope after a batch. `attempts`: the state and the attempt of each publication."""
     new = [
         Publication(
             state,
             attempt,
-            each.producer,
-            each.derived,
-            each.kind,
-            each.late,
-            each.composition,
-            tuple(event.identity for event in each.events),
+            publication.producer,
+            publication.derived,
+            publication.kind,
+            publication.late,
+            publication.composition,
+            tuple(event.identity for event in publication.events),
             at,
         )
-        for each, (state, attempt) in zip(result.publications, attempts, strict=True)
+        for publication, (state, attempt) in zip(result.publications, attempts, strict=True)
     ]
     changed = replace(
         scope,
-        producer=result.standing.producer,
-        derived=result.standing.derived,
-        used=result.standing.used,
-        inputs={**scope.inputs, **reached},
-        recent=(*scope.recent, *result.remembered)[-limits.recent :],
+        producer=result.fold_base.producer,
+        derived=result.fold_base.derived,
+        used=result.fold_base.used,
+        positions={**scope.positions, **reached},
+        folded_events=(*scope.folded_events, *result.remembered)[-limits.folded_events :],
     )
     return _with_publications(changed, new, at, limits)
 
 
 def _with_publications(scope: Scope, new: Sequence[Publication], at: str, limits: Limits) -> Scope:
-    moving = [each for each in new if not each.late]
+    moving = [publication for publication in new if not publication.late]
     live, desired = scope.live, scope.desired
     if moving:
         desired = moving[-1].name
@@ -403,15 +417,20 @@ def _with_publications(scope: Scope, new: Sequence[Publication], at: str, limits
 
 
 def _next(scope: Scope, at: str, limits: Limits) -> Scope:
-    """One more change: since when each publication is superseded, and what there is no more room for."""
+    """One more change: the time since which each publication is superseded, and the dropped
+    publications.
+    """
     current = {scope.live, scope.desired}
     marked = [
-        replace(each, superseded_at=None if each.name in current else each.superseded_at or at)
-        for each in scope.retained
+        replace(
+            publication,
+            superseded_at=None if publication.name in current else publication.superseded_at or at,
+        )
+        for publication in scope.retained
     ]
-    expendable = [each.name for each in marked if each.name not in current and not each.pinned]
+    expendable = [item.name for item in marked if item.name not in current and not item.pinned]
     gone = set(expendable[: max(0, len(marked) - limits.retained)])
-    kept = tuple(each for each in marked if each.name not in gone)
+    kept = tuple(item for item in marked if item.name not in gone)
     return replace(scope, sequence=scope.sequence + 1, retained=kept)
 
 
@@ -422,21 +441,21 @@ def _rollback_batch(
     scope: Scope, changes: Sequence[Event], outcomes: dict[Position, Outcome]
 ) -> Batch:
     if len(changes) > 1:
-        raise Violation("a rollback request is a batch by itself")
+        raise Violation("a rollback request is its own batch")
     (event,) = changes
     said = rollback_outcome(scope, event.request)
     if isinstance(said, Outcome):
-        return Batch(_standing(scope), (), outcomes | {event.position: said}, ())
+        return Batch(_fold_base(scope), (), outcomes | {event.position: said}, ())
     outcomes = outcomes | {event.position: Outcome("published", "rolled back", said.state)}
-    return Batch(_standing(scope), (), outcomes, ((event.identity, event.digest),), said)
+    return Batch(_fold_base(scope), (), outcomes, ((event.identity, event.digest),), said)
 
 
-def _standing(scope: Scope) -> Standing:
-    return Standing(scope.composition, scope.producer, scope.derived, scope.used)
+def _fold_base(scope: Scope) -> FoldBase:
+    return FoldBase(scope.composition, scope.producer, scope.derived, scope.used)
 
 
 def rollback_outcome(scope: Scope, request: Request) -> Publication | Outcome:
-    """The publication to go back to, or why that is not done."""
+    """The publication to roll back to, or the reason against it."""
     if scope.sequence == 0:
         return Outcome("dead-lettered", "no such scope")
     live = scope.publication(scope.live)
@@ -459,8 +478,8 @@ def requested_rollback(
     assert result.rollback is not None
     changed = replace(
         scope,
-        inputs={**scope.inputs, **reached},
-        recent=(*scope.recent, *result.remembered)[-limits.recent :],
+        positions={**scope.positions, **reached},
+        folded_events=(*scope.folded_events, *result.remembered)[-limits.folded_events :],
     )
     return _next(_rolled_back(changed, result.rollback), at, limits)
 
@@ -473,17 +492,17 @@ def _rolled_back(scope: Scope, target: Publication) -> Scope:
 
 
 def alone(scope: Scope, event: Event, refused: Refused, limits: Limits) -> Outcome | None:
-    """What becomes of an event without any change of the pointer; None: it would change it."""
+    """The outcome of an event without any change of the pointer. None: it would change it."""
     result = batch(scope, [event], refused, limits)
     return None if result.publications or result.rollback else result.outcomes[event.position]
 
 
-# -- operators' verbs (protocol 4)
+# -- commands of operators (protocol 4)
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a command was asked to do."""
+    """A requested command."""
 
     verb: str
     target: str = ""
@@ -505,7 +524,7 @@ REFUSED, SAME = "refused", "nothing to do"
 
 
 def carried_out(scope: Scope, asked: Asked, at: str, limits: Limits) -> Scope | str:
-    """The scope after a verb; REFUSED, or SAME if there is nothing to change."""
+    """The scope after a command; REFUSED, or SAME if there is nothing to change."""
     changed = _VERBS[asked.verb](scope, asked, limits)
     return changed if isinstance(changed, str) else _next(changed, at, limits)
 
@@ -563,12 +582,13 @@ def _pin(scope: Scope, asked: Asked, limits: Limits) -> Scope | str:
         return REFUSED
     if target.pinned == asked.on:
         return SAME
-    if asked.on and sum(each.pinned for each in scope.retained) >= limits.pinned:
+    if asked.on and sum(publication.pinned for publication in scope.retained) >= limits.pinned:
         return REFUSED
     return replace(
         scope,
         retained=tuple(
-            replace(each, pinned=asked.on) if each == target else each for each in scope.retained
+            replace(publication, pinned=asked.on) if publication == target else publication
+            for publication in scope.retained
         ),
     )
 
@@ -592,28 +612,30 @@ _VERBS: Mapping[str, Callable[[Scope, Asked, Limits], Scope | str]] = {
 
 
 def republished(scope: Scope, attempt: str, at: str, limits: Limits) -> Scope:
-    """Desired rendered again: another attempt of the same state, which moves live and desired like a new one."""
+    """Desired rendered again: another attempt of the same state, which moves live and desired like
+    a new one.
+    """
     desired = scope.publication(scope.desired)
     if desired is None:
         raise Violation("nothing is desired that could be republished")
-    anew = replace(desired, attempt=attempt, at=at, superseded_at=None, pinned=False, late=False)
-    return _with_publications(scope, [anew], at, limits)
+    again = replace(desired, attempt=attempt, at=at, superseded_at=None, pinned=False, late=False)
+    return _with_publications(scope, [again], at, limits)
 
 
 def collected(
     scope: Scope, policy: Policy, as_of: str, at: str, limits: Limits
 ) -> tuple[Scope, set[str]]:
-    """The scope after a collection with the time `as_of`, and what left it."""
-    newest = {each.name for each in scope.retained[-policy.newest :]}
-    spared = newest | {scope.live, scope.desired}
+    """The scope after a collection with the time `as_of`, and the released publications."""
+    newest = {publication.name for publication in scope.retained[-policy.newest :]}
+    kept_names = newest | {scope.live, scope.desired}
     released = {
-        each.name
-        for each in scope.retained
-        if each.name not in spared
-        and not each.pinned
-        and _days(each.superseded_at, as_of) >= policy.days
+        publication.name
+        for publication in scope.retained
+        if publication.name not in kept_names
+        and not publication.pinned
+        and _days(publication.superseded_at, as_of) >= policy.days
     }
-    left = tuple(each for each in scope.retained if each.name not in released)
+    left = tuple(publication for publication in scope.retained if publication.name not in released)
     changed = replace(scope, retained=left, gc_epoch=scope.gc_epoch + 1)
     return _next(changed, at, limits), released
 
@@ -629,7 +651,7 @@ def _days(since: str | None, until: str) -> float:
 
 
 def must_be_held(scope: Scope, *, asked: bool) -> bool:
-    """Whether a pointer that was rebuilt has to have a hold. `asked`: without --no-hold.
+    """Whether a rebuilt pointer must have a hold. `asked`: without --no-hold.
 
     Only a hold or a quarantine keeps live and desired apart.
     """
@@ -646,29 +668,29 @@ def must_be_held(scope: Scope, *, asked: bool) -> bool:
 def differences(
     scope: Scope, signed: Mapping[str, Any], digest_of: Callable[[Composition], str]
 ) -> list[str]:
-    """Where a pointer document is not what the rules make of it."""
+    """The fields of a pointer document that differ from the result of the rules."""
     retained = [
         {
-            "state": each.state,
-            "attempt": each.attempt,
-            "revision": (each.producer, each.derived),
-            "kind": each.kind,
-            "late": each.late,
-            "composition": digest_of(each.composition),
-            "pinned": each.pinned,
-            "superseded_at": each.superseded_at,
+            "state": publication.state,
+            "attempt": publication.attempt,
+            "revision": (publication.producer, publication.derived),
+            "kind": publication.kind,
+            "late": publication.late,
+            "composition": digest_of(publication.composition),
+            "pinned": publication.pinned,
+            "superseded_at": publication.superseded_at,
         }
-        for each in scope.retained
+        for publication in scope.retained
     ]
     expected: dict[str, Any] = {
         "sequence": scope.sequence,
         "live": scope.live,
         "desired": scope.desired,
         "number": (scope.producer, scope.derived),
-        "inputs": dict(scope.inputs),
-        "recent": [list(each) for each in scope.recent],
+        "positions": dict(scope.positions),
+        "folded_events": [list(item) for item in scope.folded_events],
         "held": scope.held,
-        "quarantined": {digest_of(each) for each in scope.quarantined},
+        "quarantined": {digest_of(quarantine) for quarantine in scope.quarantined},
         "retained": retained,
         "gc_epoch": scope.gc_epoch,
     }
@@ -686,29 +708,31 @@ def _seen(signed: Mapping[str, Any]) -> dict[str, Any]:
         "live": name_of(signed["live"]),
         "desired": name_of(signed["desired"]),
         "number": number_of(signed["highest_revision"]),
-        "inputs": dict(signed["positions"]),
-        "recent": [[each["identity"], each["event"]] for each in signed["folded_events"]],
+        "positions": dict(signed["positions"]),
+        "folded_events": [
+            [folded["identity"], folded["event"]] for folded in signed["folded_events"]
+        ],
         "held": signed["hold"] is not None,
-        "quarantined": {each["composition_digest"] for each in signed["quarantined"]},
+        "quarantined": {quarantine["composition_digest"] for quarantine in signed["quarantined"]},
         "retained": [
             {
-                "state": each["state"],
-                "attempt": each["attempt"],
-                "revision": number_of(each["revision"]),
-                "kind": each["kind"],
-                "late": each["late"],
-                "composition": each["composition_digest"],
-                "pinned": each["pinned"],
-                "superseded_at": each["superseded_at"],
+                "state": publication["state"],
+                "attempt": publication["attempt"],
+                "revision": number_of(publication["revision"]),
+                "kind": publication["kind"],
+                "late": publication["late"],
+                "composition": publication["composition_digest"],
+                "pinned": publication["pinned"],
+                "superseded_at": publication["superseded_at"],
             }
-            for each in signed["retained"]
+            for publication in signed["retained"]
         ],
         "gc_epoch": signed["gc_epoch"],
     }
 
 
 def number_of(revision: str) -> tuple[int, int]:
-    """The producer's number and the count of derived states in the text of a revision."""
+    """The producer's revision and the count of derived states in the text of a revision."""
     producer, _, derived = revision.partition(".")
     return int(producer), int(derived or 0)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from events.model import Outcome as Told
+from events.model import Outcome as ObservedOutcome
 from tests.simulation import model
 from tests.simulation.model import (
     Asked,
@@ -48,12 +48,12 @@ REASONS = {
     "not retained": ".* is not a retained state|.* is gone from the bucket: .*",
     "live and held already": "live is .* and held already",
 }
-"""How the product words each kind of reason."""
+"""The product's wording of each kind of reason."""
 
 
 @dataclass
 class Row:
-    """An accepted event, and where it goes."""
+    """An accepted event, and its scopes."""
 
     event: Event
     scopes: tuple[str, ...] | None
@@ -61,11 +61,11 @@ class Row:
     """How many changes each scope had when the event was accepted."""
     settled: set[str] = field(default_factory=set)
     excused: set[str] = field(default_factory=set)
-    """Scopes whose pointer was lost while this waited: nothing is predicted of it there."""
+    """Scopes whose pointer was lost while this event waited. Nothing is predicted for it there."""
 
 
 class Ledger:
-    """What one instance of a source holds, as reported to the oracle."""
+    """The content of one instance of a source, as reported to the oracle."""
 
     def __init__(
         self, oracle: "Oracle", instance: str, rows: Mapping[int, Row] | None = None
@@ -98,10 +98,10 @@ class Ledger:
         if missing := needed - set(scopes):
             self._oracle.fail(f"{row.event.position} does not go to {sorted(missing)}")
 
-    def settle(self, process: str, scope: str, offset: int, told: Told) -> None:
+    def settle(self, process: str, scope: str, offset: int, observed: ObservedOutcome) -> None:
         """An event settled for the first time."""
         row = self.rows[offset]
-        self._oracle.settled(process, scope, row, told)
+        self._oracle.settled(process, scope, row, observed)
         row.settled.add(scope)
 
     @property
@@ -125,7 +125,7 @@ class Ledger:
         return Ledger(self._oracle, instance, rows)
 
     def copy(self) -> "Ledger":
-        """As a backup has it; under the same instance."""
+        """As in a backup, under the same instance."""
         copy = self.renewed(self.instance)
         for offset, row in self.rows.items():
             for scope in row.scopes or ():
@@ -133,7 +133,7 @@ class Ledger:
         return copy
 
     def abandon(self) -> None:
-        """Nothing reads this any more."""
+        """No process reads this any more."""
         for row in self.rows.values():
             row.excused.update(row.scopes or ())
 
@@ -151,7 +151,7 @@ class Oracle:
         strict_commands: bool,
         clocks_agree: bool,
     ) -> None:
-        """`clocks_agree`: of those who accept an event and those who say where it goes."""
+        """`clocks_agree`: of the processes that accept an event and those that assign its scopes."""
         self.clocks_agree = clocks_agree
         self._fail = fail
         self._limits = limits
@@ -159,19 +159,21 @@ class Oracle:
         self._refused = refused
         self._strict_commands = strict_commands
         self.scopes: dict[str, list[Scope]] = {}
-        """Every state of each scope, from none on."""
+        """Every state of each scope, from an empty one on."""
         self.ledgers: list[Ledger] = []
         self.ledger_of: dict[tuple[str, str], Ledger] = {}
         """What a process reads under an instance."""
         self.asked: dict[str, Asked] = {}
-        """What a command was asked, by its process."""
+        """The requested command of each process."""
         self.lost: set[str] = set()
         """Scopes whose pointer is lost, until it is recovered."""
         self.ever_lost: set[str] = set()
         self._digests: dict[tuple[str, Composition], str] = {}
         self._compositions: dict[str, tuple[str, Composition]] = {}
         self._expected: dict[tuple[str, int], tuple[Row, Outcome, int]] = {}
-        """By scope and (the identity of) a row: positions come again after a journal was restored."""
+        """By scope and (the identity of) a row, because positions repeat after a journal was
+        restored.
+        """
         self._floors: dict[tuple[str, str], int] = {}
         self._starts: dict[str, Mapping[str, int]] = {}
 
@@ -180,11 +182,11 @@ class Oracle:
         self._fail(f"invariant 5: {what}")
 
     def states(self, scope: str) -> list[Scope]:
-        """What a scope was after each change."""
+        """The state of a scope after each change."""
         return self.scopes.setdefault(scope, [Scope()])
 
     def started(self, process: str) -> None:
-        """A process begins: whatever it validates is validated on what there is from now on."""
+        """A process starts. From now on it validates against the present state."""
         self._starts[process] = {scope: len(states) - 1 for scope, states in self.scopes.items()}
 
     # -- commits
@@ -209,7 +211,7 @@ class Oracle:
             self.fail(f"{scope} at {signed['sequence']}: {error}")
             return
         gone = [
-            each for each in known if each.name not in {kept.name for kept in following.retained}
+            event for event in known if event.name not in {kept.name for kept in following.retained}
         ]
         self._compare(scope, following, signed, entry, gone)
         states.append(following)
@@ -224,7 +226,9 @@ class Oracle:
         manifest: Callable[[str], Mapping[str, Any]],
         now: str,
     ) -> tuple[Scope, list[Publication]]:
-        """What the rules make of `base`, and all that could be retained after it."""
+        """The results of the rules for `base`, and all publications that could be retained after
+        it.
+        """
         asked = self.asked.get(writer)
         if asked is None:
             return self._batch(scope, base, writer, signed, entry, manifest)
@@ -238,7 +242,7 @@ class Oracle:
         if asked.verb == "gc":
             as_of = entry["change"]["as_of"]
             if as_of > now:
-                raise Violation(f"a collection judged by {as_of}, the bucket's clock said {now}")
+                raise Violation(f"a collection used the time {as_of}, the bucket's clock was {now}")
             following, released = model.collected(
                 base, self._policy, as_of, entry["at"], self._limits
             )
@@ -249,7 +253,7 @@ class Oracle:
             return following, list(base.retained)
         carried = model.carried_out(base, asked, entry["at"], self._limits)
         if isinstance(carried, str):
-            raise Violation(f"{asked} was carried out, and the rules say {carried}")
+            raise Violation(f"{asked} was applied, and the rules give {carried}")
         return carried, list(base.retained)
 
     def _batch(
@@ -261,7 +265,9 @@ class Oracle:
         entry: Mapping[str, Any],
         manifest: Callable[[str], Mapping[str, Any]],
     ) -> tuple[Scope, list[Publication]]:
-        moved = {at: to for at, to in signed["positions"].items() if base.inputs.get(at, 0) != to}
+        moved = {
+            at: to for at, to in signed["positions"].items() if base.positions.get(at, 0) != to
+        }
         if len(moved) != 1:
             raise Violation(f"{writer} moved the positions of {sorted(moved)}")
         ((instance, last),) = moved.items()
@@ -275,21 +281,21 @@ class Oracle:
             raise Violation(f"{instance} was passed up to {last}, and no event there was folded")
         result = model.batch(base, events, self._refused, self._limits)
         attempts = [_parted(name) for name in entry["published"]]
-        if [each.state for each in result.publications] != [
-            _expected_name(each, state)
-            for each, (state, _) in zip(result.publications, attempts, strict=False)
+        if [publication.state for publication in result.publications] != [
+            _expected_name(item, state)
+            for item, (state, _) in zip(result.publications, attempts, strict=False)
         ] or len(attempts) != len(result.publications):
-            wanted = [each.state for each in result.publications]
+            wanted = [publication.state for publication in result.publications]
             raise Violation(f"published {entry['published']}, the rules publish {wanted}")
         for planned, name in zip(result.publications, entry["published"], strict=True):
             self._made_of(scope, planned, manifest(name), name)
         if entry["kind"] == "rollback":
             if result.rollback is None:
-                raise Violation("a rollback that the rules do not make")
+                raise Violation("a rollback that the rules do not allow")
             following = model.requested_rollback(base, result, moved, entry["at"], self._limits)
         elif result.rollback is not None or not result.publications:
             raise Violation(
-                f"{entry['kind']} of {[each.request for each in events]} changes nothing"
+                f"{entry['kind']} of {[event.request for event in events]} changes nothing"
             )
         else:
             following = model.publish(base, result, attempts, moved, entry["at"], self._limits)
@@ -297,25 +303,27 @@ class Oracle:
             if scope not in row.settled:
                 said = result.outcomes[row.event.position]
                 self._expected[scope, id(row)] = row, said, len(self.states(scope))
-        new = [each for each in following.retained if each not in base.retained]
-        known = {each.name for each in base.retained}
+        new = [
+            publication for publication in following.retained if publication not in base.retained
+        ]
+        known = {publication.name for publication in base.retained}
         missing = [
             Publication(
                 *_parted(name),
-                each.producer,
-                each.derived,
-                each.kind,
-                each.late,
-                each.composition,
+                item.producer,
+                item.derived,
+                item.kind,
+                item.late,
+                item.composition,
                 (),
                 entry["at"],
             )
-            for each, name in zip(result.publications, entry["published"], strict=True)
+            for item, name in zip(result.publications, entry["published"], strict=True)
             if name not in {kept.name for kept in following.retained}
         ]
         return following, [
             *base.retained,
-            *(each for each in new if each.name not in known),
+            *(item for item in new if item.name not in known),
             *missing,
         ]
 
@@ -329,27 +337,29 @@ class Oracle:
         entry: Mapping[str, Any],
         manifest: Callable[[str], Mapping[str, Any]],
     ) -> Iterator[Row]:
-        """What was in a batch: all that waited up to its end.
+        """The events of a batch: all that waited up to its end.
 
-        What settled without a commit before this one landed may be in it as well: if the pointer or a manifest names it,
-        or if it is the last. The position of a commit is that of an event in its batch, also of one that changes nothing.
+        Events that settled without a commit before this one landed may be in it as well, if the
+        pointer or a manifest names them, or if they are the last. The position of a commit is that
+        of an event in its batch, even of one that changes nothing.
         """
         listed = {
-            (each["instance"], each["offset"])
+            (item["instance"], item["offset"])
             for name in entry["published"]
-            for each in manifest(name)["events"]
+            for item in manifest(name)["events"]
         }
         rows = [
             row
             for offset, row in sorted(ledger.rows.items())
-            if base.inputs.get(ledger.instance, 0) < offset <= last and scope in (row.scopes or ())
+            if base.positions.get(ledger.instance, 0) < offset <= last
+            and scope in (row.scopes or ())
         ]
         waiting = {
             (row.event.identity, row.event.digest) for row in rows if scope not in row.settled
         }
         remembered = (
-            {(each["identity"], each["event"]) for each in signed["folded_events"]}
-            - set(base.recent)
+            {(folded["identity"], folded["event"]) for folded in signed["folded_events"]}
+            - set(base.folded_events)
             - waiting
         )
         for row in rows:
@@ -364,16 +374,16 @@ class Oracle:
         """A manifest matches what the rules predict for its events."""
         if _composition(manifest) != planned.composition:
             raise Violation(
-                f"{name} is {_composition(manifest)}, the rules make {planned.composition}"
+                f"{name} is {_composition(manifest)}, the rules give {planned.composition}"
             )
-        told = [
-            ((each["instance"], each["offset"]), each["skipped"]) for each in manifest["events"]
+        observed = [
+            ((event["instance"], event["offset"]), event["skipped"]) for event in manifest["events"]
         ]
-        wanted = [(each.position, False) for each in planned.events] + [
-            (each.position, True) for each in planned.skipped
+        wanted = [(event.position, False) for event in planned.events] + [
+            (delivery.position, True) for delivery in planned.skipped
         ]
-        if told != sorted(wanted, key=lambda each: each[0][1]):
-            raise Violation(f"{name} lists {told}, the rules say {wanted}")
+        if observed != sorted(wanted, key=lambda item: item[0][1]):
+            raise Violation(f"{name} lists {observed}, the rules give {wanted}")
         self._learn(scope, planned, manifest)
 
     def _learn(
@@ -396,34 +406,38 @@ class Oracle:
         entry: Mapping[str, Any],
         gone: Sequence[Publication],
     ) -> None:
-        for wrong in model.differences(following, signed, lambda each: self._digests[scope, each]):
+        for wrong in model.differences(following, signed, lambda item: self._digests[scope, item]):
             self.fail(f"{scope} after {entry['kind']} at {signed['sequence']}: {wrong}")
         change = entry["change"]
         released = set(change.get("released", ()))
-        dropped = [each.name for each in gone if each.name not in released]
+        dropped = [item.name for item in gone if item.name not in released]
         if list(change.get("dropped", ())) != dropped:
             self.fail(f"{scope} says it dropped {change.get('dropped')}, the rules drop {dropped}")
         used = {
-            each.state: [each.producer, self._digests[scope, each.composition]]
-            for each in gone
-            if each.kind == "explicit"
+            publication.state: [publication.producer, self._digests[scope, publication.composition]]
+            for publication in gone
+            if publication.kind == "explicit"
         }
         if change.get("used", {}) != used:
             self.fail(f"{scope} says {change.get('used')} is used up, the rules say {used}")
 
     # -- outcomes
 
-    def settled(self, process: str, scope: str, row: Row, told: Told) -> None:
-        """An event is done in a scope: as its commit made it, or as it is on a pointer that the process may have read."""
+    def settled(self, process: str, scope: str, row: Row, observed: ObservedOutcome) -> None:
+        """An event is done in a scope: with the outcome of its commit, or that on a pointer that
+        the process may have read.
+        """
         position = row.event.position
         expected = self._expected.get((scope, id(row)))
-        if scope in self.lost or scope in row.excused or self._is_explained(scope, row, told):
+        if scope in self.lost or scope in row.excused or self._is_explained(scope, row, observed):
             return
         states = self.states(scope)
         if expected is not None:
             _, outcome, index = expected
-            if not _fits(told, outcome):
-                self.fail(f"{position} in {scope} is {_said(told)}, its commit made it {outcome}")
+            if not _fits(observed, outcome):
+                self.fail(
+                    f"{position} in {scope} is {_described(observed)}, its commit made it {outcome}"
+                )
             self._floors[process, scope] = index
             return
         since = max(
@@ -434,18 +448,20 @@ class Oracle:
         possible: list[Outcome | None] = []
         for index in range(since, len(states)):
             possible.append(self._alone(states[index], row.event))
-            if possible[-1] is not None and _fits(told, possible[-1]):
+            if possible[-1] is not None and _fits(observed, possible[-1]):
                 self._floors[process, scope] = index
                 return
         self.fail(
-            f"{position} ({row.event.request}) in {scope} is {_said(told)}, the rules say one of {possible}"
+            f"{position} ({row.event.request}) in {scope} is {_described(observed)}, the rules say one of {possible}"
         )
 
-    def _is_explained(self, scope: str, row: Row, told: Told) -> bool:
-        """Whether the journal, restored from before one of its commits, has the outcome of that commit for this event.
+    def _is_explained(self, scope: str, row: Row, observed: ObservedOutcome) -> bool:
+        """Whether the journal, restored from before one of its commits, has the outcome of that
+        commit for this event.
 
-        It comes from the backup's records, or else from a manifest, which has late and held states as published ones.
-        A manifest names events by their identity, so it explains an event that a copied journal brought as well.
+        It comes from the backup's records, or else from a manifest, in which late and held states
+        look like published ones. A manifest names events by their identity, so it explains an event
+        of a copied journal as well.
         """
         position, identity = row.event.position, row.event.identity
         if (scope, id(row)) in self._expected:
@@ -454,17 +470,17 @@ class Oracle:
             if (other, made.event.identity) != (scope, identity):
                 continue
             if (
-                told.kind == "published"
+                observed.kind == "published"
                 and outcome.state is not None
-                and _names(told, outcome.state)
+                and _names(observed, outcome.state)
             ):
                 return True
-            if made.event.position == position and _fits(told, outcome):
+            if made.event.position == position and _fits(observed, outcome):
                 return True
         return False
 
     def _alone(self, state: Scope, event: Event) -> Outcome | None:
-        if event.position[1] <= state.inputs.get(event.position[0], 0):
+        if event.position[1] <= state.positions.get(event.position[0], 0):
             return None
         return model.alone(state, event, self._refused, self._limits)
 
@@ -476,7 +492,7 @@ class Oracle:
                 yield f"invariant 5: {row.event.position} was folded into {scope} and has no outcome"
 
     def inherit(self, scope: str, row: Row, copy: Row) -> None:
-        """What a commit made of an event is so for the copy of its row as well."""
+        """The outcome of an event in a commit also applies to the copy of its row."""
         if (scope, id(row)) in self._expected:
             _, outcome, index = self._expected[scope, id(row)]
             self._expected[scope, id(copy)] = copy, outcome, index
@@ -485,21 +501,23 @@ class Oracle:
     # -- commands
 
     def said(self, process: str, scope: str, since: int, said: str) -> None:
-        """A command ended without a change: its output `said` must name a rule or the pointer as the reason."""
+        """A command ended without a change: its output `said` must name a rule or the pointer as
+        the reason.
+        """
         asked = self.asked.get(process)
         if asked is None or scope in self.lost or asked.verb in {"gc", "republish", "recover"}:
             return
         states = self.states(scope)[since:]
-        results = [model.carried_out(each, asked, "", self._limits) for each in states]
+        results = [model.carried_out(state, asked, "", self._limits) for state in states]
         wanted = {"same": model.SAME, "Refused": model.REFUSED, "NotFound": model.REFUSED}[said]
         absent = said == "NotFound" and (states[0].sequence == 0 or not self._strict_commands)
         if wanted not in results and not absent:
             self.fail(f"{process} was asked {asked} and says {said}, the rules do not")
 
-    # -- a pointer that is lost
+    # -- a lost pointer
 
     def lose(self, scope: str) -> None:
-        """From now on nothing of the scope is predicted, until it is recovered."""
+        """From now on nothing is predicted for the scope, until it is recovered."""
         self.lost.add(scope)
         self.ever_lost.add(scope)
         for ledger in self.ledgers:
@@ -514,11 +532,14 @@ class Oracle:
         stored: Sequence[Mapping[str, Any]],
         history: Sequence[Any],
     ) -> None:
-        """Go on from what a recovery wrote; what it may not do is the watcher's. `stored`: every manifest ever there."""
+        """Continue from the result of a recovery, which the watcher checks.
+
+        `stored`: every manifest that ever existed.
+        """
         states = self.states(scope)
         self.lose(scope)
         self.lost.discard(scope)
-        manifests = {f"{each['state']}@{each['attempt']}": each for each in stored}
+        manifests = {f"{item['state']}@{item['attempt']}": item for item in stored}
         for described in stored:
             self._digests.setdefault(
                 (scope, _composition(described)), described["composition_digest"]
@@ -527,12 +548,13 @@ class Oracle:
                 described["composition_digest"], (scope, _composition(described))
             )
         retained = tuple(
-            self._adopted(each, manifests[model.name_of(each) or ""]) for each in signed["retained"]
+            self._adopted(publication, manifests[model.name_of(publication) or ""])
+            for publication in signed["retained"]
         )
         used = {
-            (each.state, each.producer, each.composition)
-            for each in retained
-            if each.kind == "explicit"
+            (publication.state, publication.producer, publication.composition)
+            for publication in retained
+            if publication.kind == "explicit"
         }
         for entry in history:
             for name in entry["published"]:
@@ -555,12 +577,14 @@ class Oracle:
                 desired=model.name_of(signed["desired"]),
                 producer=producer,
                 derived=derived,
-                inputs=dict(signed["positions"]),
-                recent=tuple((each["identity"], each["event"]) for each in signed["folded_events"]),
+                positions=dict(signed["positions"]),
+                folded_events=tuple(
+                    (folded["identity"], folded["event"]) for folded in signed["folded_events"]
+                ),
                 held=signed["hold"] is not None,
                 quarantined=frozenset(
-                    self._compositions[each["composition_digest"]][1]
-                    for each in signed["quarantined"]
+                    self._compositions[quarantine["composition_digest"]][1]
+                    for quarantine in signed["quarantined"]
                 ),
                 retained=retained,
                 used=frozenset(used),
@@ -569,7 +593,7 @@ class Oracle:
         )
 
     def check_rebuilt(self, scope: str, writer: str) -> None:
-        """That a pointer which this recovery has rebuilt is held where it has to be."""
+        """Checks that a pointer which this recovery has rebuilt has a hold if it must."""
         now, asked = self.states(scope)[-1], self.asked[writer]
         if not now.held and model.must_be_held(now, asked=asked.on):
             self.fail(f"{scope} was recovered by {asked} and is not held")
@@ -578,11 +602,11 @@ class Oracle:
         composition = _composition(manifest)
         identities = tuple(
             row.event.identity
-            for each in manifest["events"]
-            if not each["skipped"]
+            for event in manifest["events"]
+            if not event["skipped"]
             for ledger in self.ledgers
-            if ledger.instance == each["instance"]
-            and (row := ledger.rows.get(each["offset"])) is not None
+            if ledger.instance == event["instance"]
+            and (row := ledger.rows.get(event["offset"])) is not None
         )
         return Publication(
             publication["state"],
@@ -604,40 +628,45 @@ def _parted(name: str) -> tuple[str, str]:
 
 
 def _expected_name(planned: model.Planned, state: str) -> str:
-    """The name of a publication, as far as the rules say it without a digest."""
+    """The name of a publication, as far as the rules give it without a digest."""
     return planned.state if planned.kind == "derived" and state.startswith(planned.state) else state
 
 
 def _composition(manifest: Mapping[str, Any]) -> Composition:
-    """What the models of a manifest are. Artifacts and limits of these worlds have the version in them."""
+    """The models of a manifest. Artifacts and limits of these worlds contain the version."""
     return frozenset(
         (
-            each["id"],
+            model["id"],
             (
-                each["version"],
-                each["artifact"]["uri"].rpartition("/")[2],
-                CPUS_OF[each["serving"]["resources"]["limits"]["cpus"]],
+                model["version"],
+                model["artifact"]["uri"].rpartition("/")[2],
+                CPUS_OF[model["serving"]["resources"]["limits"]["cpus"]],
             ),
         )
-        for each in manifest["composition"]["models"]
+        for model in manifest["composition"]["models"]
     )
 
 
 CPUS = {"1": 1, "2": 2, "3": 3, "10": 10, "edge": 7}
-"""What each version of a model asks for, so that its files tell it."""
+"""The fields of each version of a model, so that its files show it."""
 CPUS_OF = {str(cpus): version for version, cpus in CPUS.items()}
 
 
-def _fits(told: Told, expected: Outcome) -> bool:
-    if expected.state is not None and not _names(told, expected.state):
+def _fits(observed: ObservedOutcome, expected: Outcome) -> bool:
+    if expected.state is not None and not _names(observed, expected.state):
         return False
-    return told.kind == expected.kind and re.match(REASONS[expected.why], told.reason) is not None
+    return (
+        observed.kind == expected.kind
+        and re.match(REASONS[expected.why], observed.reason) is not None
+    )
 
 
-def _names(told: Told, state: str) -> bool:
-    """Of a derived state the digest at its end is not predicted."""
-    return told.state == state or (state.endswith("-") and (told.state or "").startswith(state))
+def _names(observed: ObservedOutcome, state: str) -> bool:
+    """The digest at the end of a derived state's id is not predicted."""
+    return observed.state == state or (
+        state.endswith("-") and (observed.state or "").startswith(state)
+    )
 
 
-def _said(told: Told) -> str:
-    return f"{told.kind} ({told.reason}, {told.state})"
+def _described(observed: ObservedOutcome) -> str:
+    return f"{observed.kind} ({observed.reason}, {observed.state})"

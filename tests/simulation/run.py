@@ -1,8 +1,10 @@
-"""Plays many worlds on all cores, or one with everything that happened in it (`make simulate`, `make simulate-bugs`).
+"""Runs many worlds on all cores, or one with a complete trace.
 
-python -m tests.simulation.run --seeds 10000 [--first 1]
-python -m tests.simulation.run --seed 2/17 [--bug blind-retry]    its trace
-python -m tests.simulation.run --bugs 500                          the table of docs/simulation.md
+`make simulate` and `make simulate-bugs` use it.
+
+    python -m tests.simulation.run --seeds 10000 [--first 1]
+    python -m tests.simulation.run --seed 2/17 [--bug blind-retry]    its trace
+    python -m tests.simulation.run --bugs 500                         the table of docs/simulation.md
 """
 
 import argparse
@@ -25,7 +27,7 @@ _MORE_FOR_RARE = 5
 
 
 def _some(seeds: range) -> tuple[int, int, float, list[tuple[str, str]]]:
-    """Worlds, changes of pointers, seconds of CPU, and what was broken."""
+    """Worlds, changes of pointers, seconds of CPU, and violations."""
     began = time.process_time()
     runs = [simulate(fresh(seed)) for seed in seeds]
     broken = [(run.seed, run.broken) for run in runs if run.broken is not None]
@@ -33,17 +35,19 @@ def _some(seeds: range) -> tuple[int, int, float, list[tuple[str, str]]]:
 
 
 def _collect_seldom() -> None:
-    """The garbage of a world is small and the caches of all worlds are large: scanning them costs a tenth of the time."""
+    """The garbage of a world is small and the caches of all worlds are large: scanning them costs a
+    tenth of the time.
+    """
     gc.set_threshold(50_000)
 
 
 def _worlds(first: int, seeds: int) -> int:
-    """Play so many; how many were broken."""
+    """Run so many worlds. Returns how many were broken."""
     parts = [
         range(at, min(at + _AT_ONCE, first + seeds)) for at in range(first, first + seeds, _AT_ONCE)
     ]
     played = changes = failed = 0
-    cpu, began, told = 0.0, time.monotonic(), 0.0
+    cpu, began, reported = 0.0, time.monotonic(), 0.0
     with ProcessPoolExecutor(initializer=_collect_seldom) as pool:
         for runs, some, seconds, broken in pool.map(_some, parts):
             played, changes, cpu, failed = (
@@ -54,9 +58,9 @@ def _worlds(first: int, seeds: int) -> int:
             )
             for seed, what in broken:
                 print(f"world {seed}: {what}\n  replay: make simulate SEED={seed}", flush=True)
-            if time.monotonic() - told > 10 or played == seeds:
-                told = time.monotonic()
-                rate = played / (told - began)
+            if time.monotonic() - reported > 10 or played == seeds:
+                reported = time.monotonic()
+                rate = played / (reported - began)
                 print(
                     f"{played} worlds from {first}, {failed} broken, {changes} changes of pointers; "
                     f"{1000 * cpu / played:.1f} ms of CPU each, {rate:.0f} a second",
@@ -73,7 +77,7 @@ def _one(seed: str, bug: str | None) -> int:
 
 
 def _found(seeds: int, bug: str) -> tuple[str, int]:
-    """In how many of so many worlds this bug breaks something."""
+    """In how many of so many worlds this bug causes a violation."""
     return bug, sum(simulate(seed, bug=bug).broken is not None for seed in _worlds_for(bug, seeds))
 
 
@@ -82,7 +86,7 @@ def _worlds_for(bug: str, seeds: int) -> list[str]:
 
 
 def _bugs(seeds: int) -> int:
-    """Write the table; how many bugs were never found."""
+    """Write the table. Returns how many bugs were never found."""
     rows: list[str] = []
     never = 0
     with ProcessPoolExecutor() as pool:

@@ -10,7 +10,7 @@ from tests.simulation.loop import EPOCH, SimulatedLoop
 
 
 class SimulatedRuntime:
-    """The outside world of one process; its clock is `ahead` of the bucket's by so many seconds."""
+    """The outside world of one process. Its clock is `ahead` of the bucket's by so many seconds."""
 
     def __init__(self, loop: SimulatedLoop, chance: random.Random, *, ahead: float = 0) -> None:
         self._loop = loop
@@ -33,7 +33,7 @@ class SimulatedRuntime:
         await asyncio.sleep(seconds)
 
     async def run_in_thread(self, work: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        """Done at once, between two moments at which others may run."""
+        """Runs at once, between two moments at which other tasks may run."""
         await asyncio.sleep(0)
         result = work(*args, **kwargs)
         await asyncio.sleep(0)

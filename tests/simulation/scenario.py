@@ -1,4 +1,5 @@
-"""What a seed stands for: the store, the replicas, what happens to them and when. `world` plays it.
+"""The content of a seed: the store, the replicas, their faults and the time of each. `world` runs
+it.
 
 A scenario is data only. This is swarm testing: every seed enables a random subset of the faults,
 some of them at a high rate, so that rare combinations are not hidden by frequent ones.
@@ -49,7 +50,10 @@ class Arrival:
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """Something an operator, an editor or fate does at a time; `draw` is its own chance."""
+    """An action of an operator or an editor, or a fault, at a time.
+
+    `draw` is its own random number.
+    """
 
     at: float
     what: str
@@ -74,11 +78,16 @@ class Scenario:
     few_retained: bool
     """The pointer has room for three publications."""
     returning: bool
-    """There are few compositions, which come back under other ids: what quarantine is about."""
+    """There are few compositions, which repeat under other ids, to test quarantine."""
     restarted_at_rest: bool
-    """At the end every daemon is restarted; else the running ones must come to rest with the memory they have."""
+    """At the end every daemon is restarted.
+
+    Otherwise the running ones must come to rest with the memory they have.
+    """
     wrong_clocks: bool
-    """The bucket's clock is right, those of processes may be wrong; releasing and deleting may be two commands."""
+    """The bucket's clock is right, those of processes may be wrong; releasing and deleting may be
+    two commands.
+    """
     arrivals: list[Arrival] = field(default_factory=list)
     acts: list[Act] = field(default_factory=list)
     crash: Crash | None = None
@@ -100,7 +109,10 @@ class Scenario:
         return 1 if self.shared_log else self.replicas
 
     def ahead(self, process: str) -> float:
-        """By how many seconds the clock of a process is ahead; of the last collection it is right, or it would wait."""
+        """By how many seconds the clock of a process is ahead.
+
+        That of the last collection is right, or it would wait.
+        """
         if not self.wrong_clocks or process == "last-gc":
             return 0
         return random.Random(f"{self.seed}/{process}/clock").choice(
@@ -108,7 +120,7 @@ class Scenario:
         )
 
     def parts(self, process: str) -> frozenset[CollectionPart]:
-        """What a collection does."""
+        """The parts of a collection."""
         some: tuple[frozenset[CollectionPart], ...] = (
             BOTH,
             frozenset({"release"}),
@@ -145,7 +157,7 @@ def scenario_of(seed: str) -> Scenario:
         few_retained=chance.random() < 0.25,
         returning=chance.random() < 0.2,
         restarted_at_rest=chance.random() < 0.5,
-        # A separate random generator: the other worlds stay what they were.
+        # A separate random generator, so that the other worlds stay unchanged.
         wrong_clocks=random.Random(f"{seed}/clocks").random() < 0.2,
     )
     scenario.arrivals = _arrivals(scenario, chance)
@@ -162,21 +174,21 @@ def _faults(chance: random.Random) -> Faults:
     rates = Faults()
     if chance.random() < 0.05:
         return rates
-    for each in fields(rates):
+    for rate in fields(rates):
         if chance.random() < 0.45:
-            setattr(rates, each.name, _LIKELY.get(each.name, 0.06) * chance.choice((0.5, 1, 1, 2)))
+            setattr(rates, rate.name, _LIKELY.get(rate.name, 0.06) * chance.choice((0.5, 1, 1, 2)))
     return rates
 
 
 @cache
 def _document(scope: Scope, versions: tuple[tuple[str, str], ...]) -> dict[str, Any]:
     document = composition_document(1, bundle=scope.bundle, target=scope.target)
-    document["models"] = [_member(each, at) for each, at in versions]
+    document["models"] = [_member(item, at) for item, at in versions]
     return document
 
 
 def _member(model: str, version: str) -> dict[str, Any]:
-    """A model whose files below base/ and whose defaults below example/ both tell its version."""
+    """A model whose files below base/ and whose defaults below example/ both show its version."""
     return model_document(
         model, version=version, serving={"resources": {"limits": {"cpus": CPUS[version]}}}
     )
@@ -238,7 +250,9 @@ def _rollback(
 
 
 def _arrivals(scenario: Scenario, chance: random.Random) -> list[Arrival]:
-    """A producer's stream: states that mostly rise, models in between, some of it late, twice, or by two intakes."""
+    """A producer's stream: states with mostly rising revisions, models in between, some of it late,
+    twice, or by two intakes.
+    """
     arrivals: list[Arrival] = []
     at, revision = 0.0, 0
     returning = scenario.returning
@@ -278,10 +292,10 @@ def _arrivals(scenario: Scenario, chance: random.Random) -> list[Arrival]:
         arrivals.append(Arrival(at, log, event, scopes, asked))
         if (
             chance.random() < 0.15
-        ):  # the producer heard no answer: the same event again, perhaps by another intake
+        ):  # the producer got no answer: the same event again, perhaps through another intake
             again = chance.randrange(scenario.logs)
             arrivals.append(Arrival(at + 20 * chance.random(), again, event, scopes, asked))
-    return sorted(arrivals, key=lambda each: each.at)
+    return sorted(arrivals, key=lambda arrival: arrival.at)
 
 
 _THEMES = (
@@ -294,11 +308,11 @@ _FATES = ("kill", "kill", "drain", "pull", "pass")
 
 
 def _acts(scenario: Scenario, chance: random.Random) -> list[Act]:
-    times = [each.at for each in scenario.arrivals]
+    times = [arrival.at for arrival in scenario.arrivals]
     end = max(times) + 20
 
     def time() -> float:
-        """Mostly while something is going on."""
+        """Mostly while other actions happen."""
         return (
             chance.choice(times) + 4 * chance.random() ** 2
             if chance.random() < 0.6
@@ -316,7 +330,7 @@ def _acts(scenario: Scenario, chance: random.Random) -> list[Act]:
             time() + chance.choice((5, 60)) * chance.random()
             for _ in range(chance.choice((1, 2, 3, 8)))
         ]
-        acts += [Act(each, "gc", f"gc-{index}") for index, each in enumerate(at)]
+        acts += [Act(item, "gc", f"gc-{index}") for index, item in enumerate(at)]
     return sorted(acts, key=lambda act: act.at)
 
 
@@ -339,21 +353,23 @@ def _extend(scenario: Scenario, chance: random.Random) -> None:
         _many_quarantines(scenario, chance)
     scenario.journal = not scenario.shared_log and chance.random() < 0.35
     scenario.arrivals = sorted(
-        [*scenario.arrivals, *_more_arrivals(scenario, chance)], key=lambda each: each.at
+        [*scenario.arrivals, *_more_arrivals(scenario, chance)], key=lambda arrival: arrival.at
     )
     if random.Random(f"{scenario.seed}/blocked").random() < 0.1:
         scenario.blocked = "example/conf/bundle/nginx.conf"
-    more = _more_acts(scenario, chance)  # may take some of the others out
+    more = _more_acts(scenario, chance)  # may remove some of the others
     scenario.acts = sorted([*scenario.acts, *more], key=lambda act: act.at)
 
 
 def _more_arrivals(scenario: Scenario, chance: random.Random) -> list[Arrival]:
-    """States whose ids and numbers clash, models that are new, incomplete or deleted, many at once, and to everybody."""
+    """States with clashing ids and revisions, new, incomplete or deleted models, many at once, and
+    for every scope.
+    """
     burst = chance.random() < 0.4
-    end = max(each.at for each in scenario.arrivals)
+    end = max(arrival.at for arrival in scenario.arrivals)
     at = end * chance.random()
-    used = [each.asked for each in scenario.arrivals if each.asked.kind == "state"]
-    highest = max(each.revision for each in used)
+    used = [arrival.asked for arrival in scenario.arrivals if arrival.asked.kind == "state"]
+    highest = max(item.revision for item in used)
     arrivals: list[Arrival] = []
     for number in range(chance.randint(6, 22) if burst else chance.randint(2, 9)):
         at = at + 0.05 * chance.random() if burst else (end + 10) * chance.random()
@@ -363,7 +379,7 @@ def _more_arrivals(scenario: Scenario, chance: random.Random) -> list[Arrival]:
             event, asked = state(
                 event_id, scope, f"state-{highest}", highest, _some_versions(chance)
             )
-        elif kind < 0.4:  # the same once more, or an id or a number that another one has
+        elif kind < 0.4:  # the same once more, or an id or a revision of another one
             again = chance.choice(used)
             name, revision, versions = again.state, again.revision, tuple(again.versions.values())
             clash = chance.random()
@@ -395,7 +411,7 @@ def _more_arrivals(scenario: Scenario, chance: random.Random) -> list[Arrival]:
         arrivals.append(Arrival(at, log, event, scopes or None, asked))
         if (
             scenario.logs > 1 and chance.random() < 0.2
-        ):  # by another intake, as it is or with another content
+        ):  # through another intake, unchanged or with another content
             other = (log + 1) % scenario.logs
             if chance.random() < 0.4 and asked.kind == "model":
                 named = tuple(map(Scope.parse, scopes))
@@ -407,7 +423,9 @@ def _more_arrivals(scenario: Scenario, chance: random.Random) -> list[Arrival]:
 
 
 def _many_quarantines(scenario: Scenario, chance: random.Random) -> None:
-    """A producer of bad states, and an operator who rejects more of them than a pointer was once thought to hold."""
+    """A producer of bad states, and an operator who rejects more of them than the former limit of a
+    pointer.
+    """
     scenario.few_retained = scenario.returning = False
     scope, log = scenario.scopes[0], chance.randrange(scenario.logs)
     pairs = [(one, other) for one in VERSIONS for other in VERSIONS]
@@ -424,7 +442,7 @@ def _some_versions(chance: random.Random) -> tuple[str, ...]:
 
 
 def _named(event: Event) -> list[Scope]:
-    return [Scope(each["name"], each["target"]) for each in event.data.get("bundles", ())]
+    return [Scope(item["name"], item["target"]) for item in event.data.get("bundles", ())]
 
 
 _MORE = (
@@ -438,7 +456,7 @@ _JOURNAL = ("back-up", "back-up", "restore", "copy", "prune", "replay", "replay"
 
 
 def _more_acts(scenario: Scenario, chance: random.Random) -> list[Act]:
-    times = [each.at for each in scenario.arrivals]
+    times = [arrival.at for arrival in scenario.arrivals]
     acts: list[Act] = []
     for names, most in zip(_MORE, (5, 5, 14), strict=True):
         if chance.random() < (0.55 if most < 10 else 0.15):
@@ -453,11 +471,12 @@ def _more_acts(scenario: Scenario, chance: random.Random) -> list[Act]:
         acts.append(
             Act(chance.choice(times) + 20 * chance.random(), "lose-pointer", "lose-pointer")
         )
-        # A deletion that is under way when the pointer is lost may take what a recovery then retains.
+        # A deletion that is pending when the pointer is lost may delete what a recovery then
+        # retains.
         scenario.acts = [act for act in scenario.acts if act.what != "gc"]
     else:
         acts += [
-            Act(chance.choice(times) + 20 * chance.random(), "recover", f"recover-{each}")
-            for each in range(2)
+            Act(chance.choice(times) + 20 * chance.random(), "recover", f"recover-{number}")
+            for number in range(2)
         ]
     return acts

@@ -19,10 +19,10 @@ async def _no_delay(_what: str) -> None:
 
 
 class Watch:
-    """Observer of what a reader does to its log; does nothing."""
+    """Observer of a reader's actions on its log. Does nothing."""
 
     def assigned(self, offset: int, scopes: Sequence[str]) -> None:
-        """An event that names no scope goes to these."""
+        """An event that names no scope is assigned to these."""
 
     def settled(self, scope: str, offset: int, outcome: Outcome) -> None:
         """An event is done in a scope, for the first time."""
@@ -33,7 +33,7 @@ class Watch:
 
 @dataclass
 class Row:
-    """An accepted event and what became of it so far."""
+    """An accepted event and its progress so far."""
 
     event: Event
     identity: Identity
@@ -49,7 +49,7 @@ class Row:
 
 @dataclass
 class Log:
-    """What is on the disk; offsets start at 1."""
+    """The content of the disk. Offsets start at 1."""
 
     instance: str
     rows: list[Row] = field(default_factory=list)
@@ -65,7 +65,7 @@ class Log:
         accepted_at: str,
         scopes: Sequence[str] | None,
     ) -> Position:
-        """Accept an event; one that is known is accepted again, and nothing happens."""
+        """Accept an event. A known one is accepted again without an effect."""
         for offset, row in enumerate(self.rows, 1):
             if row.identity == identity:
                 assert row.digest == digest, "the intake answers 409"
@@ -79,7 +79,7 @@ class Log:
     def open(
         self, reached: Callable[[str], Awaitable[None]] = _no_delay, watch: Watch | None = None
     ) -> "LogSource":
-        """A new reader, at the start of what has not settled."""
+        """A new reader, at the first event that is not acknowledged."""
         reader = LogSource(self, reached, watch or Watch())
         self.readers.append(reader)
         return reader
@@ -90,7 +90,10 @@ class Log:
 
 
 class LogSource:
-    """Implements events.source.EventSource for one process. `reached` is awaited around every call."""
+    """Implements events.source.EventSource for one process.
+
+    `reached` is awaited around every call.
+    """
 
     def __init__(self, log: Log, reached: Callable[[str], Awaitable[None]], watch: Watch) -> None:
         self._log = log
@@ -134,12 +137,12 @@ class LogSource:
         await self._reached("assigned")
 
     async def waiting(
-        self, scope: str, upto: Position | None = None, most: int = 1_000
+        self, scope: str, up_to: Position | None = None, most: int = 1_000
     ) -> Sequence[Delivery]:
         await self._reached("waiting")
-        if upto is not None and upto.instance != self.instance:
+        if up_to is not None and up_to.instance != self.instance:
             return ()
-        last = upto.offset if upto else len(self._log.rows)
+        last = up_to.offset if up_to else len(self._log.rows)
         found = [
             self._delivery(offset, (scope,))
             for offset, row in enumerate(self._log.rows[:last], 1)
@@ -151,8 +154,10 @@ class LogSource:
         self, scope: str, positions: Sequence[Position]
     ) -> Mapping[Position, Sequence[Recorded]]:
         await self._reached("recorded")
-        known = {each: self._recorded(scope, each) for each in positions}
-        return {each: told for each, told in known.items() if told}
+        known = {position: self._recorded(scope, position) for position in positions}
+        return {
+            key: recorded_outcomes for key, recorded_outcomes in known.items() if recorded_outcomes
+        }
 
     async def record(self, scope: str, commit: str, outcomes: Mapping[Position, Outcome]) -> None:
         await self._reached("record")
@@ -164,9 +169,9 @@ class LogSource:
 
     async def withdraw(self, scope: str, commit: str) -> None:
         await self._reached("withdraw")
-        for (of, _), told in self._log.kept.items():
+        for (of, _), recorded_outcomes in self._log.kept.items():
             if of == scope:
-                told.pop(commit, None)
+                recorded_outcomes.pop(commit, None)
         await self._reached("withdrawn")
 
     async def settle(self, scope: str, outcomes: Mapping[Position, Outcome]) -> None:
@@ -207,8 +212,8 @@ class LogSource:
             return ()
         if scope in row.settled:
             return (Recorded(row.settled[scope], None),)
-        told = self._log.kept.get((scope, position.offset), {})
-        return tuple(Recorded(outcome, commit) for commit, outcome in told.items())
+        recorded_outcomes = self._log.kept.get((scope, position.offset), {})
+        return tuple(Recorded(outcome, commit) for commit, outcome in recorded_outcomes.items())
 
     def _delivery(self, offset: int, scopes: tuple[str, ...] | None) -> Delivery:
         row = self._log.rows[offset - 1]

@@ -1,7 +1,7 @@
 """The store port of one process, over a network that loses, delays, doubles and refuses requests.
 
 A write is a message. Once it is sent, it arrives or not, independent of its caller: a caller that
-was cancelled, timed out or killed may still have written (protocol 4, never softened 1).
+was cancelled, timed out or killed may still have written (protocol 4, rule 1).
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from tests.simulation.bucket import Bucket, Held
 from tests.simulation.loop import SimulatedLoop
 
 LATEST = 60.0
-"""Seconds after which no message is under way any more."""
+"""Seconds after which no message is pending any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,17 +36,19 @@ class Crash:
     process: str
     call: int
     applied: bool = False
-    """The write that was under way is applied all the same."""
+    """The pending write is still applied."""
 
 
 @dataclass(slots=True)
 class Faults:
-    """How often what goes wrong, from 0 to 1 for each call. A seed switches a subset of them on."""
+    """The rate of each fault, from 0 to 1 per call. A seed enables a subset of them."""
 
     crash: float = 0
-    """The process ends before the request is sent, while it is under way, or before its answer is seen."""
+    """The process ends before the request is sent, while it is pending, or before its answer
+    arrives.
+    """
     pause: float = 0
-    """Long enough that others do much, and that limits pass."""
+    """Long enough for many actions of others, and for reaching limits."""
     lost_request: float = 0
     lost_answer: float = 0
     late: float = 0
@@ -54,9 +56,12 @@ class Faults:
     doubled: float = 0
     """Applied, answered, and applied again later."""
     resent: float = 0
-    """Applied twice by something on the way; the answer is the second one's: one's own success as a failure."""
+    """Applied twice by something on the way.
+
+    The answer is the second one's: a success reported as a failure.
+    """
     conflict: float = 0
-    """409: not applied, and answered like a condition that failed."""
+    """409: not applied, and answered like a failed condition."""
     busy: float = 0
     away: float = 0
     gone_for_reads: float = 0
@@ -64,13 +69,13 @@ class Faults:
     """Of those whose condition failed."""
 
     def off(self) -> None:
-        """From now on all is well."""
-        for each in fields(self):
-            setattr(self, each.name, 0)
+        """No faults from now on."""
+        for field in fields(self):
+            setattr(self, field.name, 0)
 
 
 class Fate(Enum):
-    """What becomes of one write."""
+    """The fate of one write."""
 
     FINE = "fine"
     CRASH = "crash"
@@ -84,7 +89,7 @@ class Fate(Enum):
     AWAY = "away"
 
 
-_FATES = [each for each in Fate if each is not Fate.FINE]
+_FATES = [item for item in Fate if item is not Fate.FINE]
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 _listed: ContextVar[Mapping[str, tuple[float, Mapping[str, Held]]]] = ContextVar(
     "listed", default=_NOTHING
@@ -92,7 +97,7 @@ _listed: ContextVar[Mapping[str, tuple[float, Mapping[str, Held]]]] = ContextVar
 
 
 class Owner(Protocol):
-    """The process whose store this is."""
+    """The process that uses this store."""
 
     name: str
 
@@ -101,7 +106,7 @@ class Owner(Protocol):
         ...
 
     def stops_here(self, what: str) -> Crash | None:
-        """Whether it is meant to end at this very call, and how."""
+        """Whether the process is to end at this very call, and how."""
         ...
 
 
@@ -124,18 +129,19 @@ class RemoteStore:
         self._chance = chance
         self._trace = trace
         self.shown: dict[str, list[Held]] = {}
-        """What this process was shown lately under each key, by a listing or a reading."""
+        """What this process was shown lately under each key, by a listing or a read."""
         self.blocked = ""
         """The end of the keys that cannot be written."""
         self.writing: Callable[[str, Content, RemoteStore], None] = lambda *_: None
-        """Told of each body before it is sent."""
+        """Called with each body before it is sent."""
 
     @property
     def listed(self) -> Mapping[str, tuple[float, Mapping[str, Held]]]:
-        """When the last listing of each prefix was made for the task that asks, or for the one that started it, and
-        what it showed.
+        """When the last listing of each prefix was made for the asking task, or for the one that
+        started it, and its content.
 
-        Not to the process: two passes over one tree may be under way in it, and each decides by its own.
+        Not for the process: two passes over one tree may run in it, and each decides by its own
+        listing.
         """
         return _listed.get()
 
@@ -183,7 +189,7 @@ class RemoteStore:
         if held is not None and (not shown or shown[-1] is not held):
             self.shown[key] = [*shown, held][-3:]
 
-    # -- the way there and back
+    # -- a request and its answer
 
     async def _read(self, what: str, key: str, read: Callable[[], Any]) -> Any:
         await self._travel()
@@ -273,7 +279,7 @@ class RemoteStore:
         else:
             self._trace(self._owner.name, what, key, "unheard")
 
-    # -- chance
+    # -- randomness
 
     async def _travel(self) -> None:
         if self._happens(self._faults.pause):
@@ -288,7 +294,9 @@ class RemoteStore:
         await asyncio.sleep(15 * self._chance.random() ** 3)
 
     def _lateness(self) -> float:
-        """For a message whose caller has given up: mostly it arrives while its sender decides what to do."""
+        """For a message whose caller has given up: mostly it arrives while its sender decides the
+        next step.
+        """
         return LATEST * self._chance.random() ** 4
 
     def _delay(self) -> float:
@@ -298,12 +306,12 @@ class RemoteStore:
         return rate > 0 and self._chance.random() < rate
 
     def _fate(self, key: str) -> Fate:
-        # The pointer is written seldom, and everything hangs on it.
+        # The pointer is written seldom, and everything depends on it.
         drawn = self._chance.random() / (3 if key.endswith("/pointer.json") else 1)
-        for each in _FATES:
-            drawn -= getattr(self._faults, each.value)
+        for fate in _FATES:
+            drawn -= getattr(self._faults, fate.value)
             if drawn < 0:
-                return each
+                return fate
         return Fate.FINE
 
     async def _crash(self, what: str, key: str) -> None:

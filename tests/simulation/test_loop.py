@@ -20,7 +20,7 @@ from tests.simulation.loop import Refused, SimulatedLoop, Stuck, sealed
 
 @pytest.fixture
 def play():
-    """Plays a coroutine in a new loop."""
+    """Runs a coroutine in a new loop."""
 
     def run(main, seed="1", *, permute=True):
         loop = SimulatedLoop(seed, permute=permute)
@@ -53,7 +53,9 @@ def test_time_jumps_to_the_next_timer(play):
         lambda: threading.Thread(target=print).start(), lambda: subprocess.Popen(["true"]), lambda: sqlite3.connect(":memory:"),
     ],
 )  # fmt: skip
-def test_the_outside_world_is_refused_while_a_simulation_runs_and_is_back_afterwards(play, outside):
+def test_a_running_simulation_refuses_real_input_and_output_and_restores_them_afterwards(
+    play, outside
+):
     async def story():
         with pytest.raises(Refused):
             outside() if outside.__name__ == "<lambda>" else getattr(
@@ -84,7 +86,7 @@ def test_a_thread_and_the_real_runtimes_clock_are_refused(play):
     runtime.close()
 
 
-def test_a_world_in_which_nothing_can_happen_any_more_is_told(play):
+def test_a_world_in_which_nothing_can_happen_is_reported(play):
     async def story():
         await asyncio.get_running_loop().create_future()
 
@@ -109,7 +111,7 @@ def _order_of(play, seed, *, permute):
     return play(story, seed, permute=permute)
 
 
-def test_a_seed_permutes_what_is_ready_and_always_alike(play):
+def test_a_seed_permutes_the_ready_tasks_in_a_reproducible_order(play):
     plain = _order_of(play, "1", permute=False)
     assert plain == "abcdef" * 3
     orders = {seed: _order_of(play, seed, permute=True) for seed in "12345678"}

@@ -27,7 +27,7 @@ def _event(offset, asked):
 
 
 def _batch(scope, *asked, first=1, limits=DEFAULT):
-    events = [_event(offset, each) for offset, each in enumerate(asked, first)]
+    events = [_event(offset, item) for offset, item in enumerate(asked, first)]
     return model.batch(scope, events, lambda _: False, limits)
 
 
@@ -38,7 +38,7 @@ def _state(revision, name="", **versions):
 
 
 def _scope(**changes):
-    """One with state-1 published, live and desired."""
+    """A scope with state-1 published, live and desired."""
     first = Publication("state-1", "a", 1, 0, "explicit", False, ONE, ("id-0",), AT)
     scope = Scope(
         sequence=1,
@@ -60,7 +60,7 @@ def test_it_imports_nothing_but_the_standard_library():
         for name in (
             [node.module]
             if isinstance(node, ast.ImportFrom)
-            else [each.name for each in node.names]
+            else [item.name for item in node.names]
         )
     }
     assert imported
@@ -90,7 +90,7 @@ def test_it_imports_nothing_but_the_standard_library():
         ),
     ],
 )
-def test_an_event_that_changes_nothing_has_the_outcome_that_the_protocol_says(asked, expected):
+def test_an_event_that_changes_nothing_has_the_outcome_of_the_protocol(asked, expected):
     assert model.alone(_scope(), _event(5, asked), lambda _: False, Limits()) == expected
 
 
@@ -105,7 +105,7 @@ def test_a_burst_publishes_every_state_and_the_last_derived_one():
     )
     assert result.outcomes[("journal:0", 1)] == Outcome("superseded", "replaced before published")
     assert result.outcomes[("journal:0", 4)] == Outcome("dead-lettered", "id or number is used up")
-    assert [(each.state, each.late) for each in result.publications] == [
+    assert [(publication.state, publication.late) for publication in result.publications] == [
         ("state-2", False),
         ("derived-2.1-", False),
     ]
@@ -121,16 +121,16 @@ def test_a_hold_keeps_live_and_a_quarantine_withholds():
     assert withheld.outcomes[("journal:0", 1)].kind == "withheld"
 
 
-def test_what_there_is_no_more_room_for_leaves_but_live_and_desired():
+def test_a_full_pointer_drops_the_oldest_but_neither_live_nor_desired():
     limits = Limits(retained=2)
     scope = _scope(held=True)
     for revision in (2, 3):
         result = _batch(scope, _state(revision, **{"101": str(revision)}), first=revision)
         scope = model.publish(scope, result, [(f"state-{revision}", "b")], {}, AT, limits)
-    assert [each.state for each in scope.retained] == ["state-1", "state-3"]
+    assert [publication.state for publication in scope.retained] == ["state-1", "state-3"]
 
 
-def test_a_batch_beyond_its_limits_is_a_violation():
+def test_a_batch_above_its_limits_is_a_violation():
     with pytest.raises(model.Violation):
         _batch(_scope(), _state(2), _state(3), limits=Limits(batch_states=1))
     with pytest.raises(model.Violation):
@@ -147,7 +147,7 @@ def test_a_batch_beyond_its_limits_is_a_violation():
         ({"live": None, "desired": None}, True, False),
     ],
 )
-def test_a_rebuilt_pointer_is_held_unless_that_was_not_asked_and_live_is_desired_or_withheld(
+def test_a_rebuilt_pointer_is_on_hold_unless_declined_and_live_is_desired_or_withheld(
     changes, asked, expected
 ):
     assert model.must_be_held(_scope(**changes), asked=asked) is expected

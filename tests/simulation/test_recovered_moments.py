@@ -1,8 +1,8 @@
 """`recover` at many moments of simulated worlds: on a copy of the bucket after a pointer's change.
 
-A healthy scope is not changed, whatever losing and killed writers have left beside it. A scope
-whose pointer is lost gets a pointer in which every id and every number of an explicit state has one
-composition (protocol 3).
+A healthy scope is not changed, whatever objects losing and killed writers have left beside it. A
+scope whose pointer is lost gets a pointer in which every id and every revision of an explicit state
+has one composition (protocol 3).
 """
 
 import asyncio
@@ -30,12 +30,12 @@ from tests.simulation.world import World, _settings, sealed
 
 PARTS, WORLDS = 8, 25
 EVERY = 3
-"""Of this many changes of a pointer one is looked at."""
+"""One of this many changes of a pointer is tested."""
 Objects = dict[str, Held]
 
 
 class _Watched(World):
-    """Keeps what the bucket holds after changes of pointers."""
+    """Keeps the content of the bucket after changes of pointers."""
 
     def __init__(self, seed: str) -> None:
         # A short history makes chunks, and with them chunks of writers that lost.
@@ -89,7 +89,7 @@ def committed(pointer: Pointer) -> set[tuple[str, int, str]]:
 
 
 @pytest.mark.parametrize("part", range(PARTS))
-def test_a_healthy_scope_is_left_alone_and_a_lost_pointer_gives_no_id_or_number_two_compositions(
+def test_a_healthy_scope_is_unchanged_and_no_id_or_number_gets_two_compositions(
     part: int,
 ) -> None:
     seen = 0
@@ -110,18 +110,19 @@ def _check(scope: Scope, objects: Objects) -> None:
     healthy = recovered(scope, objects)
     assert healthy.recovered is None, healthy.recovered and healthy.recovered.steps
     lost = {key: held for key, held in objects.items() if key != layout.pointer(scope)}
-    told = recovered(scope, lost)
-    if not told.remains.was_published:
-        # As while the first publication is under way: nothing shows that this one was committed.
-        assert (told.recovered, len(told.remains.unreferenced_uploads)) == (
+    report = recovered(scope, lost)
+    if not report.remains.was_published:
+        # Like during the first publication: nothing shows that this one was committed.
+        assert (report.recovered, len(report.remains.unreferenced_uploads)) == (
             None,
-            len(told.remains.found),
+            len(report.remains.found),
         )
         return
-    assert told.recovered is not None
-    now = triples(told.recovered.pointer.retained)
+    assert report.recovered is not None
+    now = triples(report.recovered.pointer.retained)
     assert not contradictions(now, now)
-    # What was committed and is whole in the bucket: what contradicts it is not retained.
+    # Publications that are committed and whole in the bucket. Those that contradict them are not
+    # retained.
     before = Pointer.model_validate(json.loads(objects[layout.pointer(scope)].body)["signed"])
-    whole = triples(each.publication for each in told.remains.found)
+    whole = triples(found_item.publication for found_item in report.remains.found)
     assert not contradictions(now, committed(before) & whole)

@@ -1,9 +1,9 @@
-"""After any crash and any lost request, nothing is lost and nothing is torn, in any seed's world.
+"""After any crash and any lost request, nothing is lost or torn, in the world of any seed.
 
-    REBUNDLE_SEED=…   the first seed (by default the day's); CI plays fresh ones every day
+    REBUNDLE_SEED=…   the first seed (by default the day's); CI runs new ones every day
     REBUNDLE_SEEDS=…  how many
 
-A seed that failed is recorded in seeds.txt, and every run of the tests plays it.
+A seed that failed is recorded in seeds.txt, and every run of the tests includes it.
 """
 
 import inspect
@@ -47,7 +47,7 @@ def test_the_invariants_hold_in_fresh_worlds(part):
 
 
 @pytest.mark.parametrize("seed", FAILED_BEFORE)
-def test_the_invariants_hold_in_every_world_where_they_once_did_not(seed):
+def test_the_invariants_hold_in_every_world_that_once_broke_them(seed):
     _hold(seed)
 
 
@@ -55,7 +55,7 @@ _DIGESTS = "from tests.simulation.world import simulate; print([simulate(f'2/{se
 
 
 def test_a_seed_makes_the_same_world_in_two_processes_with_different_hash_seeds():
-    told = [
+    output = [
         subprocess.run(
             [sys.executable, "-W", "error", "-c", _DIGESTS],
             env=os.environ | {"PYTHONHASHSEED": hash_seed},
@@ -66,14 +66,16 @@ def test_a_seed_makes_the_same_world_in_two_processes_with_different_hash_seeds(
         ).stdout
         for hash_seed in ("1", "77")
     ]
-    assert told[0] == told[1]
-    assert len(set(eval(told[0]))) == 12
+    assert output[0] == output[1]
+    assert len(set(eval(output[0]))) == 12
 
 
 def _crash_scenario(*, by_content, crash=None):
-    """Two daemons, states and models that cross each other, a rollback and a collection; nothing else goes wrong."""
+    """Two daemons, interleaved states and models, a rollback and a collection, without any other
+    fault.
+    """
     scenario = scenario_of("crash-points")
-    told = [
+    output = [
         state("event-0", SCOPES[0], "state-1", 1, ("1", "1")),
         state("event-1", SCOPES[0], "state-2", 2, ("2", "1")),
         model("event-2", SCOPES[:1], "102", "2", updated=True),
@@ -81,7 +83,7 @@ def _crash_scenario(*, by_content, crash=None):
     ]
     arrivals = [
         Arrival(0.5 * number, number % 2, event, (str(SCOPES[0]),), asked)
-        for number, (event, asked) in enumerate(told)
+        for number, (event, asked) in enumerate(output)
     ]
     return replace(
         scenario,
@@ -108,8 +110,8 @@ def _crash_scenario(*, by_content, crash=None):
 
 @pytest.mark.parametrize("by_content", [False, True], ids=["generations", "etags"])
 @pytest.mark.parametrize("process", ["daemon-0.1", "rollback-0", "gc-0"])
-def test_a_crash_at_every_single_call_is_made_good_by_the_others(process, by_content):
-    """Invariant 11. The request that is under way arrives, or does not."""
+def test_a_crash_at_every_single_call_is_repaired_by_the_others(process, by_content):
+    """Invariant 11. The pending request arrives, or does not."""
     undisturbed = play(_crash_scenario(by_content=by_content, crash=Crash(process, 0)))
     assert undisturbed.broken is None
     writes = {"create", "replace", "delete"}
@@ -124,14 +126,14 @@ def test_a_crash_at_every_single_call_is_made_good_by_the_others(process, by_con
 
 @pytest.mark.parametrize("name", [name for name, bug in BUGS.items() if not bug.rare])
 def test_a_planted_bug_is_found(name):
-    """Rare ones need more worlds than CI plays: `make simulate-bugs`."""
+    """Rare ones need more worlds than CI runs: `make simulate-bugs`."""
     assert any(simulate(fresh(number), bug=name).broken for number in range(200)), (
         "no world found it"
     )
 
 
 @pytest.mark.parametrize("name", BUGS)
-def test_the_text_that_a_bug_changes_is_there_and_is_put_back(name):
+def test_the_text_that_a_bug_changes_exists_and_is_restored(name):
     bug = BUGS[name]
     right = inspect.getattr_static(bug.owner, bug.name)
     with planted(name):
@@ -141,6 +143,6 @@ def test_the_text_that_a_bug_changes_is_there_and_is_put_back(name):
 
 def test_every_bug_and_every_world_is_in_the_table():
     page = (Path(__file__).parents[2] / "docs" / "simulation.md").read_text()
-    told = dict(re.findall(r"^\| `([a-z0-9-]+)` \|.*\| (\d+) of \d+ \|", page, re.MULTILINE))
-    assert set(told) == set(BUGS), "run `make simulate-bugs`"
-    assert "0" not in told.values()
+    output = dict(re.findall(r"^\| `([a-z0-9-]+)` \|.*\| (\d+) of \d+ \|", page, re.MULTILINE))
+    assert set(output) == set(BUGS), "run `make simulate-bugs`"
+    assert "0" not in output.values()

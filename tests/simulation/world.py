@@ -1,4 +1,5 @@
-"""Plays a scenario: real workers, pipelines, publishers, verbs on a simulated bucket, then a rest.
+"""Runs a scenario: real workers, pipelines, publishers and commands on a simulated bucket, then a
+rest.
 
 A process is one root task with empty memory. Killing it cancels that task and stops all its further
 calls; its requests in progress still arrive. The bucket and the log of its source outlive it.
@@ -71,7 +72,8 @@ _COMMANDS = 4
 _LONGEST_DRAIN = 2_000.0
 _PASS_SECONDS = 45.0
 GRACE_SECONDS = 6.0
-"""Shorter than a pause may be: the epoch protects against a paused process, not the grace."""
+"""Shorter than a pause may be, because the epoch protects against a paused process, not the grace.
+"""
 POLICY = RetentionPolicy(
     newest=1, days=10 / 86_400, dropped_days=5 / 86_400, grace_hours=GRACE_SECONDS / 3_600
 )
@@ -79,7 +81,7 @@ _OWN = Customisation()
 
 
 class _WarmRendering(Rendering):
-    """The real renderer and the real gate; both are pure, so what they made once serves every world."""
+    """The real renderer and the real gate. Both are pure, so their results serve every world."""
 
     _made: ClassVar[dict[tuple[str, Stamp], tuple[RenderedFile, ...]]] = {}
 
@@ -91,7 +93,7 @@ class _WarmRendering(Rendering):
 
 
 class _StrictRendering(_WarmRendering):
-    """Whose gate refuses some bundles, whatever they say."""
+    """Its gate refuses some bundles, independent of their content."""
 
     def __init__(self, refused: Callable[[Composition], bool]) -> None:
         super().__init__(Renderer(), gate.check, lambda _scope: _OWN)
@@ -103,8 +105,8 @@ class _StrictRendering(_WarmRendering):
         return super().render(composition, stamp)
 
 
-# Pure as well, and most of what a world would cost: the bytes of archives come again in world after world, and those
-# of a document at each reader of one world.
+# Pure as well, and most of the cost of a world: the bytes of archives repeat in world after world,
+# and those of a document at each reader of one world.
 _unpacked = lru_cache(maxsize=1_000)(archive.unpack)
 _opened = lru_cache(maxsize=1_000)(pointer.opened)
 _decoded = lru_cache(maxsize=1_000)(manifest.decode)
@@ -133,7 +135,7 @@ def _pack(members: Sequence[archive.Member]) -> archive.Archive:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What came of one seed."""
+    """The result of one seed."""
 
     seed: str
     broken: str | None
@@ -142,7 +144,7 @@ class Run:
     changes: int
     """Of pointers."""
     calls: tuple[str, ...]
-    """What the process that `Scenario.crash` names asked of the bucket and of its source, in order."""
+    """The calls to bucket and source of the process that `Scenario.crash` names, in order."""
     trace: tuple[str, ...] = field(repr=False, default=())
 
 
@@ -152,7 +154,7 @@ class Process:
     def __init__(self, world: "World", name: str) -> None:
         self.name = name
         self.said: str | None = None
-        """The failure a command ended with."""
+        """The failure with which a command ended."""
         self._world = world
         self._dead = False
         self._root: asyncio.Task[None] | None = None
@@ -177,11 +179,11 @@ class Process:
         )
 
     async def live(self, work: Coroutine[Any, Any, None]) -> bool:
-        """Run `work` as the whole life of this process; whether it came to its end."""
+        """Run `work` as the whole life of this process. Returns whether it came to its end."""
         self._root = asyncio.create_task(work)
         try:
             await asyncio.wait([self._root])
-        except asyncio.CancelledError:  # the simulation itself is being ended
+        except asyncio.CancelledError:  # the simulation itself is ending
             self.kill()
             raise
         if not self._root.cancelled() and (error := self._root.exception()) is not None:
@@ -194,14 +196,14 @@ class Process:
             self._root.cancel()
 
     async def die(self) -> None:
-        """Kill this process from within; no code of it runs on."""
+        """Kill this process from within. No code of it continues."""
         if self._dead:
             raise asyncio.CancelledError
         self.kill()
         await asyncio.get_running_loop().create_future()
 
     def stops_here(self, what: str) -> Crash | None:
-        """Whether this call, of the bucket or of the source, is the one the scenario lets this process crash at."""
+        """Whether the scenario crashes this process at this call to the bucket or the source."""
         crash = self._world.scenario.crash
         if crash is None or crash.process != self.name:
             return None
@@ -238,7 +240,7 @@ class _ReportingPublisher(Publisher):
 
 
 class World:
-    """One seed, being played."""
+    """A running world of one seed."""
 
     def __init__(self, scenario: Scenario, *, traced: bool) -> None:
         self.scenario = scenario
@@ -248,7 +250,7 @@ class World:
         self.processes = 0
         self.calls: list[str] = []
         self._traced = traced
-        self._told = hashlib.sha256()
+        self._trace = hashlib.sha256()
         self.lines: list[str] = []
         clock = SimulatedRuntime(self.loop, random.Random(0)).now
         self.bucket = Bucket(
@@ -259,10 +261,10 @@ class World:
             _limits(scenario),
             model.Policy(POLICY.newest, POLICY.days),
             lambda composition: any(
-                (each, part[0]) in scenario.refused for each, part in composition
+                (item, part[0]) in scenario.refused for item, part in composition
             ),
             strict_commands=not any(act.what == "gc" for act in scenario.acts),
-            # A real journal has the bucket's clock here, its daemon may have another one.
+            # A real journal has the bucket's clock here; its daemon may have another one.
             clocks_agree=not scenario.wrong_clocks
             or (scenario.second and not scenario.shared_log and not scenario.journal),
         )
@@ -290,18 +292,18 @@ class World:
         """Daemons that an operator does not start for now."""
         self.rendering = _StrictRendering(
             lambda composition: any(
-                (each.id, each.version) in scenario.refused for each in composition.models
+                (item.id, item.version) in scenario.refused for item in composition.models
             )
         )
         self._daemons: list[Process | None] = [None] * scenario.replicas
         self._stops: list[Stop | None] = [None] * scenario.replicas
         self._resting = False
 
-    # -- what happened
+    # -- the trace
 
     def trace(self, *words: object) -> None:
         line = f"{self.loop.time():9.3f} {' '.join(map(str, words))}"
-        self._told.update(line.encode())
+        self._trace.update(line.encode())
         if self._traced:
             self.lines.append(line)
 
@@ -330,9 +332,9 @@ class World:
 
     @property
     def digest(self) -> str:
-        return self._told.hexdigest()
+        return self._trace.hexdigest()
 
-    # -- the play
+    # -- the run
 
     async def play(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -345,7 +347,7 @@ class World:
                     script.create_task(self._act(act))
             self.trace("---- all is well from here")
             self.scenario.faults.off()
-            await asyncio.sleep(LATEST + _CALL_SECONDS)  # whatever is under way arrives
+            await asyncio.sleep(LATEST + _CALL_SECONDS)  # every pending request arrives
             if self.scenario.restarted_at_rest:
                 for process in self._daemons:
                     if process is not None:
@@ -371,7 +373,7 @@ class World:
             self.loop.fail(wrong)
         if any(act.what == "gc" for act in self.scenario.acts):
             if self.scenario.second:
-                await asyncio.sleep(2 * GRACE_SECONDS)  # until nothing is young any more
+                await asyncio.sleep(2 * GRACE_SECONDS)  # until no object is young any more
             process = Process(self, "last-gc")
             await process.live(self._collect_all(process))
             sparing = self.scenario.wrong_clocks and self.scenario.few_retained
@@ -442,7 +444,7 @@ class World:
             return source, await source.highest()
         which = 0 if self.scenario.shared_log else index
         log = self.logs[which]
-        # Another reader of the same log may be ahead of what this one found when it came.
+        # Another reader of the same log may be ahead of what this one found when it started.
         opened_at = sys.maxsize if self.scenario.shared_log else len(log.rows)
         return log.open(process.reached, _Watch(self, which, process.name)), opened_at
 
@@ -469,7 +471,7 @@ class World:
             opened_at=opened_at,
         ).run(stop)
 
-    # -- what comes from outside
+    # -- producers, editors and faults
 
     async def _produce(self) -> None:
         async with asyncio.TaskGroup() as senders:
@@ -594,7 +596,10 @@ class World:
                     )
 
     async def _replace_journal(self, index: int, replace: Callable[[], Sequence[Any]]) -> None:
-        """While its daemon is stopped; producers then send again what is no longer in it."""
+        """While its daemon is stopped.
+
+        Producers then send again the events that are no longer in it.
+        """
         if index in self._down:
             return
         self._down.add(index)
@@ -626,7 +631,9 @@ class World:
             )
 
     async def _edit_with_intent(self, act: Act, scope: Scope, chance: random.Random) -> None:
-        """An editor who puts a default back, deletes and creates a file, or is there before the default."""
+        """An editor who restores a default, deletes and creates a file, or creates it before the
+        default.
+        """
         tree = f"{scope}/docker-compose-gen/"
         if act.what == "edit-future":
             self.bucket.put(
@@ -653,7 +660,10 @@ class World:
     async def _operator(
         self, name: str, scope: Scope, work: Callable[[Process], Coroutine[Any, Any, None]]
     ) -> None:
-        """A command, once there is something to act on; given again while the store is away."""
+        """A command, once there is something to act on.
+
+        It is repeated while the store is unavailable.
+        """
         for _ in range(20):
             if str(scope) in self.watcher.signed:
                 break
@@ -701,7 +711,7 @@ class World:
         )
 
     async def _republish(self, process: Process, scope: Scope) -> None:
-        """What `rebundle republish` does, with the settings that there are."""
+        """Like `rebundle republish`, with the present settings."""
         self.oracle.asked[process.name] = Asked("republish")
         base = await process.reader.existing(scope)
         current = base.pointer.desired
@@ -732,9 +742,11 @@ class World:
         await timer.renew(scope)
 
     async def _lose_pointer(self, scope: Scope, chance: random.Random) -> None:
-        """The pointer is deleted, or an older one is restored; some time later an operator recovers the scope.
+        """The pointer is deleted, or an older one is restored; some time later an operator recovers
+        the scope.
 
-        Only once marker or history tell that there was one: before that, no pointer is a new scope (protocol 4).
+        Only if a marker or history proves that there was one. Before that, no pointer is a new
+        scope (protocol 4).
         """
         name, key = str(scope), f"{scope}/pointer.json"
         traces = (f"{scope}/docker-compose-gen/.rebundle.json", f"{scope}/history/")
@@ -760,7 +772,7 @@ class World:
             await self._verb_by("resumed", scope, "resume", chance.random())
 
     async def _recover_lost(self, scope: Scope, tries: int) -> None:
-        """A recovery reads much: while everything goes wrong, it may never come to its end."""
+        """A recovery reads much. With constant faults, it may never come to its end."""
         for _ in range(tries):
             if str(scope) not in self.oracle.lost:
                 break
@@ -778,8 +790,9 @@ class World:
             scope, RecoveryOptions(hold=hold), process.name, "the pointer was lost"
         )
         if found.recovered is None and name in self.oracle.lost:
-            # No object in the bucket shows a later pointer than this older one: the scope continues from it. But a
-            # daemon that has seen a later one refuses it until it is restarted.
+            # No object in the bucket shows a later pointer than this older one, so the scope
+            # continues from it. But a daemon that has seen a later one refuses it until it is
+            # restarted.
             for daemon in self._daemons:
                 if daemon is not None:
                     daemon.kill()
@@ -799,7 +812,10 @@ class World:
     async def _verb(self, process: Process, scope: Scope, verb: str, chance: random.Random) -> None:
         signed = self.watcher.signed.get(str(scope))
         names = (
-            [f"{each['state']}@{each['attempt']}" for each in signed["retained"]]
+            [
+                f"{publication['state']}@{publication['attempt']}"
+                for publication in signed["retained"]
+            ]
             if signed
             else ["state-1"]
         )
@@ -812,7 +828,7 @@ class World:
         back = other if live and one == f"{live['state']}@{live['attempt']}" else None
         if (
             self.scenario.second and chance.random() < 0.4
-        ):  # without its attempt: the newest one is meant
+        ):  # without its attempt, which selects the newest one
             one = one.partition("@")[0]
         asked = Asked(
             "quarantine" if verb == "reject" else verb,
@@ -851,38 +867,46 @@ def _not_yet_rejected(signed: dict[str, Any] | None) -> str | None:
     """A state that is not live and not quarantined."""
     if signed is None:
         return None
-    spared = {
-        each["composition_digest"] for each in (*signed["quarantined"], signed["live"]) if each
+    kept_digests = {
+        quarantine["composition_digest"]
+        for quarantine in (*signed["quarantined"], signed["live"])
+        if quarantine
     }
     return next(
         (
-            model.name_of(each)
-            for each in signed["retained"]
-            if each["composition_digest"] not in spared
+            model.name_of(publication)
+            for publication in signed["retained"]
+            if publication["composition_digest"] not in kept_digests
         ),
         None,
     )
 
 
 def _interesting(signed: dict[str, Any], verb: str, chance: random.Random) -> str | None:
-    """What a verb has most to do with: quarantine with what could become live, rollback with what is quarantined."""
-    rejected = {each["composition_digest"] for each in signed["quarantined"]}
+    """The interesting targets of a command: quarantine of states that could become live, rollback
+    to quarantined ones.
+    """
+    rejected = {quarantine["composition_digest"] for quarantine in signed["quarantined"]}
     live, desired = signed["live"], signed["desired"]
     match verb:
         case "reject":
             found = [live]
         case "quarantine":
-            others = [each for each in signed["retained"] if each != live]
+            others = [publication for publication in signed["retained"] if publication != live]
             found = others if desired == live and chance.random() < 0.6 else [desired]
         case "rollback" | "lift":
-            found = [each for each in signed["retained"] if each["composition_digest"] in rejected]
+            found = [
+                publication
+                for publication in signed["retained"]
+                if publication["composition_digest"] in rejected
+            ]
         case _:
             found = []
-    return next((f"{each['state']}@{each['attempt']}" for each in reversed(found) if each), None)
+    return next((f"{item['state']}@{item['attempt']}" for item in reversed(found) if item), None)
 
 
 class _Watch(Watch):
-    """Tells the oracle what one process does to its log."""
+    """Reports the log actions of one process to the oracle."""
 
     def __init__(self, world: World, which: int, process: str) -> None:
         self._world = world
@@ -906,7 +930,7 @@ class _Watch(Watch):
 
 
 class _Observer:
-    """Pipeline's and lanes' observer."""
+    """Observer of the pipeline and the lanes."""
 
     def __init__(self, world: World, name: str) -> None:
         self._world = world
@@ -918,7 +942,7 @@ class _Observer:
             "published",
             scope,
             read.pointer.sequence,
-            [each.state for each in publications],
+            [publication.state for publication in publications],
         )
 
     def lost(self, scope: Scope) -> None:
@@ -960,19 +984,23 @@ class _EvenBackoff(Backoff):
 
 
 class _Log:
-    """The worker's log: what waits for an operator has no place in a world where nothing is ever lost for good."""
+    """The worker's log.
+
+    A fault that needs an operator must not occur in a world where nothing is lost for good.
+    """
 
     def __init__(self, world: World) -> None:
         self._world = world
 
-    def warning(self, what: str, **told: object) -> None:
-        self._world.trace("warning", what, *told.values())
+    def warning(self, what: str, **details: object) -> None:
+        self._world.trace("warning", what, *details.values())
 
     def error(
-        self, what: str, *, reason: str, error: str = "", exc_info: object = None, **told: object
+        self, what: str, *, reason: str, error: str = "", exc_info: object = None, **details: object
     ) -> None:
-        self._world.trace("error", what, reason, error, *told.values())
-        # A pointer that was read before a collection may name what is gone by now: the next try reads it again.
+        self._world.trace("error", what, reason, error, *details.values())
+        # A pointer that was read before a collection may reference a deleted object. The next try
+        # reads it again.
         transient = (
             (NotFound, PointerLost, SequenceWentBack)
             if self._world.oracle.ever_lost
@@ -983,9 +1011,10 @@ class _Log:
 
 
 def _limits(scenario: Scenario) -> Limits:
-    """Kept so low that their edges are met."""
+    """Limits so low that worlds reach them."""
     limits = Limits(
-        retained=3 if scenario.few_retained else 100, recent=3 if scenario.short_memory else 128
+        retained=3 if scenario.few_retained else 100,
+        folded_events=3 if scenario.short_memory else 128,
     )
     return replace(limits, batch_events=4, batch_states=2) if scenario.small_batches else limits
 
@@ -1013,7 +1042,7 @@ def _settings(scenario: Scenario, world: World) -> Iterator[None]:
         ]
     if scenario.short_memory:
         changes += [
-            (owner, "MOST_FOLDED_EVENTS", _limits(scenario).recent)
+            (owner, "MOST_FOLDED_EVENTS", _limits(scenario).folded_events)
             for owner in (protocol, recovery_rules)
         ]
     before = [(owner, name, getattr(owner, name)) for owner, name, _ in changes]
@@ -1027,12 +1056,12 @@ def _settings(scenario: Scenario, world: World) -> Iterator[None]:
 
 
 def simulate(seed: str, *, bug: str | None = None, traced: bool = False) -> Run:
-    """Play one seed, perhaps with a planted bug."""
+    """Run one seed, perhaps with a planted bug."""
     return play(scenario_of(seed), bug=bug, traced=traced)
 
 
 def play(scenario: Scenario, *, bug: str | None = None, traced: bool = False) -> Run:
-    """Play one scenario."""
+    """Run one scenario."""
     world = World(scenario, traced=traced)
     broken = None
     with planted(bug), _settings(scenario, world), sealed():

@@ -48,7 +48,7 @@ def _files(composition: str, state: str, revision: str, defaults: str) -> Any:
 
 
 class PublishedBucket:
-    """Everything that acts on one store, and a short way to publish into it."""
+    """All objects that work on one store, and a short way to publish into it."""
 
     def __init__(self, store: ObjectStore, runtime: Runtime) -> None:
         self.store = store
@@ -66,7 +66,7 @@ class PublishedBucket:
         late: bool = False,
         defaults: RenderDefaults = GOLDEN_DEFAULTS,
     ) -> Publication:
-        """Upload one state; nothing names it yet."""
+        """Upload one state. Nothing references it yet."""
         files = _files(composition.canonical, state, str(revision), defaults.model_dump_json())
         event = ManifestEvent(
             intake="http",
@@ -92,7 +92,7 @@ class PublishedBucket:
         return await self.publisher.store_state(composition.scope, described)
 
     async def commit(self, scope: Scope, published: Sequence[Publication]) -> Pointer:
-        """Name the publications in the pointer, and sync the live tree."""
+        """Reference the publications in the pointer, and sync the live tree."""
         base = await self.reader.pointer(scope)
         following = protocol.publish(
             base.pointer, self.publisher.writing("rebundle@test"), published

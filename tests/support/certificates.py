@@ -1,4 +1,4 @@
-"""A server certificate that only its own file, as a certificate authority, makes trusted."""
+"""A server certificate that is trusted only through its own file, as a certificate authority."""
 
 import datetime as dt
 import ipaddress
@@ -12,7 +12,7 @@ from cryptography.x509.oid import NameOID
 
 
 def self_signed(folder: Path) -> tuple[ssl.SSLContext, Path]:
-    """What a server on 127.0.0.1 needs, and the file by which a client may trust it."""
+    """The files of a server on 127.0.0.1, and the one by which a client may trust it."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
     now = dt.datetime.now(dt.UTC)

@@ -56,7 +56,7 @@ OVERRIDDEN = b"# ours, not yours\nSERVING_101_CPU_LIMIT=7\n"
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """What a scope has seen before, and the events whose publication is cut short."""
+    """The earlier events of a scope, and the events whose publication is interrupted."""
 
     name: str
     before: tuple[Event, ...]
@@ -113,7 +113,7 @@ class Burst:
 
 
 class UnsyncedFileSystem(PassingFileSystem):
-    """Takes no time to make anything durable: a killed process loses nothing that it had not synced."""
+    """Skips every sync: a killed process loses nothing that it had not synced."""
 
     def change(self, operation: Operation) -> None:
         if not isinstance(operation, Sync | SyncFolder):
@@ -121,7 +121,7 @@ class UnsyncedFileSystem(PassingFileSystem):
 
 
 Around = Callable[[Any], Any]
-"""A site's file system or store -> the same with its calls wrapped."""
+"""The file system or store of a site -> the same with its calls wrapped."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ class Worksite:
 
     @property
     def shared(self) -> ObjectStore:
-        """The bucket for looking at."""
+        """The bucket for reading."""
         return DirectoryStore(self.bucket, InlineRuntime())
 
     @property
@@ -153,25 +153,28 @@ class Worksite:
         return self.override.read_bytes()
 
     def prepare(self, story: Story) -> None:
-        """All that was before, with a file of an operator's in the live tree."""
+        """Everything before the interruption, with a file of an operator in the live tree."""
         self.folder.mkdir(parents=True)
         asyncio.run(self.work(send=story.before))
         if story.before:
             self.override.write_bytes(OVERRIDDEN)
 
     def keep(self, aside: Path) -> None:
-        """Copy what is there."""
+        """Copy the present content."""
         shutil.copytree(self.folder, aside)
 
     def restore(self, aside: Path) -> None:
-        """Put back what was copied; the journal stays the same file, for another one would be a copy (protocol 2)."""
+        """Restore the copy.
+
+        The journal stays the same file, because another one would be a copy (protocol 2).
+        """
         shutil.rmtree(self.bucket, ignore_errors=True)
         if (aside / "bucket").exists():
             shutil.copytree(aside / "bucket", self.bucket)
         self.restore_journal(aside)
 
     def restore_journal(self, aside: Path) -> None:
-        """Put back what was copied, as the same file."""
+        """Restore the copy, as the same file."""
         for rest in self.folder.glob("journal.db-*"):
             rest.unlink()
         with self.journal.open("r+b") as file:
@@ -179,7 +182,7 @@ class Worksite:
             file.truncate()
 
     def open(self, runtime: Runtime, around: Around | None = None) -> Bucket:
-        """The bucket; `around` wraps what is below it: here a disk."""
+        """The bucket. `around` wraps what is below it: here a disk."""
         filesystem = UnsyncedFileSystem(RealFileSystem())
         return open_bucket(str(self.bucket), runtime, around(filesystem) if around else filesystem)
 
@@ -192,7 +195,9 @@ class Worksite:
         between: Callable[[EventSource], EventSource] = lambda source: source,
         limit: float = 10,
     ) -> None:
-        """Accept events as the HTTP intake does, and run a worker until all events are settled and every tree is synced."""
+        """Accept events as the HTTP intake does, and run a worker until all events are settled and
+        every tree is synced.
+        """
         with ThreadRuntime() as runtime:
             journal = await Journal.open(
                 self.journal, clock=runtime.now, token=runtime.random_id, run=True, poll=0.02
@@ -202,7 +207,7 @@ class Worksite:
                 burst = Burst(journal, len(send))
                 source = between(burst)
                 if send:
-                    await source.append([_arrival(each) for each in send])  # type: ignore[attr-defined]
+                    await source.append([_arrival(item) for item in send])  # type: ignore[attr-defined]
                     accepted()
                 bucket = self.open(runtime, around)
                 worker = _worker(source, bucket, runtime, opened_at)
@@ -214,12 +219,15 @@ class Worksite:
                     stop.request("done")
 
     def account(self) -> dict[str, Any]:
-        """What a crash must not change."""
+        """The result, which a crash must not change."""
         return asyncio.run(_account(self))
 
 
 class Below:
-    """A folder of a store as a separate store: many of them share one client, which is slow to create."""
+    """A folder of a store as a separate store.
+
+    Many of them share one client, which is slow to create.
+    """
 
     def __init__(self, store: ObjectStore, folder: str) -> None:
         self._store = store
@@ -231,7 +239,7 @@ class Below:
     async def scan(self, prefix: str) -> Listing:
         found = await self._store.scan(self._prefix + prefix)
         return Listing(
-            tuple(replace(each, key=each.key.removeprefix(self._prefix)) for each in found)
+            tuple(replace(entry, key=entry.key.removeprefix(self._prefix)) for entry in found)
         )
 
     async def folders(self, prefix: str) -> Sequence[str]:
@@ -254,22 +262,25 @@ def _shared(url: str, query: str, _process: int) -> ObjectStore:
 
 @dataclass(frozen=True)
 class ServerSite(Worksite):
-    """The same with a bucket on a server: `url` up to the name of the site, which is the last part of the prefix."""
+    """The same with a bucket on a server.
+
+    `url` is that of the bucket, up to the name of the site, which is the last part of the prefix.
+    """
 
     url: str = ""
     query: str = ""
     name: str = "site"
 
     def open(self, runtime: Runtime, around: Around | None = None) -> Bucket:
-        """The bucket; `around` comes between it and the server."""
+        """The bucket. `around` is between it and the server."""
         url = f"{self.url}/{self.name}?{self.query}"
-        # The server here takes writes as they come.
+        # This server accepts writes of one key without a pause.
         return open_bucket(
             url, runtime, around=around or (lambda store: store), gcs_write_seconds=0
         )
 
     def prepare(self, story: Story) -> None:
-        """All that was before, with a file of an operator's in the live tree."""
+        """Everything before the interruption, with a file of an operator in the live tree."""
         self.folder.mkdir(parents=True)
         asyncio.run(self.work(send=story.before))
         if story.before:
@@ -290,12 +301,15 @@ class ServerSite(Worksite):
         return asyncio.run(self.shared.get(layout.live_tree(GOLDEN, OVERRIDE))).body
 
     def copy_to(self, other: "ServerSite") -> None:
-        """Another site with the same objects. Their versions are others, and those that the marker has fit none."""
+        """Another site with the same objects.
+
+        Their versions differ, so those in the marker match none.
+        """
 
         async def copy() -> None:
-            for each in await self.shared.scan(""):
-                stored = await self.shared.get(each.key)
-                await other.shared.create(each.key, Content(stored.body, tag=stored.tag))
+            for entry in await self.shared.scan(""):
+                stored = await self.shared.get(entry.key)
+                await other.shared.create(entry.key, Content(stored.body, tag=stored.tag))
 
         asyncio.run(copy())
 
@@ -357,7 +371,7 @@ async def _account(site: Worksite) -> dict[str, Any]:
                 for lane in status.lanes
             )
             for event_id in sorted(
-                {each.id for story in STORIES for each in (*story.before, *story.events)}
+                {item.id for story in STORIES for item in (*story.before, *story.events)}
             )
         }
     scopes = {
@@ -365,7 +379,7 @@ async def _account(site: Worksite) -> dict[str, Any]:
     }
     return {
         "waits": backlog.events,
-        "dead letters": [(each.event_id, each.scope) for each in letters],
+        "dead letters": [(letter.event_id, letter.scope) for letter in letters],
         "outcomes": {event_id: lanes for event_id, lanes in outcomes.items() if lanes},
         "scopes": scopes,
     }
@@ -377,23 +391,29 @@ async def _scope_account(store: ObjectStore, reader: Reader, scope: Scope) -> di
     prefix = layout.live_tree(scope)
     listed = await store.scan(prefix)
     return {
-        "live": _told(pointer.live),
-        "desired": _told(pointer.desired),
+        "live": _summary(pointer.live),
+        "desired": _summary(pointer.desired),
         "numbers": (pointer.highest_revision.producer, pointer.highest_revision.derived),
         "positions": sorted(pointer.positions.values()),
         "held": pointer.hold is not None,
-        "explicit": sorted({each.state for each in pointer.retained if each.kind == "explicit"}),
+        "explicit": sorted(
+            {
+                publication.state
+                for publication in pointer.retained
+                if publication.kind == "explicit"
+            }
+        ),
         "live tree": {
-            each.key.removeprefix(prefix): hashlib.sha256(
-                (await store.get(each.key)).body
+            entry.key.removeprefix(prefix): hashlib.sha256(
+                (await store.get(entry.key)).body
             ).hexdigest()
-            for each in listed
-            if not each.key.endswith(f"/{layout.LIVE_TREE}{layout.MARKER}")
+            for entry in listed
+            if not entry.key.endswith(f"/{layout.LIVE_TREE}{layout.MARKER}")
         },
     }
 
 
-def _told(publication: Publication | None) -> Any:
+def _summary(publication: Publication | None) -> Any:
     if publication is None:
         return None
     return (
@@ -417,7 +437,7 @@ async def until_in_step(bucket: Path, scopes: Sequence[Scope], seconds: float = 
 
 
 async def check_history(reader: Reader, pointer: Pointer) -> None:
-    """Sequences have no gap and no repetition, from the first to the pointer's own."""
+    """Checks that sequences have no gap and no repetition, from the first to that of the pointer."""
     sequences = [entry.sequence for entry in await reader.history(pointer)]
     assert sequences == list(range(1, pointer.sequence + 1)), sequences
 
@@ -425,10 +445,10 @@ async def check_history(reader: Reader, pointer: Pointer) -> None:
 async def read_whole(
     store: ObjectStore, runtime: Runtime, scope: Scope = GOLDEN, *, retained: bool = True
 ) -> Pointer | None:
-    """Pointer, then the manifest and the archive of all it names (or of live and desired), as a reader does who knows
-    nothing yet.
+    """The pointer, then manifest and archive of all its publications (or of live and desired), as
+    read by a new reader.
 
-    None while nothing is published. Raises a PublishingError for whatever is not whole.
+    None while nothing is published. Raises a PublishingError for anything that is not whole.
     """
     reader = Reader(store, runtime)
     try:
@@ -436,7 +456,7 @@ async def read_whole(
     except NotFound:
         return None
     named = (pointer.live, pointer.desired, *(pointer.retained if retained else ()))
-    for publication in {str(each.id): each for each in named if each}.values():
+    for publication in {str(name.id): name for name in named if name}.values():
         await reader.files(scope, publication)
     return pointer
 

@@ -26,7 +26,7 @@ _POLL = 0.02
 
 
 class DaemonProcess:
-    """One run of the daemon. Leaving the `with` kills it, if it still runs."""
+    """One run of the daemon. Leaving the `with` kills it if it still runs."""
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class DaemonProcess:
         self.kill()
 
     @property
-    def said(self) -> str:
+    def log_text(self) -> str:
         """Its output so far."""
         return self._log.read_text(errors="replace")
 
@@ -93,18 +93,18 @@ class DaemonProcess:
         return self._process.pid
 
     def port(self) -> int:
-        """The port that it reports; waits for that line."""
+        """The port that it reports. Waits for that line."""
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
-            for line in self.said.splitlines(keepends=True):
+            for line in self.log_text.splitlines(keepends=True):
                 if line.startswith("listening on http://") and line.endswith("\n"):
                     return int(line.split(",")[0].rpartition(":")[2])
-            assert self.runs, f"the daemon ended by itself:\n{self.said[-3000:]}"
+            assert self.runs, f"the daemon exited:\n{self.log_text[-3000:]}"
             time.sleep(_POLL)
-        raise AssertionError(f"the daemon did not start:\n{self.said[-3000:]}")
+        raise AssertionError(f"the daemon did not start:\n{self.log_text[-3000:]}")
 
     def kill(self) -> None:
-        """SIGKILL. Returns when it is gone."""
+        """SIGKILL. Returns once the process is gone."""
         if self.runs:
             self._process.send_signal(signal.SIGKILL)
         self._process.wait()
@@ -126,10 +126,13 @@ class Answer:
 
 
 def post(port: int, *events: Event, seconds: float = 10) -> Answer | None:
-    """What the intake answers; None if nothing came back, so that it may or may not have been accepted."""
+    """The answer of the intake.
+
+    None if no answer came back, so that the event may or may not have been accepted.
+    """
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=seconds)
     body, kind = (
-        b"[" + b",".join(each.structured() for each in events) + b"]",
+        b"[" + b",".join(event.structured() for event in events) + b"]",
         "application/cloudevents-batch+json",
     )
     try:
@@ -153,8 +156,8 @@ async def _read_journal(
         found = {
             event_id: {
                 lane.scope: lane.outcome
-                for each in await journal.find(event_id)
-                for lane in each.lanes
+                for event in await journal.find(event_id)
+                for lane in event.lanes
             }
             for event_id in event_ids
         }
@@ -162,12 +165,12 @@ async def _read_journal(
 
 
 def waiting(journal: Path) -> int:
-    """How many events are not settled, read beside the daemon."""
+    """The number of unsettled events, read beside the daemon."""
     return asyncio.run(_read_journal(journal, ()))[0]
 
 
 def outcomes(journal: Path, event_ids: Sequence[str]) -> dict[str, dict[str, Outcome | None]]:
-    """By event and scope; an event that the journal does not know has no scope, one that waits no outcome."""
+    """By event and scope. An unknown event has no scope, and a waiting one no outcome."""
     return asyncio.run(_read_journal(journal, event_ids))[1]
 
 
@@ -183,8 +186,8 @@ def until_settled(daemon: DaemonProcess, journal: Path) -> None:
     """Returns when nothing waits."""
     deadline = time.monotonic() + SETTLE_SECONDS
     while waiting(journal):
-        assert daemon.runs, daemon.said[-3000:]
-        assert time.monotonic() < deadline, daemon.said[-3000:]
+        assert daemon.runs, daemon.log_text[-3000:]
+        assert time.monotonic() < deadline, daemon.log_text[-3000:]
         time.sleep(_POLL)
 
 

@@ -1,4 +1,4 @@
-"""A store in front of another one that fails, pauses, counts and forbids on command.
+"""A wrapper of a store that fails, pauses, counts and forbids operations for tests.
 
 The faults are those of conditional writes on a real network: an answer that is lost after or before
 the write was applied, a write that is applied late, and a success that is answered with a failed
@@ -21,11 +21,13 @@ from daemon.stores.errors import (
 from daemon.stores.port import Content, Listing, ObjectStore, Stored, Version
 
 Before = Callable[[str, str], Awaitable[None]]
-"""Called with operation and key before the operation reaches the store: to pause it, or to let others come between."""
+"""Called with operation and key before the operation reaches the store, to pause it or to let other
+writers act.
+"""
 
 
 class Fault(Enum):
-    """What happens to one write."""
+    """The result of one write."""
 
     NONE = auto()
     LOST_AFTER = auto()
@@ -37,13 +39,13 @@ class Fault(Enum):
     OWN_SUCCESS = auto()
     """Applied, and answered with a failed condition."""
     AWAY = auto()
-    """Never applied, and known not to be."""
+    """Never applied, with a certain error."""
     BUSY = auto()
-    """Never applied: slow down."""
+    """Never applied: throttled."""
     REFUSED = auto()
     """Never applied: no permission."""
     REFUSED_AGAIN = auto()
-    """Applied; a second sending, by the client itself, found no permission."""
+    """Applied; a repeated request of the client found no permission."""
 
 
 @dataclass
@@ -52,12 +54,12 @@ class FaultyStore:
 
     inner: ObjectStore
     faults: dict[str, list[Fault]] = field(default_factory=dict)
-    """By the end of a key, what becomes of the next writes to it; then all is well."""
+    """By the end of a key, the faults of the next writes to it; later writes succeed."""
     forbidden: Callable[[str, str], bool] = lambda operation, key: False
     """Operations (with their key) that must never happen."""
     before: Before | None = None
     writes: list[tuple[str, str]] = field(default_factory=list)
-    """Operation and key of every write that was asked for."""
+    """Operation and key of every requested write."""
     _late: dict[str, list[Callable[[], Awaitable[object]]]] = field(default_factory=dict)
 
     async def get(self, key: str, *, most_bytes: int | None = None) -> Stored:
@@ -82,7 +84,7 @@ class FaultyStore:
         await self._write("delete", key, lambda: self._delete(key, version))
 
     async def arrive(self) -> None:
-        """Let every write that is under way arrive."""
+        """Let every pending write arrive."""
         for key in list(self._late):
             await self._arrive(key)
 
@@ -140,7 +142,7 @@ class FaultyStore:
 
 
 class Gate:
-    """Stops the first operation that `matches` until it is opened."""
+    """Stops the first operation that `matches` until the test opens it."""
 
     def __init__(self, matches: Callable[[str, str], bool]) -> None:
         self._matches = matches

@@ -72,7 +72,7 @@ Operation = Write | Sync | SyncFolder | Link | Rename | Exchange | Unlink | Mkdi
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """No operation: what a test wants to know about the moment, such as that a write has been acknowledged."""
+    """Not an operation: a mark that a test sets, such as that a write has been acknowledged."""
 
     label: str
 
@@ -102,7 +102,7 @@ def perform(filesystem: FileSystem, operation: Operation) -> None:
 
 
 class PassingFileSystem:
-    """A FileSystem that hands every call on; `change` sees each one that changes something."""
+    """A FileSystem that passes every call on. `change` sees each one that changes something."""
 
     def __init__(self, inner: FileSystem) -> None:
         self.inner = inner
@@ -151,7 +151,7 @@ class PassingFileSystem:
 
 
 class CountingFileSystem(PassingFileSystem):
-    """Counts the calls that change something: how many boundaries there are to be killed at."""
+    """Counts the calls that change something, which is the number of boundaries for kills."""
 
     def __init__(self, inner: FileSystem) -> None:
         super().__init__(inner)
@@ -165,7 +165,8 @@ class CountingFileSystem(PassingFileSystem):
 
 
 class KillingFileSystem(PassingFileSystem):
-    """Kills its own process by SIGKILL at the n-th call that changes something (from 1): before it, or right after it.
+    """Kills its own process by SIGKILL at the n-th call that changes something (from 1): before it,
+    or right after it.
 
     With `torn`, a write that is killed leaves the first half of its bytes.
     """

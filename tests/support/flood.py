@@ -30,14 +30,14 @@ from tests.unit.daemon.http.service import state_event
 
 ATTACKER = "127.0.0.66"
 PROBES = 3000
-"""So many make a p99 that rests on thirty probes, not on ten."""
+"""Enough probes for a p99 that rests on thirty of them, not on ten."""
 PIPELINED = b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n" * 30
 KEPT = b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
 @dataclass
 class Figures:
-    """What a user saw, in seconds, and what the daemon took."""
+    """The times of a user in seconds, and the costs of the daemon."""
 
     livez: list[float] = field(default_factory=list)
     events: list[float] = field(default_factory=list)
@@ -85,7 +85,7 @@ class User:
         return figures
 
     def probe(self, figures: Figures) -> None:
-        """Ask for /livez once."""
+        """Request /livez once."""
         self._timed(figures.livez, figures, lambda: self._ask("GET", "/livez"), 200)
 
     def send(self, figures: Figures) -> None:
@@ -94,7 +94,7 @@ class User:
 
     @property
     def cpu(self) -> float:
-        """Seconds that the daemon has computed for, in steps of 10 ms."""
+        """The CPU seconds of the daemon, in steps of 10 ms."""
         fields = Path(f"/proc/{self._pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
@@ -105,7 +105,7 @@ class User:
         return int(status.partition("VmRSS:")[2].split()[0]) << 10
 
     def closed(self, reason: str) -> float:
-        """How many connections the daemon has ended for this reason."""
+        """How many connections the daemon has closed for this reason."""
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)
         try:
             connection.request("GET", "/metrics")
@@ -121,8 +121,9 @@ class User:
         )
 
     def sees_closed(self, count: int, *reasons: str) -> bool:
-        """Whether the daemon ends so many connections for these reasons within a minute. It serves its other peers
-        between them, and the text of its metrics may be a second old."""
+        """Whether the daemon closes so many connections for these reasons within a minute. It
+        serves its other peers between them, and the text of its metrics may be a second old.
+        """
         until = time.monotonic() + 60
         while sum(map(self.closed, reasons)) < count:
             if time.monotonic() > until:
@@ -167,7 +168,7 @@ class User:
 
 
 class Flood:
-    """Connections of the attacker; `close` ends all of them."""
+    """Connections of the attacker. `close` ends all of them."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -198,8 +199,8 @@ class Flood:
         return True
 
     def close(self) -> None:
-        for each in self._sockets:
-            each.close()
+        for connection in self._sockets:
+            connection.close()
 
 
 @contextmanager
@@ -216,7 +217,9 @@ def pipelining(port: int, connections: int) -> Iterator[None]:
 
 @contextmanager
 def keeping(port: int, connections: int, seconds: float) -> Iterator[None]:
-    """Each connection asks for /livez every 2.5 s, and is opened again when it is lost, for so many seconds."""
+    """Each connection requests /livez every 2.5 s for so many seconds, and is opened again when it
+    is lost.
+    """
     flood, over = Flood(port), threading.Event()
     kept = [flood.connect() for _ in range(connections)]
 
@@ -239,20 +242,20 @@ def keeping(port: int, connections: int, seconds: float) -> Iterator[None]:
 
 @contextmanager
 def flooded_daemon(folder: Path) -> Iterator[tuple[DaemonProcess, User]]:
-    """A daemon of default settings, and its user."""
+    """A daemon with default settings, and its user."""
     with DaemonProcess(folder / "bucket", folder / "journal.db", folder / "log") as daemon:
         yield daemon, User(daemon.port(), daemon.pid)
 
 
 def allow_open_files(wanted: int = 4096) -> None:
-    """A flood needs more of them than a login shell's usual 1,024."""
+    """A flood needs more descriptors than a login shell's usual 1,024."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, hard), hard))
 
 
 def in_turn(one: User, other: User, *, probes: int) -> tuple[Figures, Figures]:
-    """What both see while they ask in turn; each is first every other time."""
+    """The results of two users that send requests in turn; each is first every other time."""
     seen = {one: Figures(), other: Figures()}
     for number in range(probes):
         for user in (one, other) if number % 2 else (other, one):
@@ -269,7 +272,9 @@ def ratio(flooded: Figures, control: Figures) -> float:
 
 @dataclass
 class Measured:
-    """Before and after a flood from the flooded daemon and the spared one, and what the user of the first saw meanwhile."""
+    """Results before and after a flood of the flooded and the idle daemon, and of the first one's
+    user meanwhile.
+    """
 
     before: tuple[Figures, Figures]
     during: Figures
@@ -277,7 +282,7 @@ class Measured:
     later: Figures
     """Events after the flood."""
     cpu: tuple[float, float]
-    """Seconds that each daemon computed for from one to five seconds after the flood."""
+    """CPU seconds of each daemon from one to five seconds after the flood."""
 
     @property
     def goals(self) -> dict[str, bool]:
@@ -287,7 +292,7 @@ class Measured:
             "/livez within 1 s": max(self.during.livez) < 1,
             "events within 2 s": max(self.during.events + self.later.events) < 2,
             "nothing refused": not (self.during.refused or after.refused or self.later.refused),
-            "p99 of /livez within 2x of the spared daemon": ratio(*self.after) <= 2,
+            "p99 of /livez within 2x of the idle daemon": ratio(*self.after) <= 2,
             "memory within 32 MiB": after.resident - before.resident <= 32 << 20,
         }
 
@@ -295,22 +300,22 @@ class Measured:
 def measured(folder: Path, flood: Callable[[int], AbstractContextManager[None]]) -> Measured:
     """Two daemons with the same events; only one of them is flooded."""
     with ExitStack() as stack:
-        folders = [folder / "flooded", folder / "spared"]
-        for each in folders:
-            each.mkdir()
-        running = [stack.enter_context(flooded_daemon(each)) for each in folders]
+        folders = [folder / "flooded", folder / "idle"]
+        for item in folders:
+            item.mkdir()
+        running = [stack.enter_context(flooded_daemon(item)) for item in folders]
         (daemon, user), (_, other) = running
 
         def settle() -> None:
-            for (each, _), place in zip(running, folders, strict=True):
-                until_settled(each, place / "journal.db")
+            for (item, _), place in zip(running, folders, strict=True):
+                until_settled(item, place / "journal.db")
 
         def send_to_the_other_too() -> None:
             other.send(Figures())
             time.sleep(0.25)
 
-        for each in (user, other):
-            each.measure(probes=40, events=40)
+        for item in (user, other):
+            item.measure(probes=40, events=40)
         settle()
         before = in_turn(user, other, probes=PROBES)
         with flood(daemon.port()):
@@ -325,7 +330,7 @@ def measured(folder: Path, flood: Callable[[int], AbstractContextManager[None]])
 
 
 def main() -> int:
-    """Measure before, during and five seconds after each flood; 1 if a goal is missed."""
+    """Measure before, during and five seconds after each flood. Returns 1 if a goal is missed."""
     allow_open_files()
     missed = False
     floods: dict[str, Callable[[int], AbstractContextManager[None]]] = {
@@ -337,13 +342,13 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as folder:
             found = measured(Path(folder), flood)
         print(name)
-        for when, (flooded, spared) in (("before", found.before), ("after", found.after)):
+        for when, (flooded, idle) in (("before", found.before), ("after", found.after)):
             print(
-                f"  {when}: {flooded.summary}\n    spared: {spared.summary}; p99 x {ratio(flooded, spared):.2f}"
+                f"  {when}: {flooded.summary}\n    idle: {idle.summary}; p99 x {ratio(flooded, idle):.2f}"
             )
         print(f"  during: {found.during.summary}")
         print(
-            f"  cpu from 1 to 5 s after the flood: {found.cpu[0]:.2f} s, spared {found.cpu[1]:.2f} s"
+            f"  cpu from 1 to 5 s after the flood: {found.cpu[0]:.2f} s, idle {found.cpu[1]:.2f} s"
         )
         for goal, met in found.goals.items():
             print(f"  {'met' if met else 'MISSED'}: {goal}")

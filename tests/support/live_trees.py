@@ -1,4 +1,4 @@
-"""What an operator does to a live tree, and what a pass leaves in it."""
+"""Edits of an operator in a live tree, and what a pass leaves in it."""
 
 import hashlib
 
@@ -14,7 +14,7 @@ def sha256(body: bytes) -> str:
 
 
 async def edit(store: ObjectStore, path: str, body: bytes | None) -> None:
-    """An operator writes or (None) deletes a file, if it is there, with no tag and no condition."""
+    """An operator writes or (None) deletes a file, if it exists, with no tag and no condition."""
     key = layout.live_tree(SCOPE, path)
     try:
         version = (await store.get(key)).version

@@ -4,7 +4,7 @@ The fault of a write has two parts that are chosen separately: when the server g
 once, never, late), and which answer the client gets. Examples: a write is applied and its answer is
 lost; a write arrives after the client has given it up. The proxy also sends answers that no test
 can provoke on a server: 409 while another write is in progress, 500 to the loser of a race, 429,
-and the ETag that must not have quotes (object-store protocol 1.1, 1.4).
+and the ETag that must not have quotes (protocol 4, rule 1).
 
 It recognises operations and keys, lets other writers act in the middle of a request, and signals
 when a late request arrives.
@@ -32,7 +32,7 @@ _HEAD_LIMIT = 1 << 20
 
 
 class Operation(StrEnum):
-    """What a request asks for, in the words of the store's port."""
+    """The operation of a request, in the terms of the store's port."""
 
     CREATE = auto()
     REPLACE = auto()
@@ -48,13 +48,16 @@ class Applied(StrEnum):
     """Before the client gets any answer."""
     NEVER = auto()
     BEFORE_THE_NEXT = auto()
-    """The client is answered at once; the server gets the request before the next write to the key."""
+    """The client is answered at once; the server gets the request before the next write to the key.
+    """
     WHEN_RELEASED = auto()
     """The client is answered at once; the server gets the request when the test releases it."""
 
 
-class Told(StrEnum):
-    """What the client gets instead of the real answer: nothing, or a status with each dialect's code."""
+class Reply(StrEnum):
+    """The answer for the client instead of the real one: none, or a status with each dialect's
+    code.
+    """
 
     RESET = auto()
     SILENCE = auto()
@@ -68,21 +71,21 @@ class Told(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What becomes of a request."""
+    """The fault of a request."""
 
     applied: Applied
-    told: Told
+    reply: Reply
     only_losers: bool = False
-    """The truth, unless that is a failed condition."""
+    """The real answer, unless that is a failed condition."""
     before: Callable[[], Awaitable[object]] | None = None
-    """What happens before the server gets it."""
+    """Called before the server gets the request."""
     after: Callable[[], Awaitable[object]] | None = None
-    """What happens before the client is answered."""
+    """Called before the client gets the answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One on its way."""
+    """A pending request."""
 
     operation: Operation
     key: str
@@ -95,7 +98,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Passed:
-    """One that the server has answered."""
+    """An answered request."""
 
     operation: Operation
     key: str
@@ -112,7 +115,9 @@ class Passed:
 
 @dataclass
 class Rule:
-    """The requests that a fault meets: of one operation, with a key like this, `times` of them from the `nth` on."""
+    """The requests that get a fault: of one operation, with a key like this, `times` of them from
+    the `nth` on.
+    """
 
     operation: Operation
     keys: str
@@ -123,11 +128,11 @@ class Rule:
 
     @property
     def met(self) -> int:
-        """How many requests it has met."""
+        """How many requests have matched."""
         return max(0, min(self.seen - self.nth + 1, self.times))
 
     def meets(self, request: Request) -> bool:
-        """Whether the fault is this one's; it counts."""
+        """Whether this request gets the fault. Counts it."""
         if request.operation is not self.operation or not fnmatchcase(request.key, self.keys):
             return False
         self.seen += 1
@@ -135,7 +140,7 @@ class Rule:
 
 
 class Dialect(Enum):
-    """Whose API is spoken."""
+    """The protocol of the server."""
 
     S3 = auto()
     GCS = auto()
@@ -148,10 +153,13 @@ class LossyNetwork:
     upstream: int
     dialect: Dialect
     silence_seconds: float
-    """How long a client hears nothing; then it is hung up on, for its thread is wanted again."""
+    """How long a client waits without an answer.
+
+    Then the connection is closed, because its thread is needed again.
+    """
     address: str = ""
     compares_without_quotes: bool = False
-    """Whether a condition in quotes is never met."""
+    """Whether a condition in quotes never holds."""
     rules: list[Rule] = field(default_factory=list)
     passed: list[Passed] = field(default_factory=list)
     _late: list[tuple[Applied, Request]] = field(default_factory=list)
@@ -161,24 +169,26 @@ class LossyNetwork:
     def on(
         self, operation: Operation, keys: str, fault: Fault, *, nth: int = 1, times: int = 1
     ) -> Rule:
-        """From now on requests like this meet a fault; `keys` as in a shell."""
+        """Requests like this get the fault from now on. `keys` is a shell pattern."""
         rule = Rule(operation, keys, fault, nth, times)
         self.rules.append(rule)
         return rule
 
     async def release(self) -> list[Passed]:
-        """Let the server get every request that is late, in the order they were sent, and what it answers to each."""
+        """Let the server get every late request, in the order of sending. Returns its answers."""
         late, self._late = self._late, []
         return [await self._forward_alone(request) for _, request in late]
 
     def writes(self, keys: str = "*") -> list[Passed]:
-        """What was written, in the order of the server's answers."""
-        return [each for each in self.passed if each.wrote and fnmatchcase(each.key, keys)]
+        """The writes, in the order of the server's answers."""
+        return [
+            request for request in self.passed if request.wrote and fnmatchcase(request.key, keys)
+        ]
 
     # ---- one connection
 
     async def serve(self, client: asyncio.StreamReader, answers: asyncio.StreamWriter) -> None:
-        """Answer a client until it goes, or is hung up on."""
+        """Serve a client until it leaves, or its connection is closed."""
         task = asyncio.current_task()
         assert task is not None
         self._connections[task] = answers
@@ -201,7 +211,7 @@ class LossyNetwork:
                 upstream.close()
 
     async def close(self) -> None:
-        """Hang up on everyone."""
+        """Close every connection."""
         self._closing.set()
         connections = dict(self._connections)
         for answers in connections.values():
@@ -209,14 +219,14 @@ class LossyNetwork:
         await asyncio.gather(*connections)
 
     async def _answered(self, request: Request, upstream: "_Upstream") -> bytes | None:
-        """The bytes of an answer; None: the client is hung up on."""
+        """The bytes of an answer. None: the connection is closed."""
         if request.operation in {Operation.CREATE, Operation.REPLACE, Operation.DELETE}:
             await self._arrive_before(request)
         if self.compares_without_quotes and request.headers.get("if-match", "").startswith('"'):
             return _refusal(self.dialect, HTTPStatus.PRECONDITION_FAILED, "PreconditionFailed")
-        # Every rule counts, and the first that is due decides.
+        # Every rule counts, and the first one that is due applies.
         due = [rule.fault for rule in self.rules if rule.meets(request)]
-        fault = due[0] if due else Fault(Applied.FIRST, Told.TRUTH)
+        fault = due[0] if due else Fault(Applied.FIRST, Reply.TRUTH)
         if fault.before is not None:
             await fault.before()
         answer = b""
@@ -231,29 +241,29 @@ class LossyNetwork:
                 self._late.append((fault.applied, request))
         if fault.after is not None:
             await fault.after()
-        return await self._told(fault.told, answer)
+        return await self._replied(fault.reply, answer)
 
-    async def _told(self, told: Told, answer: bytes) -> bytes | None:
-        match told:
-            case Told.RESET:
+    async def _replied(self, reply: Reply, answer: bytes) -> bytes | None:
+        match reply:
+            case Reply.RESET:
                 return None
-            case Told.SILENCE:
+            case Reply.SILENCE:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._closing.wait(), self.silence_seconds)
                 return None
-            case Told.UNAVAILABLE:
+            case Reply.UNAVAILABLE:
                 return _refusal(self.dialect, HTTPStatus.SERVICE_UNAVAILABLE, "ServiceUnavailable")
-            case Told.BUSY:
+            case Reply.BUSY:
                 is_s3 = self.dialect is Dialect.S3
                 status = HTTPStatus.SERVICE_UNAVAILABLE if is_s3 else HTTPStatus.TOO_MANY_REQUESTS
                 return _refusal(self.dialect, status, "SlowDown")
-            case Told.CONFLICT:
+            case Reply.CONFLICT:
                 return _refusal(self.dialect, HTTPStatus.CONFLICT, "ConditionalRequestConflict")
-            case Told.FAILED:
+            case Reply.FAILED:
                 return _refusal(self.dialect, HTTPStatus.INTERNAL_SERVER_ERROR, "UnknownError")
-            case Told.REFUSED:
+            case Reply.REFUSED:
                 return _refusal(self.dialect, HTTPStatus.PRECONDITION_FAILED, "PreconditionFailed")
-            case Told.TRUTH:
+            case Reply.TRUTH:
                 return answer
 
     async def _arrive_before(self, request: Request) -> None:
@@ -262,7 +272,7 @@ class LossyNetwork:
             for when, late in self._late
             if when is Applied.BEFORE_THE_NEXT and late.key == request.key
         ]
-        self._late = [each for each in self._late if each not in due]
+        self._late = [item for item in self._late if item not in due]
         for _, late in due:
             await self._forward_alone(late)
 
@@ -284,7 +294,7 @@ class LossyNetwork:
 async def lossy_network(
     upstream: str, dialect: Dialect, silence_seconds: float = 1
 ) -> AsyncIterator[LossyNetwork]:
-    """A way to the server at this address, on loopback."""
+    """A proxy to the server at this address, on loopback."""
     network = LossyNetwork(int(upstream.rpartition(":")[2]), dialect, silence_seconds)
     server = await asyncio.start_server(network.serve, LOOPBACK, 0, limit=_HEAD_LIMIT)
     network.address = f"http://{LOOPBACK}:{server.sockets[0].getsockname()[1]}"
@@ -408,7 +418,7 @@ def _refusal(dialect: Dialect, status: HTTPStatus, code: str) -> bytes:
 
 
 def _hang_up(answers: asyncio.StreamWriter) -> None:
-    """With a reset: a client must not take it for the end of an answer."""
+    """With a reset, so that a client does not take it for the end of an answer."""
     connection = answers.get_extra_info("socket")
     if connection is not None:
         with contextlib.suppress(OSError):

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from tests.support.odd_s3 import Request
+from tests.support.faulty_s3_server import Request
 
 POLICIES = Path(__file__).parents[2] / "deploy" / "policies"
 BUCKET, PREFIX, ACCOUNT = "bucket", "team/bundles", "123456789012"
@@ -73,9 +73,9 @@ class AwsPolicies:
         """Whether S3 would let the principal do it."""
         context = {**request.context, "aws:PrincipalArn": self._principal}
         effects = {
-            each["Effect"]
-            for each in (*self._own, *self._bucket)
-            if _applies(each, request, context)
+            statement["Effect"]
+            for statement in (*self._own, *self._bucket)
+            if _applies(statement, request, context)
         }
         assert effects <= {"Allow", "Deny"}
         return effects == {"Allow"}
@@ -132,7 +132,9 @@ class GcsRole:
         )
 
     def allows(self, operation: str, key: str) -> bool:
-        """Whether Cloud Storage would let the principal do what an operation of the store's port asks for."""
+        """Whether Cloud Storage would let the principal do what an operation of the store's port
+        asks for.
+        """
         needed = {
             "get": {"storage.objects.get"},
             "scan": {"storage.objects.list"},
@@ -148,7 +150,7 @@ class GcsRole:
 
 
 def _true(expression: str, key: str) -> bool:
-    """The part of CEL that the templates use: && || ( ) and three questions to resource.name."""
+    """The part of CEL that the templates use: && || ( ) and three functions of resource.name."""
     name = f"projects/_/buckets/{BUCKET}/objects/{key}"
 
     def answer(found: re.Match[str]) -> str:

@@ -41,11 +41,16 @@ class _File:
 @dataclass(eq=False, slots=True)
 class _Folder:
     names: "dict[str, list[_Node | None]]" = field(default_factory=dict)
-    """For each name what it stood for since the last sync, what is durable first, what is true now last."""
+    """For each name the files it stood for since the last sync: the durable one first, the present
+    one last.
+    """
     forgetful: bool = True
     """False for the folder of temporary files, whose names are never synced or read."""
     twins: "dict[str, tuple[_Folder, str]]" = field(default_factory=dict)
-    """For a name that changed places with another folder's: that one. A cut undoes the exchange of both or of none."""
+    """For a name that was exchanged with one in another folder: that folder.
+
+    A cut undoes both renames or neither.
+    """
 
     def append(self, name: str, node: "_Node | None") -> None:
         if self.forgetful:
@@ -83,7 +88,10 @@ _Node = _File | _Folder
 
 
 class SimulatedDisk:
-    """Implements daemon.stores.directory.filesystem.FileSystem in memory. The folders down to `base` are there and durable."""
+    """Implements daemon.stores.directory.filesystem.FileSystem in memory.
+
+    The folders down to `base` exist durably.
+    """
 
     def __init__(self, base: Path) -> None:
         self.base = base
@@ -185,7 +193,7 @@ class SimulatedDisk:
         )
 
     def write_to(self, folder: Path) -> None:
-        """Put what is below the base into a real folder."""
+        """Write the content below the base into a real folder."""
         for path in sorted(self.folders()):
             if path.is_relative_to(self.base):
                 (folder / path.relative_to(self.base)).mkdir(exist_ok=True)
@@ -195,7 +203,7 @@ class SimulatedDisk:
             target.chmod(0o755 if executable else 0o644)
 
     def open_questions(self) -> "dict[_Question, int]":
-        """Whatever a cut decides, with the number of its answers."""
+        """Every choice of a cut, with the number of its alternatives."""
         found: dict[_Question, int] = {}
         waiting: list[_Node] = [self._top]
         known: set[int] = set()
@@ -247,7 +255,7 @@ class SimulatedDisk:
 
 @dataclass(frozen=True, slots=True)
 class CrashState:
-    """A disk that a cut may leave, with how far the log had come and what had been marked by then."""
+    """A disk that a cut may leave, with the length of the log and the marks by then."""
 
     position: int
     marks: tuple[str, ...]
@@ -255,7 +263,10 @@ class CrashState:
 
 
 def crash_states(log: Sequence[Operation | Mark], base: Path) -> Iterator[CrashState]:
-    """Every disk that a power cut at any point of the log may leave; the folder `base` was there, empty, before."""
+    """Every disk that a power cut at any point of the log may leave.
+
+    The folder `base` existed before, empty.
+    """
     disk = SimulatedDisk(base)
     marks: tuple[str, ...] = ()
     for position, step in enumerate([Mark("start"), *log]):
@@ -274,7 +285,7 @@ class _Question:
 
 
 def _choices(questions: "dict[_Question, int]") -> Iterator[dict[_Question, int]]:
-    """Answers to each question, counted from the newest backwards."""
+    """Alternatives of each choice, counted from the newest backwards."""
     if math.prod(questions.values()) <= LIMIT:
         for answers in itertools.product(*(range(count) for count in questions.values())):
             yield dict(zip(questions, answers, strict=True))

@@ -18,15 +18,18 @@ _LONGEST_SECONDS: Final = 60
 
 
 def as_an_ordinary_user(work: Callable[[], T]) -> T:
-    """What `work` returns in a thread that file modes bind, also when root runs the tests."""
+    """The result of `work` in a thread that file modes restrict, even if root runs the tests."""
     return _in_a_thread(_drop if os.geteuid() == 0 else _nothing, work)
 
 
 def with_permissions_of(user: int, work: Callable[[], T]) -> T:
-    """What `work` returns in a thread to which files are open, or not, as to this user and group. Needs root."""
+    """The result of `work` in a thread with the file permissions of this user and group.
+
+    Needs root.
+    """
 
     def become() -> None:
-        # Of this thread alone. The kernel takes away the power over files that belongs to root.
+        # Of this thread alone. The kernel removes the file permissions of root with the user id.
         libc = ctypes.CDLL(None)
         libc.setfsgid(user)
         libc.setfsuid(user)
@@ -50,7 +53,8 @@ def _in_a_thread(prepare: Callable[[], None], work: Callable[[], T]) -> T:
         except BaseException as error:  # noqa: BLE001  # it is raised in the thread of the caller
             failures.append(error)
 
-    # Capabilities belong to a thread, and this one ends. One that something blocks must not block the tests' end.
+    # Capabilities belong to a thread, and this one ends. A blocked one must not block the end of
+    # the tests.
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     thread.join(_LONGEST_SECONDS)

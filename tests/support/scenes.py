@@ -131,7 +131,7 @@ class Watcher:
     _something: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def saw(self, condition: Callable[[], object], limit: float = 30) -> None:
-        """Returns once the condition holds; it is asked again after each thing seen."""
+        """Returns once the condition holds. It is checked after each observation."""
         async with asyncio.timeout(limit):
             while not condition():
                 self._something.clear()
@@ -199,12 +199,14 @@ class Scene:
     bucket: BucketCheck = ANY_BUCKET
 
     async def accept(self, *events: Event) -> list[Accepted]:
-        """As the HTTP intake does it: validated, then durable."""
+        """Like the HTTP intake: validated, then durable."""
         arrivals = []
-        for each in events:
-            change = interpret(each)
+        for event in events:
+            change = interpret(event)
             arrivals.append(
-                Arrival(each, Identity("http", each.source, each.id), change.digest, change.scopes)
+                Arrival(
+                    event, Identity("http", event.source, event.id), change.digest, change.scopes
+                )
             )
         return await self.journal.append(arrivals)
 
@@ -224,16 +226,16 @@ class Scene:
         )
         async with asyncio.timeout(limit), asyncio.TaskGroup() as group:
             group.create_task(worker.run(stop))
-            while (await self.journal.backlog()).events:  # noqa: ASYNC110  # the journal is the truth, and silent
+            while (await self.journal.backlog()).events:  # noqa: ASYNC110  # the journal sends no event
                 await asyncio.sleep(0.005)
             stop.request("done")
         self.opened_at = await self.journal.highest()
 
     async def send(self, *events: Event) -> list[Outcome]:
-        """Accept, work, and what became of each in its first scope."""
+        """Accept and process events. Returns the outcome of each in its first scope."""
         await self.accept(*events)
         await self.work()
-        return [(await self.outcomes(each.id))[0] for each in events]
+        return [(await self.outcomes(event.id))[0] for event in events]
 
     async def batch(self, *events: Event, scope: Scope = GOLDEN) -> list[Outcome]:
         """The same, but all of them wait in the lane before its first batch is taken."""
@@ -246,10 +248,10 @@ class Scene:
             waiting.append(delivery)
         while waiting:
             done = await self.pipeline.process(scope, waiting)
-            waiting = [each for each in waiting if each.position not in done]
+            waiting = [item for item in waiting if item.position not in done]
         await self.pipeline.reconcile(scope)
         self.opened_at = await self.journal.highest()
-        return [(await self.outcomes(each.id))[0] for each in events]
+        return [(await self.outcomes(event.id))[0] for event in events]
 
     async def outcomes(self, event_id: str) -> list[Outcome]:
         """By scope, of the last event with this id."""
@@ -271,7 +273,7 @@ async def open_scene(
     path: Path,
     store: ObjectStore,
     *,
-    judge: Callable[..., None] = gate.check,
+    check: Callable[..., None] = gate.check,
     renderer: Renderer | None = None,
     limits: BundleLimits = DEFAULT_LIMITS,
     pinning: Policy = "off",
@@ -295,7 +297,7 @@ async def open_scene(
                 publisher=publisher,
                 live_tree=live_tree,
                 rendering=Rendering(
-                    renderer or Renderer(), judge, lambda _scope: Customisation(), limits, pinning
+                    renderer or Renderer(), check, lambda _scope: Customisation(), limits, pinning
                 ),
                 runtime=runtime,
                 observer=watcher,

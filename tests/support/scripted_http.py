@@ -12,7 +12,10 @@ from socketserver import TCPServer
 
 @contextmanager
 def server(answer, tls=None):
-    """A server at the process' edge: `answer(handler)` writes what it likes; the requests are kept. `tls`: a context."""
+    """A server in this process.
+
+    `answer(handler)` writes any response; the requests are kept. `tls`: a context.
+    """
     seen = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -28,11 +31,12 @@ def server(answer, tls=None):
         def log_message(self, *_):
             pass
 
-    # Not HTTPServer, which asks for a host name when it binds.
+    # Not HTTPServer, which resolves a host name when it binds.
     class Listening(TCPServer):
         def get_request(self):
             connection, address = super().get_request()
-            # Here a client that refuses the certificate is an OSError, which the server takes for no request.
+            # A client that refuses the certificate is an OSError here, which the server does not
+            # count as a request.
             return (tls.wrap_socket(connection, server_side=True) if tls else connection), address
 
     with Listening(("127.0.0.1", 0), Handler) as listening:
@@ -59,7 +63,10 @@ def says(status, body=b"", **headers):
 
 
 def streams(written, *, most=256 << 20, **headers):
-    """An answer without a length that continues until its client leaves; `written` gets the number of bytes."""
+    """An answer without a length that continues until its client leaves.
+
+    `written` gets the number of bytes.
+    """
 
     def answer(handler):
         handler.send_response(200)
@@ -76,7 +83,7 @@ def streams(written, *, most=256 << 20, **headers):
 
 
 def in_turn(*answers):
-    """One answer after the other; the last again and again."""
+    """One answer after the other. The last one repeats."""
     waiting = list(answers)
 
     def answer(handler):
@@ -92,7 +99,7 @@ def resets(handler):
 
 
 def breaks_off(body, **headers):
-    """An answer whose length promises one byte more than comes."""
+    """An answer that is one byte shorter than its declared length."""
 
     def answer(handler):
         handler.send_response(200)

@@ -1,7 +1,7 @@
 """A store with objects that cannot be read or written and folders that cannot be listed.
 
-It answers like the directory store: a listing shows what it can and never fails; a read or write of
-one such object is refused.
+It behaves like the directory store: a listing shows what it can and never fails; a read or write of
+such an object is refused.
 """
 
 from collections.abc import Iterator
@@ -17,7 +17,10 @@ CHMOD = "permission denied; give the daemon's user permission to read it"
 
 @dataclass
 class TroubledStore(FaultyStore):
-    """Implements daemon.stores.port.ObjectStore. Troubles are full keys; a closed folder has no `/` at its end."""
+    """Implements daemon.stores.port.ObjectStore.
+
+    Troubles are full keys; a closed folder has no `/` at its end.
+    """
 
     unreadable: set[str] = field(default_factory=set)
     unwritable: set[str] = field(default_factory=set)
@@ -30,7 +33,7 @@ class TroubledStore(FaultyStore):
 
     async def scan(self, prefix: str) -> Listing:
         listing = await super().scan(prefix)
-        shown = tuple(self._shown(each) for each in listing if not self._is_closed(each.key))
+        shown = tuple(self._shown(entry) for entry in listing if not self._is_closed(entry.key))
         folders = (
             UnreadableFolder(key, f"{key}: {CHMOD}")
             for key in sorted(self.closed)

@@ -5,15 +5,15 @@ It opens the journal beside a running daemon. The daemon notices a replayed even
 
 import json
 import shlex
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 from cyclopts import App, Parameter
 
-from daemon.cli.formatting import age, columns, pairs
+from daemon.cli.formatting import columns, pairs
 from daemon.cli.options import (
     DEFAULT_ACTOR,
     DEFAULT_JOURNAL_PLACE,
@@ -27,8 +27,10 @@ from daemon.cli.options import (
 )
 from daemon.cli.output import Printer
 from daemon.cli.session import load_settings, opened_journal, printer_of, scope_of
+from daemon.inspection.ages import age
+from daemon.inspection.documents import to_document
 from daemon.inspection.escaping import plain
-from daemon.inspection.views import View, dead_letter_view, rejected_view
+from daemon.inspection.journal import DeadLetterView, RejectedView
 from daemon.lifecycle import SystemRuntime
 from daemon.publishing.errors import NotFound
 from events.errors import NotWaiting
@@ -82,19 +84,19 @@ async def list_(
     """List open dead letters, or requests that the intake rejected."""
     async with _journal_session(journal, config, printing) as opened:
         if rejected:
-            views = [rejected_view(request) for request in await opened.journal.rejected(1000)]
-            opened.printer.data({"rejected": views}, _rejected_lines(views, opened))
+            requests = [RejectedView.of(request) for request in await opened.journal.rejected(1000)]
+            opened.printer.data({"rejected": requests}, _rejected_lines(requests, opened))
             return
         letters = await opened.journal.dead_letters(None if every else DeadLetterStatus.OPEN)
-        views = [dead_letter_view(letter) for letter in letters]
+        views = [DeadLetterView.of(letter) for letter in letters]
         rows = [
             (
-                view["number"],
-                view["status"],
-                view["scope"],
-                view["event"],
-                age(view["at"], opened.runtime.now()),
-                view["reason"],
+                view.number,
+                view.status,
+                view.scope,
+                view.event,
+                age(view.at, opened.runtime.now()),
+                view.reason,
             )
             for view in views
         ]
@@ -115,8 +117,9 @@ async def show(
     async with _journal_session(journal, config, printing) as opened:
         letter = await opened.letter(number)
         event = json.loads(letter.event.structured()) if letter.event else None
-        view = {**dead_letter_view(letter), "body": event}
-        opened.printer.data(view, _letter_lines(view), _body_lines(view["body"]))
+        view = to_document(DeadLetterView.of(letter))
+        lines = _letter_lines(view, event)
+        opened.printer.data({**view, "body": event}, lines, _body_lines(event))
 
 
 @dead_letters.command
@@ -139,11 +142,8 @@ async def add(
     named = None if scope is None else str(scope_of(scope))
     async with _journal_session(journal, config, printing) as opened:
         taken = await opened.journal.take_out(_event(event), named, reason=reason, by=actor.name)
-        views = [dead_letter_view(letter) for letter in taken]
-        lines = [
-            f"{view['event']} is now dead letter {view['number']} of {view['scope']}"
-            for view in views
-        ]
+        views = [DeadLetterView.of(letter) for letter in taken]
+        lines = [f"{view.event} is now dead letter {view.number} of {view.scope}" for view in views]
         opened.printer.data({"dead_letters": views}, map(plain, lines))
 
 
@@ -186,8 +186,8 @@ async def drop(
     async with _journal_session(journal, config, printing) as opened:
         await opened.letter(number)
         await opened.journal.drop(number, by=actor.name, reason=reason)
-        view = dead_letter_view(await opened.letter(number))
-        opened.printer.data(view, [plain(f"dead letter {number} ({view['event']}) is dropped")])
+        view = DeadLetterView.of(await opened.letter(number))
+        opened.printer.data(view, [plain(f"dead letter {number} ({view.event}) is dropped")])
 
 
 def _event(text: str) -> int | str:
@@ -202,10 +202,10 @@ def _event(text: str) -> int | str:
     return int(offset) if is_position else text
 
 
-def _letter_lines(view: View) -> Iterator[str]:
-    yield from pairs([(name, value) for name, value in view.items() if name != "body"])
+def _letter_lines(view: Mapping[str, Any], event: object) -> Iterator[str]:
+    yield from pairs(view.items())
     yield ""
-    if view["body"] is None:
+    if event is None:
         yield "the event itself is no longer stored, or is damaged in the journal"
 
 
@@ -213,12 +213,9 @@ def _body_lines(body: object) -> Sequence[str]:
     return () if body is None else json.dumps(body, indent=2).splitlines()
 
 
-def _rejected_lines(views: list[View], opened: _JournalSession) -> Iterator[str]:
+def _rejected_lines(views: list[RejectedView], opened: _JournalSession) -> Iterator[str]:
     for view in views:
-        ago = age(view["at"], opened.runtime.now())
-        yield plain(
-            f"rejected {view['number']}: {ago} ago, from {view['intake']}, {view['size']} bytes"
-        )
-        for problem in view["problems"]:
-            actual = f" (found {problem['found']})" if problem["found"] else ""
-            yield plain(f"  {problem['path']}: {problem['expected']}{actual}")
+        ago = age(view.at, opened.runtime.now())
+        yield plain(f"rejected {view.number}: {ago} ago, from {view.intake}, {view.size} bytes")
+        for problem in view.problems:
+            yield plain(f"  {problem}")

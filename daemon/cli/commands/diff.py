@@ -9,7 +9,7 @@ from daemon.cli.output import colored_diff
 from daemon.cli.selection import publication_of
 from daemon.cli.session import scope_of, session
 from daemon.exit_codes import DONE, FAILED
-from daemon.inspection.comparison import Comparison, compare, comparison_view, texts_of
+from daemon.inspection.comparison import Comparison, ComparisonView, compare, texts_of
 from daemon.inspection.escaping import plain
 
 _STATE = "State id or a unique prefix of it, STATE@ATTEMPT, live or desired."
@@ -43,11 +43,11 @@ async def diff(
         opened.printer.say(_heading(compared))
         if name_only:
             paths = [plain(change.path) for change in compared.files]
-            opened.printer.data(comparison_view(scope, compared), paths)
+            opened.printer.data(ComparisonView.of(scope, compared), paths)
         else:
             texts = await opened.runtime.run_in_thread(texts_of, compared.files)
             opened.printer.data(
-                comparison_view(scope, compared, texts), (), colored_diff(texts, opened.printer)
+                ComparisonView.of(scope, compared, texts), (), colored_diff(texts, opened.printer)
             )
         return FAILED if exit_code and not compared.is_empty else DONE
 

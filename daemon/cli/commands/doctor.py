@@ -6,18 +6,18 @@ missing optional features do not change the exit code.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Annotated, Final
 
 from cyclopts import Parameter
 
-from daemon.bucket import Bucket
 from daemon.cli.failures import UsageError
 from daemon.cli.formatting import columns, pairs
 from daemon.cli.options import DEFAULT_PLACE, DEFAULT_PRINTING, Place, Printing
-from daemon.cli.output import Document, Printer
+from daemon.cli.output import Printer
 from daemon.cli.session import session
 from daemon.exit_codes import BACKEND, DONE
+from daemon.inspection.probe import ProbeView
 from daemon.stores import locations
 from daemon.stores.probe import Finding, ProbeResult, probe
 
@@ -44,35 +44,27 @@ async def doctor(
     named = replace(place, bucket=bucket or place.bucket)
     async with session(named, printing, guarded=False, new=create) as opened:
         result = await probe(opened.bucket.store, opened.runtime, bare=opened.bucket.quoting)
-        document = _document(opened.settings.bucket, opened.bucket, result)
-        opened.printer.data(document, _lines(document, result, opened.printer))
+        quoting = opened.bucket.quoting
+        view = ProbeView.of(
+            opened.settings.bucket,
+            _KINDS[type(opened.bucket.location)],
+            result,
+            etags=str(quoting.form) if quoting and quoting.form else None,
+        )
+        opened.printer.data(view, _lines(view, result, opened.printer))
     return DONE if result.usable else BACKEND
 
 
-def _document(url: str, bucket: Bucket, result: ProbeResult) -> Document:
-    form = None if bucket.quoting is None else bucket.quoting.form
-    return {
-        "bucket": url,
-        "store": _KINDS[type(bucket.location)],
-        "usable": result.usable,
-        "etags": None if form is None else str(form),
-        "clock_ahead_seconds": result.ahead,
-        "findings": [
-            asdict(finding) | {"verdict": str(finding.verdict)} for finding in result.findings
-        ],
-    }
-
-
-def _lines(document: Document, result: ProbeResult, printer: Printer) -> Iterator[str]:
+def _lines(view: ProbeView, result: ProbeResult, printer: Printer) -> Iterator[str]:
     if printer.quiet:
         yield from () if result.usable else _problem(result, printer)
         return
-    ahead = document["clock_ahead_seconds"]
+    ahead = view.clock_ahead_seconds
     yield from pairs(
         [
-            ("bucket", document["bucket"]),
-            ("store", document["store"]),
-            ("ETags", document["etags"]),
+            ("bucket", view.bucket),
+            ("store", view.store),
+            ("ETags", view.etags),
             ("clock", None if ahead is None else _clock(ahead)),
         ]
     )

@@ -24,20 +24,14 @@ from daemon.cli.options import (
 from daemon.cli.output import Printer
 from daemon.cli.session import Session, scope_of, session
 from daemon.exit_codes import BACKEND, DONE
-from daemon.inspection.views import View
+from daemon.inspection.collection import CollectionView, FolderView
 from daemon.publishing.maintenance.garbage_collector import (
     BOTH,
     Collected,
     CollectionPart,
     GarbageCollector,
 )
-from daemon.publishing.maintenance.retention_rules import (
-    Deletable,
-    Folder,
-    Kept,
-    NotYetDeletable,
-    Released,
-)
+from daemon.publishing.maintenance.retention_rules import Deletable
 from daemon.publishing.reader import Scopes
 from daemon.publishing.wording import counted
 from renderers.model import Scope
@@ -144,22 +138,20 @@ async def _collect(
 def _print_results(
     printer: Printer, done: Iterable[Collected], failed: Iterable[_Failed], *, dry_run: bool
 ) -> None:
-    views = [_view(collected) for collected in done]
+    views = [CollectionView.of(collected) for collected in done]
     errors = [{"scope": scope, "error": error} for scope, error, _ in failed]
-    deletable = [
-        (view["scope"], item) for view in views for item in (*view["deleted"], *view["left"])
-    ]
+    deletable = [(view.scope, folder) for view in views for folder in (*view.deleted, *view.left)]
     rows = [
         (
             scope,
-            item["state"],
-            item["attempt"][:12],
-            item["stored_at"],
-            f"{item['bytes']:,}",
-            _action(item, dry_run=dry_run),
-            item["why"],
+            folder.state,
+            folder.attempt[:12],
+            folder.stored_at,
+            f"{folder.bytes:,}",
+            _action(folder, dry_run=dry_run),
+            folder.why,
         )
-        for scope, item in deletable
+        for scope, folder in deletable
     ]
     header = ("SCOPE", "STATE", "ATTEMPT", "STORED", "BYTES", "ACTION", "WHY")
     printer.data(
@@ -168,63 +160,27 @@ def _print_results(
     )
     for view in views:
         printer.say(_summary(view, dry_run=dry_run))
-        for key in view["strays"]:
+        for key in view.strays:
             printer.say(f"  belongs to no publication, not deleted: {key}")
     for error in errors:
         printer.warn(f"{error['scope']} was not collected: {error['error']}")
 
 
-def _action(item: View, *, dry_run: bool) -> str:
-    if item["deleted"]:
+def _action(folder: FolderView, *, dry_run: bool) -> str:
+    if folder.deleted:
         return "would be deleted" if dry_run else "deleted"
     return "to be deleted"
 
 
-def _summary(view: View, *, dry_run: bool) -> str:
-    if not (view["deleted"] or view["left"] or view["released"] or view["copies"]):
-        waiting = f", {len(view['spared'])} within the grace period" if view["spared"] else ""
-        return (
-            f"{view['scope']}: nothing to collect; {counted(len(view['kept']), 'publication')} "
-            f"kept{waiting}"
-        )
+def _summary(view: CollectionView, *, dry_run: bool) -> str:
+    if not (view.deleted or view.left or view.released or view.copies):
+        waiting = f", {len(view.spared)} within the grace period" if view.spared else ""
+        kept = counted(len(view.kept), "publication")
+        return f"{view.scope}: nothing to collect; {kept} kept{waiting}"
     would = "would be " if dry_run else ""
-    copies = (
-        f", {len(view['copies'])} copies of replaced files {would}deleted" if view["copies"] else ""
-    )
+    copies = f", {len(view.copies)} copies of replaced files {would}deleted" if view.copies else ""
     return (
-        f"{view['scope']}: {counted(len(view['released']), 'publication')} {would}released, "
-        f"{len(view['deleted'])} {would}deleted{copies} ({view['bytes']:,} bytes), "
-        f"{len(view['left'])} left to delete, {len(view['kept'])} kept"
+        f"{view.scope}: {counted(len(view.released), 'publication')} {would}released, "
+        f"{len(view.deleted)} {would}deleted{copies} ({view.bytes:,} bytes), "
+        f"{len(view.left)} left to delete, {len(view.kept)} kept"
     )
-
-
-def _view(collected: Collected) -> View:
-    return {
-        "scope": str(collected.scope),
-        "sequence": collected.sequence,
-        "bytes": collected.size,
-        "released": [_publication_view(decision) for decision in collected.released],
-        "deleted": [_folder_view(decision, deleted=True) for decision in collected.deleted],
-        "left": [_folder_view(decision, deleted=False) for decision in collected.left],
-        "spared": [_folder_view(decision, deleted=False) for decision in collected.kept_for_now],
-        "kept": [_publication_view(decision) for decision in collected.kept],
-        "strays": list(collected.strays),
-        "copies": [{"key": copy.key, "bytes": copy.size} for copy in collected.copies],
-    }
-
-
-def _publication_view(decision: Kept | Released) -> View:
-    publication = decision.publication
-    return {"state": publication.state, "attempt": publication.attempt, "why": decision.reason}
-
-
-def _folder_view(decision: Deletable | NotYetDeletable, *, deleted: bool) -> View:
-    folder: Folder = decision.folder
-    return {
-        "state": folder.id.state,
-        "attempt": folder.id.attempt,
-        "stored_at": folder.stored.isoformat(timespec="seconds").replace("+00:00", "Z"),
-        "bytes": folder.size,
-        "deleted": deleted,
-        "why": decision.reason,
-    }

@@ -4,10 +4,11 @@ from typing import Annotated
 
 from cyclopts import Parameter, validators
 
-from daemon.cli.formatting import age, columns
+from daemon.cli.formatting import columns
 from daemon.cli.options import DEFAULT_PLACE, DEFAULT_PRINTING, Place, Printing
 from daemon.cli.session import scope_of, session
-from daemon.inspection.views import View, entry_view
+from daemon.inspection.ages import age
+from daemon.inspection.history import HistoryView
 
 
 async def history(
@@ -27,17 +28,17 @@ async def history(
     async with session(place, printing) as opened:
         pointer = (await opened.bucket.reader.existing(scope_of(scope))).pointer
         entries = await opened.bucket.reader.history(pointer)
-        views = [entry_view(entry) for entry in reversed(entries)][:limit]
+        views = [HistoryView.of(entry) for entry in reversed(entries)][:limit]
         rows = [
             (
-                view["sequence"],
+                view.sequence,
                 _kind(view),
-                _state(view["live"]),
-                _state(view["desired"]),
-                ", ".join(map(_state, view["published"])),
-                age(view["at"], opened.now),
-                view["by"],
-                view["reason"],
+                _state(view.live),
+                _state(view.desired),
+                ", ".join(map(_state, view.published)),
+                age(view.at, opened.now),
+                view.by,
+                view.reason,
             )
             for view in views
         ]
@@ -45,18 +46,18 @@ async def history(
         opened.printer.data({"scope": scope, "history": views}, columns(header, rows))
 
 
-def _kind(view: View) -> str:
+def _kind(view: HistoryView) -> str:
     """The kind of change, with its subject: the pinned state, the composition, the option."""
-    change = view["change"]
+    change = view.change
     if pin := change.get("pin"):
         return f"{'pin' if pin['pinned'] else 'unpin'} {_state(pin['publication'])}"
     if rejected := change.get("quarantine"):
-        return f"quarantine {rejected['composition'][:12]}"
+        return f"quarantine {rejected.composition[:12]}"
     if lifted := change.get("lifted"):
         return f"lift quarantine {lifted[:12]}"
-    if view["kind"] == "gc":
+    if view.kind == "gc":
         return f"gc, {len(change.get('released', ()))} released"
-    return str(view["kind"]) + (" --discard-newer" if change.get("discard_newer") else "")
+    return view.kind + (" --discard-newer" if change.get("discard_newer") else "")
 
 
 def _state(name: str | None) -> str:

@@ -36,7 +36,6 @@ from daemon.publishing.signatures import ROLES
 from daemon.publishing.wording import some
 from daemon.settings import SettingsError
 from daemon.stores.errors import ObjectDamaged, ObjectMissing, StoreError
-from daemon.telemetry import warnings_for_people
 from renderers.model import Scope
 
 if TYPE_CHECKING:
@@ -192,8 +191,7 @@ async def revoke(
         _write(policy, after.written())
     effect = _RevocationEffect()
     try:
-        with warnings_for_people():
-            await effect.survey(open_bucket(load_settings(place).bucket, runtime), before, after)
+        await effect.survey(open_bucket(load_settings(place).bucket, runtime), before, after)
     except (StoreError, SettingsError) as error:
         if dry_run:
             raise

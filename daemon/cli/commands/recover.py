@@ -20,10 +20,11 @@ from daemon.cli.options import (
 )
 from daemon.cli.output import Printer, confirm
 from daemon.cli.session import scope_of, session
-from daemon.cli.waiting import Lag, lag_view
+from daemon.cli.waiting import Lag
 from daemon.exit_codes import DONE
 from daemon.inspection.escaping import plain
-from daemon.inspection.views import View, live_tree_view, pointer_view
+from daemon.inspection.live_tree import pass_view
+from daemon.inspection.scopes import PointerView
 from daemon.publishing.maintenance.recovery import Recoverer, Recovery
 from daemon.publishing.maintenance.recovery_rules import Damaged, RecoveryOptions, Unreadable
 
@@ -97,25 +98,25 @@ def _print_recovery(
     printer: Printer, result: Recovery, *, dry_run: bool, lag: Lag | None = None
 ) -> None:
     recovered = result.recovered
-    view: View = {
+    document = {
         "scope": str(result.scope),
         "dry_run": dry_run,
         "damage": result.damage,
         "traces": dict(result.remains.traces),
-        "before": pointer_view(result.remains.pointer) if result.remains.pointer else None,
-        "after": pointer_view(recovered.pointer) if recovered else None,
+        "before": PointerView.of(result.remains.pointer) if result.remains.pointer else None,
+        "after": PointerView.of(recovered.pointer) if recovered else None,
         "did": list(recovered.steps) if recovered else [],
         "unknown": list(recovered.unknown) if recovered else [],
         "damaged": [_unusable_view(publication) for publication in result.remains.damaged],
         "unreadable": [_unusable_view(publication) for publication in result.remains.unreadable],
         "unnamed": [str(upload) for upload in result.unreferenced_uploads],
-        "live_tree": live_tree_view(result.live_tree),
-        "lag": lag_view(lag) if lag else None,
+        "live_tree": pass_view(result.live_tree) if result.live_tree else None,
+        "lag": lag,
     }
-    printer.data(view, _lines(result, printer, dry_run=dry_run, lag=lag))
+    printer.data(document, _lines(result, printer, dry_run=dry_run, lag=lag))
 
 
-def _unusable_view(publication: Damaged | Unreadable) -> View:
+def _unusable_view(publication: Damaged | Unreadable) -> dict[str, str]:
     return {"publication": str(publication.id), "why": publication.reason}
 
 

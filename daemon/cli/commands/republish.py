@@ -12,7 +12,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from daemon import customisation
-from daemon.cli.changes import act_and_wait, done_lines
+from daemon.cli.changes import act_and_wait, change_lines
 from daemon.cli.options import (
     DEFAULT_ACTOR,
     DEFAULT_PLACE,
@@ -28,15 +28,16 @@ from daemon.cli.options import (
 from daemon.cli.output import Printer, colored_diff
 from daemon.cli.session import Session, scope_of, session
 from daemon.exit_codes import DONE
+from daemon.inspection.changes import ChangeView
 from daemon.inspection.comparison import (
     FileChange,
     Texts,
     compare_files,
     differing,
-    files_view,
+    file_views,
     texts_of,
 )
-from daemon.inspection.views import done_view
+from daemon.inspection.documents import to_document
 from daemon.publishing import operator_commands, protocol
 from daemon.publishing.errors import NotFound, VerificationFailed
 from daemon.publishing.manifest import RenderedState
@@ -154,6 +155,7 @@ def _print_differences(
     printer: Printer, planned: ChangeResult, differences: tuple[Sequence[FileChange], Texts]
 ) -> None:
     changes, texts = differences
-    view = done_view("republish", planned, dry_run=True) | {"files": files_view(changes, texts)}
-    printer.data(view, done_lines(view, printer), colored_diff(texts, printer))
+    view = ChangeView.of("republish", planned, dry_run=True)
+    document = {**to_document(view), "files": file_views(changes, texts)}
+    printer.data(document, change_lines(view, printer), colored_diff(texts, printer))
     printer.say(f"{differing(changes)}; example/creds/ is not compared")

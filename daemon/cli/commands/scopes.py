@@ -1,11 +1,12 @@
 """`rebundle scopes`: lists the scopes in the bucket."""
 
-from daemon.cli.formatting import age, columns
+from daemon.cli.formatting import columns
 from daemon.cli.options import DEFAULT_PLACE, DEFAULT_PRINTING, Place, Printing
 from daemon.cli.scope_rows import gravest, readable
-from daemon.cli.session import Session, session
+from daemon.cli.session import session
 from daemon.exit_codes import BACKEND, DONE
-from daemon.inspection.views import View, rejected_desired
+from daemon.inspection.ages import age
+from daemon.inspection.scopes import PublicationView, ScopeView
 
 
 async def scopes(*, place: Place = DEFAULT_PLACE, printing: Printing = DEFAULT_PRINTING) -> int:
@@ -13,14 +14,14 @@ async def scopes(*, place: Place = DEFAULT_PLACE, printing: Printing = DEFAULT_P
     async with session(place, printing) as opened:
         found = await opened.bucket.reader.scopes()
         views, folders = await readable(opened, found), dict(found.unreadable)
-        rows = [
+        rows: list[tuple[object, ...]] = [
             (
-                view["scope"],
-                _state(view["live"]),
-                _state(view["desired"]),
-                view["sequence"],
+                view.pointer.scope,
+                _state(view.pointer.live),
+                _state(view.pointer.desired),
+                view.pointer.sequence,
                 _note(view),
-                _age(view, opened),
+                age(view.changed_at, opened.now),
             )
             for view in views
         ]
@@ -36,23 +37,20 @@ async def scopes(*, place: Place = DEFAULT_PLACE, printing: Printing = DEFAULT_P
         return max(gravest(views), BACKEND if folders else DONE)
 
 
-def _state(publication: View | None) -> str | None:
-    return publication["state"] if publication else None
+def _state(publication: PublicationView | None) -> str | None:
+    return publication.state if publication else None
 
 
-def _age(view: View, opened: Session) -> str:
-    return age(view["changed_at"], opened.now)
-
-
-def _note(view: View) -> str:
-    if view["error"]:
+def _note(view: ScopeView) -> str:
+    if view.error:
         return "unreadable: see `rebundle status`"
-    if view["live"] is None and view["desired"] is None:
+    pointer = view.pointer
+    if pointer.live is None and pointer.desired is None:
         return "retired"
+    held, quarantined = pointer.hold is not None, pointer.desired_quarantine is not None
     notes = {
-        "held": view["hold"] is not None,
-        "desired is quarantined": rejected_desired(view) is not None,
-        "desired waits for resume": view["live"] != view["desired"]
-        and not (view["hold"] or rejected_desired(view)),
+        "held": held,
+        "desired is quarantined": quarantined,
+        "desired waits for resume": pointer.live != pointer.desired and not (held or quarantined),
     }
     return ", ".join(note for note, holds in notes.items() if holds)

@@ -33,7 +33,6 @@ from daemon.cli.options import DEFAULT_PRINTING, SHARED, Place, Printing
 from daemon.cli.output import error_document
 from daemon.cli.session import load_settings, printer_of
 from daemon.exit_codes import DONE, FAILED
-from daemon.inspection.views import View
 from daemon.publishing.wording import some
 from events.dialects import cloudevents
 from events.errors import InvalidEvent, Problem
@@ -43,6 +42,9 @@ _MOST_EVENTS: Final = 100
 _MOST_BYTES: Final = 512 << 10
 _POLL_SECONDS: Final = 0.25
 _SLOWEST_POLL: Final = 5.0
+
+View = dict[str, Any]
+"""The daemon's answer about one event, and the place of the event in its file."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,6 @@ from daemon.publishing.pointer import DocumentPart, Publication
 from daemon.stores.port import Version
 
 EXAMPLE: Final = "example/"
-CREDENTIALS: Final = "example/creds/"
 _COMMIT: Final = re.compile(r"([0-9]{1,16})\.([0-9]{1,16})")
 
 Commit = tuple[grammar.SequenceNumber, grammar.Count]
@@ -171,11 +170,6 @@ class Blocked:
         return not self.path.startswith(EXAMPLE)
 
 
-def is_credential(key: str) -> bool:
-    """Whether the object under this key must not be read, printed or compared (protocol 5)."""
-    return f"/{layout.LIVE_TREE}{CREDENTIALS}" in key
-
-
 PathVerdict = Put | Remove | Override | DeletedByOperator | Stray | Blocked
 
 
@@ -207,7 +201,8 @@ def _plan_path(
     if there is None:
         return DeletedByOperator(path) if in_example and recorded else Put(path, None)
     # A file below example/creds/ is created once. Changes by operators are not checked.
-    if path.startswith(CREDENTIALS) or (isinstance(there, Present) and there.sha256 == digest):
+    is_credential = path.startswith(layout.CREDENTIALS)
+    if is_credential or (isinstance(there, Present) and there.sha256 == digest):
         return None
     if isinstance(there, Unread):
         return _plan_unread(path, there, wanted, recorded)

@@ -601,7 +601,7 @@ class LiveTree:
             await self._commit_position(current, current.live),
             digests,
         )
-        if path.startswith(ownership.CREDENTIALS):
+        if path.startswith(layout.CREDENTIALS):
             await self._create_credentials(scope, file, wanted, dry_run=dry_run)
             return Restored(file, None)
         try:
@@ -619,7 +619,7 @@ class LiveTree:
     ) -> None:
         key = layout.live_tree(scope, file.path)
         exists = OperationRefused(
-            f"{file.path} is there, and what lies below {ownership.CREDENTIALS} is never read, "
+            f"{file.path} is there, and what lies below {layout.CREDENTIALS} is never read, "
             f"so it cannot be kept aside: {self._move_away(key)} first"
         )
         if dry_run:
@@ -708,9 +708,7 @@ class LiveTree:
             if isinstance(seen, Present) and not seen.ours
         }
         doubtful = {
-            path: seen
-            for path, seen in doubtful.items()
-            if not path.startswith(ownership.CREDENTIALS)
+            path: seen for path, seen in doubtful.items() if not path.startswith(layout.CREDENTIALS)
         }
         if doubtful:
             retained = retained or await self._retained(scope, current)
@@ -852,7 +850,7 @@ class LiveTree:
         readable = {
             path: version
             for path, version in expected.items()
-            if not path.startswith(ownership.CREDENTIALS)
+            if not path.startswith(layout.CREDENTIALS)
         }
         return (
             tree
@@ -921,7 +919,7 @@ def _known_without_reading(
         return Unread(listed.fault)
     if listed.sha256 is not None and listed.sha256 == wanted.files.get(path):
         return Present(listed.sha256, listed.version, ours=True)
-    if path.startswith(ownership.CREDENTIALS):
+    if path.startswith(layout.CREDENTIALS):
         return Present("", listed.version, ours=False)
     recorded = marker.files.get(path) if marker else None
     if (

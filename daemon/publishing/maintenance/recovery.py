@@ -295,7 +295,7 @@ class Recoverer:
         files = [
             file.key
             for file in listed
-            if file.size <= sizes.FILE and not ownership.is_credential(file.key)
+            if file.size <= sizes.FILE and not layout.is_credential(file.key)
         ]
         commits = await concurrently(self._commit, files, at_once=_READS_AT_ONCE)
         marker = await self._get(layout.live_tree(scope, layout.MARKER), sizes.MARKER)

@@ -1,4 +1,4 @@
-"""Since when a condition holds, with the clock in the test's hand."""
+"""Conditions and how long they have lasted, with a clock that the test moves."""
 
 from daemon.attention import KINDS, Attention, Change, Condition, Lasting
 
@@ -7,7 +7,7 @@ AWAY = Condition("bucket", "", "connection refused", "rebundle doctor")
 
 
 def lasting(attention: Attention, now: float) -> list[tuple[str, float]]:
-    return [(each.condition.kind, each.seconds) for each in attention.lasting(now)]
+    return [(condition.condition.kind, condition.seconds) for condition in attention.lasting(now)]
 
 
 def test_a_condition_is_reported_once_it_has_lasted() -> None:
@@ -21,7 +21,7 @@ def test_a_condition_is_reported_once_it_has_lasted() -> None:
     assert lasting(attention, 170) == [("lane", 70)]
 
 
-def test_one_that_ends_begins_again_from_nothing() -> None:
+def test_a_condition_that_ended_starts_again_from_zero() -> None:
     attention = Attention(60)
     attention.observe(0, [STUCK])
     attention.observe(59, [])
@@ -30,7 +30,7 @@ def test_one_that_ends_begins_again_from_nothing() -> None:
     assert attention.observe(120, [STUCK]) == Change(begun=(STUCK,))
 
 
-def test_only_the_end_of_one_that_lasted_is_told() -> None:
+def test_only_the_end_of_a_reported_condition_is_reported() -> None:
     attention = Attention(60)
     attention.observe(0, [STUCK])
     attention.observe(50, [STUCK, AWAY])
@@ -48,10 +48,11 @@ def test_another_detail_is_the_same_condition_and_another_subject_is_not() -> No
     assert attention.lasting(60) == (Lasting(worse, 60),)
 
 
-def test_the_order_of_a_report_is_that_of_the_kinds() -> None:
+def test_a_report_is_ordered_by_kind() -> None:
     attention = Attention(0)
     found = [Condition(kind, subject, "", "") for kind in reversed(KINDS) for subject in ("b", "a")]
     attention.observe(0, found)
-    assert [(each.condition.kind, each.condition.subject) for each in attention.lasting(0)] == [
-        (kind, subject) for kind in KINDS for subject in ("a", "b")
-    ]
+    assert [
+        (condition.condition.kind, condition.condition.subject)
+        for condition in attention.lasting(0)
+    ] == [(kind, subject) for kind in KINDS for subject in ("a", "b")]

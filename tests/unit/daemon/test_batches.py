@@ -1,4 +1,4 @@
-"""Which events make a batch, and what becomes of them."""
+"""Batches: which events form one, and their outcomes."""
 
 from dataclasses import replace
 
@@ -30,8 +30,8 @@ def delivery(offset, event=None):
 
 def changes(*events):
     return [
-        (each, interpret(each.event))
-        for each in (delivery(number, event) for number, event in enumerate(events, 1))
+        (item, interpret(item.event))
+        for item in (delivery(number, event) for number, event in enumerate(events, 1))
     ]
 
 
@@ -42,29 +42,29 @@ def test_a_batch_ends_before_the_state_that_would_be_one_too_many():
     assert len(batch.changes) == folding.MOST_STATES
 
 
-def test_a_batch_that_takes_all_keeps_every_outcome():
+def test_a_batch_of_all_events_keeps_every_outcome():
     waiting = changes(state_event(1), model_event("m"))
     batch = batches.first(waiting, {Position("journal:x", 9): DEAD})
 
     assert (len(batch.changes), batch.outcomes) == (2, {Position("journal:x", 9): DEAD})
 
 
-def test_outcomes_behind_the_end_of_a_batch_wait_for_their_turn():
+def test_outcomes_after_the_end_of_a_batch_wait_for_their_turn():
     waiting = [
-        each
-        for each in changes(state_event(1), rollback_event("r", "state-1"), state_event(2))
-        if each
+        change
+        for change in changes(state_event(1), rollback_event("r", "state-1"), state_event(2))
+        if change
     ]
     batch = batches.first(waiting, {Position("journal:x", 9): DEAD})
 
-    assert [each.position.offset for each, _ in batch.changes] == [1]
+    assert [delivery.position.offset for delivery, _ in batch.changes] == [1]
     assert batch.outcomes == {}
 
 
-def test_a_rollback_request_in_front_is_a_batch_by_itself():
+def test_a_leading_rollback_request_is_its_own_batch():
     batch = batches.first(changes(rollback_event("r", "state-1"), state_event(2)), {})
 
-    assert [each.event.id for each, _ in batch.changes] == ["r"]
+    assert [delivery.event.id for delivery, _ in batch.changes] == ["r"]
 
 
 def test_progress_passes_every_position_and_does_not_count_dead_letters_as_folded():
@@ -77,7 +77,7 @@ def test_progress_passes_every_position_and_does_not_count_dead_letters_as_folde
     progress = batches.progress(DesiredState(None, Revision(42, 2)), folded, outcomes)
 
     assert progress.positions == {"journal:x": 4, "kafka:c/t/0": 90}
-    assert [each.event for each in progress.folded_events] == [
+    assert [item.event for item in progress.folded_events] == [
         folded[0].digest[:16],
         folded[2].digest[:16],
     ]
@@ -93,7 +93,7 @@ def test_progress_passes_every_position_and_does_not_count_dead_letters_as_folde
         (True, True, True, OutcomeKind.LATE),
     ],
 )
-def test_outcome_of_an_event_that_a_publication_comes_of(late, quarantined, held, kind):
+def test_outcome_of_an_event_that_led_to_a_publication(late, quarantined, held, kind):
     composition = interpret(state_event(1)).composition
     planned = PlannedState(
         composition, "state-1", Revision(1), "explicit", late, (delivery(1), delivery(2))
@@ -109,7 +109,7 @@ def test_outcome_of_an_event_that_a_publication_comes_of(late, quarantined, held
     )
     outcomes = batches.published_outcomes(Plan(DesiredState(composition), (planned,), {}), pointer)
 
-    assert [(at.offset, each.kind, each.state) for at, each in outcomes.items()] == [
+    assert [(at.offset, outcome.kind, outcome.state) for at, outcome in outcomes.items()] == [
         (1, kind, "state-1"),
         (2, kind, "state-1"),
     ]
@@ -130,7 +130,7 @@ def test_a_rollback_request_is_tried_if_what_it_expects_is_live(expected, kind):
     assert (refusal and refusal.kind) == kind
 
 
-def test_a_rollback_request_for_a_scope_that_is_not_there_is_a_dead_letter():
+def test_a_rollback_request_for_a_missing_scope_is_a_dead_letter():
     request = interpret(rollback_event("r", "state-1"))
 
     assert batches.rollback_refusal(published(), request).kind is OutcomeKind.DEAD_LETTERED
@@ -148,12 +148,12 @@ def test_progress_counts_a_source_from_its_first_position_and_keeps_short_digest
     progress = batches.progress(DesiredState(None), folded, {})
 
     assert progress.positions == {"journal:x": 0}
-    assert [(each.identity, each.event) for each in progress.folded_events] == [
+    assert [(item.identity, item.event) for item in progress.folded_events] == [
         (folded[0].identity.digest[:16], folded[0].digest[:16])
     ]
 
 
-def test_progress_of_sources_side_by_side_is_the_highest_position_of_each():
+def test_progress_has_the_highest_position_of_each_source():
     outcomes = {Position("journal:x", 9): DEAD, Position("kafka:c/t/0", 3): DEAD}
     progress = batches.progress(DesiredState(None), [delivery(10)], outcomes)
 
@@ -168,7 +168,7 @@ def test_progress_of_sources_side_by_side_is_the_highest_position_of_each():
         (False, False, "published as state-1"),
     ],
 )
-def test_each_publication_of_a_batch_tells_its_events_why(late, quarantined, reason):
+def test_each_publication_of_a_batch_gives_its_events_a_reason(late, quarantined, reason):
     composition = interpret(state_event(1)).composition
     first = PlannedState(composition, "state-1", Revision(1), "explicit", late, (delivery(1),))
     second = PlannedState(
@@ -187,7 +187,7 @@ def test_each_publication_of_a_batch_tells_its_events_why(late, quarantined, rea
         Plan(DesiredState(composition), (first, second), {}), pointer
     )
 
-    assert {at.offset: (each.reason, each.state) for at, each in outcomes.items()} == {
+    assert {at.offset: (outcome.reason, outcome.state) for at, outcome in outcomes.items()} == {
         1: (reason, "state-1"),
         2: ("published as state-2", "state-2"),
     }
@@ -205,7 +205,7 @@ def test_each_publication_of_a_batch_tells_its_events_why(late, quarantined, rea
     ],
     ids=["no scope", "another state", "nothing live"],
 )
-def test_a_refused_rollback_request_tells_what_is_there(pointer, reason):
+def test_a_refused_rollback_request_names_what_is_live(pointer, reason):
     request = interpret(rollback_event("r", "state-0", expected="state-1"))
 
     assert batches.rollback_refusal(pointer, request).reason == reason

@@ -1,4 +1,4 @@
-"""When two names are names of one bucket, whether a marker is believed, and where accepted sequences are kept."""
+"""When two URLs name one bucket, when a marker is trusted, and where accepted sequences are stored."""
 
 import asyncio
 import json
@@ -34,7 +34,9 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
 async def read_older_as_another(
     state_file: Path, one: str, other: str, name: str = "", value: str = ""
 ) -> None:
-    """A newer pointer is accepted through `one`, then an older one is read through `other`, with a variable set."""
+    """A newer pointer is accepted through `one`, then an older one is read through `other`, with a
+    variable set.
+    """
     runtime = InlineRuntime()
     store = MemoryStore(runtime)
 
@@ -79,7 +81,7 @@ async def read_older_as_another(
         ("gs://b?endpoint=http://x:4443", "gs://b", "STORAGE_EMULATOR_HOST", "http://x:4443"),
     ],
 )
-def test_what_was_seen_by_one_name_of_a_bucket_counts_by_another(
+def test_sequences_seen_under_one_name_of_a_bucket_count_under_another(
     tmp_path: Path, one: str, other: str, name: str, value: str
 ) -> None:
     with pytest.raises(SequenceWentBack):
@@ -100,13 +102,13 @@ def test_what_was_seen_by_one_name_of_a_bucket_counts_by_another(
         ("gs://b", "gs://b", "STORAGE_EMULATOR_HOST", "http://x:4443"),
     ],
 )
-def test_what_was_seen_in_another_bucket_says_nothing(
+def test_sequences_seen_in_another_bucket_do_not_count(
     tmp_path: Path, one: str, other: str, name: str, value: str
 ) -> None:
     asyncio.run(read_older_as_another(tmp_path / "accepted.json", one, other, name, value))
 
 
-def test_of_two_variables_the_one_for_s3_alone_counts(
+def test_the_variable_specific_to_s3_takes_precedence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://y")
@@ -116,7 +118,7 @@ def test_of_two_variables_the_one_for_s3_alone_counts(
 
 
 @pytest.mark.parametrize("with_policy", [True, False])
-def test_a_policy_takes_the_markers_word_for_nothing(tmp_path: Path, *, with_policy: bool) -> None:
+def test_with_a_policy_the_marker_is_not_trusted(tmp_path: Path, *, with_policy: bool) -> None:
     private, public = generate()
     signer = KeySigner(serialization.load_pem_private_key(private.encode(), None))
     trusted = TrustedKey(keyid=public.keyid, public=public.pem, roles=("publish", "pointer"))
@@ -133,11 +135,11 @@ def test_a_policy_takes_the_markers_word_for_nothing(tmp_path: Path, *, with_pol
             compose, Content(b"another"), (await store.get(compose)).version
         )
         marker = await store.get(layout.live_tree(SCOPE, layout.MARKER))
-        told = json.loads(marker.body)
-        told["files"]["base/docker-compose.yml"]["version"] = forged
+        document = json.loads(marker.body)
+        document["files"]["base/docker-compose.yml"]["version"] = forged
         await store.replace(
             layout.live_tree(SCOPE, layout.MARKER),
-            Content(json.dumps(told).encode()),
+            Content(json.dumps(document).encode()),
             marker.version,
         )
         keys = Keys(trust=trust, state_file=tmp_path / "accepted.json")
@@ -149,7 +151,7 @@ def test_a_policy_takes_the_markers_word_for_nothing(tmp_path: Path, *, with_pol
     assert asyncio.run(play()) == (("base/docker-compose.yml",) if with_policy else ())
 
 
-def test_credentials_in_a_folder_are_their_owners_alone(tmp_path: Path) -> None:
+def test_credentials_in_a_folder_are_readable_only_by_their_owner(tmp_path: Path) -> None:
     store = open_bucket(str(tmp_path / "bucket"), InlineRuntime()).store
     keys = [
         layout.live_tree(SCOPE, path) for path in ("example/creds/bundle/.env", "example/conf/.env")
@@ -167,30 +169,30 @@ def test_credentials_in_a_folder_are_their_owners_alone(tmp_path: Path) -> None:
     ]
 
 
-SOMEBODY = 12345
+OTHER_USER = 12345
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root works with another user's files")
-def test_root_may_use_the_memory_of_a_daemons_user_and_nobody_elses(tmp_path: Path) -> None:
-    """A verb that root runs; docs/operations.md names it."""
+def test_root_may_use_the_state_file_of_the_daemon_user_and_of_no_other(tmp_path: Path) -> None:
+    """A command that root runs; docs/operations.md names it."""
     policy, folder = tmp_path / "policy.json", tmp_path / "state"
     policy.write_bytes(TrustPolicy().written())
     folder.mkdir(mode=0o700)
-    os.chown(folder, SOMEBODY, SOMEBODY)
+    os.chown(folder, OTHER_USER, OTHER_USER)
     kept = folder / "accepted.json"
     settings = load(
         {}, {"REBUNDLE_TRUST__POLICY": str(policy), "REBUNDLE_TRUST__STATE_FILE": str(kept)}, None
     ).settings
     assert bucket.keys_of(settings).state_file == kept
     kept.write_text("{}")
-    os.chown(kept, SOMEBODY, SOMEBODY)
+    os.chown(kept, OTHER_USER, OTHER_USER)
     assert bucket.keys_of(settings).state_file == kept
-    os.chown(kept, SOMEBODY + 1, SOMEBODY)
+    os.chown(kept, OTHER_USER + 1, OTHER_USER)
     with pytest.raises(PolicyUnusable, match=r"belongs to another user .*chown 0 "):
         bucket.keys_of(settings)
 
 
-def test_a_memory_that_is_not_there_yet_is_made_later(tmp_path: Path) -> None:
+def test_a_missing_state_file_is_created_later(tmp_path: Path) -> None:
     policy = tmp_path / "policy.json"
     policy.write_bytes(TrustPolicy().written())
     policy.chmod(0o644)

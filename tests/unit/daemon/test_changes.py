@@ -1,4 +1,6 @@
-"""What an event asks for: its scopes, its digest, and every problem of both its owners at once."""
+"""Interpreting an event: its scopes, its digest, and the problems of envelope, data and composition
+together.
+"""
 
 import copy
 import json
@@ -60,7 +62,7 @@ def test_a_state_event_is_a_composition_with_the_producers_id_and_number() -> No
 
 
 @pytest.mark.parametrize("parent", [{}, {"parent": "state-0"}])
-def test_the_digest_of_a_state_event_is_that_of_canonical_type_and_known_data(
+def test_the_digest_of_a_state_event_covers_its_canonical_type_and_known_data(
     parent: dict[str, str],
 ) -> None:
     state = {"id": "state-1", "revision": 1} | parent
@@ -79,7 +81,7 @@ def test_unknown_fields_enter_no_digest_and_known_ones_do() -> None:
     assert plain.digest != renumbered.digest
 
 
-def test_problems_of_the_envelope_data_and_of_the_composition_come_at_once() -> None:
+def test_problems_of_envelope_data_and_composition_are_reported_together() -> None:
     data = state_data(state={"id": "derived-1", "revision": 0})
     data["models"][1]["artifact"]["uri"] = "http://example.com/x"
     data["proxy"]["image"] = "$(id)"
@@ -97,7 +99,7 @@ def test_a_place_that_both_schemas_refuse_is_reported_once() -> None:
     assert problems(BUNDLE_STATE_CREATED, data) == ["$.data.bundle"]
 
 
-def test_a_signature_by_uri_is_refused_with_that_word() -> None:
+def test_a_signature_by_uri_is_refused_by_name() -> None:
     data = state_data()
     data["proxy"]["signature"] = {"uri": "s3://example-bucket/signature"}
     with pytest.raises(InvalidEvent, match="uri is not supported in v1"):
@@ -114,7 +116,7 @@ def test_only_an_updated_model_may_move_back(kind: str, back: bool) -> None:
     assert change.model == ModelChange.model_validate(model_document())
 
 
-def test_a_model_event_without_bundles_goes_to_whoever_has_the_model() -> None:
+def test_a_model_event_without_bundles_goes_to_every_scope_with_the_model() -> None:
     change = interpret(event(MODEL_VERSION_CREATED, {"model": model_document()}))
     assert change.scopes is None
 
@@ -139,7 +141,7 @@ def test_each_malformed_bundle_of_a_model_event_is_reported_at_its_place() -> No
 
 
 @pytest.mark.parametrize("bundles", ["a/t", [], {}])
-def test_bundles_that_are_no_list_of_some_are_refused(bundles: Any) -> None:
+def test_bundles_that_are_not_a_filled_list_are_refused(bundles: Any) -> None:
     assert problems(MODEL_VERSION_CREATED, {"model": model_document(), "bundles": bundles}) == [
         "$.data.bundles"
     ]
@@ -153,7 +155,7 @@ def test_a_model_event_reports_the_problems_of_its_model() -> None:
     assert problems(MODEL_VERSION_CREATED, {}) == ["$.data.model"]
 
 
-def test_a_deleted_model_says_so() -> None:
+def test_a_deleted_model_is_marked_as_deleted() -> None:
     change = interpret(
         event(MODEL_VERSION_UPDATED, {"model": model_document(), "change": "deleted"})
     )
@@ -171,20 +173,20 @@ def test_the_digest_of_a_model_event_follows_its_known_fields_alone() -> None:
     assert interpret(event(MODEL_VERSION_CREATED, data | {"tags": {"a": "c"}})).digest != digest
 
 
-def test_the_digest_of_a_model_event_is_that_of_its_type_and_known_fields() -> None:
+def test_the_digest_of_a_model_event_covers_its_type_and_known_fields() -> None:
     data = {"model": model_document(), "tags": {"a": "b"}}
     change = interpret(event(MODEL_VERSION_CREATED, data | {"novelty": 1}))
     assert change.digest == canonical_digest([MODEL_VERSION_CREATED, data])
 
 
-def test_the_digest_of_a_rollback_request_is_that_of_its_type_and_known_fields() -> None:
+def test_the_digest_of_a_rollback_request_covers_its_type_and_known_fields() -> None:
     change = interpret(event(ROLLBACK_REQUESTED, rollback_data(reason="too slow", novelty=1)))
     assert change.digest == canonical_digest(
         [ROLLBACK_REQUESTED, rollback_data(reason="too slow", hold=True)]
     )
 
 
-def test_a_state_beyond_a_limit_is_refused_with_every_part_that_exceeds_one() -> None:
+def test_a_state_above_limits_is_refused_with_every_part_that_exceeds_one() -> None:
     models = len(golden_document()["models"])
     with pytest.raises(InvalidEvent) as caught:
         interpret(
@@ -260,13 +262,11 @@ def test_a_composition_that_cannot_be_read_names_every_problem() -> None:
         pytest.param(BUNDLE_STATE_CREATED, state_data(), id="nothing is wrong with it"),
     ],
 )
-def test_data_behind_a_broken_envelope_that_cannot_be_judged_adds_no_problem(
-    kind: object, data: object
-) -> None:
+def test_unverifiable_data_of_a_broken_envelope_adds_no_problem(kind: object, data: object) -> None:
     assert validate_data(kind, data) == ()
 
 
-def test_data_behind_a_broken_envelope_is_judged_like_any_other() -> None:
+def test_data_of_a_broken_envelope_is_validated_like_any_other() -> None:
     problems = validate_data(
         BUNDLE_STATE_CREATED, state_data(state={"id": "state-1", "revision": 0})
     )

@@ -1,4 +1,4 @@
-"""Work side by side: order, bound, and one failure that is raised as itself."""
+"""Concurrent work: order, limit, and a failure that is raised unwrapped."""
 
 import asyncio
 from typing import TypeVar
@@ -11,23 +11,23 @@ T = TypeVar("T")
 
 
 class Failed(Exception):
-    """Of one piece of work."""
+    """The failure of one piece of work."""
 
 
-def test_results_come_in_the_order_of_the_items_whoever_ends_first() -> None:
+def test_results_come_in_the_order_of_the_items() -> None:
     async def slower_first(number: int) -> int:
         for _ in range(10 - number):
             await asyncio.sleep(0)
         return number * number
 
     assert asyncio.run(concurrently(slower_first, range(10), at_once=10)) == [
-        each * each for each in range(10)
+        item * item for item in range(10)
     ]
     assert asyncio.run(concurrently(slower_first, (), at_once=1)) == []
 
 
 @pytest.mark.parametrize("at_once", [1, 3, 20])
-def test_no_more_are_worked_on_than_may_be(at_once: int) -> None:
+def test_the_number_of_concurrent_items_is_limited(at_once: int) -> None:
     busy, most = 0, 0
 
     async def counted(_: int) -> None:
@@ -42,7 +42,7 @@ def test_no_more_are_worked_on_than_may_be(at_once: int) -> None:
     assert most == min(at_once, 12)
 
 
-def test_the_first_failure_is_raised_itself_once_the_rest_has_ended() -> None:
+def test_the_first_failure_is_raised_once_the_rest_has_ended() -> None:
     begun, ended = [], []
 
     async def work(number: int) -> None:
@@ -58,14 +58,14 @@ def test_the_first_failure_is_raised_itself_once_the_rest_has_ended() -> None:
 
     assert isinstance(raised.value.__cause__, ExceptionGroup)
     assert sorted(ended) == sorted(begun)
-    assert 4 not in begun  # the last one still waited for a place
+    assert 4 not in begun  # the last one still waited for its turn
 
 
-def test_of_two_different_ones_both_are_under_way_and_each_has_its_result() -> None:
-    async def met(mine: asyncio.Event, others: asyncio.Event, told: T) -> T:
+def test_two_different_calls_run_concurrently_and_return_their_results() -> None:
+    async def met(mine: asyncio.Event, others: asyncio.Event, log: T) -> T:
         mine.set()
         await others.wait()
-        return told
+        return log
 
     async def two() -> tuple[str, int]:
         here, there = asyncio.Event(), asyncio.Event()
@@ -75,7 +75,7 @@ def test_of_two_different_ones_both_are_under_way_and_each_has_its_result() -> N
     assert asyncio.run(two()) == ("one", 2)
 
 
-def test_of_two_different_ones_the_failure_of_one_ends_the_other() -> None:
+def test_the_failure_of_one_of_two_calls_ends_the_other() -> None:
     ended = []
 
     async def failing() -> None:
@@ -92,21 +92,21 @@ def test_of_two_different_ones_the_failure_of_one_ends_the_other() -> None:
     assert ended
 
 
-def test_a_lock_is_shared_by_many_or_held_by_one_who_goes_first() -> None:
+def test_a_lock_is_shared_or_exclusive_and_a_waiting_writer_goes_first() -> None:
     async def play() -> list[str]:
-        lock, told, go_on = ReadersWriterLock(), [], asyncio.Event()
+        lock, log, go_on = ReadersWriterLock(), [], asyncio.Event()
 
         async def share(name: str) -> None:
             async with lock.shared():
-                told.append(f"{name} in")
+                log.append(f"{name} in")
                 await go_on.wait()
-                told.append(f"{name} out")
+                log.append(f"{name} out")
 
         async def alone() -> None:
             async with lock.exclusive():
-                told.append("alone in")
+                log.append("alone in")
                 await asyncio.sleep(0)
-                told.append("alone out")
+                log.append("alone out")
 
         async with asyncio.TaskGroup() as group:
             group.create_task(share("a"))
@@ -117,17 +117,15 @@ def test_a_lock_is_shared_by_many_or_held_by_one_who_goes_first() -> None:
             group.create_task(share("c"))
             for _ in range(5):
                 await asyncio.sleep(0)
-            assert told == ["a in", "b in"], (
-                "whoever wants it alone waits, and the next one behind that"
-            )
+            assert log == ["a in", "b in"], "a writer waits, and later readers wait behind it"
             assert not waiting.done()
             go_on.set()
-        return told[2:]
+        return log[2:]
 
     assert asyncio.run(play()) == ["a out", "b out", "alone in", "alone out", "c in", "c out"]
 
 
-def test_a_lock_is_free_again_after_a_failure_and_after_a_wait_that_was_given_up() -> None:
+def test_a_lock_is_free_after_a_failure_and_after_a_cancelled_wait() -> None:
     async def play() -> None:
         lock = ReadersWriterLock()
         for turn in (lock.shared, lock.exclusive):

@@ -1,4 +1,6 @@
-"""Two daemons whose journals are copies of one another, with one instance: no event that either accepted is lost."""
+"""Two daemons with copies of one journal and so one instance: no event that either accepted is
+lost.
+"""
 
 import asyncio
 import contextlib
@@ -30,11 +32,13 @@ from tests.support.scenes import (
 
 OTHER = Scope("texture", "edge")
 COMPARED = 2**62
-"""As `opened_at`: the comparison at the start found nothing, for the other copy had published nothing yet."""
+"""As `opened_at`: the check at the start found no difference, because the other copy had not
+published yet.
+"""
 
 
 def cloned(path: Path, copy: Path) -> None:
-    """A copy as a clone of the block device would show it: its file is where the journal says that it is."""
+    """A copy as on a cloned block device: its file is at the path that the journal has recorded."""
     shutil.copy(path, copy)
     place = copy.stat()
     with contextlib.closing(sqlite3.connect(copy, isolation_level=None)) as db:
@@ -43,7 +47,9 @@ def cloned(path: Path, copy: Path) -> None:
 
 
 def two(path: Path, play: Callable[[Scene, Scene], Awaitable[None]]) -> None:
-    """`play` with two daemons, each on its copy of a journal with which one state was published in each scope."""
+    """`play` with two daemons, each on a copy of a journal that has published one state in each
+    scope.
+    """
     store = MemoryStore(InlineRuntime())
 
     async def body() -> None:
@@ -66,7 +72,7 @@ async def published_states(scene: Scene) -> list[str]:
 
 
 def kinds(outcomes: list[Outcome]) -> list[str]:
-    return [str(each.kind) for each in outcomes]
+    return [str(outcome.kind) for outcome in outcomes]
 
 
 def test_an_event_at_a_position_that_a_copy_has_used_is_published_under_a_new_instance(
@@ -78,7 +84,7 @@ def test_an_event_at_a_position_that_a_copy_has_used_is_published_under_a_new_in
         two.opened_at = COMPARED
         with capture_logs() as logs:
             assert kinds(await two.send(state_event(3))) == ["published"]
-        assert any(each["event"] == "journal was copied, continues under a new id" for each in logs)
+        assert any(line["event"] == "journal was copied, continues under a new id" for line in logs)
         assert await published_states(one) == ["state-1", "state-2", "state-3"]
         assert two.journal.instance != shared == one.journal.instance
         assert (await two.pointer()).positions == {shared: 3, two.journal.instance: 3}
@@ -106,10 +112,13 @@ def test_copies_that_accept_in_turn_lose_nothing_and_soon_have_two_instances(
     two(tmp_path, play)
 
 
-def test_what_was_recorded_for_a_commit_that_a_copy_has_overtaken_is_folded_again(
+def test_events_of_a_commit_that_a_copy_has_overtaken_are_folded_again(
     tmp_path: Path,
 ) -> None:
-    """The answer to that commit was lost, so it was not withdrawn; the lineage shows that it was never made."""
+    """The answer to that commit was lost, so it was not withdrawn.
+
+    The lineage shows that it was never made.
+    """
 
     async def play(one: Scene, two: Scene) -> None:
         [accepted] = await two.accept(state_event(3))
@@ -127,7 +136,7 @@ def test_what_was_recorded_for_a_commit_that_a_copy_has_overtaken_is_folded_agai
 
 
 @pytest.mark.parametrize("owns", [True, False])
-def test_a_position_that_nobody_can_explain_is_superseded_only_in_a_log_that_several_read(
+def test_an_unexplained_position_is_superseded_only_in_a_shared_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owns: bool
 ) -> None:
     monkeypatch.setattr(Journal, "owns_instance", owns)
@@ -146,10 +155,10 @@ def test_a_position_that_nobody_can_explain_is_superseded_only_in_a_log_that_sev
     two(tmp_path, play)
 
 
-def test_what_can_be_explained_settles_before_the_rest_gets_a_new_instance(tmp_path: Path) -> None:
+def test_explained_events_settle_before_the_rest_gets_a_new_instance(tmp_path: Path) -> None:
     async def play(one: Scene, two: Scene) -> None:
         event = state_event(2)
-        # The same event reaches both, and another one only the copy.
+        # Both get the same event, and only the copy gets another one.
         await two.accept(event, rollback_event("back", "state-1"))
         await one.send(event, model_event("m", "101", "9"))
         two.opened_at = COMPARED
@@ -196,14 +205,14 @@ def test_the_instance_changes_only_while_no_lane_has_a_batch_in_progress(tmp_pat
         running = asyncio.create_task(worker.run(stop))
         async with asyncio.timeout(20):
             await refused.wait()
-            await two.journal.backlog()  # whatever was asked of the journal is done
+            await two.journal.backlog()  # all earlier calls of the journal are done
         assert two.journal.instance == shared
         go_on.set()
         await two.watcher.saw(lambda: len(two.watcher.settled_outcomes) == 2)
         stop.request("done")
         await running
         assert two.journal.instance != shared
-        # The batch that was in progress has settled under the instance that it was begun with.
+        # The batch in progress has settled under the instance with which it began.
         assert shared in (await two.pointer(OTHER)).positions
         assert two.journal.instance not in (await two.pointer(OTHER)).positions
         assert await published_states(two) == ["state-1", "state-2", "state-3"]

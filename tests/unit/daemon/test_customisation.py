@@ -1,4 +1,4 @@
-"""Directories of templates: which files count, in which order, and what is said of those that cannot be used."""
+"""Directories of templates: which files count, in which order, and the errors for unusable ones."""
 
 import os
 from pathlib import Path
@@ -29,17 +29,17 @@ def settings(shared: Path | None = None, own: Path | None = None) -> Settings:
 def problems(given: Settings) -> list[tuple[str, str, str]]:
     with pytest.raises(SettingsError) as caught:
         for_every_scope(given)
-    return [(each.setting, each.source, each.message) for each in caught.value.problems]
+    return [(problem.setting, problem.source, problem.message) for problem in caught.value.problems]
 
 
-def test_without_settings_every_scope_has_what_is_built_in() -> None:
+def test_without_settings_every_scope_has_the_built_in_templates_and_defaults() -> None:
     brought = for_every_scope(Settings())
 
     assert brought.of(SCOPE) == Customisation() == for_scope(Settings(), SCOPE)
     assert brought.replaced == {}
 
 
-def test_the_templates_of_a_scope_lie_over_those_of_all_and_those_over_the_built_in(
+def test_templates_of_a_scope_override_those_of_all_scopes_and_the_built_in_ones(
     tmp_path: Path,
 ) -> None:
     shared = folder(tmp_path, "shared", models_dot_txt="all\n", models_dot_map="all\n")
@@ -52,7 +52,7 @@ def test_the_templates_of_a_scope_lie_over_those_of_all_and_those_over_the_built
     assert own.text("gcs.json") == Templates.built_in().text("gcs.json")
 
 
-def test_every_scope_has_what_it_would_have_alone(tmp_path: Path) -> None:
+def test_the_settings_of_other_scopes_do_not_affect_a_scope(tmp_path: Path) -> None:
     shared = folder(tmp_path, "shared", header_dot_yaml="# All.\nservices:\n")
     given = settings(shared, folder(tmp_path, "own", header_dot_yaml="# Own.\nservices:\n"))
 
@@ -65,7 +65,7 @@ def test_every_scope_has_what_it_would_have_alone(tmp_path: Path) -> None:
     assert brought.replaced == {"*": ["header.yaml"], str(SCOPE): ["header.yaml"]}
 
 
-def test_the_defaults_of_a_scope_are_its_own() -> None:
+def test_the_defaults_of_a_scope_apply_only_to_it() -> None:
     given = Settings(scopes={str(SCOPE): ScopeSettings(render=RenderDefaults(restart="always"))})
 
     brought = for_every_scope(given)
@@ -85,7 +85,7 @@ def test_a_mounted_config_map_can_be_read(tmp_path: Path) -> None:
     assert for_scope(settings(mounted), SCOPE).templates.text("models.map") == "mine\n"
 
 
-def test_what_begins_with_a_dot_is_nobodys_template(tmp_path: Path) -> None:
+def test_a_file_whose_name_begins_with_a_dot_is_not_a_template(tmp_path: Path) -> None:
     assert (
         for_every_scope(
             settings(folder(tmp_path, "own", _dot_models_dot_map_dot_swp="\0"))
@@ -94,7 +94,9 @@ def test_what_begins_with_a_dot_is_nobodys_template(tmp_path: Path) -> None:
     )
 
 
-def test_every_problem_of_every_directory_is_told_at_once_with_its_place(tmp_path: Path) -> None:
+def test_every_problem_of_every_directory_is_reported_at_once_with_its_place(
+    tmp_path: Path,
+) -> None:
     shared = folder(
         tmp_path, "shared", modles_dot_map="x\n", router_dot_yaml="services:\n{% if %}\n"
     )
@@ -115,7 +117,9 @@ def test_every_problem_of_every_directory_is_told_at_once_with_its_place(tmp_pat
     ]
 
 
-def test_one_scope_can_be_had_although_the_templates_of_another_are_faulty(tmp_path: Path) -> None:
+def test_one_scope_can_be_loaded_although_the_templates_of_another_are_faulty(
+    tmp_path: Path,
+) -> None:
     given = settings(None, folder(tmp_path, "own", models_dot_map="{% if %}"))
 
     assert for_scope(given, OTHER) == Customisation()
@@ -124,7 +128,7 @@ def test_one_scope_can_be_had_although_the_templates_of_another_are_faulty(tmp_p
 
 
 @pytest.mark.parametrize(
-    ("body", "line", "words"),
+    ("body", "line", "expected"),
     [
         (b"one\n\xff\n", 2, "is not UTF-8"),
         (b"one\ntwo\r\n", 2, "carriage return"),
@@ -134,8 +138,8 @@ def test_one_scope_can_be_had_although_the_templates_of_another_are_faulty(tmp_p
     ],
     ids=["not utf-8", "carriage return", "nul", "byte order mark", "too long"],
 )
-def test_a_text_that_can_be_no_template_is_refused_with_its_line(
-    tmp_path: Path, body: bytes, line: int, words: str
+def test_an_invalid_template_is_refused_with_its_line(
+    tmp_path: Path, body: bytes, line: int, expected: str
 ) -> None:
     directory = folder(tmp_path, "own")
     (directory / "models.map").write_bytes(body)
@@ -143,10 +147,10 @@ def test_a_text_that_can_be_no_template_is_refused_with_its_line(
     ((_, source, message),) = problems(settings(directory))
 
     assert source == f"{directory}/models.map:{line}"
-    assert words in message
+    assert expected in message
 
 
-def test_a_text_of_just_the_most_bytes_is_read(tmp_path: Path) -> None:
+def test_a_text_of_exactly_the_largest_size_is_read(tmp_path: Path) -> None:
     text = "x" * 256 * 1024
 
     assert (
@@ -158,7 +162,7 @@ def test_a_text_of_just_the_most_bytes_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["folder", "dangling link", "pipe"])
-def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path: Path, kind: str) -> None:
+def test_a_special_file_is_refused_without_waiting(tmp_path: Path, kind: str) -> None:
     directory = folder(tmp_path, "own")
     path = directory / "models.map"
     match kind:
@@ -177,7 +181,7 @@ def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path: Path, kind: str
 
 def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     directory = folder(tmp_path, "own")
-    # A regular file whose first bytes nobody can read, root neither: no page is mapped there.
+    # A regular file whose first bytes cannot be read, not even by root: no page is mapped there.
     (directory / "models.map").symlink_to("/proc/self/mem")
 
     ((_, _, message),) = problems(settings(directory))
@@ -200,7 +204,7 @@ def test_a_directory_that_cannot_be_read_is_named_with_its_setting(
     assert message.startswith("cannot be read as a directory (")
 
 
-def test_what_fails_in_a_rehearsal_is_told_once_for_all_and_for_whom(tmp_path: Path) -> None:
+def test_a_self_test_failure_is_reported_once_with_the_scopes_it_affects(tmp_path: Path) -> None:
     shared = folder(tmp_path, "shared", models_dot_map="{{ nothing }}\n")
     own = folder(tmp_path, "own", models_dot_map="{{ id | nginx_key }} s{{ id }}s:1;\n")
 

@@ -1,5 +1,6 @@
-"""The fold of protocol 3, one test to a sentence, and its two promises as properties: repetition and late arrival
-are harmless."""
+"""The fold of protocol 3, one test per sentence, and two properties: repeated and late events are
+harmless.
+"""
 
 from collections.abc import Sequence
 from itertools import accumulate, count
@@ -101,20 +102,20 @@ def test_an_explicit_state_creates_its_scope() -> None:
     assert (made.composition, made.highest_revision) == (composition("1"), Revision(1))
 
 
-def test_a_state_above_the_highest_number_replaces_everything_derived_moves_included() -> None:
+def test_a_state_above_the_highest_revision_replaces_everything_including_derived_changes() -> None:
     before = folded(state(1), version("8"))
     assert before.highest_revision == Revision(1, 1)
     after = folded(state(5), start=before)
     assert (after.composition, after.highest_revision) == (composition("5"), Revision(5))
 
 
-def test_a_state_that_leaves_a_model_out_removes_it() -> None:
+def test_a_state_without_a_model_removes_it() -> None:
     after = folded(state(1, make_composition(3)), state(2, make_composition(2)))
     assert after.composition is not None
     assert after.composition.model("103") is None
 
 
-def test_a_late_state_moves_nothing_but_uses_its_id_and_number_up() -> None:
+def test_a_late_state_moves_nothing_but_uses_its_id_and_revision() -> None:
     before = folded(state(1), state(5), version("8"))
     step = fold(before, state(3))
     assert isinstance(step, Late)
@@ -124,12 +125,12 @@ def test_a_late_state_moves_nothing_but_uses_its_id_and_number_up() -> None:
     assert outcome_of(step.desired, state(3, name="other")).kind is OutcomeKind.DEAD_LETTERED
 
 
-def test_a_state_with_the_composition_that_is_desired_already_is_published_under_its_own_id() -> (
-    None
-):
+def test_a_state_with_the_desired_composition_is_published_under_its_own_id() -> None:
     same = composition("1")
     planned = plan(folded(state(1, same)), batch(state(2, same))).publications
-    assert [(each.state, each.late) for each in planned] == [("state-2", False)]
+    assert [(publication.state, publication.late) for publication in planned] == [
+        ("state-2", False)
+    ]
 
 
 def test_the_same_state_again_changes_nothing() -> None:
@@ -140,7 +141,7 @@ def test_the_same_state_again_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("clashing", "said"),
+    ("clashing", "message"),
     [
         (state(9, name="state-1"), "published with revision 1"),
         (state(1, name="state-9"), "revision 1 is state state-1 already"),
@@ -148,15 +149,15 @@ def test_the_same_state_again_changes_nothing() -> None:
     ],
     ids=["id-with-another-number", "number-with-another-id", "both-with-another-composition"],
 )
-def test_one_of_id_or_number_used_otherwise_is_a_dead_letter(
-    clashing: StateCreated, said: str
+def test_an_id_or_revision_used_by_another_composition_is_a_dead_letter(
+    clashing: StateCreated, message: str
 ) -> None:
     outcome = outcome_of(folded(state(1), state(2)), clashing)
     assert outcome.kind is OutcomeKind.DEAD_LETTERED
-    assert said in outcome.reason
+    assert message in outcome.reason
 
 
-def test_an_id_that_only_history_names_is_used_up_although_its_number_was_not_looked_up() -> None:
+def test_an_id_in_history_is_used_although_its_revision_was_not_looked_up() -> None:
     lineage = Lineage((UsedStateId("state-1", None, None),))
     outcome = outcome_of(
         DesiredState(composition("2"), Revision(2), lineage), state(9, name="state-1")
@@ -165,22 +166,20 @@ def test_an_id_that_only_history_names_is_used_up_although_its_number_was_not_lo
     assert "published with another revision" in outcome.reason
 
 
-def test_a_number_that_only_history_names_is_used_up_once_it_was_looked_up() -> None:
+def test_a_revision_in_history_is_used_once_it_was_looked_up() -> None:
     lineage = Lineage((UsedStateId("state-1", 1, composition("1").digest),))
     desired = DesiredState(composition("2"), Revision(2), lineage)
     assert outcome_of(desired, state(1, name="other")).kind is OutcomeKind.DEAD_LETTERED
     assert outcome_of(desired, state(1)).kind is OutcomeKind.IGNORED
 
 
-def test_a_dead_lettered_state_uses_nothing_up() -> None:
+def test_a_dead_lettered_state_uses_no_id_or_revision() -> None:
     before = folded(state(1))
     made = plan(before, batch(state(1, name="two"), state(2, name="two")))
-    assert [each.state for each in made.publications] == ["two"]
+    assert [publication.state for publication in made.publications] == ["two"]
 
 
-def test_numbers_stay_when_a_state_of_a_retired_scope_comes_late_and_rise_when_a_newer_one_returns_it() -> (
-    None
-):
+def test_in_a_retired_scope_a_late_state_keeps_the_revision_and_a_newer_one_raises_it() -> None:
     retired = DesiredState(
         None, Revision(5, 2), lineage=Lineage((UsedStateId("state-5", 5, "0" * 64),))
     )
@@ -198,7 +197,7 @@ def test_numbers_stay_when_a_state_of_a_retired_scope_comes_late_and_rise_when_a
 # -- model versions
 
 
-def test_a_model_version_moves_its_model_and_counts_a_derived_state() -> None:
+def test_a_model_version_updates_its_model_and_counts_a_derived_state() -> None:
     before = folded(state(42))
     made = plan(before, batch(version("43")))
     [planned] = made.publications
@@ -210,19 +209,19 @@ def test_a_model_version_moves_its_model_and_counts_a_derived_state() -> None:
     assert planned.composition.model("102") == composition("42").model("102")
 
 
-def test_a_model_that_joins_is_added() -> None:
+def test_a_new_model_is_added() -> None:
     after = folded(state(1), version("3", "900"))
     assert after.composition is not None
     assert [model.id for model in after.composition.models] == ["101", "102", "900"]
 
 
-def test_a_model_that_joins_needs_a_complete_entry() -> None:
+def test_a_new_model_needs_a_complete_entry() -> None:
     outcome = outcome_of(folded(state(1)), version("3", "900", complete=False))
     assert outcome.kind is OutcomeKind.DEAD_LETTERED
     assert "artifact and serving" in outcome.reason
 
 
-def test_what_a_version_of_a_known_model_leaves_out_stays_as_it_is() -> None:
+def test_fields_that_a_new_version_of_a_model_omits_stay_unchanged() -> None:
     before = folded(state(1))
     after = folded(version("2", complete=False), start=before)
     assert before.composition is not None
@@ -240,7 +239,7 @@ def test_a_model_whose_id_differs_only_by_dash_and_underscore_is_a_dead_letter()
     assert "'a-b' and 'a_b'" in outcome.reason
 
 
-def test_a_model_above_the_most_a_bundle_holds_is_a_dead_letter() -> None:
+def test_a_model_above_the_capacity_of_a_bundle_is_a_dead_letter() -> None:
     models = tuple(make_model(str(number)) for number in range(MOST_MODELS))
     full = Composition.model_construct(
         bundle=golden_composition().bundle, models=models, proxy=golden_composition().proxy
@@ -263,18 +262,18 @@ def test_a_to_b_and_back_to_a_is_two_changes_and_is_published() -> None:
     assert made.desired.highest_revision == Revision(1, 3)
     [planned] = made.publications
     assert planned.state.startswith("derived-1.3-")
-    assert [each.event.id for each in planned.deliveries] == ["event-1", "event-2"]
+    assert [delivery.event.id for delivery in planned.deliveries] == ["event-1", "event-2"]
 
 
 @pytest.mark.parametrize("number", ["1", "007", "9"])
-def test_created_never_moves_a_model_to_a_lower_version(number: str) -> None:
+def test_a_created_event_never_lowers_the_version_of_a_model(number: str) -> None:
     before = folded(state(10))
     outcome = outcome_of(before, version(number))
     assert outcome.kind is OutcomeKind.SUPERSEDED
     assert "version 10" in outcome.reason
 
 
-def test_updated_may_move_a_model_to_a_lower_version() -> None:
+def test_an_updated_event_may_lower_the_version_of_a_model() -> None:
     after = folded(state(10), version("9", back=True))
     assert after.composition is not None
     moved = after.composition.model("101")
@@ -285,7 +284,7 @@ def test_updated_may_move_a_model_to_a_lower_version() -> None:
 @pytest.mark.parametrize(
     ("first", "then"), [("v10", "9"), ("10", "v9"), ("10", "0"), ("1.5", "1.4"), ("10", "00")]
 )
-def test_versions_that_are_no_positive_integers_follow_delivery_order(
+def test_versions_that_are_not_positive_integers_follow_delivery_order(
     first: str, then: str
 ) -> None:
     after = folded(state(1, composition(first)), version(then))
@@ -319,7 +318,7 @@ def test_a_model_event_that_names_an_absent_scope_is_a_dead_letter() -> None:
     assert "send bundle_state.created first" in outcome.reason
 
 
-def test_a_model_event_for_whoever_has_it_is_ignored_by_a_retired_scope() -> None:
+def test_a_model_event_without_bundles_is_ignored_by_a_retired_scope() -> None:
     assert (
         outcome_of(DesiredState(None, Revision(5, 2)), version("1", named=False)).kind
         is OutcomeKind.IGNORED
@@ -331,9 +330,9 @@ def test_a_model_event_for_whoever_has_it_is_ignored_by_a_retired_scope() -> Non
 
 def test_a_derived_state_before_an_explicit_one_is_skipped_and_its_events_are_superseded() -> None:
     made = plan(folded(state(1)), batch(version("7"), version("8"), state(2)))
-    assert [each.state for each in made.publications] == ["state-2"]
+    assert [publication.state for publication in made.publications] == ["state-2"]
     assert {
-        at.offset: (each.kind, each.reason) for at, each in made.outcomes.items()
+        at.offset: (outcome.kind, outcome.reason) for at, outcome in made.outcomes.items()
     } == dict.fromkeys(
         (1, 2), (OutcomeKind.SUPERSEDED, "replaced by state state-2 before it was published")
     )
@@ -345,8 +344,10 @@ def test_only_the_last_derived_state_of_a_batch_is_published_and_lists_all_its_e
     )
     [planned] = made.publications
     assert planned.state.startswith("derived-1.3-")
-    assert [each.position.offset for each in planned.deliveries] == [1, 3, 4]
-    assert {at.offset: each.kind for at, each in made.outcomes.items()} == {2: OutcomeKind.IGNORED}
+    assert [delivery.position.offset for delivery in planned.deliveries] == [1, 3, 4]
+    assert {at.offset: outcome.kind for at, outcome in made.outcomes.items()} == {
+        2: OutcomeKind.IGNORED
+    }
 
 
 def test_every_explicit_state_of_a_batch_is_published_in_order_and_a_derived_one_last() -> None:
@@ -354,7 +355,10 @@ def test_every_explicit_state_of_a_batch_is_published_in_order_and_a_derived_one
         folded(state(3)),
         batch(state(4), version("9"), state(2), version("10"), state(5), version("11")),
     )
-    described = [(each.state[:11], each.late, each.kind) for each in made.publications]
+    described = [
+        (publication.state[:11], publication.late, publication.kind)
+        for publication in made.publications
+    ]
     assert described == [
         ("state-4", False, "explicit"),
         ("state-2", True, "explicit"),
@@ -366,18 +370,21 @@ def test_every_explicit_state_of_a_batch_is_published_in_order_and_a_derived_one
 
 def test_a_late_state_does_not_supersede_the_moves_before_it() -> None:
     made = plan(folded(state(3)), batch(version("9"), state(2)))
-    assert [each.state[:11] for each in made.publications] == ["state-2", "derived-3.1"]
+    assert [publication.state[:11] for publication in made.publications] == [
+        "state-2",
+        "derived-3.1",
+    ]
     assert made.outcomes == {}
 
 
-def test_an_event_that_does_not_fold_settles_alone() -> None:
+def test_an_event_that_cannot_be_folded_settles_alone() -> None:
     made = plan(
         folded(state(1)), batch(version("7"), version("1", "900", complete=False), version("8"))
     )
-    assert {at.offset: each.kind for at, each in made.outcomes.items()} == {
+    assert {at.offset: outcome.kind for at, outcome in made.outcomes.items()} == {
         2: OutcomeKind.DEAD_LETTERED
     }
-    assert [each.position.offset for each in made.publications[0].deliveries] == [1, 3]
+    assert [delivery.position.offset for delivery in made.publications[0].deliveries] == [1, 3]
 
 
 def test_a_batch_of_nothing_new_plans_nothing() -> None:
@@ -461,21 +468,24 @@ def test_any_permutation_of_explicit_states_ends_in_the_same_place(
 
 
 @given(DISTINCT_STATES, st.data())
-def test_any_repetition_of_explicit_states_publishes_each_once(
+def test_any_repetition_of_explicit_states_publishes_each_state_once(
     states: list[StateCreated], data: st.DataObject
 ) -> None:
     repeated = data.draw(st.lists(st.sampled_from(states), min_size=1, max_size=15))
     made = plan(DesiredState(None), batch(*repeated))
-    published = [each.state for each in made.publications]
-    assert sorted(published) == sorted({each.state for each in repeated})
-    assert made.desired.highest_revision == Revision(max(each.revision for each in repeated))
+    published = [publication.state for publication in made.publications]
+    assert sorted(published) == sorted({delivery.state for delivery in repeated})
+    assert made.desired.highest_revision == Revision(
+        max(delivery.revision for delivery in repeated)
+    )
 
 
 @given(CHANGES, st.lists(STATES, max_size=3), st.lists(NAMED_MOVES, max_size=8), st.integers(1, 3))
 def test_any_repetition_of_states_and_the_models_after_them_ends_in_the_same_composition(
     before: list[Foldable], states: list[StateCreated], moves: list[ModelVersionChanged], times: int
 ) -> None:
-    # A model event from before a state is kept from coming again by `inputs` and `recent`, not by the fold (protocol 2).
+    # `positions` and `folded_events` keep an old model event from being folded again, not the fold
+    # (protocol 2).
     suffix = [*states, *moves]
     once = folded(*before, *suffix)
     again = folded(*suffix * times, start=once)
@@ -485,7 +495,7 @@ def test_any_repetition_of_states_and_the_models_after_them_ends_in_the_same_com
 
 
 @given(CHANGES, st.data())
-def test_a_batch_comes_to_what_its_events_come_to_one_by_one(
+def test_a_batch_has_the_same_result_as_its_events_one_by_one(
     changes: list[Foldable], data: st.DataObject
 ) -> None:
     start = folded(state(2)) if data.draw(st.booleans()) else DesiredState(None)
@@ -506,7 +516,11 @@ def test_cutting_a_batch_anywhere_publishes_the_same_explicit_states(
     second = plan(first.desired, batch(*changes[cut:]))
 
     def explicit(publications: Sequence[PlannedState]) -> list[tuple[str, bool]]:
-        return [(each.state, each.late) for each in publications if each.kind == "explicit"]
+        return [
+            (publication.state, publication.late)
+            for publication in publications
+            if publication.kind == "explicit"
+        ]
 
     assert explicit(whole.publications) == explicit(first.publications) + explicit(
         second.publications
@@ -519,25 +533,25 @@ def test_every_event_either_settles_alone_or_goes_into_exactly_one_publication(
 ) -> None:
     made = plan(DesiredState(None), batch(*changes))
     published = [
-        each.position.offset for planned in made.publications for each in planned.deliveries
+        delivery.position.offset for planned in made.publications for delivery in planned.deliveries
     ]
     settled = [at.offset for at in made.outcomes]
     assert sorted(published + settled) == list(range(1, len(changes) + 1))
 
 
 @given(CHANGES)
-def test_numbers_never_go_down(changes: list[Foldable]) -> None:
-    standings = accumulate(
+def test_revisions_never_decrease(changes: list[Foldable]) -> None:
+    desired_states = accumulate(
         changes, lambda desired, change: folded(change, start=desired), initial=DesiredState(None)
     )
-    numbers = [each.highest_revision for each in standings]
+    numbers = [desired.highest_revision for desired in desired_states]
     assert numbers == sorted(numbers)
 
 
-# -- what a plan says of each state
+# -- what a plan has for each state
 
 
-def test_a_planned_explicit_state_has_everything_that_its_event_said() -> None:
+def test_a_planned_explicit_state_has_every_field_of_its_event() -> None:
     given = batch(version("8"), state(2))
 
     (planned,) = plan(folded(state(1)), given).publications
@@ -563,22 +577,22 @@ def test_a_planned_derived_state_is_numbered_below_the_newest_explicit_one() -> 
     )
 
 
-def test_an_event_without_a_scope_to_change_is_told_why() -> None:
+def test_an_event_without_a_scope_to_change_gets_a_reason() -> None:
     everywhere, named = (
-        outcome_of(DesiredState(None), version("1", named=each)) for each in (False, True)
+        outcome_of(DesiredState(None), version("1", named=item)) for item in (False, True)
     )
 
     assert everywhere == Outcome(OutcomeKind.IGNORED, "the scope has no composition")
     assert named.reason == "there is no such scope: send bundle_state.created first"
 
 
-def test_a_used_revision_is_refused_with_what_to_do() -> None:
+def test_a_used_revision_is_refused_with_a_remedy() -> None:
     outcome = outcome_of(folded(state(1), state(2)), state(1, name="state-9"))
 
     assert outcome.reason.endswith("send state-9 again with a revision that is not used")
 
 
-def test_a_state_with_the_highest_number_itself_is_not_above_it() -> None:
+def test_a_state_with_the_highest_revision_is_not_above_it() -> None:
     step = fold(DesiredState(composition("5"), Revision(5)), state(5, composition("7")))
 
     assert isinstance(step, Late)
@@ -596,5 +610,5 @@ def test_a_state_with_the_highest_number_itself_is_not_above_it() -> None:
     ],
     ids=["state", "model", "deleted model"],
 )
-def test_an_event_that_changes_nothing_is_told_why(change: Foldable, reason: str) -> None:
+def test_an_event_that_changes_nothing_gets_a_reason(change: Foldable, reason: str) -> None:
     assert reason in outcome_of(folded(state(1), version("8")), change).reason

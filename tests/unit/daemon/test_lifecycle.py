@@ -1,4 +1,4 @@
-"""The process around the work, with real threads, real sockets and real processes."""
+"""The lifecycle of the process, with real threads, sockets and processes."""
 
 import asyncio
 import contextvars
@@ -60,7 +60,9 @@ def started(drain_seconds: float, drains: bool, blocked: bool = False) -> subpro
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_drain_ends_with_zero_although_a_thread_of_the_pool_hangs(number: signal.Signals) -> None:
+def test_a_drain_exits_with_zero_although_a_thread_of_the_pool_hangs(
+    number: signal.Signals,
+) -> None:
     process = started(60, drains=True)
     process.send_signal(number)
     out, err = process.communicate(timeout=20)
@@ -80,7 +82,7 @@ def test_the_second_signal_ends_the_process_at_once(number: signal.Signals, code
 
 
 @pytest.mark.parametrize("blocked", [False, True], ids=["drain hangs", "loop is blocked"])
-def test_a_drain_is_cut_at_its_limit_and_says_so(blocked: bool) -> None:
+def test_a_drain_is_cut_at_its_limit_with_a_log_line(blocked: bool) -> None:
     process = started(0.2, drains=False, blocked=blocked)
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=20)
@@ -99,7 +101,7 @@ async def _first_reason() -> tuple[bool, bool, str | None]:
     return before, stop.is_set, stop.reason
 
 
-def test_stop_wakes_everyone_and_keeps_its_first_reason() -> None:
+def test_stop_wakes_every_waiter_and_keeps_its_first_reason() -> None:
     assert asyncio.run(_first_reason()) == (False, True, "first")
 
 
@@ -145,7 +147,7 @@ def test_offload_never_uses_more_threads_than_it_has() -> None:
     assert together == 3
 
 
-def test_offload_hands_on_what_the_work_raises() -> None:
+def test_offload_raises_the_error_of_the_work() -> None:
     runtime = SystemRuntime(1)
     try:
         with pytest.raises(ZeroDivisionError):
@@ -154,9 +156,7 @@ def test_offload_hands_on_what_the_work_raises() -> None:
         runtime.close()
 
 
-def test_a_thread_counts_as_busy_for_as_long_as_its_call_takes_also_when_nobody_waits_for_it() -> (
-    None
-):
+def test_a_thread_is_busy_until_its_call_ends_even_if_the_caller_was_cancelled() -> None:
     runtime = SystemRuntime(2)
     began, go_on = threading.Barrier(3, timeout=20), threading.Event()
 
@@ -175,7 +175,7 @@ def test_a_thread_counts_as_busy_for_as_long_as_its_call_takes_also_when_nobody_
         first, second = runtime.calls()
         assert before <= first <= second <= runtime.monotonic()
         go_on.set()
-        # Both threads are needed for these two, so that the calls before them are over.
+        # Both threads are needed for these two, so the calls before them have ended.
         both = threading.Barrier(2, timeout=20)
         await asyncio.gather(runtime.run_in_thread(both.wait), runtime.run_in_thread(both.wait))
         assert runtime.calls() == ()
@@ -204,7 +204,7 @@ def test_tokens_are_32_hex_digits_and_never_the_same() -> None:
     assert all(len(token) == 32 and set(token) <= set("0123456789abcdef") for token in tokens)
 
 
-def test_now_carries_its_zone_and_jitter_is_a_share() -> None:
+def test_now_has_a_time_zone_and_jitter_is_a_fraction() -> None:
     runtime = SystemRuntime(1)
     assert runtime.now().tzinfo is UTC
     assert 0 <= runtime.jitter() < 1
@@ -233,7 +233,7 @@ def test_notify_reaches_an_abstract_socket(manager: socket.socket) -> None:
 
 
 @pytest.mark.parametrize("address", ["", "/nowhere/at/all", "vsock:1:2"])
-def test_notify_without_a_usable_manager_goes_nowhere(address: str) -> None:
+def test_notify_without_a_usable_manager_does_nothing(address: str) -> None:
     assert not ServiceManager.of({"NOTIFY_SOCKET": address}, 1).notify("READY=1")
 
 
@@ -249,7 +249,7 @@ def test_notify_without_a_usable_manager_goes_nowhere(address: str) -> None:
         ({}, None),
     ],
 )
-def test_the_watchdog_is_fed_only_where_it_is_meant_for_this_process(
+def test_the_watchdog_is_fed_only_if_it_is_for_this_process(
     environ: dict[str, str], seconds: float | None
 ) -> None:
     assert ServiceManager.of({"NOTIFY_SOCKET": "/x", **environ}, 7).watchdog_seconds == seconds
@@ -257,7 +257,7 @@ def test_the_watchdog_is_fed_only_where_it_is_meant_for_this_process(
 
 
 class TwoRounds(SystemRuntime):
-    """Sleeps not at all, and ends the third sleep by being cancelled."""
+    """Does not sleep, and ends the third sleep with a cancellation."""
 
     def __init__(self) -> None:
         super().__init__(1)
@@ -272,7 +272,7 @@ class TwoRounds(SystemRuntime):
 @pytest.mark.parametrize(
     ("alive", "messages"), [([True, True, True], 3), ([True, False, True], 2), ([False] * 3, 0)]
 )
-def test_the_watchdog_hears_twice_in_its_period_while_the_daemon_lives(
+def test_the_watchdog_is_notified_twice_in_its_period_while_the_daemon_lives(
     manager: socket.socket, tmp_path: Path, alive: list[bool], messages: int
 ) -> None:
     path = str(tmp_path / "notify")

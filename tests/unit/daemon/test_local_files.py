@@ -1,4 +1,4 @@
-"""Who else may read a secret, or change what is trusted, on a real file system."""
+"""Which other users may read a secret, or change a trusted file, on a real file system."""
 
 import os
 import socket
@@ -12,18 +12,20 @@ from daemon import local_files
 from daemon.local_files import Unsafe
 
 TOKEN = "0123456789abcdef"
-SOMEBODY = 12345
+OTHER_USER = 12345
 
 
 @pytest.fixture
 def give_away(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
-    """Makes a path another user's: really where root runs the tests, else by being somebody else."""
+    """Gives a path to another user: really if root runs the tests, else by changing this process's
+    user id.
+    """
 
     def give(path: Path) -> None:
         if os.geteuid() == 0:
-            os.chown(path, SOMEBODY, -1)
+            os.chown(path, OTHER_USER, -1)
         else:
-            monkeypatch.setattr(local_files.os, "geteuid", lambda: SOMEBODY)
+            monkeypatch.setattr(local_files.os, "geteuid", lambda: OTHER_USER)
 
     return give
 
@@ -48,7 +50,7 @@ def test_a_secret_that_others_may_read_or_a_group_may_write_is_refused(
         local_files.read_secret(path, 100)
 
 
-def test_what_is_no_file_is_refused_and_holds_nobody(tmp_path: Path) -> None:
+def test_a_special_file_is_refused_and_blocks_nothing(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo", 0o600)
     with pytest.raises(Unsafe, match="not a regular file"):
         local_files.read_secret(tmp_path / "fifo", 100)
@@ -56,7 +58,7 @@ def test_what_is_no_file_is_refused_and_holds_nobody(tmp_path: Path) -> None:
         local_files.read_secret(tmp_path, 100)
 
 
-def test_no_more_of_a_secret_is_read_than_its_limit_and_one_byte(tmp_path: Path) -> None:
+def test_a_secret_is_read_up_to_one_byte_above_its_limit(tmp_path: Path) -> None:
     assert len(local_files.read_secret(file(tmp_path / "s", "x" * 1000), 10)) == 11
 
 
@@ -68,27 +70,25 @@ def test_a_token_has_no_newline_at_its_end(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text", ["", "short", "x" * 4097, f"{TOKEN} {TOKEN}", f"{TOKEN}\nsecond", "\xff" * 20]
 )
-def test_what_is_no_token_is_refused_without_showing_it(tmp_path: Path, text: str) -> None:
+def test_an_invalid_token_is_refused_without_showing_it(tmp_path: Path, text: str) -> None:
     with pytest.raises(ValueError, match="must be 16 to 4096 ASCII characters") as refused:
         local_files.read_token(file(tmp_path / "t", text))
     assert not text or text not in str(refused.value)
 
 
-def test_a_file_that_only_we_may_write_may_decide(tmp_path: Path) -> None:
+def test_a_file_that_only_this_user_may_write_is_trusted(tmp_path: Path) -> None:
     local_files.check_writers(file(tmp_path / "policy", mode=0o644))
 
 
 @pytest.mark.parametrize("mode", [0o664, 0o646, 0o666])
-def test_a_file_that_others_may_write_decides_nothing(tmp_path: Path, mode: int) -> None:
+def test_a_file_that_others_may_write_is_not_trusted(tmp_path: Path, mode: int) -> None:
     path = file(tmp_path / "policy", mode=mode)
     with pytest.raises(Unsafe, match=f"chmod go-w {path}"):
         local_files.check_writers(path)
 
 
 @pytest.mark.parametrize("mode", [0o775, 0o757, 0o1777])
-def test_a_file_in_a_folder_that_others_may_write_decides_nothing(
-    tmp_path: Path, mode: int
-) -> None:
+def test_a_file_in_a_folder_that_others_may_write_is_not_trusted(tmp_path: Path, mode: int) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
     path = file(folder / "policy")
@@ -97,7 +97,7 @@ def test_a_file_in_a_folder_that_others_may_write_decides_nothing(
         local_files.check_writers(path)
 
 
-def test_what_a_link_leads_to_counts_and_so_does_its_folder(tmp_path: Path) -> None:
+def test_the_target_of_a_link_and_its_folder_are_checked(tmp_path: Path) -> None:
     folder = tmp_path / "elsewhere"
     folder.mkdir()
     (tmp_path / "policy").symlink_to(file(folder / "policy"))
@@ -107,7 +107,7 @@ def test_what_a_link_leads_to_counts_and_so_does_its_folder(tmp_path: Path) -> N
         local_files.check_writers(tmp_path / "policy")
 
 
-def test_another_users_file_decides_nothing_unless_that_user_is_allowed(
+def test_a_file_of_another_user_is_trusted_only_if_that_user_is_allowed(
     tmp_path: Path, give_away: Callable[[Path], None]
 ) -> None:
     path = file(tmp_path / "policy")
@@ -117,10 +117,10 @@ def test_another_users_file_decides_nothing_unless_that_user_is_allowed(
     local_files.check_writers(path, also=frozenset({path.stat().st_uid}))
 
 
-def test_what_is_mounted_read_only_can_be_written_by_nobody(
+def test_a_file_on_a_read_only_mount_is_trusted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Like a ConfigMap, whose folder everybody may write by its mode."""
+    """Like a ConfigMap, whose folder has a mode that lets all users write."""
     path = file(tmp_path / "policy", mode=0o666)
     found = os.statvfs(path)
     fields = [*found]
@@ -147,13 +147,13 @@ def test_a_file_gets_exactly_its_mode_and_leaves_no_other_name(tmp_path: Path, u
         assert held(tmp_path / "lock")
     finally:
         os.umask(before)
-    modes = {each.name: mode_of(each) for each in tmp_path.iterdir()}
+    modes = {path.name: mode_of(path) for path in tmp_path.iterdir()}
     assert modes == {"private": 0o600, "public": 0o644, "lock": 0o600}
     assert ((tmp_path / "private").read_bytes(), (tmp_path / "public").read_bytes()) == (b"1", b"2")
 
 
 @pytest.mark.parametrize("kind", ["file", "link", "dangling link", "hard link", "fifo"])
-def test_whatever_has_the_name_of_a_file_is_replaced_and_not_written_into(
+def test_an_existing_object_of_the_name_is_replaced_and_not_written_into(
     tmp_path: Path, kind: str
 ) -> None:
     precious, path = file(tmp_path / "precious", "kept"), tmp_path / "f"
@@ -170,36 +170,36 @@ def test_whatever_has_the_name_of_a_file_is_replaced_and_not_written_into(
             os.mkfifo(path)
     local_files.replace(path, b"new")
     assert (path.is_symlink(), path.read_text(), precious.read_text()) == (False, "new", "kept")
-    assert {each.name for each in tmp_path.iterdir()} == {"f", "precious"}
+    assert {item.name for item in tmp_path.iterdir()} == {"f", "precious"}
 
 
-def test_a_replacement_that_fails_leaves_what_was_there_and_nothing_else(tmp_path: Path) -> None:
+def test_a_failed_replacement_leaves_only_the_old_file(tmp_path: Path) -> None:
     (tmp_path / "f").mkdir()
     with pytest.raises(IsADirectoryError):
         local_files.replace(tmp_path / "f", b"new")
-    assert [each.name for each in tmp_path.iterdir()] == ["f"]
+    assert [path.name for path in tmp_path.iterdir()] == ["f"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root makes files for others")
-def test_what_root_makes_belongs_to_the_owner_of_its_folder(tmp_path: Path) -> None:
-    os.chown(tmp_path, SOMEBODY, SOMEBODY)
+def test_a_file_created_by_root_belongs_to_the_owner_of_its_folder(tmp_path: Path) -> None:
+    os.chown(tmp_path, OTHER_USER, OTHER_USER)
     local_files.make_folder(tmp_path / "a" / "b")
     local_files.replace(tmp_path / "a" / "b" / "f", b"")
     assert held(tmp_path / "a" / "b" / "lock")
-    found = {each.name: (each.stat().st_uid, each.stat().st_gid) for each in tmp_path.rglob("*")}
-    assert found == dict.fromkeys(("a", "b", "f", "lock"), (SOMEBODY, SOMEBODY))
+    found = {path.name: (path.stat().st_uid, path.stat().st_gid) for path in tmp_path.rglob("*")}
+    assert found == dict.fromkeys(("a", "b", "f", "lock"), (OTHER_USER, OTHER_USER))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may take any file")
-def test_root_gives_away_nothing_that_was_there_before(tmp_path: Path) -> None:
-    os.chown(tmp_path, SOMEBODY, SOMEBODY)
+def test_root_changes_the_owner_of_no_existing_file(tmp_path: Path) -> None:
+    os.chown(tmp_path, OTHER_USER, OTHER_USER)
     (tmp_path / "folder").mkdir()
     local_files.make_folder(tmp_path / "folder")
     assert held(file(tmp_path / "lock"))
     assert [(tmp_path / name).stat().st_uid for name in ("folder", "lock")] == [0, 0]
 
 
-def test_folders_that_are_made_are_private(tmp_path: Path) -> None:
+def test_created_folders_are_private(tmp_path: Path) -> None:
     for _ in range(2):
         local_files.make_folder(tmp_path / "a" / "b")
     assert [mode_of(tmp_path / "a"), mode_of(tmp_path / "a" / "b")] == [0o700, 0o700]
@@ -207,14 +207,14 @@ def test_folders_that_are_made_are_private(tmp_path: Path) -> None:
         local_files.make_folder(file(tmp_path / "f") / "a")
 
 
-def test_a_lock_is_held_by_one_at_a_time_and_nobody_waits(tmp_path: Path) -> None:
+def test_a_lock_has_one_holder_and_others_fail_at_once(tmp_path: Path) -> None:
     with local_files.lock(tmp_path / "lock") as first:
         assert (first, held(tmp_path / "lock")) == (True, False)
     assert held(tmp_path / "lock")
 
 
 @pytest.mark.parametrize("kind", ["link", "dangling link", "hard link", "fifo", "folder", "socket"])
-def test_what_is_no_plain_file_of_one_name_is_no_lock(tmp_path: Path, kind: str) -> None:
+def test_a_lock_file_must_be_a_plain_file_with_one_name(tmp_path: Path, kind: str) -> None:
     precious, path = file(tmp_path / "precious", "kept"), tmp_path / "a lock"
     before = precious.stat()
     match kind:
@@ -247,7 +247,7 @@ def test_a_lock_that_cannot_be_opened_is_an_error_of_the_file_system(tmp_path: P
         held(tmp_path / "absent" / "lock")
 
 
-def test_a_file_that_cannot_get_its_mode_is_not_left_behind(
+def test_a_file_whose_mode_cannot_be_set_is_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
@@ -274,7 +274,7 @@ def test_a_lock_that_may_not_be_read_is_an_error_of_the_file_system(
         held(path)
 
 
-def test_a_plain_file_is_read_up_to_its_limit_and_a_fifo_holds_nobody(tmp_path: Path) -> None:
+def test_a_plain_file_is_read_up_to_its_limit_and_a_fifo_blocks_nothing(tmp_path: Path) -> None:
     assert local_files.read_plain(file(tmp_path / "f", "x" * 1000, 0o644), 10) == b"x" * 11
     os.mkfifo(tmp_path / "fifo")
     with pytest.raises(Unsafe, match="not a regular file"):

@@ -54,7 +54,7 @@ def run(coroutine):
 
 
 def scenario(path, store, play, **options):
-    """Plays on one open scene."""
+    """Runs a scenario on one open scene."""
 
     async def body():
         async with open_scene(path, store, **options) as scene:
@@ -132,7 +132,7 @@ def test_derived_state_before_an_explicit_one_in_a_batch_is_skipped(journal_path
 
         assert kinds(outcomes) == ["superseded", "published"]
         assert str(pointer.live.revision) == "43"
-        assert [each.kind for each in pointer.retained] == ["explicit", "explicit"]
+        assert [publication.kind for publication in pointer.retained] == ["explicit", "explicit"]
 
     scenario(journal_path, store, play)
 
@@ -144,7 +144,7 @@ def test_every_explicit_state_of_a_burst_can_be_rolled_back_to(journal_path, sto
         )
         pointer = await scene.pointer()
 
-        assert [each.state for each in pointer.retained] == [
+        assert [publication.state for publication in pointer.retained] == [
             f"state-{revision}" for revision in range(1, 6)
         ]
         assert pointer.sequence == 1
@@ -163,13 +163,13 @@ def test_the_same_event_twice_changes_nothing(journal_path, store):
         again = await scene.accept(state_event(42))
         await scene.work()
 
-        assert [each.known for each in again] == [True]
+        assert [receipt.known for receipt in again] == [True]
         assert (await scene.pointer()).sequence == 1
 
     scenario(journal_path, store, play)
 
 
-def test_an_event_through_another_journal_is_known_by_the_pointer(tmp_path, store):
+def test_an_event_from_another_journal_is_recognised_by_the_pointer(tmp_path, store):
     async def play():
         async with open_scene(tmp_path / "one.db", store) as one:
             await one.send(state_event(42), model_event("m", "101", "9"))
@@ -182,9 +182,7 @@ def test_an_event_through_another_journal_is_known_by_the_pointer(tmp_path, stor
     run(play())
 
 
-def test_an_event_that_is_known_settles_although_the_manifest_that_lists_it_is_damaged(
-    tmp_path, store
-):
+def test_a_known_event_settles_although_the_manifest_that_lists_it_is_damaged(tmp_path, store):
     async def play():
         async with open_scene(tmp_path / "one.db", store) as one:
             await one.send(state_event(42), model_event("m", "101", "9"))
@@ -208,12 +206,12 @@ def test_another_event_under_a_folded_id_is_a_dead_letter(tmp_path, store):
 
 
 def _refusing(predicate):
-    def judge(composition, defaults, bundle, overridden):
+    def check(composition, defaults, bundle, overridden):
         if predicate(composition):
             raise GateFailure("base/bundle/docker-compose.yaml", 7, "image is another one", "x")
         gate.check(composition, defaults, bundle, overridden)
 
-    return judge
+    return check
 
 
 def test_burst_with_a_state_that_fails_the_gate_publishes_the_others(journal_path, store):
@@ -227,14 +225,14 @@ def test_burst_with_a_state_that_fails_the_gate_publishes_the_others(journal_pat
         pointer = await scene.pointer()
 
         assert kinds(outcomes) == ["published", "dead-lettered", "published"]
-        assert [each.state for each in pointer.retained] == ["state-1", "state-3"]
+        assert [publication.state for publication in pointer.retained] == ["state-1", "state-3"]
         assert scene.watcher.refusals == ["state-2"]
         assert pointer.positions == {scene.journal.instance: 3}
 
-    scenario(journal_path, store, play, judge=_refusing(has_version_2))
+    scenario(journal_path, store, play, check=_refusing(has_version_2))
 
 
-def test_state_with_a_text_that_no_file_can_hold_is_a_dead_letter(journal_path, store):
+def test_a_state_with_unrenderable_text_is_a_dead_letter(journal_path, store):
     class Strict(Renderer):
         def render(self, composition, defaults, stamp, templates=None):
             if composition.model("101").version == "2":
@@ -250,7 +248,7 @@ def test_state_with_a_text_that_no_file_can_hold_is_a_dead_letter(journal_path, 
     scenario(journal_path, store, play, renderer=Strict())
 
 
-def test_derived_state_of_several_events_that_fails_the_gate_blames_the_one_that_does(
+def test_a_derived_state_that_fails_the_gate_dead_letters_only_the_faulty_event(
     journal_path, store
 ):
     def has_bad_model(composition):
@@ -272,10 +270,10 @@ def test_derived_state_of_several_events_that_fails_the_gate_blames_the_one_that
         assert "666" not in versions
         assert str(pointer.live.revision) == "42.2"
 
-    scenario(journal_path, store, play, judge=_refusing(has_bad_model))
+    scenario(journal_path, store, play, check=_refusing(has_bad_model))
 
 
-def test_an_event_for_several_scopes_settles_in_each_though_one_fails(journal_path, store):
+def test_an_event_for_several_scopes_settles_in_each_although_one_fails(journal_path, store):
     async def play(scene: Scene):
         await scene.send(state_event(42), state_event(7, scope=OTHER))
         broken = f"{OTHER}/pointer.json"
@@ -287,9 +285,7 @@ def test_an_event_for_several_scopes_settles_in_each_though_one_fails(journal_pa
         await scene.watcher.saw(lambda: str(scene.watcher.changes[-1].live.revision) == "42.1")
         waiting = (await scene.journal.backlog()).lanes
 
-        assert [lane.scope for lane in waiting] == [str(OTHER)], (
-            "the other scope holds nothing back"
-        )
+        assert [lane.scope for lane in waiting] == [str(OTHER)], "the other scope blocks nothing"
         assert "pointer.json" in waiting[0].error
         broken_version = (await store.get(broken)).version
         await store.replace(broken, Content(stored.body), broken_version)
@@ -390,7 +386,7 @@ def test_a_kill_between_commit_and_settling_publishes_once(journal_path, store):
     run(play())
 
 
-def test_a_lost_journal_starts_anew_and_is_never_compared_with_the_old_one(journal_path, store):
+def test_a_lost_journal_restarts_and_is_never_compared_with_the_old_one(journal_path, store):
     async def play():
         async with open_scene(journal_path, store) as scene:
             await scene.send(*(state_event(number) for number in (1, 2, 3)))
@@ -408,7 +404,7 @@ def test_a_lost_journal_starts_anew_and_is_never_compared_with_the_old_one(journ
     run(play())
 
 
-def test_a_restored_journal_goes_on_under_a_new_id_and_loses_nothing(journal_path, store):
+def test_a_restored_journal_continues_under_a_new_id_and_loses_nothing(journal_path, store):
     backup = journal_path.parent / "backup"
     backup.mkdir()
 
@@ -420,20 +416,20 @@ def test_a_restored_journal_goes_on_under_a_new_id_and_loses_nothing(journal_pat
             shutil.copy2(file, backup / file.name)
         async with open_scene(journal_path, store) as scene:
             await scene.send(*(state_event(number) for number in (2, 3, 4)))
-        for file in backup.iterdir():  # in place: the same inode, as a restore by content is
+        for file in backup.iterdir():  # in place: the same inode, as a restore by content does
             (journal_path.parent / file.name).write_bytes(file.read_bytes())
         async with open_scene(journal_path, store) as scene:
             outcomes = await scene.send(state_event(5))
 
             assert kinds(outcomes) == ["published"], (
-                "its position was folded already, under the old id"
+                "its position was already folded, under the old id"
             )
             assert scene.journal.instance != before
 
     run(play())
 
 
-def test_a_copied_journal_takes_a_new_id(journal_path, store):
+def test_a_copied_journal_gets_a_new_id(journal_path, store):
     async def play():
         async with open_scene(journal_path, store) as scene:
             await scene.send(state_event(1))
@@ -447,7 +443,7 @@ def test_a_copied_journal_takes_a_new_id(journal_path, store):
     run(play())
 
 
-def test_two_journals_on_one_bucket_publish_side_by_side(tmp_path, store):
+def test_two_journals_publish_concurrently_to_one_bucket(tmp_path, store):
     async def play():
         async with (
             open_scene(tmp_path / "one.db", store) as one,
@@ -481,7 +477,7 @@ def test_a_late_state_is_published_for_rollback_and_moves_nothing(journal_path, 
 
         assert kinds(outcomes) == ["late"]
         assert pointer.live.state == "state-42"
-        assert [(each.state, each.late) for each in pointer.retained] == [
+        assert [(publication.state, publication.late) for publication in pointer.retained] == [
             ("state-42", False),
             ("state-41", True),
         ]
@@ -505,7 +501,7 @@ TOGETHER = pytest.mark.parametrize(
 
 
 @TOGETHER
-def test_id_number_and_composition_belong_together(journal_path, store, again, outcome):
+def test_id_revision_and_composition_belong_together(journal_path, store, again, outcome):
     async def play(scene: Scene):
         await scene.send(state_event(42), state_event(50))
         assert kinds(await scene.send(state_event(event_id="again", **again))) == [outcome]
@@ -514,7 +510,9 @@ def test_id_number_and_composition_belong_together(journal_path, store, again, o
 
 
 @TOGETHER
-def test_they_do_so_when_a_collection_has_deleted_the_state(journal_path, store, again, outcome):
+def test_id_and_composition_belong_together_after_a_collection_deleted_the_state(
+    journal_path, store, again, outcome
+):
     async def play(scene: Scene):
         await scene.send(state_event(42), state_event(50))
         gone = (await scene.pointer()).retained_of("state-42")[0]
@@ -530,10 +528,12 @@ def test_they_do_so_when_a_collection_has_deleted_the_state(journal_path, store,
 
 
 @pytest.mark.parametrize("damaged", [b"{", None], ids=["damaged", "gone"])
-def test_a_late_state_passes_a_released_one_whose_manifest_is_no_more_what_it_was(
+def test_a_late_state_is_published_although_a_released_manifest_is_damaged(
     journal_path, store, damaged
 ):
-    """The history tells number and composition of what was released: its manifest is nobody's business any more."""
+    """History records revision and composition of a released state, so its manifest is no longer
+    needed.
+    """
 
     async def play(scene: Scene):
         for number in (10, 20, 30):
@@ -562,7 +562,7 @@ def test_a_late_state_passes_a_released_one_whose_manifest_is_no_more_what_it_wa
     scenario(journal_path, store, play)
 
 
-def test_an_id_that_only_history_names_is_used_up_as_well(journal_path, store):
+def test_an_id_in_history_alone_is_used(journal_path, store):
     async def play(scene: Scene):
         for start in range(1, 121, 20):
             await scene.send(*(state_event(number) for number in range(start, start + 20)))
@@ -578,7 +578,7 @@ def test_an_id_that_only_history_names_is_used_up_as_well(journal_path, store):
     scenario(journal_path, store, play)
 
 
-def test_hold_keeps_live_while_desired_goes_on_and_resume_catches_up(journal_path, store):
+def test_hold_keeps_live_while_desired_advances_and_resume_catches_up(journal_path, store):
     async def play(scene: Scene):
         await scene.send(state_event(1), state_event(2, version="8"))
         await scene.operations.carry_out(
@@ -602,8 +602,8 @@ def test_hold_keeps_live_while_desired_goes_on_and_resume_catches_up(journal_pat
 def test_a_quarantined_composition_under_another_id_is_withheld(journal_path, store):
     async def play(scene: Scene):
         await scene.send(state_event(1), state_event(2, version="8"))
-        verb = operator_commands.quarantine("state-2", rollback_to="state-1")
-        await scene.operations.carry_out(GOLDEN, verb, "op", "bad scores")
+        command = operator_commands.quarantine("state-2", rollback_to="state-1")
+        await scene.operations.carry_out(GOLDEN, command, "op", "bad scores")
         await scene.operations.carry_out(
             GOLDEN, operator_commands.rollback("state-1", discard_newer=True), "op", ""
         )
@@ -640,7 +640,7 @@ def test_a_rollback_request_ends_the_batch_before_it_and_holds(journal_path, sto
     scenario(journal_path, store, play)
 
 
-def test_a_rollback_request_to_what_is_live_and_held_touches_nothing(journal_path, store):
+def test_a_rollback_request_to_the_live_and_held_state_writes_nothing(journal_path, store):
     async def play(scene: Scene):
         await scene.send(
             state_event(1), state_event(2, version="8"), rollback_event("r", "state-1")
@@ -654,7 +654,7 @@ def test_a_rollback_request_to_what_is_live_and_held_touches_nothing(journal_pat
     scenario(journal_path, store, play)
 
 
-def test_a_state_lists_the_model_events_it_replaced_as_skipped_and_they_stay_superseded(
+def test_a_state_lists_the_replaced_model_events_as_skipped_and_they_stay_superseded(
     journal_path, store
 ):
     async def play(scene: Scene):
@@ -664,17 +664,17 @@ def test_a_state_lists_the_model_events_it_replaced_as_skipped_and_they_stay_sup
         manifest = await scene.reader.manifest(GOLDEN, pointer.live)
         delivered = (await scene.journal.find("m"))[-1]
 
-        assert [(each.id, each.skipped) for each in manifest.events] == [
+        assert [(event.id, event.skipped) for event in manifest.events] == [
             ("m", True),
             (state_event(2).id, False),
         ]
-        assert [str(each.outcome.kind) for each in delivered.lanes] == ["superseded"]
+        assert [str(lane.outcome.kind) for lane in delivered.lanes] == ["superseded"]
 
     scenario(journal_path, store, play)
 
 
 class LateStore(MemoryStore):
-    """Once armed, a replacement of the pointer is not answered, and lands just before the next one."""
+    """Once armed, a replacement of the pointer gets no answer, and lands just before the next one."""
 
     def __init__(self):
         super().__init__(InlineRuntime())
@@ -707,7 +707,7 @@ def give_up_once(publisher, store):
     publisher.swap = send_once
 
 
-def test_outcomes_of_a_lost_try_are_withdrawn(journal_path, store):
+def test_outcomes_of_a_lost_write_are_withdrawn(journal_path, store):
     async def come_between(operation, key):
         if (operation, key) == ("replace", f"{GOLDEN}/pointer.json") and armed:
             armed.clear()
@@ -726,15 +726,18 @@ def test_outcomes_of_a_lost_try_are_withdrawn(journal_path, store):
             AssertionError, match="/states/"
         ):  # of the try that follows the lost one
             await scene.pipeline.process(GOLDEN, waiting)
-        assert await scene.journal.recorded(str(GOLDEN), [each.position for each in waiting]) == {}
+        assert (
+            await scene.journal.recorded(str(GOLDEN), [delivery.position for delivery in waiting])
+            == {}
+        )
 
     scenario(journal_path, FaultyStore(store, before=come_between), play)
 
 
-def test_what_is_told_is_the_outcome_of_the_write_that_landed_not_of_the_one_tried_after_it(
+def test_the_reported_outcome_is_that_of_the_write_that_landed(
     journal_path,
 ):
-    """A write given up as unknown wins, while another one of more events is tried (found by the simulation)."""
+    """A write given up as unknown wins while a larger one is tried (found by the simulation)."""
     store = LateStore()
 
     async def play(scene: Scene):
@@ -747,22 +750,22 @@ def test_what_is_told_is_the_outcome_of_the_write_that_landed_not_of_the_one_tri
         await scene.accept(model_event("second", "101", "3"))
         waiting = [first, await scene.journal.next()]
         done = await scene.pipeline.process(GOLDEN, waiting)
-        assert done == {first.position}, "passed by the write that was late"
+        assert done == {first.position}, "passed by the late write"
         await scene.pipeline.process(GOLDEN, waiting[1:])
 
-        (told,) = await scene.outcomes("first")
+        (reported,) = await scene.outcomes("first")
         pointer = await scene.pointer()
         published = [
             PublicationId.parse(name).state for entry in pointer.history for name in entry.published
         ]
-        assert published[1:] == [told.state, pointer.live.state]
+        assert published[1:] == [reported.state, pointer.live.state]
         assert (await scene.reader.manifest(GOLDEN, pointer.live)).events[0].id == "second"
 
     scenario(journal_path, store, play)
 
 
 async def bury(scene: Scene):
-    """Change the pointer until its history begins after whatever it has now; the chunks have that."""
+    """Change the pointer until all its present history has moved to chunks."""
     read = await scene.reader.pointer(GOLDEN)
     for _ in range(pointers.MOST_HISTORY + 2):
         read = await scene.publisher.swap(
@@ -772,7 +775,7 @@ async def bury(scene: Scene):
 
 @pytest.mark.parametrize("in_chunks", [False, True])
 @pytest.mark.parametrize("newest_is_made", [True, False])
-def test_of_two_writes_that_a_crash_left_under_way_the_lineage_tells_which_was_made(
+def test_of_two_writes_interrupted_by_a_crash_the_lineage_shows_which_landed(
     journal_path, newest_is_made, in_chunks
 ):
     store = LateStore()
@@ -799,13 +802,15 @@ def test_of_two_writes_that_a_crash_left_under_way_the_lineage_tells_which_was_m
             await bury(scene)
         await scene.pipeline.process(GOLDEN, [delivery])
 
-        (told,) = await scene.outcomes(f"{GOLDEN}/state-3")
-        assert told.kind is OutcomeKind.LATE, "no manifest tells it from a published one"
+        (reported,) = await scene.outcomes(f"{GOLDEN}/state-3")
+        assert reported.kind is OutcomeKind.LATE, (
+            "no manifest distinguishes it from a published one"
+        )
 
     scenario(journal_path, store, play)
 
 
-def test_where_the_lineage_was_cut_off_a_dead_letter_is_not_dropped(journal_path):
+def test_a_cut_off_lineage_does_not_drop_a_dead_letter(journal_path):
     store = LateStore()
     unmade = [
         Outcome(OutcomeKind.DEAD_LETTERED, "does not fit"),
@@ -831,7 +836,7 @@ def test_where_the_lineage_was_cut_off_a_dead_letter_is_not_dropped(journal_path
         await store.delete(older.key, (await store.get(older.key)).version)
         await scene.pipeline.process(GOLDEN, [delivery])
 
-        assert [each.kind for each in await scene.outcomes(f"{GOLDEN}/state-2")] == [
+        assert [item.kind for item in await scene.outcomes(f"{GOLDEN}/state-2")] == [
             OutcomeKind.DEAD_LETTERED
         ]
 
@@ -839,7 +844,7 @@ def test_where_the_lineage_was_cut_off_a_dead_letter_is_not_dropped(journal_path
 
 
 def refuse_to_read(store, key):
-    """As where the daemon's user has no permission for one file."""
+    """As if the daemon's user had no permission for one file."""
     get = store.get
 
     async def refusing(asked, *, most_bytes=None):
@@ -852,7 +857,7 @@ def refuse_to_read(store, key):
 
 @pytest.mark.parametrize("fault", ["damaged", "unreadable"])
 @pytest.mark.parametrize("damaged", ["state-1", "state-2"])
-def test_an_event_that_only_a_damaged_manifest_may_list_is_not_called_superseded(
+def test_an_event_that_only_a_damaged_manifest_may_list_is_not_superseded(
     journal_path, damaged, fault
 ):
     store = LateStore()
@@ -886,7 +891,9 @@ def test_an_event_that_only_a_damaged_manifest_may_list_is_not_called_superseded
 
 
 async def only_named_by_history(scene: Scene, state: str) -> PublicationId:
-    """Takes a state out of the pointer as releases did whose history did not tell numbers and compositions."""
+    """Removes a state from the pointer like releases whose history recorded no revisions and
+    compositions.
+    """
     base = await scene.reader.pointer(GOLDEN)
     [old] = base.pointer.retained_of(state)
     following = protocol.collect(base.pointer, scene.publisher.writing("ann"), [old.id])
@@ -917,9 +924,7 @@ async def only_named_by_history(scene: Scene, state: str) -> PublicationId:
         ),
     ],
 )
-def test_an_old_manifest_that_may_not_be_read_stops_no_state_that_does_not_depend_on_it(
-    journal_path, store, late, outcome
-):
+def test_an_unreadable_old_manifest_stops_no_independent_state(journal_path, store, late, outcome):
     async def play(scene: Scene):
         for number in (10, 20, 30):
             await scene.batch(state_event(number, version=str(number)))
@@ -946,7 +951,10 @@ def test_an_old_manifest_that_may_not_be_read_stops_no_state_that_does_not_depen
 
 
 def test_a_dead_letter_stays_when_the_write_that_passed_it_lands_late(journal_path):
-    """A write given up as unknown wins after all: the outcomes are its own, and must not be withdrawn."""
+    """A write given up as unknown wins after all.
+
+    The outcomes are its own and must not be withdrawn.
+    """
 
     def has_version_2(composition):
         return composition.model("101").version == "2"
@@ -966,7 +974,7 @@ def test_a_dead_letter_stays_when_the_write_that_passed_it_lands_late(journal_pa
         assert kinds(await scene.outcomes(state_event(3).id)) == ["published"]
         assert len(await scene.journal.dead_letters()) == 1
 
-    scenario(journal_path, store, play, judge=_refusing(has_version_2))
+    scenario(journal_path, store, play, check=_refusing(has_version_2))
 
 
 @pytest.mark.parametrize(
@@ -985,14 +993,14 @@ def test_a_dead_letter_stays_when_the_write_that_passed_it_lands_late(journal_pa
         ),
     ],
 )
-def test_a_rollback_request_that_does_not_fit_changes_nothing(
+def test_a_rollback_request_with_a_failed_condition_changes_nothing(
     journal_path, store, request_event, outcome
 ):
     async def play(scene: Scene):
         await scene.send(state_event(1), state_event(2, version="8"))
         before = await scene.pointer()
 
-        assert [each.kind for each in await scene.send(request_event)] == [outcome]
+        assert [item.kind for item in await scene.send(request_event)] == [outcome]
         assert await scene.pointer() == before
 
     scenario(journal_path, store, play)
@@ -1005,7 +1013,7 @@ def test_a_rollback_request_that_does_not_fit_changes_nothing(
         (layout.archive, "does not match its digest"),
     ],
 )
-def test_a_rollback_request_to_what_readers_would_refuse_changes_nothing(
+def test_a_rollback_request_to_a_state_that_readers_refuse_changes_nothing(
     journal_path, store, key_of, says
 ):
     async def play(scene: Scene):
@@ -1023,7 +1031,7 @@ def test_a_rollback_request_to_what_readers_would_refuse_changes_nothing(
     scenario(journal_path, store, play)
 
 
-def test_events_that_change_nothing_do_not_touch_the_pointer(journal_path, store):
+def test_events_that_change_nothing_do_not_write_the_pointer(journal_path, store):
     async def play(scene: Scene):
         await scene.send(state_event(1))
         before = await scene.pointer()
@@ -1039,7 +1047,10 @@ def test_events_that_change_nothing_do_not_touch_the_pointer(journal_path, store
 
 @pytest.mark.parametrize("suffix", range(7))
 def test_any_suffix_delivered_again_in_order_changes_nothing(journal_path, store, suffix):
-    """A crash before settling, at any point: protocol 2. Model events would fold anew onto what came later."""
+    """A crash before settling, at any point (protocol 2).
+
+    Model events would be folded again onto later states.
+    """
 
     async def play(scene: Scene):
         events = [
@@ -1053,20 +1064,20 @@ def test_any_suffix_delivered_again_in_order_changes_nothing(journal_path, store
         await scene.accept(*events)
         delivered = [await scene.journal.next() for _ in events]
         done: frozenset = frozenset()
-        while waiting := [each for each in delivered if each.position not in done]:
+        while waiting := [delivery for delivery in delivered if delivery.position not in done]:
             done |= await scene.pipeline.process(GOLDEN, waiting)
         before = await scene.pointer()
         again = delivered[suffix:]
         while again:
             settled = await scene.pipeline.process(GOLDEN, again)
-            again = [each for each in again if each.position not in settled]
+            again = [item for item in again if item.position not in settled]
 
         assert await scene.pointer() == before
 
     scenario(journal_path, store, play)
 
 
-def test_more_models_than_a_network_may_hold_are_published_with_a_warning(journal_path, store):
+def test_more_models_than_a_network_supports_are_published_with_a_warning(journal_path, store):
     async def play(scene: Scene):
         document = composition_document(901, bundle=OTHER.bundle, target=OTHER.target)
         event = state_event(1, scope=OTHER, models=document["models"])
@@ -1078,7 +1089,7 @@ def test_more_models_than_a_network_may_hold_are_published_with_a_warning(journa
     scenario(journal_path, store, play)
 
 
-def test_what_was_published_is_folded_onto_without_being_read_again(
+def test_the_next_fold_does_not_read_this_daemons_publication_again(
     journal_path, store, monkeypatch
 ):
     parsed, real = [], Manifest.composition_value
@@ -1100,7 +1111,7 @@ def test_what_was_published_is_folded_onto_without_being_read_again(
         await scene.batch(model_event("c", "101", "10"))
 
     scenario(journal_path, store, again)
-    assert len(parsed) == 1, "a daemon that starts knows nothing"
+    assert len(parsed) == 1, "a daemon that starts has no cache"
 
 
 def test_a_new_model_version_writes_state_pointer_marker_and_the_files_whose_bytes_changed(
@@ -1156,7 +1167,7 @@ def test_an_event_that_changes_nothing_writes_nothing(journal_path, store, event
     scenario(journal_path, recording, play)
 
 
-def test_a_model_that_makes_a_bundle_too_big_is_a_dead_letter_and_changes_nothing(
+def test_a_model_that_makes_a_bundle_too_large_is_a_dead_letter_and_changes_nothing(
     journal_path, store
 ):
     async def play(scene: Scene):
@@ -1165,14 +1176,14 @@ def test_a_model_that_makes_a_bundle_too_big_is_a_dead_letter_and_changes_nothin
         (moved,) = await scene.batch(model_event("n", "101", "9"))
 
         assert str(refused.kind) == "dead-lettered"
-        assert scene.watcher.refusals == [], "no fault of the renderer"
+        assert scene.watcher.refusals == [], "not a fault of the renderer"
         assert "has 4 models; the limit is 3 (setting limits.models)" in refused.reason
         assert str(moved.kind) == "published"
 
     scenario(journal_path, store, play, limits=BundleLimits(models=3))
 
 
-def test_history_beyond_its_limit_goes_into_chunks_and_stays_readable(journal_path, store):
+def test_history_above_its_limit_moves_to_chunks_and_stays_readable(journal_path, store):
     async def play(scene: Scene):
         for number in range(1, 141):
             await scene.send(state_event(number))
@@ -1215,12 +1226,12 @@ def test_an_event_that_follows_another_one_is_committed_with_three_writes_and_no
             ("replace", layout.pointer(GOLDEN)),
         ]
         assert calls[2][0] == "replace"
-        assert calls[3:] == [("get", layout.pointer(GOLDEN))], "that was the test's own"
+        assert calls[3:] == [("get", layout.pointer(GOLDEN))], "that call was the test's own"
 
     scenario(journal_path, recording, play)
 
 
-def test_an_event_is_not_ignored_on_the_word_of_an_old_pointer(tmp_path, store):
+def test_an_event_is_not_ignored_because_of_an_outdated_pointer(tmp_path, store):
     async def play():
         async with (
             open_scene(tmp_path / "one.db", store) as one,
@@ -1228,7 +1239,7 @@ def test_an_event_is_not_ignored_on_the_word_of_an_old_pointer(tmp_path, store):
         ):
             await one.batch(state_event(42))
             await two.batch(complete_model_event("joins", "104", scopes=[GOLDEN]))
-            # By the pointer that the first daemon wrote last, no model 104 is in the scope.
+            # In the pointer that the first daemon wrote last, the scope has no model 104.
             (outcome,) = await one.batch(model_event("moves", "104", "9"))
 
             assert str(outcome.kind) == "published"
@@ -1260,7 +1271,7 @@ def test_a_lost_swap_costs_no_second_upload_of_the_same_state(tmp_path, store):
     run(play())
 
 
-def test_a_collection_in_between_means_a_new_upload(tmp_path, store):
+def test_a_collection_in_between_requires_a_new_upload(tmp_path, store):
     recording = FaultyStore(store)
 
     def collected(pointer, writing):
@@ -1285,7 +1296,7 @@ def test_a_collection_in_between_means_a_new_upload(tmp_path, store):
     run(play())
 
 
-def test_nothing_is_published_on_a_pointer_that_was_put_back(tmp_path, store):
+def test_nothing_is_published_on_a_restored_older_pointer(tmp_path, store):
     async def play():
         async with (
             open_scene(tmp_path / "one.db", store) as one,
@@ -1310,20 +1321,20 @@ def test_images_by_tag_are_a_dead_letter_where_digests_are_required(journal_path
 
         assert str(refused.kind) == "dead-lettered"
         assert "not pinned by digest: image" in refused.reason
-        assert scene.watcher.refusals == [], "no fault of the renderer"
+        assert scene.watcher.refusals == [], "not a fault of the renderer"
         assert (await scene.pointer()).sequence == 0
 
     scenario(journal_path, store, play, pinning="require")
 
 
-def test_images_by_tag_are_told_of_where_that_is_asked_for(journal_path, store):
+def test_images_by_tag_are_reported_where_the_setting_requires_it(journal_path, store):
     async def play(scene: Scene):
         (published,) = await scene.batch(state_event(42))
 
         assert str(published.kind) == "published"
         ((state, found),) = scene.watcher.unpinned_states
         assert state == "state-42"
-        assert {each.kind for each in found} >= {"image"}
+        assert {item.kind for item in found} >= {"image"}
 
     scenario(journal_path, store, play, pinning="warn")
 
@@ -1334,9 +1345,9 @@ async def _composition(scene: Scene):
 
 
 async def _live_files(scene: Scene):
-    """What stands in the live tree, by path; without the marker."""
+    """The files of the live tree by path, without the marker."""
     prefix = layout.live_tree(GOLDEN)
-    keys = [each.key for each in await scene.store.scan(prefix)]
+    keys = [entry.key for entry in await scene.store.scan(prefix)]
     return {
         key.removeprefix(prefix): (await scene.store.get(key)).body
         for key in keys

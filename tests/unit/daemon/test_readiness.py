@@ -1,4 +1,6 @@
-"""When the daemon is not ready, when only a restart helps, and what needs an operator."""
+"""Readiness, liveness and attention: when the daemon is not ready, needs a restart, or needs an
+operator.
+"""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -36,7 +38,7 @@ STUCK = Failure(Consequence.OPERATOR_ACTION_NEEDED, "no permission", "StoreRefus
 
 @dataclass
 class Log:
-    """A journal that says what a test gave it, or fails like that."""
+    """A journal that returns or raises what a test sets."""
 
     answer: Backlog | Exception = EMPTY
 
@@ -58,7 +60,9 @@ class Worker:
 
 
 class Clock(InlineRuntime):
-    """Implements `daemon.readiness.Threads`: two threads, and calls that began when a test says."""
+    """Implements `daemon.readiness.Threads`: two threads, and calls that began at times that a test
+    sets.
+    """
 
     threads = 2
 
@@ -76,7 +80,7 @@ class Trying:
 
 
 class Daemon:
-    """The parts that `Vitals` looks at, each in the hands of a test."""
+    """The parts that readiness checks, all set by a test."""
 
     def __init__(self, **others: object) -> None:
         self.log, self.worker, self.clock, self.stop = Log(), Worker(), Clock(), Stop()
@@ -96,7 +100,7 @@ class Daemon:
         )
 
     def observe(self, *, every: float = 5, for_seconds: float = 0) -> None:
-        """Look, and again until so many seconds have passed."""
+        """Check, wait so many seconds, and check again."""
         end = self.clock.seconds + for_seconds
         asyncio.run(self.vitals.observe())
         while self.clock.seconds < end:
@@ -113,7 +117,10 @@ class Daemon:
 
     @property
     def lasting(self) -> list[tuple[str, str]]:
-        return [(each.condition.kind, each.condition.subject) for each in self.vitals.lasting()]
+        return [
+            (condition.condition.kind, condition.condition.subject)
+            for condition in self.vitals.lasting()
+        ]
 
 
 def lane(failure: Failure | None) -> Lane:
@@ -149,7 +156,7 @@ def test_only_the_journal_makes_the_daemon_unready(
     assert daemon.not_ready == []
 
 
-def test_a_journal_that_nobody_has_looked_at_for_long_is_not_ready() -> None:
+def test_a_journal_that_was_not_checked_for_long_is_not_ready() -> None:
     daemon = Daemon()
     assert daemon.not_ready == ["journal"]
     daemon.observe()
@@ -159,7 +166,7 @@ def test_a_journal_that_nobody_has_looked_at_for_long_is_not_ready() -> None:
     assert daemon.not_ready == ["journal"]
 
 
-def test_looking_updates_the_gauges() -> None:
+def test_a_check_updates_the_gauges() -> None:
     daemon = Daemon()
     daemon.clock.began = (daemon.clock.seconds - 7,)
     daemon.observe()
@@ -197,7 +204,7 @@ def test_every_thread_must_hang_for_twice_the_limit_of_a_call() -> None:
         assert (daemon.vitals.fault() is not None) is restart, began
 
 
-def test_a_daemon_that_stops_is_live() -> None:
+def test_a_stopping_daemon_is_live() -> None:
     daemon = Daemon()
     daemon.worker.dispatcher_ended = True
     daemon.clock.began = (0.0, 0.0)
@@ -248,7 +255,7 @@ def _thread(daemon: Daemon) -> None:
         (_thread, "threads", ""),
     ],
 )
-def test_what_needs_an_operator_is_degraded_at_once_and_reported_after_a_minute(
+def test_a_fault_for_an_operator_is_degraded_at_once_and_reported_after_a_minute(
     happens, kind, subject
 ) -> None:
     daemon = Daemon()
@@ -265,7 +272,7 @@ def test_what_needs_an_operator_is_degraded_at_once_and_reported_after_a_minute(
     assert f'rebundle_attention_conditions{{kind="{kind}"}} 1.0'.encode() in daemon.metrics.render()
 
 
-def test_a_live_tree_that_follows_again_is_no_condition() -> None:
+def test_a_live_tree_that_follows_again_ends_its_condition() -> None:
     daemon = Daemon()
     daemon.observe()
     daemon.reporter.reconciled(SCOPE, FinishedPass(3))
@@ -277,7 +284,7 @@ def test_a_live_tree_that_follows_again_is_no_condition() -> None:
     assert (daemon.lasting, daemon.degraded) == ([], [])
 
 
-def test_an_event_or_two_that_cannot_be_rendered_are_no_fault_of_the_renderer() -> None:
+def test_one_or_two_unrenderable_events_are_not_a_fault_of_the_renderer() -> None:
     daemon = Daemon()
     daemon.reporter.refused_in_a_row = 2
     daemon.observe()
@@ -303,7 +310,7 @@ def test_the_remedy_for_a_lane_fits_the_consequence_of_its_failure(consequence, 
     assert condition.remedy.startswith(f"rebundle {verb} {SCOPE} --bucket ")
 
 
-def test_a_lane_whose_oldest_event_never_settles_is_reported_although_nothing_fails() -> None:
+def test_a_lane_whose_oldest_event_never_settles_is_reported_without_a_failure() -> None:
     daemon = Daemon()
     daemon.log.answer = backlog("2026-01-01T00:00:00.000000Z")
     daemon.observe(for_seconds=65)
@@ -320,7 +327,7 @@ def test_a_lane_that_works_through_a_long_queue_is_not_reported() -> None:
     assert (daemon.lasting, daemon.degraded) == ([], [])
 
 
-def test_events_that_nobody_hands_out_are_reported_although_nothing_fails() -> None:
+def test_events_that_are_not_dispatched_are_reported_without_a_failure() -> None:
     daemon = Daemon()
     daemon.log.answer = backlog(None, undispatched=2)
     daemon.observe(for_seconds=65)
@@ -330,7 +337,7 @@ def test_events_that_nobody_hands_out_are_reported_although_nothing_fails() -> N
     assert daemon.degraded == []
 
 
-def test_connections_that_are_refused_again_and_again_are_reported() -> None:
+def test_repeatedly_refused_connections_are_reported() -> None:
     daemon = Daemon()
     daemon.observe()
     for _ in range(14):
@@ -344,7 +351,7 @@ def test_connections_that_are_refused_again_and_again_are_reported() -> None:
     assert daemon.degraded == []
 
 
-def test_what_is_tried_again_and_again_is_reported_by_name() -> None:
+def test_a_repeatedly_failing_job_is_reported_by_name() -> None:
     tried = {
         "token": Trying({"/run/token": "is open to others"}),
         "freshness": Trying({"": "the bucket cannot be listed"}),
@@ -355,8 +362,8 @@ def test_what_is_tried_again_and_again_is_reported_by_name() -> None:
     daemon.observe()
     daemon.observe(for_seconds=60)
     assert [
-        (each.condition.kind, each.condition.subject, each.condition.remedy)
-        for each in daemon.vitals.lasting()
+        (condition.condition.kind, condition.condition.subject, condition.condition.remedy)
+        for condition in daemon.vitals.lasting()
     ] == [
         ("token", "/run/token", "ls -l /run/token"),
         ("freshness", "", "rebundle verify --all --bucket '/srv/my bundles'"),
@@ -365,14 +372,14 @@ def test_what_is_tried_again_and_again_is_reported_by_name() -> None:
         ("collection", str(SCOPE), f"rebundle gc {SCOPE} --dry-run --bucket '/srv/my bundles'"),
     ]
     assert b'rebundle_attention_conditions{kind="collection"} 2.0' in daemon.metrics.render()
-    for each in tried.values():
-        each.failing = {}
+    for item in tried.values():
+        item.failing = {}
     daemon.observe()
     assert daemon.lasting == []
 
 
 @pytest.mark.parametrize("name", [str(SCOPE), ""])
-def test_what_cannot_be_read_is_one_condition_whatever_else_fails_for_it(name: str) -> None:
+def test_an_unreadable_scope_is_one_condition_despite_consequential_failures(name: str) -> None:
     failing = Trying({name: "damaged", "another/scope": "no permission"})
     daemon = Daemon(tried={"freshness": failing, "collection": failing})
     daemon.observe()
@@ -414,16 +421,14 @@ def test_the_remedy_of_a_pointer_that_cannot_be_read_is_the_command_that_rebuild
     )
 
 
-def test_a_journal_that_cannot_be_written_is_not_reported_again_because_it_cannot_be_pruned() -> (
-    None
-):
+def test_an_unwritable_journal_is_not_reported_again_for_failed_pruning() -> None:
     daemon = Daemon(tried={"pruning": Trying({"": "no space is left"})})
     daemon.log.answer = JournalFull("no space is left")
     daemon.observe(for_seconds=60)
     assert daemon.lasting == [("journal", "")]
 
 
-def test_a_bucket_that_is_not_probed_yet_takes_no_intake_away() -> None:
+def test_a_bucket_that_is_not_probed_yet_does_not_close_the_intake() -> None:
     runtime = InlineRuntime()
     admission = Admission(MemoryStore(runtime), runtime, Backoff(1, 1))
     daemon = Daemon(gates={"doctor": admission})
@@ -435,7 +440,7 @@ def test_a_bucket_that_is_not_probed_yet_takes_no_intake_away() -> None:
     assert daemon.degraded == []
 
 
-def test_a_check_names_one_of_many_and_says_how_many_there_are() -> None:
+def test_a_check_names_one_of_many_and_their_number() -> None:
     daemon = Daemon()
     daemon.worker.unreadable = {"one": "Permission denied", "another": "damaged"}
     (check,) = [check for check in daemon.vitals.checks() if check.name == "unreadable"]
@@ -457,7 +462,7 @@ def test_a_reason_is_short_one_line_and_without_secrets() -> None:
     assert len(condition.detail) < 600
 
 
-def test_the_log_says_once_when_a_condition_begins_to_last_and_when_it_is_over() -> None:
+def test_the_log_reports_the_start_and_end_of_a_condition_once() -> None:
     daemon = Daemon()
     daemon.observe()
     with capture_logs() as logs:
@@ -465,13 +470,13 @@ def test_the_log_says_once_when_a_condition_begins_to_last_and_when_it_is_over()
         daemon.observe(for_seconds=120)
         daemon.worker.unreadable = {}
         daemon.observe()
-    assert [(each["event"], each["subject"]) for each in logs] == [
+    assert [(line["event"], line["subject"]) for line in logs] == [
         ("needs attention", "lost+found"),
         ("needs no more attention", "lost+found"),
     ]
 
 
-def test_another_bucket_is_shown_by_the_verb_that_knows_the_journal() -> None:
+def test_another_bucket_is_shown_by_the_command_that_reads_the_journal() -> None:
     identity = SimpleNamespace(pending="this bucket has no .rebundle/bucket.json")
     daemon = Daemon(gates={"status": identity})
     daemon.observe()

@@ -1,4 +1,4 @@
-"""What is counted and said of what happened."""
+"""Metrics and log lines for what the daemon did."""
 
 import json
 import logging
@@ -28,7 +28,7 @@ SCOPE = Scope("visual-anomaly", "core-versions")
 
 @pytest.fixture
 def logged():
-    """The log's lines as JSON; the process's logging is put back afterwards."""
+    """The log lines as JSON. The logging of the process is restored afterwards."""
     before, handlers = structlog.get_config(), logging.getLogger().handlers[:]
     stream = StringIO()
     configure_logging("json", "info", stream)
@@ -77,7 +77,7 @@ def test_a_won_compare_and_swap_is_counted_and_clears_an_earlier_refusal(reporte
     ]
 
 
-def test_each_settled_event_is_said_with_its_id_and_outcome(reporter, metrics, logged):
+def test_every_settled_event_is_logged_with_its_id_and_outcome(reporter, metrics, logged):
     reporter.settled(SCOPE, delivery(), Outcome(OutcomeKind.DEAD_LETTERED, "no such scope"))
 
     (line,) = logged()
@@ -91,7 +91,7 @@ def test_each_settled_event_is_said_with_its_id_and_outcome(reporter, metrics, l
     )
 
 
-def test_a_live_tree_that_had_nothing_to_do_is_not_said(reporter, metrics, logged):
+def test_a_pass_without_changes_is_not_logged(reporter, metrics, logged):
     reporter.reconciled(SCOPE, FinishedPass(3))
     assert logged() == []
     reporter.reconciled(SCOPE, FinishedPass(3, (Put("base/a", None), Stray("base/b"))))
@@ -101,7 +101,7 @@ def test_a_live_tree_that_had_nothing_to_do_is_not_said(reporter, metrics, logge
     assert lines(metrics, "rebundle_live_tree_follows")[0].endswith(" 0.0")
 
 
-def test_a_pass_that_fails_is_said_and_measured(reporter, metrics, logged):
+def test_a_failed_pass_is_logged_and_measured(reporter, metrics, logged):
     reporter.reconciled(SCOPE, FinishedPass(3))
     reporter.unreconciled(SCOPE, "the marker is ahead")
 
@@ -121,18 +121,18 @@ def test_blocked_paths_are_logged_once_for_each_change_and_counted(reporter, met
         assert lines(metrics, "rebundle_live_tree_follows")[0].endswith(f" {float(followed)}")
         assert (SCOPE in reporter.behind) is not followed
 
-    told = logged()
-    assert [line["event"] for line in told] == ["live tree paths blocked"] * 2 + [
+    log_lines = logged()
+    assert [line["event"] for line in log_lines] == ["live tree paths blocked"] * 2 + [
         "live tree paths no longer blocked"
     ]
-    assert [line.get("paths") for line in told] == [
+    assert [line.get("paths") for line in log_lines] == [
         {"example/.env": "a link: remove it"},
         {"example/.env": "a link: remove it", "base/a": "chmod a+r"},
         None,
     ]
 
 
-def test_a_tree_that_was_written_but_for_blocked_paths_is_not_called_synced(reporter, logged):
+def test_a_tree_with_blocked_paths_is_not_called_synced(reporter, logged):
     reporter.reconciled(
         SCOPE, FinishedPass(3, (Put("base/a", None), Blocked("base/b", "chmod a+r")))
     )
@@ -148,9 +148,9 @@ def test_a_damaged_manifest_is_logged_once_with_the_command_that_helps(reporter,
     for found in ((damaged,), (damaged,), (), (damaged,)):
         reporter.reconciled(SCOPE, FinishedPass(3, damaged=found))
 
-    told = logged()
-    assert [line["publication"] for line in told] == ["state-1@a"] * 2
-    assert told[0]["remedy"] == f"rebundle recover {SCOPE} --reason 'damaged manifest'"
+    log_lines = logged()
+    assert [line["publication"] for line in log_lines] == ["state-1@a"] * 2
+    assert log_lines[0]["remedy"] == f"rebundle recover {SCOPE} --reason 'damaged manifest'"
 
 
 def test_a_rollback_publishes_nothing_and_clears_no_refusal(reporter):
@@ -160,7 +160,7 @@ def test_a_rollback_publishes_nothing_and_clears_no_refusal(reporter):
     assert reporter.refused_in_a_row == 1
 
 
-def test_the_backlog_shows_each_lane_and_forgets_none_that_emptied(reporter, metrics):
+def test_the_backlog_shows_every_lane_including_emptied_ones(reporter, metrics):
     oldest = (InlineRuntime().now() - timedelta(seconds=90)).isoformat()
     lane = LaneBacklog(scope=str(SCOPE), waiting=3, oldest=oldest, attempts=0, error=None)
     full = Backlog(
@@ -181,7 +181,7 @@ def test_the_backlog_shows_each_lane_and_forgets_none_that_emptied(reporter, met
         assert lines(metrics, f"rebundle_{name}")[0].endswith(" 0.0")
 
 
-def test_lost_swaps_failures_and_crowded_scopes_are_told(reporter, metrics, logged):
+def test_lost_swaps_failures_and_crowded_scopes_are_reported(reporter, metrics, logged):
     reporter.lost(SCOPE)
     reporter.failed(str(SCOPE))
     reporter.processed(0.2)
@@ -199,23 +199,21 @@ def test_a_scope_that_only_events_name_gets_no_series(reporter, metrics):
     assert lines(metrics, "rebundle_live_tree_follows") == []
 
 
-def test_a_crowded_scope_is_told_of_once_and_each_scope_for_itself(reporter, logged):
+def test_a_crowded_scope_is_reported_once_per_scope(reporter, logged):
     other = Scope("visual-anomaly", "edge")
     for scope in (SCOPE, SCOPE, other, SCOPE, other):
         reporter.crowded(scope, 901)
     assert [line["scope"] for line in logged()] == [str(SCOPE), str(other)]
 
 
-def test_scopes_that_wait_for_somebody_who_may_delete_are_counted_as_the_last_round_found_them(
-    reporter, metrics
-):
+def test_scopes_without_delete_permission_are_counted_as_of_the_last_round(reporter, metrics):
     for scopes in (3, 0, 2):
         reporter.deletion_refused(scopes)
 
     assert lines(metrics, "rebundle_deletion_refused_scopes")[0].endswith(" 2.0")
 
 
-def test_the_series_of_a_scope_that_does_not_exist_go(reporter, metrics):
+def test_the_series_of_a_removed_scope_are_removed(reporter, metrics):
     kept = Scope("texture", "edge")
     for scope in (SCOPE, kept):
         reporter.failed(str(scope))

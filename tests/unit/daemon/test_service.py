@@ -1,4 +1,6 @@
-"""What the service decides when it starts: how many connections it takes, and how commands name its bucket."""
+"""Decisions at the start of the service: the number of connections, and how commands name its
+bucket.
+"""
 
 import pytest
 from structlog.testing import capture_logs
@@ -10,13 +12,13 @@ from daemon.stores import locations
 @pytest.mark.parametrize(
     ("open_files", "connections"), [(65536, 1000), (1200, 1000), (1024, 824), (64, 16)]
 )
-def test_connections_leave_descriptors_for_the_bucket(
+def test_the_connection_limit_reserves_descriptors_for_the_bucket(
     monkeypatch: pytest.MonkeyPatch, open_files: int, connections: int
 ) -> None:
     monkeypatch.setattr(service.resource, "getrlimit", lambda _: (open_files, 65536))
     with capture_logs() as logs:
         assert service._most_connections(1000) == connections
-    assert [each["hint"].startswith("ulimit -n 1200") for each in logs] == [True] * (
+    assert [line["hint"].startswith("ulimit -n 1200") for line in logs] == [True] * (
         connections < 1000
     )
 

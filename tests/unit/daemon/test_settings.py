@@ -114,7 +114,7 @@ templates = "of-c"
 """
 
 
-def test_what_a_scope_says_is_merged_over_what_holds_for_all(tmp_path: Path) -> None:
+def test_settings_of_a_scope_are_merged_over_those_of_all_scopes(tmp_path: Path) -> None:
     settings = load({}, {}, written(tmp_path, SCOPED)).settings
 
     own = settings.render_for(Scope("a", "b"))
@@ -127,14 +127,16 @@ def test_what_a_scope_says_is_merged_over_what_holds_for_all(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("scope", [Scope("a", "c"), Scope("b", "a")])
-def test_a_scope_that_says_nothing_has_the_defaults_of_all(tmp_path: Path, scope: Scope) -> None:
+def test_a_scope_without_settings_has_the_defaults_of_all_scopes(
+    tmp_path: Path, scope: Scope
+) -> None:
     settings = load({}, {"REBUNDLE_RENDER__RESTART": "no"}, written(tmp_path, SCOPED)).settings
 
     assert settings.render_for(scope) == settings.render
     assert settings.render_for(scope).restart == "no"
 
 
-def test_a_default_that_a_scope_spells_out_wins_over_what_holds_for_all(tmp_path: Path) -> None:
+def test_a_default_set_in_a_scope_overrides_that_of_all_scopes(tmp_path: Path) -> None:
     file = written(
         tmp_path, '[render]\nrestart = "no"\n[scopes."a/b".render]\nrestart = "unless-stopped"\n'
     )
@@ -142,13 +144,15 @@ def test_a_default_that_a_scope_spells_out_wins_over_what_holds_for_all(tmp_path
     assert load({}, {}, file).settings.render_for(Scope("a", "b")).restart == "unless-stopped"
 
 
-def test_the_settings_of_a_scope_are_shown_with_their_lines_and_nothing_it_does_not_say(
+def test_only_the_settings_given_in_a_scope_are_shown_with_their_lines(
     tmp_path: Path,
 ) -> None:
     file = written(tmp_path, SCOPED)
 
     shown = {
-        name: told for name, told in load({}, {}, file).shown().items() if name.startswith("scopes")
+        name: origin
+        for name, origin in load({}, {}, file).shown().items()
+        if name.startswith("scopes")
     }
 
     assert shown == {
@@ -162,7 +166,7 @@ def test_the_settings_of_a_scope_are_shown_with_their_lines_and_nothing_it_does_
 
 
 @pytest.mark.parametrize(
-    ("text", "setting", "line", "words"),
+    ("text", "setting", "line", "message"),
     [
         (
             '[scopes."a/B".render]\nrestart = "no"\n',
@@ -198,17 +202,17 @@ def test_the_settings_of_a_scope_are_shown_with_their_lines_and_nothing_it_does_
         ("templates = 3\n", "templates", 1, "path"),
     ],
 )
-def test_a_faulty_setting_of_a_scope_is_told_with_its_line(
-    tmp_path: Path, text: str, setting: str, line: int, words: str
+def test_a_faulty_setting_of_a_scope_is_reported_with_its_line(
+    tmp_path: Path, text: str, setting: str, line: int, message: str
 ) -> None:
     file = written(tmp_path, text)
     (problem,) = problems({}, {}, file)
     assert (problem.setting, problem.source) == (setting, f"{file}:{line}")
-    assert words in problem.message
+    assert message in problem.message
 
 
 @pytest.mark.parametrize("name", ["REBUNDLE_SCOPES__A_B__RENDER__RESTART", "REBUNDLE_SCOPES"])
-def test_a_variable_that_wants_to_name_a_scope_is_told_where_scopes_are_named(name: str) -> None:
+def test_a_variable_that_names_a_scope_is_refused_with_where_scopes_are_set(name: str) -> None:
     (problem,) = problems({}, {name: "always"})
     assert problem.source == f"environment {name}"
     assert '[scopes."BUNDLE/TARGET"]' in problem.message
@@ -224,7 +228,7 @@ def test_an_empty_variable_counts_as_not_set() -> None:
     assert load({}, {"REBUNDLE_BUCKET": ""}, None).origin("bucket") == "default"
 
 
-def test_all_problems_come_at_once_with_their_sources(tmp_path: Path) -> None:
+def test_all_problems_are_reported_at_once_with_their_sources(tmp_path: Path) -> None:
     file = written(
         tmp_path,
         'bucket = "ftp://x/y"\n\n[http]\nlistn = "0.0.0.0:1"\nmax_body_bytes = true\n\n[render.resources.limit]\ncpus = 3\n',
@@ -234,7 +238,7 @@ def test_all_problems_come_at_once_with_their_sources(tmp_path: Path) -> None:
         {"REBUNDLE_LOG__LEVEL": "loud", "REBUNDLE_BUKET": "x", "REBUNDLE_X__Y": "1"},
         file,
     )
-    assert {(each.setting, each.source) for each in found} == {
+    assert {(problem.setting, problem.source) for problem in found} == {
         ("bucket", f"{file}:1"),
         ("http.listn", f"{file}:4"),
         ("http.max_body_bytes", f"{file}:5"),
@@ -244,15 +248,15 @@ def test_all_problems_come_at_once_with_their_sources(tmp_path: Path) -> None:
         ("buket", "environment REBUNDLE_BUKET"),
         ("x.y", "environment REBUNDLE_X__Y"),
     }
-    said = {each.setting: each.message for each in found}
-    assert "did you mean http.listen?" in said["http.listn"]
-    assert "did you mean bucket?" in said["buket"]
-    assert "did you mean render.resources.limits.cpus?" in said["render.resources.limit.cpus"]
-    assert "config schema" in said["x.y"]
-    assert '(found "loud")' in said["log.level"]
+    messages = {problem.setting: problem.message for problem in found}
+    assert "did you mean http.listen?" in messages["http.listn"]
+    assert "did you mean bucket?" in messages["buket"]
+    assert "did you mean render.resources.limits.cpus?" in messages["render.resources.limit.cpus"]
+    assert "config schema" in messages["x.y"]
+    assert '(found "loud")' in messages["log.level"]
 
 
-def test_variables_that_kubernetes_or_a_test_sets_are_nobodys_settings() -> None:
+def test_variables_that_kubernetes_or_a_test_sets_are_ignored() -> None:
     environ = {
         "REBUNDLE_PORT": "tcp://10.0.0.1:8420",
         "REBUNDLE_SERVICE_HOST": "10.0.0.1",
@@ -262,7 +266,7 @@ def test_variables_that_kubernetes_or_a_test_sets_are_nobodys_settings() -> None
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "words"),
+    ("name", "value", "message"),
     [
         ("bucket", "ftp://host/x", "s3://bucket/prefix"),
         ("bucket", "s3://key:secret@bucket/x", "no user"),
@@ -287,16 +291,14 @@ def test_variables_that_kubernetes_or_a_test_sets_are_nobodys_settings() -> None
         ("http", "x", "is a section"),
     ],
 )
-def test_a_value_that_cannot_be_is_refused_in_plain_words(
-    name: str, value: str, words: str
-) -> None:
+def test_an_invalid_value_is_refused_in_plain_words(name: str, value: str, message: str) -> None:
     (problem,) = problems({name: value}, {})
     assert problem.setting == name
-    assert words in problem.message
+    assert message in problem.message
     assert "secret" not in problem.message
 
 
-def test_limits_that_contradict_each_other_name_what_set_them() -> None:
+def test_contradicting_limits_are_reported_with_their_sources() -> None:
     (problem,) = problems({}, {"REBUNDLE_PUBLISH__RETRY_FIRST_SECONDS": "90"})
     assert problem.source == "environment REBUNDLE_PUBLISH__RETRY_FIRST_SECONDS"
     assert "retry_max_seconds" in problem.message
@@ -312,29 +314,29 @@ def test_sizes_are_written_with_units_or_without() -> None:
 @pytest.mark.parametrize(
     ("listen", "address"), [("[::1]:1", ("::1", 1)), ("localhost:0", ("localhost", 0))]
 )
-def test_the_address_is_without_brackets(listen: str, address: tuple[str, int]) -> None:
+def test_the_address_has_no_brackets(listen: str, address: tuple[str, int]) -> None:
     assert load({"http.listen": listen}, {}, None).settings.http.address == address
 
 
 @pytest.mark.parametrize(
-    ("body", "words"),
+    ("body", "message"),
     [
         (b"bucket = ", "is not TOML"),
         (b'bucket = "\xff"', "UTF-8"),
         (b"a = 1\na = 2", "is not TOML"),
     ],
 )
-def test_a_file_that_is_no_toml_is_named(tmp_path: Path, body: bytes, words: str) -> None:
+def test_a_file_that_is_not_toml_is_named(tmp_path: Path, body: bytes, message: str) -> None:
     path = tmp_path / "broken.toml"
     path.write_bytes(body)
     (problem,) = problems({}, {}, path)
     assert problem.source == str(path)
-    assert words in problem.message
+    assert message in problem.message
 
 
-def test_a_file_that_is_not_there_does_not_hide_other_problems(tmp_path: Path) -> None:
+def test_a_missing_file_does_not_hide_other_problems(tmp_path: Path) -> None:
     found = problems({"http.listen": "x"}, {}, tmp_path / "absent.toml")
-    assert [each.setting for each in found] == ["", "http.listen"]
+    assert [problem.setting for problem in found] == ["", "http.listen"]
     assert "cannot be read" in found[0].message
 
 
@@ -408,7 +410,7 @@ def test_a_secret_is_never_shown(tmp_path: Path) -> None:
     "secret",
     ["short", "with white space in it", "mit-ümläuten-und-mehr", "control\x07-character-in-it"],
 )
-def test_a_secret_that_is_no_token_is_refused_without_showing_it(secret: str) -> None:
+def test_an_invalid_token_secret_is_refused_without_showing_it(secret: str) -> None:
     (problem,) = problems({}, {"REBUNDLE_HTTP__TOKEN": secret})
     assert problem.setting == "http.token"
     assert "openssl rand" in problem.message
@@ -418,7 +420,7 @@ def test_a_secret_that_is_no_token_is_refused_without_showing_it(secret: str) ->
 def test_a_secret_in_a_flag_or_the_file_is_refused_without_showing_it(tmp_path: Path) -> None:
     file = written(tmp_path, f'[http]\ntoken = "{SECRET}"\n')
     found = problems({"http.rollback_token": SECRET}, {}, file)
-    assert [(each.setting, each.source) for each in found] == [
+    assert [(problem.setting, problem.source) for problem in found] == [
         ("http.token", f"{file}:2"),
         ("http.rollback_token", "flag --http.rollback_token"),
     ]
@@ -427,7 +429,7 @@ def test_a_secret_in_a_flag_or_the_file_is_refused_without_showing_it(tmp_path: 
 
 
 @pytest.mark.parametrize("kind", ["absent", "empty", "directory", "binary", "huge"])
-def test_a_secrets_file_that_cannot_be_used_is_named(tmp_path: Path, kind: str) -> None:
+def test_an_unusable_secrets_file_is_named(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "token"
     match kind:
         case "directory":
@@ -450,7 +452,7 @@ def test_an_address_that_others_reach_needs_a_token() -> None:
     ).settings.http.token
 
 
-def test_a_command_that_needs_no_secret_does_not_fail_for_want_of_one(tmp_path: Path) -> None:
+def test_a_command_that_needs_no_secret_does_not_require_one(tmp_path: Path) -> None:
     flags = {"http.token_file": tmp_path / "unreadable", "http.listen": "0.0.0.0:8420"}
     assert len(problems(flags, {})) == 2
     loaded = load(flags, {"REBUNDLE_HTTP__TOKEN": SECRET}, None, secrets=False)
@@ -478,7 +480,7 @@ def test_the_schema_describes_the_file_and_offers_no_place_for_a_secret() -> Non
 def test_settings_are_frozen() -> None:
     settings = load({}, {}, None).settings
     with pytest.raises(ValueError, match="frozen"):
-        settings.http.listen = "0.0.0.0:1"  # type: ignore[misc]  # what the test is about
+        settings.http.listen = "0.0.0.0:1"  # type: ignore[misc]  # this is tested
 
 
 def test_importing_settings_loads_no_sdk_and_no_web_framework() -> None:
@@ -494,7 +496,7 @@ def test_importing_settings_loads_no_sdk_and_no_web_framework() -> None:
     assert out.stdout == "[]\n"
 
 
-def test_limits_come_from_every_source_and_are_told_like_any_setting(tmp_path: Path) -> None:
+def test_limits_come_from_every_source_and_are_shown_like_any_setting(tmp_path: Path) -> None:
     loaded = load(
         {}, {"REBUNDLE_LIMITS__MODELS": "50"}, written(tmp_path, "[limits]\nsignature_depth = 3\n")
     )
@@ -503,7 +505,7 @@ def test_limits_come_from_every_source_and_are_told_like_any_setting(tmp_path: P
 
     (file := tmp_path / "other.toml").write_text("[limits]\nmodels = true\nmodles = 3\nfiles = 0\n")
     found = problems({}, {}, file)
-    assert {(each.setting, each.source) for each in found} == {
+    assert {(problem.setting, problem.source) for problem in found} == {
         ("limits.models", f"{file}:2"),
         ("limits.modles", f"{file}:3"),
         ("limits.files", f"{file}:4"),
@@ -511,7 +513,7 @@ def test_limits_come_from_every_source_and_are_told_like_any_setting(tmp_path: P
 
 
 @pytest.mark.parametrize("text", ['templates = ""\n', '[scopes."a/b"]\ntemplates = ""\n'])
-def test_an_empty_path_of_templates_is_no_directory(tmp_path, text):
+def test_an_empty_path_of_templates_is_not_a_directory(tmp_path, text):
     file = tmp_path / "rebundle.toml"
     file.write_text(text)
 

@@ -1,4 +1,4 @@
-"""Another bucket that is mounted in the place of the right one, under a running daemon."""
+"""Another bucket is mounted in place of the right one while the daemon runs."""
 
 import asyncio
 import contextlib
@@ -34,7 +34,7 @@ def empty_store() -> MemoryStore:
 
 
 class Volumes:
-    """Implements daemon.stores.port.ObjectStore: one of two buckets, whichever is mounted."""
+    """Implements daemon.stores.port.ObjectStore: one of two buckets, depending on which is mounted."""
 
     def __init__(self) -> None:
         self.right, self.other = empty_store(), empty_store()
@@ -86,7 +86,9 @@ async def pointer_of(store: MemoryStore) -> bytes:
 async def with_other_bucket(
     folder: Path, store: Volumes, play: Callable[[Scene], Awaitable[None]], *, states: int
 ) -> None:
-    """Plays on a scene whose journal remembers `right`; `other` is another journal's, with the same scope."""
+    """Runs on a scene whose journal remembers `right`; `other` belongs to another journal and has
+    the same scope.
+    """
     async with open_scene(folder / "other.db", store.other, remembers_bucket=True) as other:
         await other.bucket.check()
         for number in range(1, states + 1):
@@ -97,7 +99,9 @@ async def with_other_bucket(
 
 
 IGNORED_THERE = model_event("same", "101", "5", scopes=[GOLDEN])
-"""The other bucket's fifth state has the model at this version: there the event would change nothing."""
+"""The other bucket's fifth state has the model at this version, so the event would change nothing
+there.
+"""
 
 
 @pytest.mark.parametrize("states", [2, 5])
@@ -126,14 +130,16 @@ def test_nothing_is_published_to_another_bucket_that_has_the_scope(
             assert (await scene.journal.backlog()).events == 1
             assert await pointer_of(store.other) == before
             store.mounted = store.right
-            await until(lambda: event.id in [each[1] for each in scene.watcher.settled_outcomes])
+            await until(
+                lambda: event.id in [outcome[1] for outcome in scene.watcher.settled_outcomes]
+            )
             assert await pointer_of(store.other) == before
-        assert [str(each.kind) for each in await scene.outcomes(event.id)] == ["published"]
+        assert [str(outcome.kind) for outcome in await scene.outcomes(event.id)] == ["published"]
 
     asyncio.run(with_other_bucket(tmp_path, store, play, states=states))
 
 
-def test_a_listing_of_another_bucket_is_not_believed_although_the_right_one_is_back_when_it_ends(
+def test_a_listing_of_another_bucket_is_not_trusted_although_the_right_one_returns(
     tmp_path: Path,
 ) -> None:
     """The other bucket has no scope, so an event without bundles would be settled in none."""
@@ -161,15 +167,20 @@ def test_a_listing_of_another_bucket_is_not_believed_although_the_right_one_is_b
             )
             store.mounted = store.right
             await until(
-                lambda: "everywhere" in [each[1] for each in scene.watcher.settled_outcomes]
+                lambda: "everywhere" in [outcome[1] for outcome in scene.watcher.settled_outcomes]
             )
-        assert [str(each.kind) for each in await scene.outcomes("everywhere")] == ["published"]
+        assert [str(outcome.kind) for outcome in await scene.outcomes("everywhere")] == [
+            "published"
+        ]
 
     asyncio.run(with_other_bucket(tmp_path, store, play, states=0))
 
 
 def test_a_first_pointer_is_not_sent_again_into_another_bucket(tmp_path: Path) -> None:
-    """The volume is lost while the answer of the first sending is waited for: the condition holds in both buckets."""
+    """The volume is lost during the first request.
+
+    The condition of the write holds in both buckets.
+    """
     volumes = Volumes()
 
     async def lose(operation: str, key: str) -> None:
@@ -192,8 +203,8 @@ def test_a_first_pointer_is_not_sent_again_into_another_bucket(tmp_path: Path) -
     asyncio.run(play())
 
 
-def test_the_id_is_not_read_for_publications_that_follow_from_what_was_seen(tmp_path: Path) -> None:
-    """Neither for a pointer of our own, nor for one that another daemon built on ours."""
+def test_the_id_is_not_read_again_for_publications_on_a_known_pointer(tmp_path: Path) -> None:
+    """Neither on a pointer of this daemon, nor on one that another daemon built on it."""
     inner, asked = empty_store(), 0
 
     async def count(operation: str, key: str) -> None:
@@ -220,7 +231,7 @@ def test_the_id_is_not_read_for_publications_that_follow_from_what_was_seen(tmp_
 
 
 @pytest.mark.parametrize("swapped_in_first", [True, False])
-def test_what_was_read_while_the_bucket_changed_is_not_used(swapped_in_first: bool) -> None:
+def test_data_read_while_the_bucket_changed_is_not_used(swapped_in_first: bool) -> None:
     store, runtime = Volumes(), InlineRuntime()
 
     class Memory:

@@ -1,4 +1,4 @@
-"""Logs that cannot be broken or made to talk, and the catalogue of metrics."""
+"""Logs that hostile text cannot forge and that reveal no secret, and the catalogue of metrics."""
 
 import io
 import json
@@ -52,7 +52,7 @@ def lines(stream: io.StringIO) -> list[dict[str, Any]]:
     return [json.loads(line) for line in stream.getvalue().splitlines()]
 
 
-def test_a_line_has_its_time_in_utc_its_level_and_what_is_bound() -> None:
+def test_a_line_has_its_time_in_utc_its_level_and_bound_values() -> None:
     stream = logged()
     with bound(scope="anomaly/edge", event_id="e-1"), bound(state_id="s-1", sequence=7):
         structlog.get_logger("daemon.pipeline").info("published", files=3)
@@ -85,7 +85,7 @@ def test_libraries_log_through_the_same_formatter() -> None:
     )
 
 
-def test_a_level_holds_for_us_and_for_libraries_and_talkative_ones_are_kept_quiet() -> None:
+def test_a_level_applies_to_rebundle_and_libraries_and_verbose_ones_are_limited() -> None:
     stream = logged(level="warning")
     structlog.get_logger("x").info("no")
     logging.getLogger("aiokafka").info("no")
@@ -95,7 +95,7 @@ def test_a_level_holds_for_us_and_for_libraries_and_talkative_ones_are_kept_quie
 
 
 @pytest.mark.parametrize("chosen", ["json", "console"])
-def test_hostile_text_never_starts_a_line_of_its_own(chosen: LogFormat) -> None:
+def test_hostile_text_never_starts_a_new_line(chosen: LogFormat) -> None:
     stream = logged(chosen)
     hostile = "x\n2026-01-01T00:00:00Z [info] forged\r\x1b[2J\u2028\u202e\ud800\x85"
     structlog.get_logger("x").info(
@@ -131,7 +131,7 @@ def test_an_exception_shows_no_local_variables_no_secrets_and_no_forged_lines(
 
 
 @pytest.mark.parametrize("chosen", ["json", "console"])
-def test_secrets_are_hidden_wherever_they_stand(chosen: LogFormat) -> None:
+def test_secrets_are_hidden_everywhere(chosen: LogFormat) -> None:
     stream = logged(chosen)
     structlog.get_logger("x").info(
         f"sent Bearer {SECRET}",
@@ -148,7 +148,7 @@ def test_secrets_are_hidden_wherever_they_stand(chosen: LogFormat) -> None:
     assert "x=1" in text
 
 
-def test_redaction_leaves_what_is_no_secret() -> None:
+def test_redaction_keeps_text_that_is_not_secret() -> None:
     harmless = {
         "event": "s3://models/a@b/7",
         "tokens": 3,
@@ -165,7 +165,7 @@ def test_redaction_leaves_what_is_no_secret() -> None:
 
 
 @pytest.mark.parametrize("chosen", ["json", "console"])
-def test_a_line_is_bounded_whatever_others_wrote(chosen: LogFormat) -> None:
+def test_a_line_is_bounded_for_any_input(chosen: LogFormat) -> None:
     stream = logged(chosen)
     reasons = "; ".join(["key 0123 is not in the trust policy"] * 100_000)
     structlog.get_logger("x").error(
@@ -243,7 +243,7 @@ def test_the_exposition_has_every_metric_of_the_catalogue_and_no_state_id() -> N
     )
 
 
-def test_two_catalogues_do_not_meet_and_hostile_label_values_stay_values() -> None:
+def test_two_catalogues_are_independent_and_hostile_label_values_stay_values() -> None:
     first, second = Metrics.create("1", "1"), Metrics.create("1", "1")
     first.events_accepted.labels("http", 'x"} 1\nrebundle_forged 9').inc()
     samples = {

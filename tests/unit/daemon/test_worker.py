@@ -1,4 +1,4 @@
-"""Lanes: side by side, in order, never losing what waits; and the drain."""
+"""Lanes run concurrently, keep their order and lose no waiting event; a stop drains."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ OTHER = Scope("texture", "edge")
 
 
 class Switch:
-    """A store that is away for one scope while it is off."""
+    """A store that is unavailable for one scope while it is off."""
 
     def __init__(self, inner, scope):
         self._inner = inner
@@ -68,7 +68,7 @@ def worker_of(
     )
 
 
-def test_a_scope_whose_bucket_is_away_holds_no_other_back_and_goes_on_when_it_is_there(tmp_path):
+def test_an_unavailable_scope_delays_no_other_and_resumes(tmp_path):
     store = Switch(MemoryStore(InlineRuntime()), OTHER)
 
     async def play(scene: Scene):
@@ -106,7 +106,7 @@ def test_events_that_arrive_while_a_batch_is_published_are_all_folded_in_order(t
     scenario(tmp_path, play)
 
 
-def test_a_drain_finishes_the_batch_under_way_and_begins_no_other(tmp_path):
+def test_a_drain_finishes_the_batch_in_progress_and_starts_no_other(tmp_path):
     async def play(scene: Scene):
         stop, begun, go_on = Stop(), asyncio.Event(), asyncio.Event()
         process = scene.pipeline.process
@@ -155,7 +155,7 @@ def test_a_drain_does_not_wait_for_a_lane_between_two_tries(tmp_path):
     scenario(tmp_path, play, store)
 
 
-def test_a_live_tree_that_somebody_changed_is_repaired_on_the_timer(tmp_path):
+def test_an_edited_live_tree_is_repaired_on_the_timer(tmp_path):
     store = MemoryStore(InlineRuntime())
     key = f"{GOLDEN}/docker-compose-gen/base/bundle/docker-compose.yaml"
 
@@ -181,7 +181,7 @@ def test_a_live_tree_that_somebody_changed_is_repaired_on_the_timer(tmp_path):
     scenario(tmp_path, play, store)
 
 
-def test_a_live_tree_that_is_ahead_of_its_pointer_is_told_at_each_pass(tmp_path):
+def test_a_live_tree_ahead_of_its_pointer_is_reported_at_each_pass(tmp_path):
     store = MemoryStore(InlineRuntime())
     key = f"{GOLDEN}/docker-compose-gen/.rebundle.json"
 
@@ -203,7 +203,7 @@ def test_a_live_tree_that_is_ahead_of_its_pointer_is_told_at_each_pass(tmp_path)
     scenario(tmp_path, play, store)
 
 
-def test_a_live_tree_that_a_crash_left_behind_is_brought_on_at_the_start(tmp_path):
+def test_a_live_tree_that_a_crash_left_behind_is_synced_at_the_start(tmp_path):
     store = MemoryStore(InlineRuntime())
 
     async def play(scene: Scene):
@@ -222,7 +222,7 @@ def test_a_live_tree_that_a_crash_left_behind_is_brought_on_at_the_start(tmp_pat
     scenario(tmp_path, play, store)
 
 
-def test_a_fault_of_ours_in_a_lane_is_tried_again_and_loses_nothing(tmp_path):
+def test_a_programming_error_in_a_lane_is_tried_again_and_loses_nothing(tmp_path):
     async def play(scene: Scene):
         process, faults = scene.pipeline.process, iter([KeyError("ours"), RuntimeError("ours too")])
 
@@ -241,7 +241,7 @@ def test_a_fault_of_ours_in_a_lane_is_tried_again_and_loses_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("count", [25])
-def test_scopes_are_worked_on_side_by_side(tmp_path, count):
+def test_scopes_are_processed_concurrently(tmp_path, count):
     async def play(scene: Scene):
         scopes = [Scope("texture", f"t{number}") for number in range(count)]
         together, process = asyncio.Barrier(5), scene.pipeline.process
@@ -259,7 +259,7 @@ def test_scopes_are_worked_on_side_by_side(tmp_path, count):
     scenario(tmp_path, play)
 
 
-def test_a_scope_that_an_earlier_event_creates_while_the_bucket_is_listed_gets_the_events_behind_it(
+def test_a_scope_created_during_a_listing_gets_the_later_events(
     tmp_path,
 ):
     async def play(scene: Scene):
@@ -269,7 +269,7 @@ def test_a_scope_that_an_earlier_event_creates_while_the_bucket_is_listed_gets_t
         async def overtaken():
             found = await listed()
             await scene.watcher.saw(lambda: scene.watcher.passes)
-            while worker.lanes[0].idle_since is None:  # noqa: ASYNC110  # a lane that rests says nothing
+            while worker.lanes[0].idle_since is None:  # noqa: ASYNC110  # an idle lane reports nothing
                 await asyncio.sleep(0.005)
             return found
 
@@ -280,7 +280,7 @@ def test_a_scope_that_an_earlier_event_creates_while_the_bucket_is_listed_gets_t
         stop.request("done")
         await running
 
-        assert [str(each.kind) for each in await scene.outcomes("m")] == ["published"]
+        assert [str(outcome.kind) for outcome in await scene.outcomes("m")] == ["published"]
 
     scenario(tmp_path, play)
 
@@ -299,7 +299,7 @@ def test_a_lane_whose_events_are_all_taken_out_is_no_longer_stuck(tmp_path):
         await scene.journal.take_out(first.position.offset, None, reason="wrong", by="op")
         store.on = True
         async with asyncio.timeout(10):
-            while lane.failure is not None:  # noqa: ASYNC110  # its next try finds nothing, and says nothing
+            while lane.failure is not None:  # noqa: ASYNC110  # its next try reports nothing
                 await asyncio.sleep(0.005)
         stop.request("done")
         await running
@@ -307,7 +307,7 @@ def test_a_lane_whose_events_are_all_taken_out_is_no_longer_stuck(tmp_path):
     scenario(tmp_path, play, store)
 
 
-def test_a_dispatcher_that_cannot_list_the_bucket_says_so_and_events_that_name_their_scope_go_on(
+def test_a_failed_listing_is_reported_and_events_that_name_their_scope_are_processed(
     tmp_path,
 ):
     async def play(scene: Scene):
@@ -324,7 +324,7 @@ def test_a_dispatcher_that_cannot_list_the_bucket_says_so_and_events_that_name_t
         running = asyncio.create_task(worker.run(stop))
         await scene.watcher.saw(lambda: scene.watcher.passes)
         async with asyncio.timeout(10):
-            while worker.failure is None:  # noqa: ASYNC110  # no lane, so nobody is told
+            while worker.failure is None:  # noqa: ASYNC110  # without a lane there is no event
                 await asyncio.sleep(0.005)
         assert "no permission to list" in worker.failure.reason
         refuse = False
@@ -333,12 +333,12 @@ def test_a_dispatcher_that_cannot_list_the_bucket_says_so_and_events_that_name_t
         await running
 
         assert worker.failure is None
-        assert [str(each.kind) for each in await scene.outcomes("m")] == ["published"]
+        assert [str(outcome.kind) for outcome in await scene.outcomes("m")] == ["published"]
 
     scenario(tmp_path, play)
 
 
-def test_a_stuck_scope_with_a_long_queue_keeps_no_other_waiting(tmp_path):
+def test_a_stuck_scope_with_a_long_queue_delays_no_other(tmp_path):
     store = Switch(MemoryStore(InlineRuntime()), OTHER)
 
     async def play(scene: Scene):
@@ -378,7 +378,7 @@ def run_until_settled(scene: Scene, events: int, check):
 MISSPELT = [Scope(f"typo-{number}", "core-versions") for number in range(20)]
 
 
-def test_scopes_that_do_not_exist_get_no_later_event_and_their_lanes_go(tmp_path):
+def test_scopes_that_do_not_exist_get_no_later_event_and_their_lanes_are_removed(tmp_path):
     async def play(scene: Scene):
         await scene.send(state_event(1))
         await scene.accept(model_event("m1", "101", "9", scopes=MISSPELT))
@@ -396,19 +396,19 @@ def test_scopes_that_do_not_exist_get_no_later_event_and_their_lanes_go(tmp_path
             assert len(asyncio.all_tasks()) <= tasks - len(MISSPELT) + 1
 
         await run_until_settled(scene, 1 + len(MISSPELT), check)
-        assert [str(each.kind) for each in await scene.outcomes("m2")] == ["published"]
+        assert [str(outcome.kind) for outcome in await scene.outcomes("m2")] == ["published"]
 
     scenario(tmp_path, play)
 
 
-def test_lanes_go_without_another_event_when_the_timer_lists_the_bucket(tmp_path):
+def test_lanes_are_removed_when_the_timer_lists_the_bucket(tmp_path):
     async def play(scene: Scene):
         await scene.accept(model_event("m", "101", "9", scopes=MISSPELT))
         worker, stop = worker_of(scene, live_tree_seconds=0.01), Stop()
         running = asyncio.create_task(worker.run(stop))
         await scene.watcher.saw(lambda: len(scene.watcher.removed_lanes) == len(MISSPELT))
         assert worker.lanes == ()
-        # And one that went comes back with its next event.
+        # A removed lane returns with its next event.
         await scene.accept(state_event(1, scope=MISSPELT[0]))
         await scene.watcher.saw(lambda: scene.watcher.changes)
         stop.request("done")
@@ -420,7 +420,7 @@ def test_lanes_go_without_another_event_when_the_timer_lists_the_bucket(tmp_path
 
 
 class Unreadable:
-    """A bucket in which one folder cannot be listed."""
+    """A bucket with a folder that cannot be listed."""
 
     def __init__(self, reader, folder):
         self._reader = reader
@@ -434,7 +434,7 @@ class Unreadable:
         scopes = await self._reader.scopes()
         if not self.broken:
             return scopes
-        found = tuple(each for each in scopes if each.bundle != self._folder)
+        found = tuple(row for row in scopes if row.bundle != self._folder)
         return Scopes(found, {self._folder: "Permission denied"})
 
 
@@ -466,7 +466,7 @@ def test_an_event_without_bundles_reaches_known_scopes_of_a_folder_that_cannot_b
     scenario(tmp_path, play)
 
 
-def test_a_scope_that_cannot_be_read_is_named_and_the_others_are_passed_over(tmp_path):
+def test_an_unreadable_scope_is_named_and_the_others_are_synced(tmp_path):
     store = MemoryStore(InlineRuntime())
 
     async def play(scene: Scene):
@@ -510,7 +510,7 @@ class Hanging:
 
 
 @pytest.mark.parametrize("hanging", [1, 12], ids=["one", "more-than-there-are-places"])
-def test_passes_over_scopes_that_hang_end_at_their_limit_and_delay_no_other(tmp_path, hanging):
+def test_passes_over_hanging_scopes_end_at_their_limit_and_delay_no_other(tmp_path, hanging):
     scopes = [Scope("texture", f"t{number}") for number in range(hanging)]
     store = Hanging(MemoryStore(InlineRuntime()), scopes)
     key = f"{GOLDEN}/docker-compose-gen/README.md"
@@ -518,7 +518,7 @@ def test_passes_over_scopes_that_hang_end_at_their_limit_and_delay_no_other(tmp_
     async def play(scene: Scene):
         await scene.send(state_event(1), *(state_event(1, scope=scope) for scope in scopes))
         store.on = False
-        # One that hangs alone never reaches its limit: the other scope's passes do not wait for that.
+        # A scope that hangs does not delay the passes of the others, so they never reach the limit.
         limit = 3600 if hanging == 1 else 0.5
         worker, stop = (
             worker_of(scene, live_tree_seconds=0.01, opened_at=1 + hanging, pass_seconds=limit),
@@ -549,7 +549,7 @@ def test_passes_over_scopes_that_hang_end_at_their_limit_and_delay_no_other(tmp_
 
 
 def test_a_live_tree_that_cannot_follow_makes_no_readable_scope_unreadable(tmp_path):
-    """Its marker is ahead of a sound pointer: one fault, and `Reporter.behind` has it."""
+    """The marker is ahead of an intact pointer: one fault, which `Reporter.behind` reports."""
     store = MemoryStore(InlineRuntime())
 
     async def play(scene: Scene):
@@ -568,8 +568,8 @@ def test_a_live_tree_that_cannot_follow_makes_no_readable_scope_unreadable(tmp_p
     scenario(tmp_path, play, store)
 
 
-def test_nothing_is_reported_of_a_scope_that_the_bucket_no_longer_has(tmp_path):
-    """Also where no event came for it since the start, so that it has no lane."""
+def test_nothing_is_reported_about_a_removed_scope(tmp_path):
+    """Also without any event for the scope since the start, so without a lane."""
     store = MemoryStore(InlineRuntime())
 
     async def play(scene: Scene):
@@ -579,8 +579,8 @@ def test_nothing_is_reported_of_a_scope_that_the_bucket_no_longer_has(tmp_path):
         worker, stop = worker_of(scene, live_tree_seconds=0.01, opened_at=2), Stop()
         running = asyncio.create_task(worker.run(stop))
         await scene.watcher.saw(lambda: str(OTHER) in worker.unreadable)
-        for each in await store.scan(f"{OTHER}/"):
-            await store.delete(each.key, each.version)
+        for entry in await store.scan(f"{OTHER}/"):
+            await store.delete(entry.key, entry.version)
         await scene.watcher.saw(lambda: scene.watcher.removed_lanes)
         assert (scene.watcher.removed_lanes, worker.unreadable) == ([OTHER], {})
         stop.request("done")
@@ -626,7 +626,10 @@ class Unlistable:
 
 
 class Mount:
-    """A bucket on a volume that may be taken away: an empty folder is left, to which anything may be written."""
+    """A bucket on a volume that may be unmounted.
+
+    An empty folder remains, and writes to it succeed.
+    """
 
     def __init__(self):
         self.volume = self.mounted = MemoryStore(InlineRuntime())
@@ -643,11 +646,12 @@ class Mount:
 
 
 @pytest.mark.parametrize("restarted", [False, True])
-def test_nothing_is_published_or_settled_while_the_volume_of_the_bucket_is_away(
+def test_nothing_is_published_or_settled_while_the_volume_of_the_bucket_is_missing(
     tmp_path, restarted
 ):
-    """Neither a new state, nor an event for every scope, of which the empty folder has none, nor one for a scope that
-    is not there."""
+    """A new state, an event for every scope (the empty folder has none), and one for a scope that
+    does not exist.
+    """
     store = Mount()
 
     async def body():
@@ -664,7 +668,7 @@ def test_nothing_is_published_or_settled_while_the_volume_of_the_bucket_is_away(
             await scene.watcher.saw(lambda: scene.watcher.failed_lanes == {str(GOLDEN), str(new)})
             await scene.accept(model_event("everywhere", "101", "10"))
             async with asyncio.timeout(10):
-                while worker.failure is None:  # noqa: ASYNC110  # no lane, so nobody is told
+                while worker.failure is None:  # noqa: ASYNC110  # without a lane there is no event
                     await asyncio.sleep(0.005)
             assert "is its volume not mounted" in scene.bucket.pending
             assert (await scene.journal.backlog()).events == 3
@@ -684,8 +688,8 @@ def test_nothing_is_published_or_settled_while_the_volume_of_the_bucket_is_away(
     asyncio.run(body())
 
 
-def test_a_dispatcher_that_ended_without_a_stop_is_told(tmp_path):
-    """A cancellation from below ends a task of a group without a word."""
+def test_a_dispatcher_that_ended_without_a_stop_is_reported(tmp_path):
+    """A cancellation from below ends a task of a group silently."""
 
     async def play(scene: Scene):
         worker, stop = worker_of(scene), Stop()
@@ -697,7 +701,7 @@ def test_a_dispatcher_that_ended_without_a_stop_is_told(tmp_path):
         scene.journal.next = cancelled
         running = asyncio.create_task(worker.run(stop))
         async with asyncio.timeout(10):
-            while not worker.dispatcher_ended:  # noqa: ASYNC110  # nobody is told: that is the fault
+            while not worker.dispatcher_ended:  # noqa: ASYNC110  # the fault is not reported
                 await asyncio.sleep(0)
         assert not running.done()
         stop.request("done")

@@ -1,4 +1,6 @@
-"""The pictures of docs/architecture.md against what import-linter enforces, and against the files that there are."""
+"""The pictures in docs/architecture.md agree with the layers that import-linter enforces and with
+the files.
+"""
 
 import re
 import tomllib
@@ -19,12 +21,17 @@ def picture(package: str) -> str:
     return str(found)
 
 
-LAYERED = {each["containers"][0]: each["layers"] for each in CONTRACTS if "containers" in each}
+LAYERED = {
+    contract["containers"][0]: contract["layers"]
+    for contract in CONTRACTS
+    if "containers" in contract
+}
 
 
 @pytest.mark.parametrize("package", LAYERED)
-def test_the_layers_of_a_package_are_drawn_from_the_top_as_they_are_enforced(package):
-    # Two columns: the modules, then what they are for. A line that begins with a bar continues the one above.
+def test_the_drawn_layers_of_a_package_equal_the_enforced_ones(package):
+    # Two columns: the modules, then their purpose. A line that begins with a bar continues the one
+    # above.
     columns = [re.split(r"\s{2,}", line.strip())[0] for line in picture(package).splitlines()]
     drawn = " \n ".join(columns).replace("\n |", "|").split("\n")
 
@@ -34,5 +41,5 @@ def test_the_layers_of_a_package_are_drawn_from_the_top_as_they_are_enforced(pac
 
 
 @pytest.mark.parametrize("path", re.findall(r"`((?:events|renderers|daemon|tests)/[\w/.]*)`", PAGE))
-def test_every_file_that_the_page_names_is_there(path):
+def test_every_file_that_the_page_names_exists(path):
     assert (ROOT / path).exists()

@@ -1,4 +1,6 @@
-"""The import contracts notice a forbidden import: each of these lines, planted into a copy, breaks one of them."""
+"""The import contracts detect forbidden imports: each of these lines, planted into a copy, breaks a
+contract.
+"""
 
 import re
 import shutil
@@ -10,12 +12,12 @@ import pytest
 
 ROOT = Path(__file__).parents[3]
 PLANTS = {
-    # a vendor outside of its home
+    # a vendor library outside its home
     "renderers/gate/expectations.py": "import ruamel.yaml",
     "renderers/self_test.py": "import ruamel.yaml",
     "renderers/gate/parsers.py": "import jinja2",
     "daemon/http/server.py": "import jinja2",
-    "daemon/inspection/views.py": "import yaml",
+    "daemon/inspection/scopes.py": "import yaml",
     "daemon/cli/commands/show.py": "import fastapi",
     "daemon/publishing/signatures.py": "import cryptography",
     "daemon/stores/probe.py": "import boto3",
@@ -33,13 +35,14 @@ PLANTS = {
     "daemon/cli/commands/pin.py": "from daemon.cli.commands import hold",
     "daemon/publishing/protocol.py": "from daemon.publishing import reader",
     "daemon/inspection/comparison.py": "from daemon import worker",
+    "daemon/inspection/live_tree.py": "from daemon.inspection import scopes",
     "daemon/readiness.py": "from daemon import settings",
     "daemon/bucket.py": "from renderers import bundle",
     "daemon/worker.py": "from daemon import bucket",
     "daemon/cli/session.py": "from daemon import service",
     "daemon/changes.py": "from daemon import settings",
     "events/dialects/cloudevents.py": "from daemon import changes",
-    # the outside world in a pure module
+    # I/O, time or randomness in a pure module
     "daemon/publishing/layout.py": "import time",
     "daemon/cli/formatting.py": "import os",
     "daemon/publishing/pointer.py": "import random",
@@ -54,7 +57,7 @@ UNPLACED = ("daemon/extra.py", "daemon/cli/extra.py", "daemon/publishing/extra.p
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory) -> str:
-    """What import-linter says of a copy with every plant in it."""
+    """The output of import-linter for a copy with every plant."""
     folder = tmp_path_factory.mktemp("planted")
     for name in ("daemon", "events", "renderers"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -91,7 +94,7 @@ def test_an_import_against_the_rules_breaks_a_contract(report, path):
 
 
 @pytest.mark.parametrize("path", UNPLACED)
-def test_a_module_without_a_place_breaks_a_contract(report, path):
+def test_a_module_without_a_layer_breaks_a_contract(report, path):
     module = path.removesuffix(".py").replace("/", ".")
 
     assert re.search(rf"^- {re.escape(module)}$", report, re.MULTILINE)

@@ -1,4 +1,4 @@
-"""The transcripts of docs/customising.md: each command is run, and says what the page says."""
+"""The transcripts in docs/customising.md: each command runs and prints what the page shows."""
 
 import os
 import re
@@ -14,7 +14,7 @@ from renderers.template_set import Templates
 
 ROOT = Path(__file__).parents[3]
 PAGE = ROOT / "docs/customising.md"
-# A command, the lines it goes on in, and what it said.
+# A command, its continuation lines, and its output.
 STEP = re.compile(r"^(\$ .*\n(?:>.*\n)*)((?:(?!\$ |```).*\n)*)", re.MULTILINE)
 
 
@@ -23,7 +23,7 @@ def blocks(kind: str) -> list[str]:
 
 
 def said(shown: str, folder: Path) -> str:
-    """What a command says, to either stream."""
+    """The output of a command on both streams."""
     command = re.sub(r"^(?:\$|>) ?", "", shown, flags=re.MULTILINE)
     environ = {
         name: value for name, value in os.environ.items() if not name.startswith("REBUNDLE_")
@@ -36,11 +36,11 @@ def said(shown: str, folder: Path) -> str:
 
 
 def transcript(text: str, folder: Path) -> str:
-    """The text with what its commands really say, run one after the other in `folder`."""
+    """The text with the real output of its commands, run one after the other in `folder`."""
     return STEP.sub(lambda step: step[1] + said(step[1], folder), text)
 
 
-def test_the_transcripts_of_the_page_are_what_comes_out(tmp_path):
+def test_the_transcripts_of_the_page_equal_the_real_output(tmp_path):
     shutil.copy(ROOT / "docs/demo/state.json", tmp_path)
 
     assert blocks("console")
@@ -49,7 +49,7 @@ def test_the_transcripts_of_the_page_are_what_comes_out(tmp_path):
 
 
 @pytest.mark.parametrize("block", blocks("toml"))
-def test_the_settings_of_the_page_are_settings(block, tmp_path):
+def test_the_settings_of_the_page_are_valid(block, tmp_path):
     (tmp_path / "rebundle.toml").write_text(block)
 
     assert load({}, {}, tmp_path / "rebundle.toml").origins

@@ -1,4 +1,4 @@
-"""Pages that are made from the code say what the code says."""
+"""Pages that are generated from the code are up to date."""
 
 import importlib.util
 import re
@@ -19,8 +19,8 @@ def generator():
 
 
 @pytest.mark.parametrize("page", ["settings.md", "cli.md"])
-def test_a_page_made_from_the_code_is_what_the_code_says(page, tmp_path):
-    # As a process of its own: the help has the name of the program that shows it.
+def test_a_generated_page_is_up_to_date(page, tmp_path):
+    # In its own process: the help text has the name of the program that shows it.
     subprocess.run(
         [sys.executable, str(ROOT / "docs/generate.py"), str(tmp_path)], check=True, timeout=60
     )
@@ -30,11 +30,11 @@ def test_a_page_made_from_the_code_is_what_the_code_says(page, tmp_path):
     )
 
 
-def test_every_setting_says_what_it_means():
+def test_every_setting_has_a_description():
     assert [name for name, _, _, words in generator().rows() if not words] == []
 
 
-def test_links_between_pages_lead_somewhere():
+def test_links_between_pages_have_targets():
     pages = [
         ROOT / "README.md",
         *ROOT.glob("docs/*.md"),

@@ -1,4 +1,4 @@
-"""docs/glossary.md: its terms are used by the other documents, and are in an order in which they can be read."""
+"""docs/glossary.md: other documents use its terms, and each definition uses only terms above it."""
 
 import re
 from pathlib import Path
@@ -22,7 +22,9 @@ PAGES = [
 
 
 def prose(page: Path) -> str:
-    """The text of a page without code blocks and generated tables, each run of white space as one space."""
+    """The text of a page without code blocks and generated tables, each run of white space as one
+    space.
+    """
     text = re.sub(
         r"^```.*?^```|^<!-- (?:figures|publication|bugs).*?^<!--",
         "",

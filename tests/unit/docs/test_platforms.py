@@ -1,4 +1,6 @@
-"""docs/platforms.md: its table is that of the code, and each file that its example names has the example in it."""
+"""docs/platforms.md: its table equals that of the code, and each file that its example names has
+the example in it.
+"""
 
 import re
 from pathlib import Path
@@ -22,14 +24,14 @@ def test_the_table_names_every_platform_with_its_grpc_port():
 @pytest.mark.parametrize(
     "path", re.findall(r"^\| `([^`]+\.(?:py|yaml|md))` \|", PAGE, re.MULTILINE)
 )
-def test_a_file_of_the_example_has_it(path):
+def test_the_example_directory_has_every_named_file(path):
     # A template names no platform, but has its port.
     assert re.search("openvino|--port=9000", (ROOT / path).read_text(), re.IGNORECASE)
 
 
-def test_the_refusal_is_what_the_page_shows():
+def test_the_refusal_equals_the_one_on_the_page():
     with pytest.raises(ValidationError) as raised:
         make_model(platform="openvino", serving={"gpu": {"count": 1}})
 
-    (problem,) = (each for each in raised.value.errors() if each["loc"] == ("serving", "gpu"))
+    (problem,) = (error for error in raised.value.errors() if error["loc"] == ("serving", "gpu"))
     assert f"$.data.models[0].serving.gpu: {problem['msg'].removeprefix('Value error, ')} (" in PAGE

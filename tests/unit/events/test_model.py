@@ -1,4 +1,4 @@
-"""An event as it is kept and sent on, and what makes two deliveries the same."""
+"""Events as they are stored and forwarded, and when two deliveries are the same event."""
 
 import hashlib
 import json
@@ -38,7 +38,7 @@ def test_optional_attributes_and_extensions_are_kept_and_absent_ones_left_out() 
     assert json.loads(event.structured()) == ENVELOPE | more
 
 
-def test_no_extension_can_replace_what_the_event_is() -> None:
+def test_no_extension_can_replace_a_core_attribute() -> None:
     extensions = {"id": "2", "type": "other", "datacontenttype": "text/plain", "data": 1}
     event = Event("1", "/pipeline", EVENT.type, EVENT.data, extensions=extensions)
 
@@ -60,7 +60,7 @@ def test_another_source_or_id_is_another_identity(other: tuple[str, str, str]) -
     assert Identity(*other).digest != Identity("http", "s", "1").digest
 
 
-def test_the_digest_of_an_identity_is_the_one_that_pointers_have() -> None:
+def test_the_digest_of_an_identity_is_the_one_in_pointers() -> None:
     assert (
         Identity("http", "ü", "1").digest
         == hashlib.sha256('["http", "ü", "1"]'.encode()).hexdigest()

@@ -1,3 +1,5 @@
+"""Schemas of the event types: every problem has its path and a short, plain message."""
+
 import json
 from typing import Annotated, Literal
 
@@ -62,7 +64,7 @@ def test_every_known_type_has_a_schema():
 
 
 @pytest.mark.parametrize("event_type", VALID)
-def test_a_full_event_is_read_and_unknown_fields_are_passed_over(event_type):
+def test_a_full_event_is_read_and_unknown_fields_are_ignored(event_type):
     schema = schemas.DATA[event_type]
     assert schema.model_validate(VALID[event_type] | {"later": {"x": 1}}) == schema.model_validate(
         VALID[event_type]
@@ -139,7 +141,7 @@ def test_a_broken_field_is_named_and_nothing_else_is(event_type, path, value, ex
     assert found[f"$.data.{path}"].startswith(expected)
 
 
-def test_the_longest_and_largest_values_are_taken():
+def test_the_longest_and_largest_values_are_accepted():
     for path, value in {
         "state.id": "x" * 128,
         "state.revision": 2**53 - 1,
@@ -149,7 +151,7 @@ def test_the_longest_and_largest_values_are_taken():
     schemas.RollbackRequest.model_validate(changed(ROLLBACK_REQUESTED, "reason", "\u00e4" * 2000))
 
 
-def test_all_problems_of_an_event_come_at_once_with_their_paths():
+def test_all_problems_of_an_event_are_reported_at_once_with_their_paths():
     data = {
         "bundle": {"name": 1},
         "state": {"id": "derived-x", "revision": -1},
@@ -186,7 +188,7 @@ def _made_of_name(fields):
 
 
 class Outer(BaseModel):
-    """Holds what the renderers' models do to pydantic's errors."""
+    """Raises pydantic errors like the renderers' models do."""
 
     count: Annotated[int, Field(strict=True, ge=1)] | Literal["all"] | None = None
     inners: Annotated[tuple[Inner, ...], Field(min_length=1)] = (Inner(number=1),)
@@ -210,7 +212,7 @@ def test_members_of_a_union_are_one_problem_with_a_path_that_exists():
     assert problems(Outer, {"count": 0}) == {"$.data.count": "must be at least 1, or must be 'all'"}
 
 
-def test_the_same_expectation_of_two_members_is_said_once():
+def test_the_same_expectation_of_two_members_is_reported_once():
     class Either(BaseModel):
         value: dict[str, int] | Inner
 
@@ -228,14 +230,14 @@ def test_the_same_expectation_of_two_members_is_said_once():
     )
 
 
-def test_a_list_is_not_called_short_because_its_entries_failed():
+def test_a_list_with_faulty_entries_is_not_reported_as_short():
     assert problems(Outer, {"inners": [{"number": "1"}]}) == {
         "$.data.inners[0].number": "must be a whole number"
     }
     assert problems(Outer, {"inners": []}) == {"$.data.inners": "must have at least 1 entries"}
 
 
-def test_a_default_that_could_not_be_made_is_not_a_problem_of_its_own():
+def test_a_default_that_could_not_be_built_is_not_a_separate_problem():
     assert problems(Outer, {"name": "a b"}) == {"$.data.name": "must have no space"}
 
 
@@ -245,7 +247,7 @@ def test_a_key_of_a_mapping_is_named_like_its_value():
     }
 
 
-def test_an_error_without_words_of_our_own_is_told_without_jargon():
+def test_an_error_without_a_specific_message_is_reported_without_jargon():
     [expected] = problems(Outer, {"small": "b"}).values()
     assert expected == "String should match pattern 'a'"
 
@@ -262,7 +264,7 @@ def test_one_character_is_not_called_characters():
     }
 
 
-def test_what_was_found_is_short_and_harmless():
+def test_the_found_value_is_short_and_harmless():
     data = changed(ROLLBACK_REQUESTED, "reason", "\x1b" + "x" * 5000)
     with pytest.raises(ValidationError) as caught:
         schemas.RollbackRequest.model_validate(data)
@@ -285,5 +287,5 @@ def test_the_list_of_problems_is_bounded_and_counts_the_rest():
     assert len(exact) == MOST_PROBLEMS
 
 
-def test_a_value_that_is_no_object_at_all_is_a_problem_of_the_root():
+def test_a_value_that_is_not_an_object_is_a_problem_of_the_root():
     assert problems(schemas.BundleState, 3) == {"$.data": "must be an object"}

@@ -1,3 +1,5 @@
+"""The strict JSON parser: what it accepts, and the path and message of each refusal."""
+
 import contextlib
 import json
 import sys
@@ -28,7 +30,7 @@ def json_values():
 
 
 @given(json_values(), st.booleans())
-def test_every_honest_value_comes_back_as_it_was(value, escaped):
+def test_every_valid_value_round_trips(value, escaped):
     assert loads(json.dumps(value, ensure_ascii=escaped).encode(), most_bytes=MIB) == value
 
 
@@ -79,7 +81,7 @@ def test_text_that_looks_like_json_is_a_value_or_an_invalid_event(text):
         (b'{"\\udfff":1}', "$", "must have no half of a surrogate pair"),
     ],
 )
-def test_what_the_parser_lets_through_is_refused_with_its_path(body, path, expected):
+def test_values_that_the_parser_accepts_are_refused_with_their_path(body, path, expected):
     assert problems(body) == {path: expected}
 
 
@@ -101,13 +103,13 @@ def test_what_the_parser_lets_through_is_refused_with_its_path(body, path, expec
         (b"x" * (MIB + 1), "1048577 bytes"),
     ],
 )
-def test_a_problem_says_what_was_found(body, found):
+def test_a_problem_has_the_found_value(body, found):
     with pytest.raises(InvalidEvent) as caught:
         loads(body, most_bytes=MIB)
     assert [problem.found for problem in caught.value.problems] == [found]
 
 
-def test_events_nest_32_levels_unless_said_otherwise():
+def test_events_nest_32_levels_by_default():
     assert loads(b"[" * 32 + b"]" * 32, most_bytes=MIB)
     assert list(problems(b"[" * 33 + b"]" * 33).values()) == ["must nest at most 32 levels"]
 
@@ -123,31 +125,31 @@ def test_the_largest_and_smallest_integers_are_kept_exactly():
     ]
 
 
-def test_a_body_of_exactly_the_limit_is_taken_and_one_byte_more_is_not():
+def test_a_body_of_exactly_the_limit_is_accepted_and_one_byte_more_is_not():
     assert loads(b"[1]", most_bytes=3) == [1]
     assert problems(b"[1] ", most_bytes=3) == {"$": "must have at most 3 bytes"}
 
 
-def test_nesting_of_exactly_the_limit_is_taken_and_one_level_more_is_not():
+def test_nesting_of_exactly_the_limit_is_accepted_and_one_level_more_is_not():
     assert loads(b"[[[]]]", most_bytes=100, deepest=3) == [[[]]]
     assert problems(b'[[{"a":[]}]]', deepest=3) == {"$[0][0].a": "must nest at most 3 levels"}
 
 
-def test_a_bottomless_body_is_refused_without_a_recursion_error():
+def test_an_endlessly_nested_body_is_refused_without_a_recursion_error():
     for opening in (b"[", b'{"a":'):
         assert "levels" in problems(opening * 100_000)["$"]
-    # Also when it is well formed, and the caller stands near the end of the stack itself.
+    # Also when it is well formed, and the caller is near the end of the stack.
     deep = b"[" * 500 + b"]" * 500
     assert "levels" in next(iter(problems(deep).values()))
 
 
-def test_the_recursion_limit_of_the_process_is_left_alone():
+def test_the_recursion_limit_of_the_process_is_unchanged():
     before = sys.getrecursionlimit()
     problems(b"[" * 100_000)
     assert sys.getrecursionlimit() == before
 
 
-def test_all_problems_come_at_once_in_order_of_the_body():
+def test_all_problems_are_reported_at_once_in_order_of_the_body():
     assert list(problems(b'{"a":NaN,"b":{"c":1,"c":2},"d":["\\ud800",1e999]}')) == [
         "$.a",
         "$.b.c",
@@ -160,7 +162,7 @@ def test_the_list_of_problems_is_bounded():
     assert len(problems(b"[" + b",".join([b"NaN"] * 1000) + b"]")) == MOST_PROBLEMS
 
 
-def test_a_key_that_is_no_name_is_quoted_in_a_path():
+def test_a_key_that_is_not_a_name_is_quoted_in_a_path():
     assert below("$", "a_1") == "$.a_1"
     assert below("$", "a b\n") == "$['a b\\n']"
     assert below("$", "k" * 200).endswith("and 120 more characters]")
@@ -186,5 +188,5 @@ def test_a_key_that_is_no_name_is_quoted_in_a_path():
         (b"\x00", "b'\\x00'"),
     ],
 )
-def test_a_found_value_is_shown_short_and_harmless(value, text):
+def test_a_found_value_is_described_short_and_harmless(value, text):
     assert described(value) == text

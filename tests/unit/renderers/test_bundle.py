@@ -1,4 +1,6 @@
-"""The whole tree: its files, its determinism, and that an event costs what it changes."""
+"""The whole tree: its files, that it is deterministic, and that an event costs only what it
+changes.
+"""
 
 import json
 import re
@@ -22,8 +24,8 @@ from tests.builders import (
     make_composition,
     make_model,
 )
-from tests.reference import whole_compose_file
 from tests.strategies import compositions, models, render_defaults
+from tests.support.reference_renderer import whole_compose_file
 
 
 def files_of(composition: Composition, renderer: Renderer | None = None) -> dict[str, RenderedFile]:
@@ -97,7 +99,7 @@ def test_files_are_sorted_by_the_bytes_of_their_path():
     assert paths == sorted(paths)
 
 
-def test_one_composition_has_one_text_whatever_order_its_signature_came_in():
+def test_a_composition_has_one_text_for_any_order_of_its_signature():
     document = composition_document(2)
     signature = document["proxy"]["signature"]["document"]
     turned = {name: dict(reversed(part.items())) for name, part in signature.items()} | {"a": 1}
@@ -115,7 +117,7 @@ def test_one_composition_has_one_text_whatever_order_its_signature_came_in():
     )
 
 
-def test_the_stamp_says_which_state_this_is_in_canonical_json():
+def test_the_stamp_names_the_state_in_canonical_json():
     composition = golden_composition()
     rendered = Renderer().render(composition, GOLDEN_DEFAULTS, Stamp("s-9", "42.1"))
     body = next(file.body for file in rendered.files if file.path == bundle.STAMP_PATH)
@@ -130,7 +132,7 @@ def test_the_stamp_says_which_state_this_is_in_canonical_json():
     assert body == json.dumps(said, separators=(",", ":")).encode() + b"\n"
 
 
-def test_the_stamp_is_the_only_file_that_knows_the_state():
+def test_only_the_stamp_contains_the_state():
     first = Renderer().render(golden_composition(), GOLDEN_DEFAULTS, Stamp("a", "1"))
     second = Renderer().render(golden_composition(), GOLDEN_DEFAULTS, Stamp("b", "2"))
 
@@ -141,7 +143,7 @@ def test_the_stamp_is_the_only_file_that_knows_the_state():
 
 @given(compositions(), compositions(), render_defaults())
 @settings(max_examples=30)
-def test_what_was_rendered_before_changes_no_byte(before, composition, defaults):
+def test_earlier_renderings_change_no_byte(before, composition, defaults):
     used, tiny = Renderer(), Renderer(cache_bytes=0)
     used.render(before, defaults, STAMP)
     used.render(composition, GOLDEN_DEFAULTS, STAMP)
@@ -157,7 +159,7 @@ def test_what_was_rendered_before_changes_no_byte(before, composition, defaults)
 @given(st.data())
 # Not shrunk: a failing example is small, and the reference is slow.
 @settings(max_examples=15, phases=(Phase.explicit, Phase.reuse, Phase.generate))
-def test_any_changes_in_any_order_end_in_what_ruamel_writes_for_the_whole_document(data):
+def test_any_sequence_of_changes_ends_in_what_ruamel_writes_for_the_whole_document(data):
     renderer, composition = (
         Renderer(cache_bytes=data.draw(st.sampled_from([0, 10_000, 1 << 20]))),
         make_composition(5),
@@ -189,14 +191,14 @@ def test_any_changes_in_any_order_end_in_what_ruamel_writes_for_the_whole_docume
     assert document == whole_compose_file(composition, defaults, digests)
 
 
-def test_threads_that_share_a_renderer_get_what_one_alone_gets():
+def test_threads_that_share_a_renderer_get_the_same_result():
     renderer = Renderer(cache_bytes=20_000)
     wanted = [make_composition(size) for size in (1, 3, 5, 8)] * 4
 
     with ThreadPoolExecutor(4) as pool:
-        results = list(pool.map(lambda each: renderer.render(each, GOLDEN_DEFAULTS, STAMP), wanted))
+        results = list(pool.map(lambda item: renderer.render(item, GOLDEN_DEFAULTS, STAMP), wanted))
 
-    assert results == [Renderer().render(each, GOLDEN_DEFAULTS, STAMP) for each in wanted]
+    assert results == [Renderer().render(item, GOLDEN_DEFAULTS, STAMP) for item in wanted]
 
 
 @pytest.mark.parametrize(
@@ -204,7 +206,7 @@ def test_threads_that_share_a_renderer_get_what_one_alone_gets():
     [make_model("103", version="99"), make_model("0000"), make_model("zzz", platform="triton")],
     ids=["replace", "first", "last"],
 )
-def test_a_change_leaves_the_other_models_blocks_as_they_were(model):
+def test_a_change_keeps_the_blocks_of_the_other_models(model):
     renderer, before = Renderer(), make_composition(6)
     after = before.with_model(model)
     old, new = blocks_of(before, renderer), blocks_of(after, renderer)
@@ -212,7 +214,7 @@ def test_a_change_leaves_the_other_models_blocks_as_they_were(model):
     assert len([block for block in new[1:-2] if block not in old]) == 1
 
 
-def test_a_removed_model_leaves_the_others_blocks_as_they_were():
+def test_a_removed_model_keeps_the_blocks_of_the_others():
     document = composition_document(6)
     before = Composition.model_validate(document)
     del document["models"][2]
@@ -271,7 +273,7 @@ def test_a_one_model_event_passes_at_most_one_block_through_ruamel(
 ):
     renderer, composition = Renderer(), make_composition(models)
     renderer.render(composition, GOLDEN_DEFAULTS, STAMP)
-    # Each shape of a block passes through once, whichever model has it first.
+    # The first model of each shape of a block passes through ruamel once.
     Renderer().render(
         composition.with_model(make_model("104", version="98")), GOLDEN_DEFAULTS, STAMP
     )
@@ -294,7 +296,7 @@ def test_a_one_model_event_passes_one_models_block_through_the_gate(monkeypatch,
 
     gate.check(changed, GOLDEN_DEFAULTS, rendered)
 
-    # The model's; beside it the three services that carry digests, and the two ends of the document.
+    # One block for the model, the three services with digests, and the two ends of the document.
     assert len(reads) == 1 + 3 + 2
 
 
@@ -316,7 +318,7 @@ def test_a_mirror_serves_every_image_and_the_readme_names_it():
     assert "mirror.example.com/hub" in body(bundle, "README.md")
 
 
-def test_every_service_that_runs_on_gets_the_restart_policy():
+def test_every_long_running_service_gets_the_restart_policy():
     bundle = Renderer().render(golden_composition(), RenderDefaults(restart="no"), STAMP)
 
     compose = body(bundle, "base/bundle/docker-compose.yaml")
@@ -324,7 +326,7 @@ def test_every_service_that_runs_on_gets_the_restart_policy():
     assert "restart: unless-stopped" not in compose
 
 
-def test_a_template_of_its_own_is_used_for_its_bundle_only():
+def test_a_custom_template_is_used_for_its_bundle_only():
     own = Templates.built_in().overridden_by({"monitoring.txt": "prometheus_config {}\n"})
     renderer = Renderer()
     before, changed, after = (

@@ -1,3 +1,5 @@
+"""The LRU cache with a size limit."""
+
 from concurrent.futures import ThreadPoolExecutor
 
 from renderers.cache import Cache
@@ -11,7 +13,7 @@ def test_a_value_that_was_put_is_found_and_another_is_not():
     assert cache.get("b") is None
 
 
-def test_values_asked_for_together_come_in_that_order_and_count_as_used():
+def test_values_requested_together_come_in_order_and_count_as_used():
     cache = Cache[str](30)
     for key in "abc":
         cache.put(key, key, 10)
@@ -21,7 +23,7 @@ def test_values_asked_for_together_come_in_that_order_and_count_as_used():
     assert cache.get_all("abcd") == ["a", "b", None, "d"]
 
 
-def test_the_least_recently_used_makes_room():
+def test_the_least_recently_used_value_is_evicted():
     cache = Cache[str](30)
     for key in "abc":
         cache.put(key, key, 10)
@@ -49,7 +51,7 @@ def test_a_value_larger_than_the_cache_is_not_kept_and_leaves_it_usable():
     assert cache.get("b") == "y"
 
 
-def test_a_value_beyond_the_limit_drives_no_other_out():
+def test_a_value_above_the_limit_evicts_no_other():
     cache = Cache[str](100)
     cache.put("a", "small", 60)
     cache.put("b", "large", 101)
@@ -61,7 +63,7 @@ def test_a_value_beyond_the_limit_drives_no_other_out():
     assert cache.get("c") == "fits"
 
 
-def test_a_value_that_was_taken_out_makes_room():
+def test_a_removed_value_frees_its_space():
     cache = Cache[str](30)
     cache.put("a", "x", 20)
 
@@ -75,7 +77,7 @@ def test_a_value_that_was_taken_out_makes_room():
     assert cache.get_all("bcd") == [None, "c", "d"]
 
 
-def test_threads_that_share_it_keep_its_bound():
+def test_threads_that_share_a_cache_keep_its_limit():
     cache = Cache[int](1_000)
 
     def use(seed: int) -> None:
@@ -88,5 +90,5 @@ def test_threads_that_share_it_keep_its_bound():
     for key in range(100, 120):
         cache.put(key, 0, 50)
 
-    # Twenty values of 50 bytes fill it exactly: had a count been lost, fewer or more would be there.
+    # Twenty values of 50 bytes fill it exactly. With a lost count, fewer or more would be there.
     assert len(cache) == 20

@@ -1,4 +1,6 @@
-"""The compose file: equal to what ruamel.yaml writes for the whole document, and to the golden one where nothing was decided beyond it."""
+"""The compose file equals what ruamel.yaml writes for the whole document, and the golden one except
+intended changes.
+"""
 
 from itertools import pairwise
 from pathlib import Path
@@ -13,8 +15,8 @@ from renderers.compose import ResourceDefaults
 from renderers.model import Composition, RenderDefaults, Resources
 from renderers.template_set import Templates
 from tests.builders import GOLDEN_DEFAULTS, STAMP, golden_composition, make_composition, make_model
-from tests.reference import whole_compose_file
 from tests.strategies import compositions, render_defaults
+from tests.support.reference_renderer import whole_compose_file
 
 GOLDEN = Path(__file__).parents[2] / "data" / "golden" / "docker-compose.yaml"
 
@@ -39,7 +41,7 @@ def digests_in(document: str, composition: Composition) -> dict[str, str]:
 
 @given(compositions(), render_defaults())
 @settings(max_examples=60)
-def test_blocks_put_together_are_what_ruamel_writes_for_the_whole_document(composition, defaults):
+def test_joined_blocks_equal_what_ruamel_writes_for_the_whole_document(composition, defaults):
     document = rendered(composition, defaults)
 
     assert document == whole_compose_file(composition, defaults, digests_in(document, composition))
@@ -72,20 +74,22 @@ def test_a_change_after_a_change_is_what_ruamel_writes_for_the_whole_document():
         )
 
 
-def test_the_golden_composition_gives_the_golden_services_but_for_what_design_decided_otherwise():
-    ours, golden = (
+def test_the_golden_composition_gives_the_golden_services_except_intended_changes():
+    actual, golden = (
         pyyaml.safe_load(rendered(golden_composition())),
         pyyaml.safe_load(GOLDEN.read_text()),
     )
 
-    for service in (*ours["services"].values(), *golden["services"].values()):
+    for service in (*actual["services"].values(), *golden["services"].values()):
         label = service.pop("labels")
         assert len(label) == 1
-    assert ours == golden
+    assert actual == golden
 
 
 def test_the_golden_composition_gives_the_golden_options_at_their_places():
-    """Comments and blank lines from the first model on, each with the line above it, are those of the golden file."""
+    """Comments and blank lines from the first model on, each with the line above it, are those of
+    the golden file.
+    """
 
     def options(text: str) -> list[tuple[str, str]]:
         lines = text[text.index("  s101s:") :].splitlines()
@@ -98,7 +102,7 @@ def test_the_golden_composition_gives_the_golden_options_at_their_places():
     assert options(rendered(golden_composition())) == options(GOLDEN.read_text())
 
 
-def test_a_digest_of_files_is_shown_by_its_first_16_digits():
+def test_a_digest_of_files_is_shortened_to_16_digits():
     composition = make_composition(3)
 
     assert [len(digest) for digest in digests_in(rendered(composition), composition).values()] == [
@@ -117,7 +121,7 @@ def test_no_line_ends_in_a_blank_or_holds_a_tab():
     assert all(line == line.rstrip() for line in document.splitlines())
 
 
-def test_batching_that_is_on_mounts_the_bundles_own_file_in_one_line():
+def test_enabled_batching_mounts_the_file_of_the_bundle_in_one_line():
     model = make_model("101", serving={"batching": {"parameters": {"max_batch_size": 8}}})
     composition = Composition.model_validate(
         make_composition(1).model_dump() | {"models": [model.model_dump()]}
@@ -150,7 +154,7 @@ def test_batching_that_is_on_mounts_the_bundles_own_file_in_one_line():
         ),
     ],
 )
-def test_gpus_stand_as_the_composition_says(gpu, runtime, lines):
+def test_gpus_are_those_of_the_composition(gpu, runtime, lines):
     composition = make_composition(1).with_model(
         make_model("101", serving={"gpu": gpu} if gpu else {})
     )
@@ -161,7 +165,7 @@ def test_gpus_stand_as_the_composition_says(gpu, runtime, lines):
     assert ("runtime: nvidia" in document) is runtime
 
 
-def test_a_models_own_resources_go_before_the_defaults():
+def test_resources_of_a_model_take_precedence_over_the_defaults():
     defaults = Resources.model_validate(
         {"limits": {"cpus": 1, "memory": "1g"}, "reservations": {"memory": "256m"}}
     )
@@ -177,13 +181,13 @@ def test_a_models_own_resources_go_before_the_defaults():
     assert ResourceDefaults.of(more, defaults) == ResourceDefaults("2", "1g", "0.5", "1m")
 
 
-def test_ids_stand_in_variables_with_underscores():
+def test_ids_in_variables_have_underscores():
     composition = make_composition(1).with_model(make_model("a-b"))
 
     assert "${SERVING_a_b_CPU_LIMIT:-0}" in rendered(composition)
 
 
-def test_labels_of_the_defaults_stand_on_every_service_and_nothing_in_them_is_interpolated():
+def test_labels_of_the_defaults_are_on_every_service_and_not_interpolated():
     defaults = RenderDefaults.model_validate({"labels": {"on": "${HOME} $$ <image>"}})
     services = pyyaml.safe_load(rendered(golden_composition(), defaults))["services"]
 
@@ -200,7 +204,7 @@ def test_labels_of_the_defaults_stand_on_every_service_and_nothing_in_them_is_in
     ],
     ids=["version", "uri", "digest", "serving_version"],
 )
-def test_the_models_label_changes_with_what_it_serves(change):
+def test_the_models_label_changes_with_its_content(change):
     before = make_model("101", version="1")
 
     assert compose.model_digest(make_model("101", **change)) != compose.model_digest(before)
@@ -214,7 +218,7 @@ def test_the_models_label_stays_when_only_its_name_changes():
     ("target", "option"),
     [("core-versions", "#- core-versions"), ("on", '#- "on"'), ("1", '#- "1"')],
 )
-def test_the_target_in_an_option_is_a_text_once_uncommented(target, option):
+def test_the_target_in_an_option_is_text_once_uncommented(target, option):
     lines = [line.strip() for line in rendered(make_composition(1, target=target)).splitlines()]
 
     assert lines[lines.index("#- --target-bundle") + 1] == option

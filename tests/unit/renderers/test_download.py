@@ -1,3 +1,5 @@
+"""The download list models.txt and the script that reads it."""
+
 from pathlib import Path
 
 import pytest
@@ -29,7 +31,7 @@ def test_an_engine_that_loads_numbers_gets_the_number_of_the_version_and_triton_
     ).startswith("a s3:")
 
 
-def test_a_version_that_is_no_number_has_one_in_the_list():
+def test_a_version_that_is_not_a_number_gets_one_in_the_list():
     model = make_model("a", version="v1.2-rc")
 
     assert download.list_line(model, BUILT_IN).startswith(f"a/{model.serving_version} ")
@@ -44,6 +46,6 @@ def test_a_uri_that_a_shell_would_split_is_refused_even_if_it_got_past_its_rule(
         download.list_line(make_model("a").model_copy(update={"artifact": artifact}), BUILT_IN)
 
 
-def test_the_script_is_for_any_posix_shell():
+def test_the_script_runs_in_any_posix_shell():
     assert download.script(BUILT_IN).startswith("#!/bin/sh\n")
     assert "[[" not in download.script(BUILT_IN)

@@ -1,9 +1,9 @@
-"""What an error says, and what its caller can read from it."""
+"""Messages of errors, and the fields that a caller can read."""
 
 from renderers.errors import GateFailure, RenderError, TemplateFault, UnsafeText
 
 
-def test_unsafe_text_names_the_text_and_where_it_cannot_stand():
+def test_unsafe_text_is_reported_with_the_text_and_its_place():
     error = UnsafeText("a shell word", "a b\n")
 
     assert str(error) == "'a b\\n' cannot be written in a shell word"

@@ -1,3 +1,5 @@
+"""The files of example/: variables, credentials placeholders and batching parameters."""
+
 import json
 from io import StringIO
 
@@ -38,7 +40,7 @@ def test_the_env_file_begins_with_the_ports():
     }
 
 
-def test_what_is_shipped_for_credentials_is_a_placeholder():
+def test_the_shipped_credentials_are_a_placeholder():
     files = example.static_files(BUILT_IN)
 
     assert files.keys() == {
@@ -65,7 +67,7 @@ def test_what_is_shipped_for_credentials_is_a_placeholder():
         pytest.param("openvino", None, None, id="openvino"),
     ],
 )
-def test_the_batching_file_is_where_its_owner_looks(platform, batching, path):
+def test_the_batching_file_is_at_the_documented_path(platform, batching, path):
     model = make_model(
         "a", platform=platform, serving={} if batching is None else {"batching": batching}
     )
@@ -74,7 +76,7 @@ def test_the_batching_file_is_where_its_owner_looks(platform, batching, path):
     assert example.batching_is_on(model) == (path is not None and path.startswith("base/"))
 
 
-def test_parameters_stand_in_the_text_format_of_tensorflow_serving():
+def test_parameters_are_in_the_text_format_of_tensorflow_serving():
     parameters = {
         "max_batch_size": 64,
         "batch_timeout_micros": 0,
@@ -98,7 +100,7 @@ def test_parameters_stand_in_the_text_format_of_tensorflow_serving():
     ]
 
 
-def test_parameters_that_are_not_given_are_left_to_tensorflow_serving():
+def test_omitted_parameters_are_left_to_tensorflow_serving():
     text = example.batching_text(make_model("a", serving={"batching": {}}), BUILT_IN)
 
     assert [line for line in text.splitlines() if not line.startswith("#")] == []

@@ -1,4 +1,6 @@
-"""Hostile text, at every place where text comes in: refused with its place, or rendered so that readers read it back."""
+"""Hostile text, wherever text comes in, is refused with its place, or rendered so that readers read
+it back.
+"""
 
 import json
 import re
@@ -12,10 +14,10 @@ from renderers import gate
 from renderers.bundle import RenderedBundle, Renderer
 from renderers.model import Composition, Model, RenderDefaults
 from renderers.platforms import PLATFORMS
-from tests import hostile, readers
 from tests.builders import STAMP, make_composition
-from tests.hostile import PLACES, Refused, payloads
 from tests.strategies import compositions, render_defaults
+from tests.support import hostile_payloads, third_party_readers
+from tests.support.hostile_payloads import PLACES, Refused, payloads
 
 ENTRIES = {"s3": "s3", "gs": "gcs"}
 
@@ -32,7 +34,9 @@ def accepted(place: str) -> list[tuple[str, Composition, RenderDefaults]]:
 
 
 def checked(composition: Composition, defaults: RenderDefaults) -> RenderedBundle:
-    """The bundle, which says what the composition says to the gate and to other people's readers."""
+    """The bundle, checked by the gate and by independent readers to have the values of the
+    composition.
+    """
     bundle = Renderer().render(composition, defaults, STAMP)
     gate.check(composition, defaults, bundle)
     says_what_it_was_given(bundle, composition, defaults)
@@ -42,7 +46,7 @@ def checked(composition: Composition, defaults: RenderDefaults) -> RenderedBundl
 def says_what_it_was_given(
     bundle: RenderedBundle, composition: Composition, defaults: RenderDefaults
 ) -> None:
-    document = readers.compose(bundle)
+    document = third_party_readers.compose(bundle)
     services, name = document["services"], composition.bundle.name
     fixed = ["model_download", f"{name}-nginx", "model_proxy"]
     assert sorted(services) == sorted([*fixed, *(f"s{model.id}s" for model in composition.models)])
@@ -59,12 +63,12 @@ def says_what_it_was_given(
     assert f"{name}-nginx:8500" in services["model_proxy"]["command"]
     for model in composition.models:
         _service_says(services[f"s{model.id}s"], model, defaults)
-    assert readers.routes(bundle) == {
+    assert third_party_readers.routes(bundle) == {
         model.id: f"s{model.id}s:{PLATFORMS[model.serving.platform].grpc_port}"
         for model in composition.models
     }
-    assert readers.downloads(bundle) == dict(map(_download, composition.models))
-    assert json.dumps(readers.signature(bundle), sort_keys=True) == json.dumps(
+    assert third_party_readers.downloads(bundle) == dict(map(_download, composition.models))
+    assert json.dumps(third_party_readers.signature(bundle), sort_keys=True) == json.dumps(
         composition.proxy.signature.document, sort_keys=True
     )
     names = {
@@ -72,7 +76,7 @@ def says_what_it_was_given(
         for model in composition.models
         for what in AMOUNTS
     }
-    assert readers.variables(bundle) == dict.fromkeys(names, "") | {
+    assert third_party_readers.variables(bundle) == dict.fromkeys(names, "") | {
         "MODEL_PROXY_HTTP_PORT": "8000",
         "MODEL_PROXY_GRPC_PORT": "8005",
     }
@@ -101,14 +105,14 @@ def _download(model: Model) -> tuple[str, str]:
 
 def _shown_target(bundle: RenderedBundle) -> str:
     """The value of --target-bundle, once an operator has uncommented it."""
-    lines = readers.text_of(bundle, "base/bundle/docker-compose.yaml").splitlines()
+    lines = third_party_readers.text_of(bundle, "base/bundle/docker-compose.yaml").splitlines()
     above = lines.index("      #- --target-bundle")
     value = lines[above + 1].removeprefix("      #- ")
-    return readers.yaml.safe_load(value)
+    return third_party_readers.yaml.safe_load(value)
 
 
 def pulled(image: str, defaults: RenderDefaults) -> str:
-    """A mirror takes the registry's place; a name without one is Docker Hub's."""
+    """A mirror replaces the registry. A name without a registry is on Docker Hub."""
     found = re.fullmatch(r"((?:[^/]*[.:][^/]*|localhost)/)?(.*)", image)
     assert found is not None
     registry = found[1][:-1] if found[1] else "docker.io"
@@ -124,7 +128,7 @@ def test_the_corpus_is_large_and_without_repetition():
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_what_is_refused_is_refused_at_its_place_in_words(place):
+def test_hostile_text_is_refused_with_its_place_and_a_message(place):
     path, put = PLACES[place]
     refusals = {}
     for payload in payloads():
@@ -135,21 +139,23 @@ def test_what_is_refused_is_refused_at_its_place_in_words(place):
     assert refusals or place.startswith("signature")
     for payload, problems in refusals.items():
         assert problems, payload
-        for where, words in problems:
+        for where, message in problems:
             assert where.startswith(path), payload
-            assert words.strip(), payload
+            assert message.strip(), payload
             assert not any(
-                unicodedata.category(character) in {"Cc", "Cf", "Cs"} for character in words
+                unicodedata.category(character) in {"Cc", "Cf", "Cs"} for character in message
             ), payload
 
 
 @pytest.mark.parametrize(
     "place", ["version", "bucket", "key", "serving image", "image tag", "device", "cpus", "name"]
 )
-def test_accepted_text_about_a_model_is_read_back_as_it_was(place):
+def test_accepted_text_about_a_model_round_trips(place):
     models = []
     for number, (_, composition, _) in enumerate(accepted(place)):
-        (changed,) = [m for m in composition.models if m not in hostile._COMPOSITION.models]
+        (changed,) = [
+            m for m in composition.models if m not in hostile_payloads._COMPOSITION.models
+        ]
         models.append(changed.model_copy(update={"id": f"p{number}"}))
     assert models
     basis = make_composition(1)
@@ -159,7 +165,7 @@ def test_accepted_text_about_a_model_is_read_back_as_it_was(place):
     )
 
 
-def test_accepted_model_ids_are_read_back_as_they_were():
+def test_accepted_model_ids_round_trip():
     models = {}
     for _, composition, _ in accepted("model id"):
         for model in composition.models:
@@ -186,7 +192,7 @@ def test_accepted_model_ids_are_read_back_as_they_were():
         "restart",
     ],
 )
-def test_accepted_text_about_a_bundle_is_read_back_as_it_was(place):
+def test_accepted_text_about_a_bundle_round_trips(place):
     taken = accepted(place)
     assert taken
 
@@ -195,7 +201,7 @@ def test_accepted_text_about_a_bundle_is_read_back_as_it_was(place):
 
 
 @pytest.mark.parametrize("place", ["label key", "label value"])
-def test_accepted_labels_are_read_back_as_they_were(place):
+def test_accepted_labels_round_trip(place):
     labels: dict[str, str] = {}
     for number, (payload, _, _) in enumerate(accepted(place)):
         labels |= {payload: "x"} if place == "label key" else {f"x{number}": payload}
@@ -205,9 +211,9 @@ def test_accepted_labels_are_read_back_as_they_were(place):
 
 
 @pytest.mark.parametrize("place", ["signature text", "signature key"])
-def test_accepted_signatures_are_read_back_as_they_were(place):
+def test_accepted_signatures_round_trip(place):
     taken = accepted(place)
-    assert len(taken) == len(payloads()), "a signature is the proxy's; any text may stand in it"
+    assert len(taken) == len(payloads()), "a signature belongs to the proxy; it may have any text"
     document = {"all": [composition.proxy.signature.document for _, composition, _ in taken]}
     basis = make_composition(1)
     proxy = basis.proxy.model_validate(
@@ -220,5 +226,5 @@ def test_accepted_signatures_are_read_back_as_they_were(place):
 @given(compositions(), render_defaults())
 # Not shrunk: a failing example is small, and reading bundles back is slow.
 @settings(max_examples=60, phases=(Phase.explicit, Phase.reuse, Phase.generate))
-def test_whatever_is_rendered_is_read_back_as_it_was(composition, defaults):
+def test_all_rendered_text_round_trips(composition, defaults):
     says_what_it_was_given(Renderer().render(composition, defaults, STAMP), composition, defaults)

@@ -1,4 +1,4 @@
-"""What may reach a rendered file at all: one allow-list for each kind of text."""
+"""Text that may reach a rendered file: one allow-list for each kind of text."""
 
 import pytest
 from pydantic import TypeAdapter, ValidationError
@@ -7,7 +7,7 @@ from renderers import identifiers
 
 
 def accepted(kind: object, value: object) -> object:
-    """The value as the rule keeps it, or None when it is refused."""
+    """The value as the rule normalises it, or None if it is refused."""
     try:
         return TypeAdapter(kind).validate_python(value)
     except ValidationError:
@@ -71,7 +71,7 @@ def test_hostile_text_is_refused(kind, text):
         ("DisplayName", "Kratzer 日本"),
     ],
 )
-def test_a_well_formed_text_is_kept_as_it_is(kind, text):
+def test_a_well_formed_text_is_unchanged(kind, text):
     assert accepted(getattr(identifiers, kind), text) == text
 
 
@@ -104,7 +104,7 @@ def test_a_well_formed_text_is_kept_as_it_is(kind, text):
         ("DisplayName", "a\u0085b"),
     ],
 )
-def test_a_text_beyond_its_rule_is_refused(kind, text):
+def test_a_text_that_breaks_its_rule_is_refused(kind, text):
     assert accepted(getattr(identifiers, kind), text) is None
 
 
@@ -114,7 +114,7 @@ LABEL = "must be lower-case letters, digits and . _ - (63 at most), and not star
 
 
 @pytest.mark.parametrize(
-    ("kind", "value", "words"),
+    ("kind", "value", "message"),
     [
         ("ModelId", "A", SLUG.format("61 characters")),
         ("BundleName", "a" * 58, SLUG.format("57 characters")),
@@ -178,12 +178,12 @@ LABEL = "must be lower-case letters, digits and . _ - (63 at most), and not star
         ("Memory", -1, "must be from 0 to 1 PiB"),
     ],
 )
-def test_a_refusal_says_what_the_rule_is(kind, value, words):
+def test_a_refusal_names_the_rule(kind, value, message):
     with pytest.raises(ValidationError) as refused:
         TypeAdapter(getattr(identifiers, kind)).validate_python(value)
     [problem] = refused.value.errors()
 
-    assert problem["msg"] == f"Value error, {words}"
+    assert problem["msg"] == f"Value error, {message}"
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ def test_a_refusal_says_what_the_rule_is(kind, value, words):
         ("DisplayName", "a\u0378", False),
     ],
 )
-def test_a_rule_ends_where_it_says(kind, text, is_one):
+def test_a_rule_is_exact_at_its_limits(kind, text, is_one):
     assert accepted(getattr(identifiers, kind), text) == (text if is_one else None)
 
 
@@ -242,7 +242,7 @@ def test_cpus_are_kept_as_normalised_decimal_text(given, kept):
 @pytest.mark.parametrize(
     "given", [True, None, [], "two", "500m", -1, 10_001, 0.0001, float("nan"), float("inf")]
 )
-def test_what_is_no_number_of_cpus_is_refused(given):
+def test_an_invalid_number_of_cpus_is_refused(given):
     assert accepted(identifiers.Cpus, given) is None
 
 
@@ -266,9 +266,9 @@ def test_memory_is_kept_in_bytes(given, kept):
 @pytest.mark.parametrize(
     "given", [True, None, "4", "4Gib ", "4t", "-1g", -1, (1 << 50) + 1, 1.5, "1048577g"]
 )
-def test_what_is_no_amount_of_memory_is_refused(given):
+def test_an_invalid_amount_of_memory_is_refused(given):
     assert accepted(identifiers.Memory, given) is None
 
 
-def test_a_variables_name_has_underscores_for_hyphens():
+def test_the_name_of_a_variable_has_underscores_for_hyphens():
     assert identifiers.variable_name("a-b_c") == "a_b_c"

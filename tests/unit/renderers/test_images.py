@@ -1,3 +1,5 @@
+"""Image names: mirrors, and the folders for which a pull needs permission."""
+
 import pytest
 
 from renderers import images
@@ -30,14 +32,14 @@ MIRRORS = {
         ("registry.example.com/team/a:1", "registry.example.com/team/a:1"),
     ],
 )
-def test_a_mirror_takes_the_place_of_the_registry_that_docker_would_ask(image, pulled):
+def test_a_mirror_replaces_the_registry_that_docker_would_use(image, pulled):
     assert images.pulled_from(image, MIRRORS) == pulled
 
 
 @pytest.mark.parametrize(
     "image", ["nginx", "a/b:1", "docker.io/library/nginx:1", "r.example.com/x"]
 )
-def test_without_a_mirror_an_image_stays_as_it_was_written(image):
+def test_without_a_mirror_an_image_is_unchanged(image):
     assert images.pulled_from(image, {}) == image
 
 

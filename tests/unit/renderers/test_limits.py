@@ -1,3 +1,5 @@
+"""Limits of a composition: each excess is reported with its setting."""
+
 import json
 
 import pytest
@@ -30,7 +32,7 @@ def test_a_composition_within_every_limit_passes():
 
 
 @pytest.mark.parametrize(
-    ("most", "composition", "said"),
+    ("most", "composition", "message"),
     [
         (
             {"models": 2},
@@ -55,11 +57,11 @@ def test_a_composition_within_every_limit_passes():
     ],
     ids=["models", "files", "depth", "signature"],
 )
-def test_what_is_beyond_a_limit_is_told_with_the_setting(most, composition, said):
+def test_a_value_above_a_limit_is_reported_with_the_setting(most, composition, message):
     with pytest.raises(TooBig) as refused:
         BundleLimits(**most).check(composition)
 
-    assert str(refused.value).startswith(said)
+    assert str(refused.value).startswith(message)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +74,7 @@ def test_what_is_beyond_a_limit_is_told_with_the_setting(most, composition, said
         ("signature_depth", with_signature(nested(7))),
     ],
 )
-def test_each_limit_lets_through_what_just_fits_it(name, composition):
+def test_a_value_of_exactly_the_limit_is_accepted(name, composition):
     size = {
         "models": len(composition.models),
         "files": files_of(composition),
@@ -90,13 +92,13 @@ def test_each_limit_lets_through_what_just_fits_it(name, composition):
         BundleLimits(**{name: size - 1}).check(composition)
 
 
-def test_a_composition_may_not_be_allowed_more_than_readers_take():
+def test_a_limit_cannot_exceed_what_readers_accept():
     assert BundleLimits(composition_bytes=32 << 20)
     with pytest.raises(ValidationError, match="composition_bytes"):
         BundleLimits(composition_bytes=(32 << 20) + 1)
 
 
-def test_everything_that_is_too_big_is_told_at_once():
+def test_everything_too_large_is_reported_at_once():
     with pytest.raises(TooBig) as refused:
         BundleLimits(models=1, files=15, composition_bytes=10).check(make_composition(2))
 
@@ -109,14 +111,14 @@ def test_everything_that_is_too_big_is_told_at_once():
 
 
 @pytest.mark.parametrize("name", ["signature_bytes", "signature_depth"])
-def test_a_signature_that_is_too_big_is_told_at_its_place(name):
+def test_a_too_large_signature_is_reported_at_its_place(name):
     with pytest.raises(TooBig) as refused:
         BundleLimits(**{name: 1}).check(with_signature(nested(3)))
 
     assert [excess.part for excess in refused.value.excesses] == [".proxy.signature"]
 
 
-def test_a_limit_is_no_boolean():
+def test_a_limit_is_not_a_boolean():
     with pytest.raises(ValidationError, match=r"Value error, must be a number \["):
         BundleLimits(models=True)
 
@@ -136,7 +138,7 @@ def test_a_very_deep_document_is_measured_without_recursion():
     assert limits._depth({"a": document}) == 100_001
 
 
-def test_no_setting_goes_beyond_what_a_composition_holds():
+def test_no_setting_exceeds_the_capacity_of_a_composition():
     with pytest.raises(ValidationError):
         BundleLimits(models=MOST_MODELS + 1)
 

@@ -1,4 +1,4 @@
-"""The composition: canonical form, identity, and what it refuses."""
+"""The composition: canonical form, identity, and refusals."""
 
 import hashlib
 import json
@@ -30,7 +30,7 @@ from tests.strategies import compositions, render_defaults
 
 @given(compositions())
 @settings(max_examples=60)
-def test_the_canonical_form_parses_back_to_an_equal_composition_of_the_same_digest(composition):
+def test_the_canonical_form_round_trips_with_the_same_digest(composition):
     again = Composition.model_validate(json.loads(composition.canonical))
 
     assert again == composition
@@ -39,7 +39,7 @@ def test_the_canonical_form_parses_back_to_an_equal_composition_of_the_same_dige
 
 @given(compositions())
 @settings(max_examples=60)
-def test_the_canonical_form_put_together_is_that_of_the_whole(composition):
+def test_the_assembled_canonical_form_equals_that_of_the_whole(composition):
     whole = {
         "bundle": known_fields(composition.bundle),
         "models": [known_fields(model) for model in composition.models],
@@ -64,8 +64,8 @@ def test_the_order_of_models_spellings_and_unknown_fields_change_no_digest():
     assert Composition.model_validate(document).digest == make_composition(4).digest
 
 
-def test_the_digest_of_the_golden_composition_stays_what_it_is():
-    """It stands in manifests: a change of it is a change of the protocol."""
+def test_the_digest_of_the_golden_composition_never_changes():
+    """Manifests contain it, so a change of it is a change of the protocol."""
     assert (
         golden_composition().digest
         == "8fcbfde0802ed4526b2595aeb7a6e34b16ff1998c356d54f3542ac7946cd1361"
@@ -100,7 +100,7 @@ def test_ids_that_differ_only_by_hyphen_and_underscore_are_refused():
         make_composition(1).with_model(make_model("a-b")).with_model(make_model("a_b"))
 
 
-def test_a_full_bundle_takes_no_other_model_but_a_new_version(monkeypatch):
+def test_a_full_bundle_accepts_no_new_model_but_a_new_version(monkeypatch):
     monkeypatch.setattr("renderers.model.MOST_MODELS", 3)
     composition = make_composition(3)
 
@@ -115,7 +115,7 @@ def test_a_version_that_is_a_positive_number_is_the_serving_version(number):
 
 
 @pytest.mark.parametrize("version", ["0", "2147483648", "v1", "1.0", "٣"])
-def test_another_version_gets_a_number_of_its_own_that_stays(version):
+def test_another_version_gets_a_stable_number(version):
     number = default_serving_version(version, "gs://b/a")
 
     assert 1 <= number <= 2**31 - 1
@@ -123,7 +123,7 @@ def test_another_version_gets_a_number_of_its_own_that_stays(version):
     assert number != default_serving_version(version, "gs://b/other")
 
 
-def test_a_model_whose_version_is_no_number_has_the_one_of_version_and_uri():
+def test_a_non_numeric_version_gets_a_serving_version_from_version_and_uri():
     model = make_model("101", version="v1")
     changed = ModelChange(id="101", version="v2").applied_to(model)
 
@@ -138,8 +138,8 @@ def test_the_digest_of_a_value_is_that_of_its_canonical_json():
     )
 
 
-def test_the_number_of_a_version_that_is_none_is_made_of_version_and_uri():
-    """It names a folder on every host: a change of it is a change of the protocol."""
+def test_the_serving_version_of_a_non_numeric_version_is_a_hash_of_version_and_uri():
+    """It names a folder on every host, so a change of it is a change of the protocol."""
     digest = hashlib.sha256(b'["v1","gs://b/a"]').digest()
 
     assert (
@@ -167,7 +167,7 @@ def test_batching_on_triton_is_refused():
     ("asked", "reason"),
     [({"batching": {}}, "no batching parameters"), ({"gpu": {"count": 1}}, "GPUs of Intel")],
 )
-def test_what_openvino_model_server_cannot_do_is_refused_with_the_reason(asked, reason):
+def test_unsupported_settings_of_openvino_model_server_are_refused_with_the_reason(asked, reason):
     with pytest.raises(ValidationError, match=reason):
         make_model(platform="openvino", serving=asked)
 
@@ -177,7 +177,7 @@ def test_an_unknown_batching_parameter_is_refused():
         make_model(serving={"batching": {"parameters": {"max_batchsize": 1}}})
 
 
-def test_a_signature_by_uri_is_refused_with_what_to_do():
+def test_a_signature_by_uri_is_refused_with_a_remedy():
     document = golden_document()
     document["proxy"]["signature"] = {"uri": "gs://b/signature.yaml"}
 
@@ -203,7 +203,7 @@ def test_a_change_of_neither_version_nor_uri_keeps_the_serving_version_the_produ
     assert ModelChange(id="101", version="8").applied_to(current).serving_version == 8
 
 
-def test_a_copy_derives_its_digest_anew():
+def test_a_copy_computes_its_own_digest():
     composition = make_composition(2)
     proxy = composition.proxy.model_copy(update={"image": "registry.example.com/other:1"})
     changed = composition.model_copy(update={"proxy": proxy})
@@ -213,7 +213,7 @@ def test_a_copy_derives_its_digest_anew():
     assert composition.model_copy(update={"proxy": proxy}).digest == changed.digest
 
 
-def test_a_change_keeps_what_it_does_not_say():
+def test_a_change_keeps_omitted_fields():
     current = make_model("101", version="1", name="scratches")
     changed = ModelChange(id="101", version="2").applied_to(current)
 
@@ -273,7 +273,7 @@ def test_a_text_without_a_slash_is_refused_with_the_form_of_a_scope():
 
 
 @pytest.mark.parametrize("text", ["", "a", "a/", "/b", "a/b/c", "A/b"])
-def test_what_is_no_scope_is_refused(text):
+def test_an_invalid_scope_is_refused(text):
     with pytest.raises(ValueError):
         Scope.parse(text)
 
@@ -289,7 +289,7 @@ def test_an_unknown_render_default_is_refused():
         RenderDefaults.model_validate({"download_img": "x"})
 
 
-def test_a_files_mode_is_as_the_manifest_writes_it():
+def test_the_mode_of_a_file_has_the_form_of_the_manifest():
     assert (RenderedFile("a", b"").mode, RenderedFile("a", b"", executable=True).mode) == (
         "0644",
         "0755",

@@ -1,4 +1,4 @@
-"""What may change under its name is found, once each, and refused where that is asked for."""
+"""Mutable references are found, once each, and refused if the setting requires it."""
 
 import pytest
 
@@ -31,20 +31,20 @@ def composition(
     )
 
 
-def test_what_digests_hold_is_not_movable():
+def test_references_by_digest_are_not_mutable():
     pinned = composition(f"r.example.com/serving{DIGEST}", f"r.example.com/serving:2{DIGEST}")
 
     assert movable(pinned, PINNED) == ()
     require(pinned, PINNED)
 
 
-def test_each_image_by_tag_is_told_once_with_everything_that_uses_it():
+def test_every_image_by_tag_is_reported_once_with_its_users():
     by_tag = composition(
         "r.example.com/serving:2", "r.example.com/serving", "r.example.com/serving:2", proxy="p:1"
     )
     found = movable(by_tag, RenderDefaults(download_image="rclone/rclone:1", router_image="p:1"))
 
-    assert [(each.kind, each.name, each.used_by) for each in found] == [
+    assert [(item.kind, item.name, item.used_by) for item in found] == [
         ("image", "p:1", ("router", "proxy")),
         ("image", "r.example.com/serving", ("model 102",)),
         ("image", "r.example.com/serving:2", ("model 101", "model 103")),
@@ -55,13 +55,13 @@ def test_each_image_by_tag_is_told_once_with_everything_that_uses_it():
 def test_an_artifact_without_a_digest_may_change():
     found = movable(composition(f"r.example.com/serving{DIGEST}", digest=None), PINNED)
 
-    assert [str(each) for each in found] == ["artifact s3://models/101 (model 101)"]
+    assert [str(item) for item in found] == ["artifact s3://models/101 (model 101)"]
 
 
 def test_images_come_before_artifacts_each_by_name():
     found = movable(composition("z.example.com/b:1", "z.example.com/a:1", digest=None), PINNED)
 
-    assert [each.name for each in found] == [
+    assert [item.name for item in found] == [
         "z.example.com/a:1",
         "z.example.com/b:1",
         "s3://models/101",
@@ -77,7 +77,7 @@ def test_images_come_before_artifacts_each_by_name():
         (("a", "b", "c"), "p:1 (a and 2 more)"),
     ],
 )
-def test_what_uses_an_image_is_counted(used_by, text):
+def test_the_users_of_an_image_are_counted(used_by, text):
     assert str(Movable("image", "p:1", used_by)) == f"image {text}"
 
 

@@ -1,4 +1,4 @@
-"""The bundle's README: the sections of the golden one, and nothing shown that the compose file does not have."""
+"""The bundle's README: the sections of the golden one, and only lines that the compose file has."""
 
 import re
 import shlex
@@ -65,7 +65,7 @@ def test_every_line_shown_of_a_service_is_in_the_compose_file_in_that_order(mode
                 assert filled in document
 
 
-def test_it_says_where_images_are_pulled_from_each_once():
+def test_each_image_source_is_listed_once():
     document = golden_document()
     document["proxy"]["image"] = "nginx:1.28"
     text = files_of(Composition.model_validate(document))["README.md"]
@@ -75,7 +75,7 @@ def test_it_says_where_images_are_pulled_from_each_once():
     )
 
 
-def test_names_stand_as_text_not_as_markdown():
+def test_names_are_text_and_not_markdown():
     document = golden_document()
     document["bundle"] = {"name": "a_b", "target": "c_d"}
     text = files_of(Composition.model_validate(document))["README.md"]
@@ -93,7 +93,7 @@ def test_an_excerpt_shows_three_dots_once_for_keys_left_out():
     )
 
 
-def test_it_shows_the_file_for_credentials_and_the_proxys_volumes_and_command():
+def test_the_page_shows_the_credentials_file_and_the_proxys_volumes_and_command():
     files = files_of(golden_composition())
     proxy = next(block for block in diff_blocks(files["README.md"]) if block[0] == "  model_proxy:")
 
@@ -105,7 +105,7 @@ def test_it_shows_the_file_for_credentials_and_the_proxys_volumes_and_command():
     ]
 
 
-def test_it_names_no_placeholder_that_a_value_should_have_filled():
+def test_the_page_has_no_unfilled_placeholder():
     text = files_of(golden_composition())["README.md"]
 
     assert "{{" not in text
@@ -118,7 +118,7 @@ def written(root: Path, composition: Composition) -> None:
         (root / path).write_text(text)
 
 
-def test_the_files_of_a_model_that_joined_reach_a_deployment_by_the_steps_of_an_update(tmp_path):
+def test_the_update_steps_bring_the_files_of_a_new_model_to_a_deployment(tmp_path):
     before, after = golden_composition(), golden_composition().with_model(make_model("new-one"))
     written(tmp_path / "old", before)
     shutil.copytree(tmp_path / "old" / "example", tmp_path / "deployed")
@@ -128,7 +128,7 @@ def test_the_files_of_a_model_that_joined_reach_a_deployment_by_the_steps_of_an_
 
     [command] = re.findall(r"with `(cp [^`]+)`", (tmp_path / "README.md").read_text())
     command = command.replace("<deployment_dir>", "deployed")
-    # Not checked: some releases of cp fail for what they skip.
+    # Not checked: some releases of cp fail for files that they skip.
     subprocess.run(shlex.split(command), cwd=tmp_path, check=False, capture_output=True)
 
     joined = "conf/bundle/batching_new-one.txt"

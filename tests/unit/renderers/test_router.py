@@ -1,3 +1,5 @@
+"""The nginx map of models and the router's tunables."""
+
 from pathlib import Path
 
 import pytest
@@ -24,11 +26,11 @@ def test_requests_go_to_the_grpc_port_of_the_platform(platform, port):
     assert router.map_line(make_model("a", platform=platform), BUILT_IN) == f"a sas:{port};\n"
 
 
-def test_an_id_that_is_a_word_of_nginx_keeps_its_service():
+def test_an_id_that_is_a_keyword_of_nginx_keeps_its_service():
     assert router.map_line(make_model("default"), BUILT_IN) == "\\default sdefaults:8500;\n"
 
 
-def test_the_tunables_are_the_golden_ones_but_for_words():
+def test_the_tunables_are_the_golden_ones_except_wording():
     def directives(text: str) -> list[str]:
         lines = (line.strip() for line in text.splitlines())
         return [

@@ -1,3 +1,5 @@
+"""The self-test of templates and defaults, which runs before an event needs them."""
+
 import pytest
 from hypothesis import given, settings
 
@@ -22,10 +24,10 @@ def test_any_defaults_pass_with_the_built_in_templates(defaults):
     self_test.rehearse(Customisation(defaults))
 
 
-def test_every_platform_takes_part():
-    rehearsed = {model.serving.platform for model in self_test._every_kind().models}
+def test_the_self_test_covers_every_platform():
+    tested = {model.serving.platform for model in self_test._every_kind().models}
 
-    assert rehearsed == set(PLATFORMS)
+    assert tested == set(PLATFORMS)
 
 
 @pytest.mark.parametrize(
@@ -55,18 +57,18 @@ def test_a_template_that_adds_passes(name):
         ("header.yaml", "services:\n", "name: other\nservices:\n"),
     ],
 )
-def test_a_template_that_leaves_out_or_changes_what_the_composition_says_is_refused(name, old, new):
+def test_a_template_that_omits_or_changes_the_composition_is_refused(name, old, new):
     text = BUILT_IN.text(name)
     assert old in text
     own = Customisation(
-        rehearsal_defaults(), BUILT_IN.overridden_by({name: text.replace(old, new)})
+        self_test_defaults(), BUILT_IN.overridden_by({name: text.replace(old, new)})
     )
 
     with pytest.raises(GateFailure):
         self_test.rehearse(own)
 
 
-def rehearsal_defaults():
+def self_test_defaults():
     return Customisation().defaults.model_copy(update={"labels": {"team": "vision"}})
 
 
@@ -94,7 +96,7 @@ TRITON = BUILT_IN.text("triton.yaml")
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "said"),
+    ("name", "text", "message"),
     [
         ("labels.yaml", "{% include 'labels.yaml' %}", "RecursionError"),
         (
@@ -136,8 +138,8 @@ TRITON = BUILT_IN.text("triton.yaml")
         ("triton.yaml", "services:\n  a: {}\n  b: {}\n", "one service"),
     ],
 )
-def test_nonsense_in_a_template_is_told_as_its_fault(name, text, said):
-    with pytest.raises(TemplateFault, match=said):
+def test_an_error_in_a_template_is_reported_as_its_fault(name, text, message):
+    with pytest.raises(TemplateFault, match=message):
         self_test.rehearse(Customisation(templates=BUILT_IN.overridden_by({name: text})))
 
 
@@ -152,7 +154,7 @@ def test_nonsense_in_a_template_is_told_as_its_fault(name, text, said):
         "build: .",
     ],
 )
-def test_a_template_that_undoes_a_service_is_refused(added):
+def test_a_template_that_removes_a_service_is_refused(added):
     own = BUILT_IN.overridden_by(
         {"triton.yaml": TRITON.replace("    shm_size", f"    {added}\n    shm_size")}
     )

@@ -1,3 +1,5 @@
+"""The set of templates: filters for each sink, overrides, and errors with template and line."""
+
 import pytest
 
 from renderers import template_set
@@ -11,11 +13,11 @@ BUILT_IN = Templates.built_in()
 
 
 @pytest.mark.parametrize("word", ["default", "include", "hostnames", "volatile"])
-def test_a_word_of_nginx_gets_a_backslash(word):
+def test_a_keyword_of_nginx_gets_a_backslash(word):
     assert template_set.nginx_key(word) == f"\\{word}"
 
 
-def test_an_id_stays_as_it_is_in_the_map():
+def test_an_id_is_unchanged_in_the_map():
     assert template_set.nginx_key("a-b_1") == "a-b_1"
 
 
@@ -32,7 +34,7 @@ def test_an_id_stays_as_it_is_in_the_map():
 @pytest.mark.parametrize(
     "text", ["a;", "a\nb", "$(id)", "`id`", "a b\t", "{", "~\n", 'a"', "é", "<b>"]
 )
-def test_what_a_sink_cannot_hold_is_refused_with_the_text(escape, sink, text):
+def test_text_that_a_sink_cannot_represent_is_refused_with_the_text(escape, sink, text):
     with pytest.raises(UnsafeText) as refused:
         escape(text)
 
@@ -43,7 +45,7 @@ def test_an_underscore_is_no_emphasis_in_markdown():
     assert template_set.markdown("a_b") == "a\\_b"
 
 
-def test_a_value_that_is_not_given_is_an_error_not_a_blank():
+def test_a_missing_value_is_an_error_and_not_a_blank():
     with pytest.raises(TemplateFault, match=r"models.map:1: 'port' is undefined"):
         BUILT_IN.render("models.map", id="1")
 
@@ -76,14 +78,14 @@ def test_the_later_of_two_overrides_wins():
     assert own.overridden == {"monitoring.txt", "gcs.json"}
 
 
-def test_an_override_that_says_the_same_is_none():
+def test_an_override_with_the_same_text_does_not_count():
     same = BUILT_IN.overridden_by({"gcs.json": BUILT_IN.text("gcs.json")})
 
     assert same == BUILT_IN
     assert not same.overridden
 
 
-def test_equal_texts_have_equal_digests_and_others_have_not():
+def test_only_equal_texts_have_equal_digests():
     own = BUILT_IN.overridden_by({"gcs.json": "{}"})
 
     assert own.digest != BUILT_IN.digest
@@ -94,7 +96,7 @@ def test_equal_texts_have_equal_digests_and_others_have_not():
 
 
 @pytest.mark.parametrize(
-    ("sources", "said"),
+    ("sources", "message"),
     [
         (
             {"modles.map": ""},
@@ -111,8 +113,8 @@ def test_equal_texts_have_equal_digests_and_others_have_not():
     ],
     ids=["nearly a name", "a path", "no name", "no template", "no filter", "too deep"],
 )
-def test_an_override_that_cannot_be_one_is_refused_with_its_place(sources, said):
-    with pytest.raises(TemplateFault, match=said):
+def test_an_invalid_override_is_refused_with_its_place(sources, message):
+    with pytest.raises(TemplateFault, match=message):
         BUILT_IN.overridden_by(sources)
 
 
@@ -136,7 +138,7 @@ def test_an_override_that_fails_names_its_line(text, place):
     assert (failed.value.name, failed.value.line) == place
 
 
-def test_what_a_template_raises_is_told_with_its_kind():
+def test_an_error_raised_by_a_template_is_reported_with_its_kind():
     own = BUILT_IN.overridden_by({"router.yaml": "{{ 1 / 0 }}"})
 
     with pytest.raises(
@@ -152,7 +154,7 @@ def test_a_fault_in_an_included_template_names_that_one():
         own.render("router.yaml", labels=1)
 
 
-def test_a_file_that_is_no_template_is_never_read_as_one():
+def test_a_file_that_is_not_a_template_is_never_read_as_one():
     body = "#{{ nothing }} ${#list} {% if %}\n"
     own = BUILT_IN.overridden_by(dict.fromkeys(template_set._TEXTS, body))
 
@@ -180,7 +182,7 @@ def test_a_file_that_is_no_template_is_never_read_as_one():
         "{% include '/etc/passwd' %}",
     ],
 )
-def test_no_template_gets_at_the_environment_or_at_python(monkeypatch, text):
+def test_no_template_can_access_the_environment_or_python(monkeypatch, text):
     monkeypatch.setenv("CANARY", "canary-in-the-environment")
     own = BUILT_IN.overridden_by({"router.yaml": text})
 
@@ -188,7 +190,7 @@ def test_no_template_gets_at_the_environment_or_at_python(monkeypatch, text):
         rendered = own.render("router.yaml", labels=1)
     except TemplateFault:
         return
-    # Jinja2 renders some of what it forbids as nothing.
+    # Jinja2 renders some forbidden expressions as nothing.
     assert "canary" not in rendered
     assert "<" not in rendered
 

@@ -1,4 +1,6 @@
-"""JSON documents as YAML: what ruamel.yaml would write, and what both versions of YAML read as the same value."""
+"""JSON documents as YAML: what ruamel.yaml would write, and what both versions of YAML read as the
+same value.
+"""
 
 from io import StringIO
 
@@ -40,7 +42,7 @@ def read_both(text: str) -> tuple[object, object]:
         "k" * 200: "v" * 500,
     }
 )
-def test_a_document_reads_as_what_it_was_in_both_versions_of_yaml(document):
+def test_a_document_round_trips_in_both_versions_of_yaml(document):
     text = as_yaml(document, "# heading\n")
 
     assert text.startswith("# heading\n")
@@ -49,7 +51,7 @@ def test_a_document_reads_as_what_it_was_in_both_versions_of_yaml(document):
 
 
 class _AsJson(RoundTripRepresenter):
-    """null and numbers that YAML 1.1 reads as JSON does."""
+    """null and numbers that YAML 1.1 reads like JSON."""
 
     def represent_null(self, _: None) -> object:
         return self.represent_scalar("tag:yaml.org,2002:null", "null")
@@ -89,7 +91,8 @@ def _written_by_ruamel(document: object) -> str:
     return stream.getvalue()
 
 
-# At the edges of what is escaped, of what breaks a line, and of the length beyond which a key is written otherwise.
+# At the limits of escaping, of line breaks, and of the length beyond which a key is written
+# differently.
 _edges = st.text(
     "ab -:#'\"\\\t\n\x7f\x80\x85\xa0\u2027\u2028\u2029\u202a\ud7ff\ue000\ufefe\ufeff\uff00\ufffd\U00010000\U0010ffff",
     max_size=8,
@@ -118,5 +121,5 @@ _keys = _edges | st.integers(119, 126).map("k".__mul__)
 )
 @example({})
 @settings(max_examples=200)
-def test_a_document_is_what_ruamel_would_have_written(document):
+def test_a_document_equals_what_ruamel_writes(document):
     assert as_yaml(document, "") == _written_by_ruamel(document)

@@ -1,4 +1,6 @@
-"""ruamel.yaml's home: placeholders filled in values, keys and comments; values that every reader of YAML reads alike."""
+"""YAML templates (the home of ruamel.yaml): placeholders in values, keys and comments, and
+unambiguous values.
+"""
 
 import re
 from collections.abc import Callable, Iterator
@@ -49,7 +51,7 @@ def test_a_number_stays_a_number():
     assert yaml_templates.Template.parse("<name>: 3\n").filled({"name": "model"}) == "model: 3\n"
 
 
-def test_a_comment_beside_a_key_goes_with_the_key():
+def test_a_placeholder_in_a_key_and_in_its_comment_is_filled():
     text = "<name>: x # of <name>\nother: y\n"
 
     assert yaml_templates.Template.parse(text).filled({"name": "models"}) == text.replace(
@@ -76,7 +78,7 @@ def test_a_placeholder_without_a_value_stays():
         ("", 1),
     ],
 )
-def test_a_text_that_is_no_mapping_in_yaml_is_refused_with_its_line(text, line):
+def test_a_text_that_is_not_a_yaml_mapping_is_refused_with_its_line(text, line):
     with pytest.raises(yaml_templates.NotYaml) as refused:
         yaml_templates.Template.parse(text)
 
@@ -84,7 +86,7 @@ def test_a_text_that_is_no_mapping_in_yaml_is_refused_with_its_line(text, line):
     assert str(refused.value)
 
 
-def test_a_template_can_be_filled_again_and_again():
+def test_a_template_can_be_filled_repeatedly():
     template = yaml_templates.Template.parse(TEXT)
 
     assert template.filled({"name": "a"}) != template.filled({"name": "b"})
@@ -117,7 +119,7 @@ def test_a_template_can_be_filled_again_and_again():
         "2026-01-01 10:00:00",
     ],
 )
-def test_what_some_reader_takes_for_something_else_is_quoted(text):
+def test_text_that_some_reader_parses_as_another_type_is_quoted(text):
     filled = yaml_templates.Template.parse("a: <x>\n").filled({"x": text})
 
     assert filled == f'a: "{text}"\n'
@@ -136,7 +138,7 @@ def test_what_some_reader_takes_for_something_else_is_quoted(text):
         "10.0.0.1:5000/a",
     ],
 )
-def test_what_every_reader_takes_for_text_is_plain(text):
+def test_text_that_every_reader_parses_as_text_is_plain(text):
     assert yaml_templates.Template.parse("a: <x>\n").filled({"x": text}) == f"a: {text}\n"
     assert yaml_templates.written(text) == text
 
@@ -291,14 +293,14 @@ AWKWARD = (
 
 
 @pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
-def test_a_value_put_in_as_it_is_is_what_ruamel_would_have_written(place):
+def test_a_directly_inserted_value_equals_what_ruamel_writes(place):
     template = yaml_templates.Template.parse(place)
     values = [
         {"x": value} for value in (*AWKWARD, "abc", "a-b_c", "r.example.com:5000/a/b:1.0@sha256:00")
     ]
 
-    assert [_either(template.filled, each) for each in values] == [
-        _either(template._written, each) for each in values
+    assert [_either(template.filled, item) for item in values] == [
+        _either(template._written, item) for item in values
     ]
 
 
@@ -306,7 +308,7 @@ def test_a_value_put_in_as_it_is_is_what_ruamel_would_have_written(place):
     st.sampled_from(sorted(PLACES.values())), slugs | images | plain_texts | st.text(max_size=12)
 )
 @settings(max_examples=300)
-def test_whatever_is_put_in_as_it_is_is_what_ruamel_would_have_written(place, value):
+def test_any_directly_inserted_value_equals_what_ruamel_writes(place, value):
     template = yaml_templates.Template.parse(place)
 
     assert _either(template.filled, {"x": value}) == _either(template._written, {"x": value})
@@ -331,7 +333,7 @@ def test_whatever_is_put_in_as_it_is_is_what_ruamel_would_have_written(place, va
         (r"[A-Za-z0-9é\x7f]+", "a value", "\x7f"),
     ],
 )
-def test_each_limit_of_what_goes_in_as_it_is_is_needed(monkeypatch, loosened, place, value):
+def test_every_restriction_of_direct_insertion_is_needed(monkeypatch, loosened, place, value):
     template = yaml_templates.Template.parse(PLACES[place])
     monkeypatch.setattr(yaml_templates, "_NEVER_QUOTED", re.compile(loosened, re.DOTALL))
 
@@ -339,7 +341,7 @@ def test_each_limit_of_what_goes_in_as_it_is_is_needed(monkeypatch, loosened, pl
 
 
 @pytest.mark.parametrize("value", ['"', "\\", "\x07", "\n", "\x85"], ids=ascii)
-def test_each_limit_of_what_goes_between_double_quotes_as_it_is_is_needed(monkeypatch, value):
+def test_every_restriction_of_direct_insertion_in_double_quotes_is_needed(monkeypatch, value):
     template = yaml_templates.Template.parse(PLACES["double quotes"])
     monkeypatch.setattr(yaml_templates, "_NEVER_ESCAPED", re.compile(r".*", re.DOTALL))
 
@@ -347,7 +349,7 @@ def test_each_limit_of_what_goes_between_double_quotes_as_it_is_is_needed(monkey
 
 
 @pytest.mark.parametrize("value", ["1", "on", "null", "1e3", "12:30", "2026-01-01"])
-def test_the_list_of_what_readers_disagree_on_is_needed(monkeypatch, value):
+def test_every_entry_of_the_list_of_ambiguous_values_is_needed(monkeypatch, value):
     quoted = yaml_templates.Template.parse("a: <x>\n").filled({"x": value})
     monkeypatch.setattr(yaml_templates, "_AMBIGUOUS", re.compile(r"(?!)"))
 
@@ -355,14 +357,17 @@ def test_the_list_of_what_readers_disagree_on_is_needed(monkeypatch, value):
 
 
 def _either(fill: Callable[[dict[str, str]], str], values: dict[str, str]) -> str:
-    """The text, or the name of the error: some texts ruamel.yaml cannot write, and then neither way may."""
+    """The text, or the name of the error.
+
+    Some texts ruamel.yaml cannot write; then neither way may.
+    """
     try:
         return fill(values)
     except (YAMLError, ValueError, UnsafeText) as error:
         return type(error).__name__
 
 
-def test_a_key_that_would_stand_twice_is_refused():
+def test_a_duplicate_key_is_refused():
     template = yaml_templates.Template.parse("<x>: 1\n<y>: 2\nother: 3\n")
 
     assert template.filled({"x": "a", "y": "b"}) == "a: 1\nb: 2\nother: 3\n"
@@ -389,7 +394,7 @@ def test_the_limit_of_a_keys_length_is_needed(monkeypatch):
     assert template.filled({"x": "a" * 200}) != template._written({"x": "a" * 200})
 
 
-def test_what_stands_before_a_comment_must_go_the_long_way(monkeypatch):
+def test_text_before_a_comment_needs_full_emission(monkeypatch):
     monkeypatch.setattr(yaml_templates, "_COMMENT_BEHIND", re.compile(r"(?!)"))
     template = yaml_templates.Template.parse(PLACES["before a comment"])
 
@@ -432,7 +437,7 @@ def _placeholders(text: str) -> list[str]:
 @pytest.mark.parametrize("text", VARIANTS)
 @given(data=st.data())
 @settings(max_examples=15)
-def test_a_service_put_together_is_what_ruamel_would_have_written(text, data):
+def test_an_assembled_service_equals_what_ruamel_writes(text, data):
     template = yaml_templates.Template.parse(text)
     texts = st.sampled_from(ORDINARY) | st.sampled_from(AWKWARD) | slugs | images | plain_texts
     values = data.draw(st.fixed_dictionaries(dict.fromkeys(_placeholders(text), texts)))

@@ -1,4 +1,6 @@
-"""The command in this process, on a directory bucket with three states: state-1, state-2, state-3 (live)."""
+"""Runs the command line in this process, on a directory bucket with state-1, state-2 and state-3
+(live).
+"""
 
 import json
 import shutil
@@ -31,7 +33,10 @@ def _published(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def bucket(_published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the bucket; REBUNDLE_BUCKET names it, and no other setting of this machine is seen."""
+    """A copy of the bucket.
+
+    REBUNDLE_BUCKET names it, and no other setting of this machine applies.
+    """
     path = tmp_path / "bucket"
     shutil.copytree(_published, path)
     monkeypatch.chdir(tmp_path)
@@ -56,7 +61,7 @@ def rebundle(capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
     """Runs the command with these arguments."""
 
     def run(*arguments: object) -> Result:
-        code = app.run([str(each) for each in arguments])
+        code = app.run([str(argument) for argument in arguments])
         out, err = capsys.readouterr()
         return Result(code, out, err)
 
@@ -65,7 +70,9 @@ def rebundle(capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
 
 @pytest.fixture
 def journal(bucket, tmp_path, monkeypatch):
-    """A journal with one dead letter (e1), one event that waits (e2), one that waits in two scopes (42)."""
+    """A journal with a dead letter (e1), a waiting event (e2), and one that waits in two scopes
+    (42).
+    """
     path = tmp_path / "journal.db"
     monkeypatch.setenv("REBUNDLE_JOURNAL__PATH", str(path))
 

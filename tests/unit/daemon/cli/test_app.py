@@ -1,3 +1,5 @@
+"""The command line as a whole: imports, usage errors, unexpected errors, interrupts."""
+
 import importlib
 import os
 import subprocess
@@ -14,7 +16,7 @@ HEAVY = ("boto3", "botocore", "google", "aiokafka", "fastapi", "starlette", "uvi
 
 
 def imported_by(*arguments):
-    """Modules that a process has loaded after the command is done."""
+    """The modules that a process has loaded when the command ends."""
     script = (
         "import sys; from daemon.cli.app import run; code = run(sys.argv[1:]); "
         "sys.stderr.write('\\n'.join(['MODULES', *sys.modules])); sys.exit(code)"
@@ -40,27 +42,27 @@ def test_help_loads_no_sdk_and_no_web_framework(arguments):
     assert [name for name in HEAVY if name in loaded] == []
 
 
-def test_help_of_the_whole_command_loads_no_verb():
+def test_help_of_the_program_loads_no_command():
     loaded = imported_by("--help")
 
     assert [name for name in loaded if name.startswith("daemon.cli.commands.")] == []
     assert "pydantic" not in loaded
 
 
-def test_looking_at_a_bucket_loads_no_sdk_and_no_web_framework(bucket):
+def test_inspecting_a_bucket_loads_no_sdk_and_no_web_framework(bucket):
     loaded = imported_by("status", "--bucket", str(bucket))
 
     assert [name for name in HEAVY if name in loaded] == []
 
 
 @pytest.mark.parametrize(("name", "where"), [(name, where) for _, name, where, _ in _VERBS])
-def test_every_verb_of_the_table_is_there(name, where):
+def test_every_command_of_the_table_exists(name, where):
     module, _, attribute = where.partition(":")
 
     assert getattr(importlib.import_module(f"daemon.cli.commands.{module}"), attribute)
 
 
-def test_an_unknown_verb_is_a_usage_error_with_the_nearest_one(rebundle):
+def test_an_unknown_command_is_a_usage_error_that_names_the_nearest_one(rebundle):
     result = rebundle("stat")
 
     assert result.code == 2
@@ -71,7 +73,7 @@ def test_an_unknown_verb_is_a_usage_error_with_the_nearest_one(rebundle):
     "arguments",
     [["states"], ["states", "a/b", "c"], ["status", "-o", "xml"], ["dead-letters", "show", "x"]],
 )
-def test_wrong_usage_exits_2_with_words_and_no_trace(rebundle, arguments):
+def test_wrong_usage_exits_2_with_a_message_and_no_traceback(rebundle, arguments):
     result = rebundle(*arguments)
 
     assert (result.code, result.out) == (2, "")
@@ -79,7 +81,7 @@ def test_wrong_usage_exits_2_with_words_and_no_trace(rebundle, arguments):
     assert "Traceback" not in result.err
 
 
-def test_an_unexpected_error_is_short_and_debug_shows_the_trace(bucket, rebundle, monkeypatch):
+def test_an_unexpected_error_is_short_and_debug_shows_the_traceback(bucket, rebundle, monkeypatch):
     def fault(*_, **__):
         raise ZeroDivisionError("ours\033")
 
@@ -106,7 +108,7 @@ def test_an_interrupt_exits_130(bucket, rebundle, monkeypatch):
     assert (result.code, result.err) == (130, "rebundle: interrupted\n")
 
 
-def test_a_reader_that_goes_away_is_no_failure(bucket):
+def test_a_closed_output_pipe_is_not_a_failure(bucket):
     reading, writing = os.pipe()
     os.close(reading)
     with os.fdopen(writing, "wb") as stdout:
@@ -130,5 +132,5 @@ def test_a_reader_that_goes_away_is_no_failure(bucket):
     assert (done.returncode, done.stderr) == (0, b"")
 
 
-def test_the_version_is_told(rebundle):
+def test_the_version_is_printed(rebundle):
     assert rebundle("--version").out.strip() == __version__

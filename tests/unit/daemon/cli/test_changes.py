@@ -1,3 +1,5 @@
+"""Output of commands that change a pointer: before, after, and the result of the pass."""
+
 import io
 import re
 
@@ -15,19 +17,19 @@ from tests.support.buckets import SCOPE, in_bucket
 WRITING = Writing("w" * 32, "2026-11-22T10:00:00.000Z", "alice", "freeze")
 
 
-def told(bucket, verb, live_tree, *, dry_run=False):
+def report_of(bucket, command, live_tree, *, dry_run=False):
     before = in_bucket(bucket, lambda published: published.pointer())
     printer = Printer("table", False, False, False, io.StringIO(), io.StringIO())
     print_change(
         printer,
         "verb",
-        ChangeResult(before, verb(before, WRITING), True, live_tree),
+        ChangeResult(before, command(before, WRITING), True, live_tree),
         dry_run=dry_run,
     )
     return printer.stdout.getvalue()
 
 
-def test_before_and_after_are_told_with_what_the_pass_did(bucket):
+def test_before_and_after_are_reported_with_the_result_of_the_pass(bucket):
     tree = FinishedPass(
         4,
         (
@@ -38,7 +40,7 @@ def test_before_and_after_are_told_with_what_the_pass_did(bucket):
         ),
     )
 
-    assert told(bucket, operator_commands.rollback("state-1"), tree).splitlines() == [
+    assert report_of(bucket, operator_commands.rollback("state-1"), tree).splitlines() == [
         "visual-anomaly/core-versions: verb (sequence 3 → 4)",
         "  live       state-3 (3) → state-1 (1)",
         "  desired    state-3 (3)",
@@ -51,27 +53,27 @@ def test_before_and_after_are_told_with_what_the_pass_did(bucket):
     ]
 
 
-def test_a_live_tree_that_others_kept_changing_is_told(bucket):
-    assert "not in sync: busy" in told(bucket, protocol.hold, UnfinishedPass(4, "busy"))
+def test_a_live_tree_that_others_kept_changing_is_reported(bucket):
+    assert "not in sync: busy" in report_of(bucket, protocol.hold, UnfinishedPass(4, "busy"))
 
 
-def test_a_blocked_path_is_named_with_what_to_do_beside_what_was_done(bucket):
+def test_a_blocked_path_is_named_with_its_remedy_beside_the_result(bucket):
     tree = FinishedPass(
         4,
         (Put("base/a", None), Blocked("base/b", "a \033link: move it away"), Override("example/c")),
     )
 
-    text = told(bucket, protocol.hold, tree)
+    text = report_of(bucket, protocol.hold, tree)
 
     assert "not in sync: base/b is blocked: a \\x1blink: move it away" in text
     assert "override, not changed: example/c" in text
-    assert "base/b is blocked, and 1 more: x" in told(
+    assert "base/b is blocked, and 1 more: x" in report_of(
         bucket, protocol.hold, FinishedPass(4, (Blocked("base/b", "x"), Blocked("base/c", "y")))
     )
 
 
-def test_a_dry_run_says_would_and_nothing_of_the_live_tree(bucket):
-    text = told(bucket, operator_commands.quarantine("state-2"), None, dry_run=True)
+def test_a_dry_run_prints_would_and_omits_the_live_tree(bucket):
+    text = report_of(bucket, operator_commands.quarantine("state-2"), None, dry_run=True)
 
     assert "would be sequence 3 → 4" in text
     assert re.search(
@@ -81,7 +83,7 @@ def test_a_dry_run_says_would_and_nothing_of_the_live_tree(bucket):
 
 
 @pytest.mark.parametrize(
-    "verb",
+    "command",
     [
         ("hold", SCOPE, "--reason", "r"),
         ("resume", SCOPE),
@@ -90,20 +92,20 @@ def test_a_dry_run_says_would_and_nothing_of_the_live_tree(bucket):
         ("quarantine", SCOPE, "state-3", "--reason", "r", "--rollback-to", "state-1"),
         ("retire", SCOPE, "--reason", "r"),
     ],
-    ids=lambda verb: verb[0],
+    ids=lambda command: command[0],
 )
-def test_a_dry_run_tells_what_would_be_and_changes_nothing(bucket, rebundle, verb):
-    if verb[0] == "resume":
+def test_a_dry_run_reports_the_result_and_changes_nothing(bucket, rebundle, command):
+    if command[0] == "resume":
         rebundle("hold", SCOPE, "--reason", "r")
     before = {path: path.read_bytes() for path in bucket.rglob("*") if path.is_file()}
-    result = rebundle(*verb, "--dry-run")
+    result = rebundle(*command, "--dry-run")
 
     assert (result.code, "would be sequence" in result.out) == (0, True)
     assert {path: path.read_bytes() for path in bucket.rglob("*") if path.is_file()} == before
 
 
 @pytest.mark.parametrize(
-    "verb",
+    "command",
     [
         ("hold", SCOPE),
         ("resume", SCOPE),
@@ -117,13 +119,13 @@ def test_a_dry_run_tells_what_would_be_and_changes_nothing(bucket, rebundle, ver
         ("dead-letters", "drop", "1"),
         ("dead-letters", "add", "e1"),
     ],
-    ids=lambda verb: verb[0],
+    ids=lambda command: command[0],
 )
-def test_a_reason_or_a_name_that_is_too_long_to_record_is_a_usage_error(bucket, rebundle, verb):
+def test_a_reason_or_a_name_that_is_too_long_to_record_is_a_usage_error(bucket, rebundle, command):
     for flag, other in (("--reason", "--by"), ("--by", "--reason")):
-        result = rebundle(*verb, flag, "x" * 2001, other, "ann")
+        result = rebundle(*command, flag, "x" * 2001, other, "ann")
         assert (result.code, "at most 2000 can be recorded" in result.err) == (2, True)
-    assert rebundle(*verb, "--reason", "\udcff").code == 2
+    assert rebundle(*command, "--reason", "\udcff").code == 2
 
 
 @pytest.mark.parametrize("text", ["x" * 2000, "\U0001f600" * 2000, "line\nline\033[31m\u202e\0"])

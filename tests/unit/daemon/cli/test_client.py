@@ -1,3 +1,5 @@
+"""The HTTP client of the command line: requests, tokens and unreachable daemons."""
+
 import socket
 
 import pytest
@@ -51,12 +53,12 @@ def test_a_proxy_of_the_environment_is_not_used(monkeypatch):
         (b"[1]", "HTTP 500"),
     ],
 )
-def test_the_detail_is_the_problems_own_words_where_it_has_some(body, detail):
+def test_the_detail_is_the_message_of_the_problem_document(body, detail):
     with server(says(500, body)) as (url, _):
         assert DaemonClient(url).get("/x").detail == detail
 
 
-def test_nobody_listening_is_unreachable():
+def test_a_refused_connection_is_unreachable():
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}"
@@ -65,7 +67,7 @@ def test_nobody_listening_is_unreachable():
             DaemonClient(url).get("/livez")
 
 
-def test_an_answer_that_is_no_http_is_unreachable():
+def test_an_answer_that_is_not_http_is_unreachable():
     def garbage(handler):
         handler.wfile.write(b"220 smtp ready\r\n")
 
@@ -105,7 +107,7 @@ def test_silence_is_unreachable_after_the_limit():
         "http://[::1",
     ],
 )
-def test_what_is_no_address_is_a_usage_error(url):
+def test_an_invalid_address_is_a_usage_error(url):
     with pytest.raises(UsageError):
         DaemonClient(url).get("/livez")
 
@@ -123,5 +125,5 @@ def test_a_token_is_never_shown():
         ("[::1]:2", "http://[::1]:2"),
     ],
 )
-def test_a_wildcard_is_reached_by_loopback(listen, url):
+def test_a_wildcard_address_is_reached_over_loopback(listen, url):
     assert local_url(listen) == url

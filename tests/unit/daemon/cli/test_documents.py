@@ -1,4 +1,6 @@
-"""What programs and scheduled jobs read: one document of every verb, also for errors (ADR 28), and `--quiet`."""
+"""Output for programs and scheduled jobs: one document per command, also for errors (ADR 28), and
+`--quiet`.
+"""
 
 import inspect
 import json
@@ -48,7 +50,9 @@ SOUND = {
     ("status",): (),
     ("verify",): (SCOPE,),
 }
-"""Arguments that each verb can carry out on a sound bucket, but `send`, which finds no daemon here."""
+"""Arguments with which each command succeeds on a healthy bucket, except `send`, which finds no
+daemon here.
+"""
 
 WITHOUT_ANYTHING = {
     ("config", "check"): 0,
@@ -58,16 +62,17 @@ WITHOUT_ANYTHING = {
     ("keys", "rotate"): 3,
     ("keys", "trust"): 3,
 }
-"""The exit code where there is no bucket, journal, daemon or file; 6 for all others."""
+"""The exit code without any bucket, journal, daemon or file; 6 for all others."""
 
 
-def verbs_with_documents() -> Iterator[tuple[str, ...]]:
-    """Every verb that takes `--output`."""
+def commands_with_documents() -> Iterator[tuple[str, ...]]:
+    """Every command that accepts `--output`."""
 
     def below(node: App, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
         command = node.default_command
         if command is not None and any(
-            each.annotation is Printing for each in inspect.signature(command).parameters.values()
+            parameter.annotation is Printing
+            for parameter in inspect.signature(command).parameters.values()
         ):
             yield path
         for name in node:
@@ -79,39 +84,39 @@ def verbs_with_documents() -> Iterator[tuple[str, ...]]:
 
 @pytest.fixture
 def prepared(bucket, journal, rebundle, tmp_path):
-    """A sound bucket and journal, an event's file, and a trust policy with one key."""
+    """A healthy bucket and journal, a file with an event, and a trust policy with one key."""
     (tmp_path / "event.json").write_bytes(arrival("e9").event.structured())
     keyid = rebundle("keys", "generate", "key.pem", "-o", "json").json["keyid"]
     rebundle("keys", "trust", "policy.json", "key.pem.pub")
-    return lambda arguments: [keyid if each == "KEYID" else each for each in arguments]
+    return lambda arguments: [keyid if argument == "KEYID" else argument for argument in arguments]
 
 
-def test_the_table_has_every_verb():
-    assert sorted(verbs_with_documents()) == sorted(SOUND)
+def test_the_table_has_every_command():
+    assert sorted(commands_with_documents()) == sorted(SOUND)
 
 
-@pytest.mark.parametrize("verb", SOUND, ids=" ".join)
-def test_every_verb_prints_one_document(prepared, rebundle, verb):
-    result = rebundle(*verb, *prepared(SOUND[verb]), "-o", "json")
+@pytest.mark.parametrize("command", SOUND, ids=" ".join)
+def test_every_command_prints_one_document(prepared, rebundle, command):
+    result = rebundle(*command, *prepared(SOUND[command]), "-o", "json")
 
-    if verb == ("send",):
+    if command == ("send",):
         assert (result.code, result.json["exit_code"]) == (6, 6)
     else:
         assert (result.code, "error" in result.json) == (0, False), result.err
     assert result.json["schemaVersion"] == 1
 
 
-@pytest.mark.parametrize("verb", SOUND, ids=" ".join)
-def test_where_nothing_is_there_every_verb_prints_one_document(
-    rebundle, verb, tmp_path, monkeypatch
+@pytest.mark.parametrize("command", SOUND, ids=" ".join)
+def test_in_an_empty_bucket_every_command_prints_one_document(
+    rebundle, command, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "event.json").write_bytes(arrival("e9").event.structured())
-    arguments = ["0" * 64 if each == "KEYID" else each for each in SOUND[verb]]
+    arguments = ["0" * 64 if item == "KEYID" else item for item in SOUND[command]]
 
-    result = rebundle(*verb, *arguments, "-o", "json")
+    result = rebundle(*command, *arguments, "-o", "json")
 
-    assert result.code == WITHOUT_ANYTHING.get(verb, 6), result.err
+    assert result.code == WITHOUT_ANYTHING.get(command, 6), result.err
     if result.code:
         document = result.json
         assert document.keys() == {"schemaVersion", "error", "exit_code"}
@@ -119,9 +124,9 @@ def test_where_nothing_is_there_every_verb_prints_one_document(
         assert result.err.split()[-len(document["error"].split()) :] == document["error"].split()
 
 
-@pytest.mark.parametrize("verb", SOUND, ids=" ".join)
-def test_wrong_usage_prints_a_document(rebundle, verb):
-    result = rebundle(*verb, "--output=json", "--nonsense")
+@pytest.mark.parametrize("command", SOUND, ids=" ".join)
+def test_wrong_usage_prints_a_document(rebundle, command):
+    result = rebundle(*command, "--output=json", "--nonsense")
 
     assert (result.code, result.json["exit_code"]) == (2, 2)
 
@@ -162,7 +167,7 @@ def test_an_unexpected_error_is_a_document_too(bucket, rebundle, monkeypatch):
     }
 
 
-def test_a_folder_of_render_is_no_format(rebundle, tmp_path, monkeypatch):
+def test_the_folder_option_of_render_is_not_a_format(rebundle, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert (rebundle("render", "absent.json", "-o", "json").out, (tmp_path / "json").exists()) == (
         "",
@@ -170,7 +175,7 @@ def test_a_folder_of_render_is_no_format(rebundle, tmp_path, monkeypatch):
     )
 
 
-def test_a_no_at_the_question_is_a_document(bucket, rebundle, monkeypatch):
+def test_a_declined_confirmation_is_a_document(bucket, rebundle, monkeypatch):
     class Terminal:
         def isatty(self):
             return True
@@ -199,7 +204,7 @@ def test_a_no_at_the_question_is_a_document(bucket, rebundle, monkeypatch):
         ("config", "check"),
     ],
 )
-def test_a_check_is_silent_where_all_is_well(bucket, rebundle, arguments):
+def test_a_quiet_check_without_problems_prints_nothing(bucket, rebundle, arguments):
     result = rebundle(*arguments, "--quiet")
 
     assert (result.code, result.out, result.err) == (0, "", "")
@@ -207,7 +212,7 @@ def test_a_check_is_silent_where_all_is_well(bucket, rebundle, arguments):
     assert len(json.loads(rebundle(*arguments, "-q", "-o", "json").out)) > 1
 
 
-def test_a_quiet_check_prints_what_is_wrong_and_nothing_else(bucket, rebundle):
+def test_a_quiet_check_prints_only_the_problems(bucket, rebundle):
     live_file(bucket, "base/notes.txt").write_text("mine\n")
     live_file(bucket, "base/bundle/docker-compose.yaml").write_text("mine\n")
 

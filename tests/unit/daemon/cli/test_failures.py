@@ -1,3 +1,5 @@
+"""Exit codes of errors, also of several errors in a group."""
+
 import pytest
 from cyclopts import CycloptsError
 
@@ -63,12 +65,12 @@ def test_each_known_error_has_its_documented_exit_code(error, code):
     assert failures.exit_code(error) == code
 
 
-def test_a_fault_of_ours_is_not_known_and_fails():
+def test_a_programming_error_is_unknown_and_fails():
     assert failures.known(KeyError("x")) is None
     assert failures.exit_code(KeyError("x")) == 1
 
 
-def test_of_a_group_the_gravest_known_error_is_told():
+def test_the_most_severe_known_error_of_a_group_is_reported():
     grave = stores.StoreUnavailable("grave")
     group = ExceptionGroup(
         "several", [publishing.NotFound("mild"), ExceptionGroup("inner", [grave])]
@@ -78,7 +80,7 @@ def test_of_a_group_the_gravest_known_error_is_told():
     assert failures.exit_code(group) == 6
 
 
-def test_a_fault_of_ours_in_a_group_is_not_hidden_by_known_errors():
+def test_known_errors_do_not_hide_a_programming_error_in_a_group():
     assert (
         failures.known(ExceptionGroup("several", [publishing.NotFound("mild"), KeyError("ours")]))
         is None

@@ -1,3 +1,5 @@
+"""Writing a tree into a folder as a whole, and reading input files."""
+
 import io
 import os
 
@@ -13,7 +15,7 @@ from renderers.model import RenderedFile
 FILES = (RenderedFile("base/a", b"1"), RenderedFile("base/b/run.sh", b"2", executable=True))
 
 
-def test_a_tree_is_written_whole_with_its_modes(tmp_path):
+def test_a_tree_is_written_completely_with_its_modes(tmp_path):
     write_tree(tmp_path / "deep" / "out", FILES)
 
     assert (tmp_path / "deep/out/base/a").read_bytes() == b"1"
@@ -38,7 +40,7 @@ def test_a_failure_leaves_nothing_behind(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_fills_meanwhile_is_not_written_over(tmp_path):
+def test_a_folder_that_gets_files_meanwhile_is_not_overwritten(tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out/mine").touch()
 
@@ -71,8 +73,8 @@ def test_input_comes_from_a_file_or_from_standard_input(tmp_path, monkeypatch):
         read_input(str(tmp_path))
 
 
-def test_a_link_that_takes_the_place_of_the_staged_folder_is_not_followed(tmp_path, monkeypatch):
-    """Whoever may write the folder around the tree must not make root write somewhere else."""
+def test_a_link_that_replaces_the_staged_folder_is_not_followed(tmp_path, monkeypatch):
+    """A user who may write the parent folder must not be able to redirect writes of root."""
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
 
@@ -89,7 +91,7 @@ def test_a_link_that_takes_the_place_of_the_staged_folder_is_not_followed(tmp_pa
     assert list(elsewhere.iterdir()) == []
 
 
-def test_a_tree_in_a_folder_behind_a_link_is_written_where_it_leads(tmp_path):
+def test_a_tree_in_a_folder_behind_a_link_is_written_to_the_target(tmp_path):
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "real")
     write_tree(tmp_path / "link" / "out", FILES)

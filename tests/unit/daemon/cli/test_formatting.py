@@ -1,11 +1,9 @@
-from datetime import UTC, datetime, timedelta
+"""Tables and pairs for people; all text is escaped."""
 
 import pytest
 
-from daemon.cli.formatting import age, columns, pairs
+from daemon.cli.formatting import columns, pairs
 from daemon.inspection.escaping import plain
-
-NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
@@ -20,11 +18,11 @@ NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
         ("no\u00a0break", "no\\xa0break"),
     ],
 )
-def test_plain_escapes_what_could_steer_a_terminal_or_hide(text, escaped):
+def test_plain_escapes_control_and_invisible_characters(text, escaped):
     assert plain(text) == escaped
 
 
-def test_columns_are_as_wide_as_their_widest_cell_and_nothing_is_cut():
+def test_columns_are_as_wide_as_their_widest_cell():
     long = "x" * 200
 
     assert columns(("A", "B"), [("1", long), ("two", None)]) == [
@@ -46,32 +44,3 @@ def test_columns_escape_their_cells():
 
 def test_pairs_leave_absent_values_out_and_keep_zero():
     assert pairs([("a", None), ("files", 0), ("b", "")]) == ["files:  0"]
-
-
-@pytest.mark.parametrize(
-    ("seconds", "told"),
-    [
-        (0, "0s"),
-        (119, "119s"),
-        (120, "2m"),
-        (7199, "119m"),
-        (7200, "2h"),
-        (172_799, "47h"),
-        (172_800, "2d"),
-        (-5, "0s"),
-    ],
-)
-def test_age_is_rough_and_never_negative(seconds, told):
-    assert age((NOW - timedelta(seconds=seconds)).isoformat(), NOW) == told
-
-
-def test_age_of_no_time_and_of_no_valid_time():
-    assert age(None, NOW) == "-"
-    assert age("yesterday", NOW) == "?"
-
-
-def test_age_of_a_time_without_an_offset_and_at_the_end_of_time():
-    assert age("2026-01-01T00:00:00", NOW) == "?"
-    assert age("0001-01-01T00:00:00", NOW) == "?"
-    assert age("0001-01-01T00:00:00+23:59", NOW).endswith("d")
-    assert age("9999-12-31T23:59:59-23:59", NOW) == "0s"

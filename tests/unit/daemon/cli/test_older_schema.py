@@ -1,4 +1,6 @@
-"""Every verb refuses a bucket of schema 1 with exit code 4, and none advises to recover it (ADR 29)."""
+"""Every command refuses a bucket of schema 1 with exit code 4, and none advises a recovery (ADR
+29).
+"""
 
 from pathlib import Path
 
@@ -7,7 +9,7 @@ import pytest
 from tests.support.buckets import SCOPE
 
 STORED = Path(__file__).parents[3] / "data" / "stored" / "schema-1"
-VERBS = [
+COMMANDS = [
     ("status", SCOPE),
     ("states", SCOPE),
     ("status",),
@@ -29,9 +31,9 @@ def bucket(tmp_path, monkeypatch):
     return tmp_path / "bucket"
 
 
-@pytest.mark.parametrize("words", VERBS, ids=lambda words: " ".join(map(str, words)))
-def test_a_verb_refuses_a_bucket_of_schema_1(bucket, rebundle, words):
-    result = rebundle(*words)
+@pytest.mark.parametrize("arguments", COMMANDS, ids=lambda arguments: " ".join(map(str, arguments)))
+def test_a_command_refuses_a_bucket_of_schema_1(bucket, rebundle, arguments):
+    result = rebundle(*arguments)
 
     said = result.out + result.err
     assert result.code == 4, said

@@ -1,3 +1,5 @@
+"""Documents on standard output, prose on standard error, colours and confirmations."""
+
 import io
 import json
 
@@ -39,7 +41,7 @@ def test_yaml_has_the_schema_version_and_reads_back():
     assert "\033" not in printer.stdout.getvalue()
 
 
-def test_prose_goes_to_standard_error_escaped_and_quiet_silences_it_but_no_warning():
+def test_prose_goes_escaped_to_standard_error_and_quiet_keeps_only_warnings():
     loud, quiet = make_printer(), make_printer(quiet=True)
 
     for printer in (loud, quiet):
@@ -70,17 +72,17 @@ def test_confirm_asks_at_a_terminal(answer):
 
 
 @pytest.mark.parametrize("answer", ["\n", "", "n\n"])
-def test_confirm_takes_everything_but_yes_for_no(answer):
+def test_confirm_treats_everything_but_yes_as_no(answer):
     with pytest.raises(Declined, match="nothing was changed"):
         confirm("Go?", yes=False, printer=make_printer(), stdin=Terminal(answer))
 
 
-def test_confirm_refuses_to_guess_where_nobody_can_be_asked():
+def test_confirm_without_a_terminal_is_refused():
     with pytest.raises(UsageError, match="--yes"):
         confirm("Go?", yes=False, printer=make_printer(), stdin=io.StringIO("y\n"))
 
 
-def test_confirm_with_yes_asks_nobody():
+def test_confirm_with_yes_does_not_ask():
     printer = make_printer()
 
     confirm("Go?", yes=True, printer=printer, stdin=io.StringIO())

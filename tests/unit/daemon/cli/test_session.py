@@ -1,4 +1,4 @@
-"""What every verb that opens a bucket gets with it: a guard against servers that ignore conditions."""
+"""Every command that opens a bucket is protected against servers that ignore conditions."""
 
 import asyncio
 import re
@@ -11,7 +11,7 @@ from daemon.lifecycle import SystemRuntime
 from daemon.publishing import layout
 from tests.builders_runtime import ThreadRuntime
 from tests.support.buckets import SCOPE, PublishedBucket, composition_with
-from tests.support.odd_s3 import Oddity, OddS3, odd_s3
+from tests.support.faulty_s3_server import Defect, FaultyS3, faulty_s3
 
 
 @pytest.fixture(autouse=True)
@@ -23,30 +23,30 @@ def _credentials(monkeypatch, tmp_path):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
 
 
-def publish(server: OddS3) -> None:
+def publish(server: FaultyS3) -> None:
     with ThreadRuntime() as runtime:
         bucket = PublishedBucket(open_bucket(server.url("p"), runtime).store, runtime)
         asyncio.run(bucket.publish(composition_with("1"), "state-1", 1))
 
 
-def writes(server: OddS3) -> list[str]:
-    return [each.key for each in server.requests if each.method == "PUT"]
+def writes(server: FaultyS3) -> list[str]:
+    return [request.key for request in server.requests if request.method == "PUT"]
 
 
-@pytest.mark.parametrize("verb", ["hold", "republish"])
-def test_a_verb_changes_nothing_on_a_server_that_ignores_conditions(bucket, rebundle, verb):
-    with odd_s3(Oddity.IGNORES_CONDITIONS) as server:
+@pytest.mark.parametrize("command", ["hold", "republish"])
+def test_a_command_changes_nothing_on_a_server_that_ignores_conditions(bucket, rebundle, command):
+    with faulty_s3(Defect.IGNORES_CONDITIONS) as server:
         publish(server)
         before = dict(server.objects)
 
-        result = rebundle(verb, SCOPE, "--reason", "a look", "--bucket", server.url("p"))
+        result = rebundle(command, SCOPE, "--reason", "a look", "--bucket", server.url("p"))
 
         assert (result.code, "this store is not safe to publish to" in result.err) == (6, True)
         assert server.objects == before
 
 
-def test_a_verb_pays_one_request_for_it_and_a_reader_none(bucket, rebundle):
-    with odd_s3(Oddity.NONE) as server:
+def test_the_check_costs_a_writing_command_one_request_and_a_reading_one_none(bucket, rebundle):
+    with faulty_s3(Defect.NONE) as server:
         publish(server)
         server.requests.clear()
 
@@ -61,7 +61,7 @@ def test_a_verb_pays_one_request_for_it_and_a_reader_none(bucket, rebundle):
 
 
 @pytest.mark.parametrize(
-    "verb",
+    "command",
     [
         ("status",),
         ("status", SCOPE),
@@ -73,10 +73,10 @@ def test_a_verb_pays_one_request_for_it_and_a_reader_none(bucket, rebundle):
         ("recover", SCOPE, "--reason", "r"),
         ("doctor",),
     ],
-    ids=lambda verb: verb[0],
+    ids=lambda command: command[0],
 )
-def test_a_bucket_that_is_not_there_is_an_error_that_names_its_path_and_source(
-    rebundle, tmp_path, monkeypatch, verb
+def test_a_missing_bucket_is_an_error_that_names_its_path_and_source(
+    rebundle, tmp_path, monkeypatch, command
 ):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("REBUNDLE_BUCKET", raising=False)
@@ -87,15 +87,15 @@ def test_a_bucket_that_is_not_there_is_an_error_that_names_its_path_and_source(
         (("--bucket", "mistyped"), "flag --bucket", "mistyped"),
         (("--config", settings), f"{settings}:1", "of-file"),
     ):
-        result = rebundle(*verb, *more)
+        result = rebundle(*command, *more)
         assert result.code == 6
         assert f"there is no bucket at {tmp_path / name} ({source})" in result.err
     monkeypatch.setenv("REBUNDLE_BUCKET", "of-environment")
-    assert f"{tmp_path / 'of-environment'} (environment REBUNDLE_BUCKET)" in rebundle(*verb).err
-    assert [each.name for each in tmp_path.iterdir()] == ["rebundle.toml"], "nothing is made"
+    assert f"{tmp_path / 'of-environment'} (environment REBUNDLE_BUCKET)" in rebundle(*command).err
+    assert [path.name for path in tmp_path.iterdir()] == ["rebundle.toml"], "nothing is created"
 
 
-def test_doctor_makes_a_bucket_that_is_asked_for(rebundle, tmp_path):
+def test_doctor_creates_a_bucket_on_request(rebundle, tmp_path):
     [command] = re.findall(
         r"`rebundle (doctor .* --create)`", rebundle("doctor", tmp_path / "a new one").err
     )
@@ -104,7 +104,7 @@ def test_doctor_makes_a_bucket_that_is_asked_for(rebundle, tmp_path):
     assert rebundle("scopes", "--bucket", tmp_path / "a new one").code == 0
 
 
-def test_a_folder_is_not_asked_what_our_own_code_does(bucket, rebundle):
+def test_a_directory_bucket_is_not_checked_for_conditional_writes(bucket, rebundle):
     assert rebundle("hold", SCOPE, "--reason", "a look").code == 0
 
     assert not (bucket / ".rebundle" / "probe").exists()

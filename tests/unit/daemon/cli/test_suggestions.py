@@ -1,4 +1,4 @@
-"""Every command that a message suggests is one that the command line takes: it works when it is copied."""
+"""Every command that a message suggests is accepted by the command line, so that it can be copied."""
 
 import ast
 import re
@@ -26,7 +26,7 @@ SAMPLES = {
     "FILE": "event.json",
     "DIGEST": "0123456789ab",
 }
-"""What stands for a placeholder in capitals; what a message fills in is `filled`."""
+"""Values for placeholders in capitals. Values that a message inserts are `filled`."""
 BARE = {
     "rebundle gc",
     "rebundle hold",
@@ -35,11 +35,11 @@ BARE = {
     "rebundle quarantine",
     "rebundle recover",
 }
-"""Verbs that do nothing without arguments: none is suggested."""
+"""Commands that do nothing without arguments. No message suggests them alone."""
 
 
 def filled(expression: str) -> str:
-    """A value for the expression that an f-string has there."""
+    """A value for this expression in an f-string."""
     if "shlex" in expression:
         return "e1"
     if expression == "near[0]":
@@ -50,7 +50,7 @@ def filled(expression: str) -> str:
 
 
 def texts(tree: ast.AST) -> Iterator[str]:
-    """Every text that is no docstring, with something in place of what is filled in."""
+    """Every text that is not a docstring, with values in place of its expressions."""
     documented = {
         id(node.body[0].value)
         for node in ast.walk(tree)
@@ -61,10 +61,10 @@ def texts(tree: ast.AST) -> Iterator[str]:
     parts: set[int] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.JoinedStr):
-            parts |= {id(each) for each in node.values}
+            parts |= {id(value) for value in node.values}
             yield "".join(
-                each.value if isinstance(each, ast.Constant) else filled(ast.unparse(each.value))
-                for each in node.values
+                value.value if isinstance(value, ast.Constant) else filled(ast.unparse(value.value))
+                for value in node.values
             )
     for node in ast.walk(tree):
         if (
@@ -93,31 +93,31 @@ def test_messages_suggest_commands():
 
 
 @pytest.mark.parametrize("command", suggestions())
-def test_a_suggested_command_is_taken(command):
-    words = [SAMPLES.get(word, word) for word in shlex.split(command)][1:]
+def test_a_suggested_command_can_be_parsed(command):
+    arguments = [SAMPLES.get(word, word) for word in shlex.split(command)][1:]
     assert command not in BARE
-    assert not [word for word in words if re.fullmatch(r"[A-Z]{2,}", word)], (
-        "a placeholder that nothing stands for"
+    assert not [word for word in arguments if re.fullmatch(r"[A-Z]{2,}", word)], (
+        "a placeholder without a value"
     )
-    if "--help" in words:
+    if "--help" in arguments:
         return
 
-    parsed, bound, _ = app.build().parse_args(words, print_error=False, exit_on_error=False)
+    parsed, bound, _ = app.build().parse_args(arguments, print_error=False, exit_on_error=False)
 
     assert callable(parsed)
-    if words[0] == "gc":
+    if arguments[0] == "gc":
         assert bound.arguments.get("scope") or bound.arguments.get("all_"), (
-            "gc wants a scope or --all"
+            "gc needs a scope or --all"
         )
 
 
-def test_no_message_suggests_a_part_of_a_command():
-    verbs = [name for _, name, _, _ in app._VERBS]
+def test_no_message_suggests_an_incomplete_command():
+    commands = [name for _, name, _, _ in app._VERBS]
     parts = [
         (path.name, text)
         for path in (ROOT / "daemon/publishing").rglob("*.py")
         for text in texts(ast.parse(path.read_text()))
-        if re.search(rf"[`(]({'|'.join(verbs)}) ", text)
+        if re.search(rf"[`(]({'|'.join(commands)}) ", text)
     ]
     assert parts == []
 

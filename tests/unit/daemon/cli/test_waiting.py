@@ -1,4 +1,6 @@
-"""Verbs that change what is live wait for the live tree, and exit 1 if hosts would still copy something else."""
+"""Commands that change live wait for the live tree, and exit 1 if hosts would still copy another
+state.
+"""
 
 import asyncio
 import json
@@ -16,7 +18,7 @@ from tests.builders_runtime import InlineRuntime
 from tests.support.buckets import SCOPE, composition_with, in_bucket
 
 COMPOSE = "base/bundle/docker-compose.yaml"
-VERBS = {
+COMMANDS = {
     "rollback": ("rollback", SCOPE, "state-1", "--reason", "r", "-y"),
     "resume": ("resume", SCOPE, "-y"),
     "quarantine": (
@@ -36,7 +38,7 @@ VERBS = {
 
 @pytest.fixture
 def blocked(bucket):
-    """A folder stands where a file of base/ belongs: no pass can write that file."""
+    """A folder is at the path of a file of base/, so no pass can write that file."""
     path = bucket / str(SCOPE) / "docker-compose-gen" / COMPOSE
     path.unlink()
     path.mkdir()
@@ -52,14 +54,14 @@ def prepared(bucket, name):
         )
 
 
-@pytest.mark.parametrize("name", VERBS)
-def test_a_verb_whose_live_tree_does_not_follow_exits_1_and_says_what_hosts_copy(
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_whose_live_tree_does_not_follow_exits_1_and_names_what_hosts_copy(
     bucket, rebundle, name, request
 ):
     prepared(bucket, name)
     request.getfixturevalue("blocked")
 
-    result = rebundle(*VERBS[name], "--wait", "0.3", "-o", "json")
+    result = rebundle(*COMMANDS[name], "--wait", "0.3", "-o", "json")
 
     assert result.code == 1
     assert COMPOSE in result.json["lag"]["reason"]
@@ -69,24 +71,24 @@ def test_a_verb_whose_live_tree_does_not_follow_exits_1_and_says_what_hosts_copy
     assert f"`rebundle status {SCOPE}`" in result.err
 
 
-@pytest.mark.parametrize("name", VERBS)
-def test_without_waiting_one_pass_is_made_and_the_exit_code_is_that_of_the_pointer(
+@pytest.mark.parametrize("name", COMMANDS)
+def test_without_waiting_one_pass_runs_and_the_exit_code_is_that_of_the_pointer(
     bucket, rebundle, name, request
 ):
     prepared(bucket, name)
     request.getfixturevalue("blocked")
 
-    result = rebundle(*VERBS[name], "--wait", "0")
+    result = rebundle(*COMMANDS[name], "--wait", "0")
 
     assert (result.code, "not in sync" in result.out) == (0, True), result.err
     assert (result.out + result.err).count("where a file belongs; ") == 1
 
 
-@pytest.mark.parametrize("name", VERBS)
-def test_a_verb_whose_live_tree_follows_exits_0(bucket, rebundle, name):
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_whose_live_tree_follows_exits_0(bucket, rebundle, name):
     prepared(bucket, name)
 
-    result = rebundle(*VERBS[name], "-o", "json")
+    result = rebundle(*COMMANDS[name], "-o", "json")
 
     assert (result.code, result.json["live_tree"]["follows"], result.json["lag"]) == (
         0,
@@ -95,12 +97,12 @@ def test_a_verb_whose_live_tree_follows_exits_0(bucket, rebundle, name):
     ), result.err
 
 
-def test_the_same_verb_again_waits_again(bucket, rebundle, blocked):
-    rebundle(*VERBS["rollback"], "--wait", "0")
+def test_the_same_command_again_waits_again(bucket, rebundle, blocked):
+    rebundle(*COMMANDS["rollback"], "--wait", "0")
     (blocked / "mine.txt").unlink()
     blocked.rmdir()
 
-    result = rebundle(*VERBS["rollback"], "-o", "json")
+    result = rebundle(*COMMANDS["rollback"], "-o", "json")
 
     assert (result.code, result.json["changed"], result.json["live_tree"]["follows"]) == (
         0,
@@ -122,12 +124,12 @@ def test_a_blocked_path_of_example_does_not_count(bucket, rebundle):
         None,
         True,
     ), result.err
-    assert [each["path"] for each in result.json["live_tree"]["blocked"]] == [
+    assert [blocked["path"] for blocked in result.json["live_tree"]["blocked"]] == [
         "example/conf/bundle/batching_103.txt"
     ]
 
 
-# -- the wait itself, without real time
+# -- the wait itself, in virtual time
 
 
 async def _rolled_back(runtime):
@@ -174,7 +176,7 @@ def test_passes_are_repeated_until_one_follows_or_the_time_is_up(failing, second
     assert waited <= seconds
 
 
-def test_nothing_is_waited_for_that_follows_already_or_that_nobody_waits_for():
+def test_no_wait_for_a_tree_that_follows_already_or_without_the_option():
     async def run():
         runtime = InlineRuntime()
         passes = _Passes(None, 0)
@@ -187,7 +189,7 @@ def test_nothing_is_waited_for_that_follows_already_or_that_nobody_waits_for():
     assert asyncio.run(run()) == (FinishedPass(3), UnfinishedPass(3, "busy"), 0)
 
 
-def test_a_bucket_that_does_not_answer_ends_the_wait_with_what_the_last_pass_said():
+def test_an_unreachable_bucket_ends_the_wait_with_the_result_of_the_last_pass():
     class Hanging:
         async def follow(self, scope, sequence):
             await asyncio.Event().wait()
@@ -218,7 +220,7 @@ def lag_in(stamp):
     return asyncio.run(run())
 
 
-def test_what_hosts_would_copy_is_what_base_says_it_is():
+def test_hosts_copy_the_state_that_the_stamp_of_base_names():
     lag = lag_in(b'{"state": "state-2"}')
     assert (lag.live, lag.copied) == ("state-1", "state-2")
     assert set(lag.pending) >= {"README.md", "base/docker-compose.yml"}
@@ -231,23 +233,23 @@ def test_what_hosts_would_copy_is_what_base_says_it_is():
 
 
 @pytest.mark.parametrize("stamp", [None, b"{]", b"[]", b'{"state": 7}'])
-def test_a_base_that_does_not_say_what_it_is_is_some_other_state(stamp):
+def test_a_base_without_a_stamp_is_an_unknown_state(stamp):
     lag = lag_in(stamp)
     assert lag.copied is None
     assert "files of another state" in lag.words
 
 
-def test_a_base_that_is_half_written_is_a_mixture():
+def test_a_half_written_base_is_a_mixture():
     assert "a mixture of state-1 and another state" in lag_in(b'{"state": "state-1"}').words
 
 
-def test_a_tree_that_cannot_be_compared_still_says_why():
+def test_a_tree_that_cannot_be_compared_still_reports_why():
     async def run():
         runtime = InlineRuntime()
         bucket, pointer = await _rolled_back(runtime)
         fresh = Bucket(bucket.store, runtime)
-        for each in await bucket.store.scan(layout.states(MEMORY_SCOPE)):
-            await bucket.store.delete(each.key, each.version)
+        for entry in await bucket.store.scan(layout.states(MEMORY_SCOPE)):
+            await bucket.store.delete(entry.key, entry.version)
         return await lag_of(
             fresh.store, fresh.live_tree, MEMORY_SCOPE, pointer, UnfinishedPass(3, "")
         )

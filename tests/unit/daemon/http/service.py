@@ -1,4 +1,4 @@
-"""The real application on a real socket and a real journal, and the events that tests send to it."""
+"""The real application on a real socket with a real journal, and the events that tests send to it."""
 
 import asyncio
 import contextlib
@@ -30,7 +30,7 @@ ROLLBACK = "token-of-those-who-roll-back"
 STRUCTURED = {"content-type": "application/cloudevents+json"}
 BATCH = {"content-type": "application/cloudevents-batch+json"}
 BOTH = Credentials(TOKEN, ROLLBACK)
-NOBODY = Credentials()
+NO_CREDENTIALS = Credentials()
 DEFAULT_LIMITS = RequestLimits()
 DEFAULT_JOURNAL_LIMITS = JournalLimits()
 DEFAULT_CONNECTIONS = ConnectionLimits()
@@ -65,10 +65,10 @@ def rollback_event(**fields: Any) -> dict[str, Any]:
 
 
 @dataclass
-class Wellbeing:
-    """Implements `daemon.http.health.Vitals`: says what a test gave it."""
+class FakeHealthSource:
+    """Implements `daemon.http.health.HealthSource` with the values of a test."""
 
-    told: Sequence[ReadinessCheck] = (ReadinessCheck("journal", ok=True, detail="open"),)
+    reported: Sequence[ReadinessCheck] = (ReadinessCheck("journal", ok=True, detail="open"),)
     fatal: str | None = None
     lasts: Sequence[Lasting] = ()
 
@@ -76,16 +76,17 @@ class Wellbeing:
         return self.fatal
 
     def checks(self) -> Sequence[ReadinessCheck]:
-        return self.told
+        return self.reported
 
     def lasting(self) -> Sequence[Lasting]:
         return self.lasts
 
 
 class Requests:
-    """The application, and how many of its requests have ended.
+    """The application, and the number of its requests that have ended.
 
-    A client that leaves is told nothing, and its request ends some time later: FastAPI runs a part of it in a thread.
+    A client that leaves gets no answer, and its request ends later, because FastAPI runs part of it
+    in a thread.
     """
 
     def __init__(self, app: FastAPI) -> None:
@@ -102,7 +103,7 @@ class Requests:
                 self._changed.notify_all()
 
     async def all_ended(self, count: int) -> None:
-        """Returns once `count` requests have ended, however their clients saw it."""
+        """Returns once `count` requests have ended, even if their clients saw no answer."""
         async with asyncio.timeout(20), self._changed:
             await self._changed.wait_for(lambda: self.ended >= count)
 
@@ -114,7 +115,7 @@ class Service:
     journal: Journal
     stop: Stop
     metrics: Metrics
-    vitals: Wellbeing
+    vitals: FakeHealthSource
     serving: "asyncio.Task[None]"
     requests: Requests
 
@@ -160,7 +161,7 @@ async def running(
     connections: ConnectionLimits = DEFAULT_CONNECTIONS,
 ) -> AsyncIterator[Service]:
     runtime, stop, closing, metrics = SystemRuntime(2), Stop(), Stop(), Metrics.create("test", "1")
-    vitals = Wellbeing()
+    vitals = FakeHealthSource()
     journal = await Journal.open(
         tmp_path / "journal.db",
         clock=runtime.now,

@@ -1,4 +1,4 @@
-"""Every answer of the intake, over a real socket, with a real journal behind it."""
+"""Every answer of the intake, over a real socket, with a real journal."""
 
 import asyncio
 import json
@@ -14,7 +14,7 @@ from events.journal import Accepted, Journal, JournalLimits
 from events.model import Outcome, OutcomeKind
 from tests.unit.daemon.http.service import (
     BATCH,
-    NOBODY,
+    NO_CREDENTIALS,
     ROLLBACK,
     STRUCTURED,
     TOKEN,
@@ -47,7 +47,7 @@ def problem(response: httpx.Response, status: int, reason: str) -> dict[str, Any
     return dict(body)
 
 
-def test_an_event_is_durable_before_it_is_accepted_and_known_the_second_time(
+def test_an_event_is_durable_before_it_is_accepted_and_recognised_the_second_time(
     tmp_path: Path,
 ) -> None:
     async def scenario() -> None:
@@ -70,7 +70,7 @@ def test_an_event_is_durable_before_it_is_accepted_and_known_the_second_time(
     run(scenario())
 
 
-def test_the_binary_mode_is_taken_too(tmp_path: Path) -> None:
+def test_the_binary_mode_is_accepted(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with running(tmp_path) as service:
             event = state_event()
@@ -83,11 +83,11 @@ def test_the_binary_mode_is_taken_too(tmp_path: Path) -> None:
     run(scenario())
 
 
-def test_a_batch_is_taken_whole(tmp_path: Path) -> None:
+def test_a_batch_is_accepted_as_a_whole(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with running(tmp_path) as service:
             response = await send(service, [state_event(1), state_event(2)])
-            assert [each["id"] for each in response.json()["events"]] == [
+            assert [event["id"] for event in response.json()["events"]] == [
                 state_event(1)["id"],
                 state_event(2)["id"],
             ]
@@ -104,11 +104,11 @@ def test_a_batch_with_one_bad_event_keeps_nothing_and_names_every_problem(tmp_pa
             bad["data"]["state"]["revision"] = 0
             response = await send(service, [state_event(1), bad])
             body = problem(response, 400, "invalid")
-            assert {each["path"] for each in body["errors"]} == {
+            assert {error["path"] for error in body["errors"]} == {
                 "$[1].data.models[1].artifact.uri",
                 "$[1].data.state.revision",
             }
-            assert all(each["expected"] and "found" in each for each in body["errors"])
+            assert all(error["expected"] and "found" in error for error in body["errors"])
             assert await service.backlog() == 0
             (kept,) = await service.journal.rejected()
             assert (kept.intake, len(kept.problems)) == ("http", 2)
@@ -120,7 +120,9 @@ def test_a_batch_with_one_bad_event_keeps_nothing_and_names_every_problem(tmp_pa
 @pytest.mark.parametrize(
     "body", [b"", b"{", b"[]", b"\xff", b'{"a":1,"a":2}', b"[" * 5000, b"null", b'{"id":"x"}']
 )
-def test_what_is_no_event_is_400_and_kept_among_the_rejected(tmp_path: Path, body: bytes) -> None:
+def test_a_body_that_is_not_an_event_is_400_and_kept_as_rejected(
+    tmp_path: Path, body: bytes
+) -> None:
     async def scenario() -> None:
         async with running(tmp_path) as service:
             response = await service.client.post(
@@ -136,7 +138,7 @@ def test_what_is_no_event_is_400_and_kept_among_the_rejected(tmp_path: Path, bod
     "headers",
     [{}, {"content-type": "text/plain"}, {"content-type": "application/cloudevents+avro"}],
 )
-def test_another_kind_of_content_is_415(tmp_path: Path, headers: dict[str, str]) -> None:
+def test_another_content_type_is_415(tmp_path: Path, headers: dict[str, str]) -> None:
     async def scenario() -> None:
         async with running(tmp_path) as service:
             response = await service.client.post(
@@ -147,7 +149,7 @@ def test_another_kind_of_content_is_415(tmp_path: Path, headers: dict[str, str])
     run(scenario())
 
 
-def test_an_id_known_with_another_content_is_409_and_names_the_event(tmp_path: Path) -> None:
+def test_a_known_id_with_different_content_is_409_and_names_the_event(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with running(tmp_path) as service:
             await send(service, state_event(1))
@@ -159,8 +161,8 @@ def test_an_id_known_with_another_content_is_409_and_names_the_event(tmp_path: P
             assert len(await service.journal.rejected()) == 1
             alone = problem(await send(service, other), 409, "conflict")
             assert alone["errors"][0]["path"] == "$.id"
-            said = f"send new content under a new id; `rebundle status {other['id']}` shows the status of the first event"
-            assert alone["detail"].endswith(said)
+            advice = f"send new content under a new id; `rebundle status {other['id']}` shows the status of the first event"
+            assert alone["detail"].endswith(advice)
 
     run(scenario())
 
@@ -214,7 +216,7 @@ def test_a_rollback_request_is_refused_where_no_rollback_token_is_configured(
     tmp_path: Path,
 ) -> None:
     async def scenario() -> None:
-        async with running(tmp_path, credentials=NOBODY) as service:
+        async with running(tmp_path, credentials=NO_CREDENTIALS) as service:
             response = await service.client.post(
                 "/v1/events", json=rollback_event(), headers=STRUCTURED
             )
@@ -237,7 +239,7 @@ WRONG: dict[str, list[tuple[str, str]]] = {
 
 
 @pytest.mark.parametrize("headers", WRONG.values(), ids=WRONG)
-def test_without_a_configured_token_in_hand_every_path_is_closed(
+def test_without_a_valid_token_every_path_is_refused(
     tmp_path: Path, headers: list[tuple[str, str]]
 ) -> None:
     async def scenario() -> None:
@@ -275,6 +277,17 @@ def test_every_path_is_either_named_open_or_authorised(tmp_path: Path) -> None:
     run(scenario())
 
 
+def test_the_schema_of_an_event_report_is_the_documented_one(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as service:
+            document = (await service.client.get("/v1/openapi.json", headers=bearer())).json()
+            stored = Path(__file__).parents[3] / "data" / "documents" / "openapi_events.json"
+            for name, schema in json.loads(stored.read_text()).items():
+                assert document["components"]["schemas"][name] == schema
+
+    run(scenario())
+
+
 LOCAL = STRUCTURED
 AWAY: dict[str, dict[str, str]] = {
     "a rebound name": {"host": "evil.example.com"},
@@ -287,11 +300,11 @@ AWAY: dict[str, dict[str, str]] = {
 
 
 @pytest.mark.parametrize("headers", AWAY.values(), ids=AWAY)
-def test_without_a_token_only_this_machine_itself_gets_in(
+def test_without_configured_tokens_only_loopback_is_authorised(
     tmp_path: Path, headers: dict[str, str]
 ) -> None:
     async def scenario() -> None:
-        async with running(tmp_path, credentials=NOBODY) as service:
+        async with running(tmp_path, credentials=NO_CREDENTIALS) as service:
             refused = await service.client.post(
                 "/v1/events", json=state_event(), headers=LOCAL | headers
             )
@@ -306,7 +319,7 @@ def test_without_a_token_only_this_machine_itself_gets_in(
     run(scenario())
 
 
-def test_a_rollback_token_alone_still_leaves_events_to_this_machine(tmp_path: Path) -> None:
+def test_with_only_a_rollback_token_events_come_only_from_loopback(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with running(tmp_path, credentials=Credentials(rollback_token=ROLLBACK)) as service:
             assert (await send(service, rollback_event(), ROLLBACK)).status_code == 202
@@ -373,7 +386,7 @@ def test_a_stalled_body_is_408_and_its_connection_closed(tmp_path: Path) -> None
     run(scenario())
 
 
-def test_a_client_that_leaves_in_the_middle_of_its_body_leaves_nothing_behind(
+def test_a_client_that_disconnects_in_its_body_leaves_nothing_behind(
     tmp_path: Path,
 ) -> None:
     async def scenario() -> None:
@@ -389,7 +402,7 @@ def test_a_client_that_leaves_in_the_middle_of_its_body_leaves_nothing_behind(
     run(scenario())
 
 
-def test_a_full_journal_is_503_with_the_time_to_come_again(tmp_path: Path) -> None:
+def test_a_full_journal_is_503_with_retry_after(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with running(tmp_path, journal_limits=JournalLimits(most_unsettled=1)) as service:
             assert (await send(service, state_event(1))).status_code == 202
@@ -402,7 +415,7 @@ def test_a_full_journal_is_503_with_the_time_to_come_again(tmp_path: Path) -> No
     run(scenario())
 
 
-def test_a_stopping_daemon_says_503_and_when_to_come_again(tmp_path: Path) -> None:
+def test_a_stopping_daemon_is_503_with_retry_after(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with running(tmp_path) as service:
             service.stop.request("SIGTERM")
@@ -418,7 +431,7 @@ def test_a_stopping_daemon_says_503_and_when_to_come_again(tmp_path: Path) -> No
 
 
 class Held:
-    """A journal whose appends wait for a test's word."""
+    """A journal whose appends wait until the test releases them."""
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
@@ -437,7 +450,7 @@ class Held:
         return await self._journal.find(event_id)
 
 
-def test_more_requests_at_a_time_than_there_are_slots_are_503(tmp_path: Path) -> None:
+def test_requests_beyond_the_concurrent_slots_are_503(tmp_path: Path) -> None:
     async def scenario() -> None:
         held: list[Held] = []
 
@@ -476,7 +489,7 @@ class Broken(Held):
         raise ZeroDivisionError("secret detail of ours")
 
 
-def test_a_fault_of_ours_is_500_without_a_traceback_and_the_next_request_is_served(
+def test_a_programming_error_is_500_without_a_traceback_and_the_next_request_is_served(
     tmp_path: Path,
 ) -> None:
     async def scenario() -> None:
@@ -490,7 +503,7 @@ def test_a_fault_of_ours_is_500_without_a_traceback_and_the_next_request_is_serv
     run(scenario())
 
 
-def test_what_became_of_an_event_can_be_asked(tmp_path: Path) -> None:
+def test_the_status_of_an_event_can_be_queried(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with running(tmp_path) as service:
             await send(service, state_event())
@@ -526,7 +539,7 @@ def test_what_became_of_an_event_can_be_asked(tmp_path: Path) -> None:
     run(scenario())
 
 
-def test_a_large_state_is_taken(tmp_path: Path) -> None:
+def test_a_large_state_is_accepted(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with running(tmp_path) as service:
             event = state_event()

@@ -1,4 +1,4 @@
-"""Who may do what, without a network."""
+"""Authorisation: which role a request has, without a network."""
 
 import pytest
 
@@ -122,7 +122,7 @@ def test_without_a_token_proxies_and_pages_are_refused(header: str) -> None:
         authorised(NEITHER, LOCAL | {header: [""]}, "127.0.0.1", "127.0.0.1")
 
 
-def test_credentials_are_never_shown_and_their_policy_is_told() -> None:
+def test_credentials_are_never_shown_and_their_policy_is_reported() -> None:
     assert TOKEN not in repr(BOTH)
     assert ROLLBACK not in repr(BOTH)
     assert "this machine only" in NEITHER.policy
@@ -130,5 +130,5 @@ def test_credentials_are_never_shown_and_their_policy_is_told() -> None:
     assert TOKEN not in BOTH.policy
 
 
-def test_a_name_is_no_address() -> None:
+def test_a_host_name_is_not_an_address() -> None:
     assert not is_loopback("localhost")

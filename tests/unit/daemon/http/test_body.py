@@ -10,7 +10,7 @@ from daemon.http.problems import RequestRefused
 
 
 class Chunks:
-    """A body in chunks, that tells how much of it was asked for; a chunk of None never comes."""
+    """A body in chunks that counts the chunks read. A chunk of None never arrives."""
 
     def __init__(self, *chunks: bytes | None) -> None:
         self._chunks = chunks
@@ -30,7 +30,7 @@ def read(chunks: Chunks, declared: str | None = None, most: int = 10, seconds: f
 
 
 @pytest.mark.parametrize("chunks", [[], [b""], [b"0123456789"], [b"01234", b"", b"56789"]])
-def test_a_body_up_to_the_limit_comes_whole(chunks: list[bytes]) -> None:
+def test_a_body_up_to_the_limit_arrives_whole(chunks: list[bytes]) -> None:
     assert read(Chunks(*chunks)) == b"".join(chunks)
 
 
@@ -57,7 +57,7 @@ def test_a_declared_length_is_not_trusted_otherwise(declared: str) -> None:
         read(Chunks(b"x" * 11), declared)
 
 
-def test_a_body_that_does_not_come_is_refused_and_its_connection_is_to_be_closed() -> None:
+def test_a_body_that_does_not_arrive_is_refused_and_its_connection_closed() -> None:
     with pytest.raises(RequestRefused) as refused:
         read(Chunks(b"x", None), seconds=0.01)
     assert refused.value.status == 408

@@ -1,4 +1,4 @@
-"""Which connections stay, decided without a network."""
+"""Connection limits: which connections stay open, decided without a network."""
 
 from ipaddress import ip_network
 
@@ -24,11 +24,11 @@ def opened(connections: Connections[str], address: str, *names: str) -> list[obj
         ("", "/run/socket", True),
     ],
 )
-def test_who_is_one_peer(one: str, other: str, *, same: bool) -> None:
+def test_addresses_of_one_peer(one: str, other: str, *, same: bool) -> None:
     assert (peer_of(one) == peer_of(other)) is same
 
 
-def test_one_peer_has_half_of_all_connections_unless_it_is_said_otherwise() -> None:
+def test_one_peer_has_half_of_all_connections_by_default() -> None:
     peer = peer_of("192.0.2.1")
     assert ConnectionLimits(most=1000).of_peer(peer) == 500
     assert ConnectionLimits(most=9).of_peer(peer) == 4
@@ -37,7 +37,7 @@ def test_one_peer_has_half_of_all_connections_unless_it_is_said_otherwise() -> N
     assert ConnectionLimits(most=10, per_peer=30).of_peer(peer) == 10
 
 
-def test_a_trusted_proxy_has_no_limit_of_its_own() -> None:
+def test_a_trusted_proxy_has_no_limit_per_peer() -> None:
     limits = ConnectionLimits(9, 1, (ip_network("192.0.2.0/24"), ip_network("2001:db8::/32")))
     assert limits.of_peer(peer_of("192.0.2.77")) == 9
     assert limits.of_peer(peer_of("::ffff:192.0.2.77")) == 9
@@ -46,7 +46,7 @@ def test_a_trusted_proxy_has_no_limit_of_its_own() -> None:
     assert limits.of_peer(peer_of("")) == 1
 
 
-def test_connections_of_a_trusted_proxy_are_admitted_up_to_the_limit_of_all() -> None:
+def test_connections_of_a_trusted_proxy_are_admitted_up_to_the_total_limit() -> None:
     connections: Connections[str] = Connections(
         ConnectionLimits(3, 1, (ip_network("192.0.2.0/24"),))
     )
@@ -60,7 +60,7 @@ def test_below_the_limits_every_connection_stays() -> None:
     assert len(connections) == 4
 
 
-def test_a_peer_above_its_limit_makes_room_itself_by_what_was_idle_for_longest() -> None:
+def test_a_peer_above_its_limit_loses_its_longest_idle_connection() -> None:
     connections: Connections[str] = Connections(ConnectionLimits(10, 3))
     opened(connections, "192.0.2.9", "of another")
     opened(connections, "192.0.2.1", "a", "b", "c")
@@ -78,7 +78,7 @@ def test_a_connection_that_becomes_idle_again_is_idle_from_now_on() -> None:
     assert connections.open("c", "192.0.2.1") == Admitted("b")
 
 
-def test_at_the_limit_of_all_the_one_idle_for_longest_makes_room_whose_ever_it_is() -> None:
+def test_at_the_total_limit_the_longest_idle_connection_of_any_peer_is_closed() -> None:
     connections: Connections[str] = Connections(ConnectionLimits(3, 3))
     opened(connections, "192.0.2.1", "a", "b")
     opened(connections, "192.0.2.2", "c")
@@ -97,7 +97,7 @@ def test_a_connection_that_serves_a_request_is_never_closed_for_another() -> Non
     assert len(connections) == 3
 
 
-def test_a_connection_that_is_gone_counts_no_more() -> None:
+def test_a_closed_connection_no_longer_counts() -> None:
     connections: Connections[str] = Connections(ConnectionLimits(2, 1))
     connections.open("a", "192.0.2.1")
     connections.busy("a")
@@ -110,7 +110,7 @@ def test_a_connection_that_is_gone_counts_no_more() -> None:
     assert len(connections) == 1
 
 
-def test_peers_that_are_gone_take_no_memory() -> None:
+def test_peers_without_connections_use_no_memory() -> None:
     limits = ConnectionLimits(9, 9)
     connections: Connections[str] = Connections(limits)
     for number in range(9):

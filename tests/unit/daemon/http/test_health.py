@@ -1,4 +1,4 @@
-"""Probes and metrics, through the application that stands in front of the framework."""
+"""Probes and metrics, through the application in front of the framework."""
 
 import asyncio
 import threading
@@ -15,7 +15,7 @@ from daemon.lifecycle import Stop, SystemRuntime
 from daemon.runtime import Runtime
 from daemon.telemetry import Metrics
 from tests.builders_runtime import InlineRuntime
-from tests.unit.daemon.http.service import Wellbeing
+from tests.unit.daemon.http.service import FakeHealthSource
 
 GOOD, BAD = (
     ReadinessCheck("journal", ok=True, detail="open"),
@@ -31,7 +31,7 @@ async def nothing_there(scope, receive, send) -> None:
 
 @asynccontextmanager
 async def client_of(
-    vitals: Wellbeing,
+    vitals: FakeHealthSource,
     *,
     stop: bool = False,
     metrics: Metrics | None = None,
@@ -55,7 +55,7 @@ async def client_of(
 
 def asked(
     path: str,
-    vitals: Wellbeing,
+    vitals: FakeHealthSource,
     *,
     method: str = "GET",
     stop: bool = False,
@@ -68,10 +68,10 @@ def asked(
     return asyncio.run(ask())
 
 
-def test_livez_is_503_only_for_what_a_restart_helps_against() -> None:
-    ill = Wellbeing(told=[BAD], lasts=[Lasting(WAITS, 61.0)])
+def test_livez_is_503_only_for_faults_that_a_restart_repairs() -> None:
+    ill = FakeHealthSource(reported=[BAD], lasts=[Lasting(WAITS, 61.0)])
     assert asked("/livez", ill, stop=True).status_code == 200
-    response = asked("/livez", Wellbeing(fatal="the task that hands out events has ended"))
+    response = asked("/livez", FakeHealthSource(fatal="the task that hands out events has ended"))
     assert (response.status_code, response.json()["detail"]) == (
         503,
         "the task that hands out events has ended",
@@ -80,7 +80,7 @@ def test_livez_is_503_only_for_what_a_restart_helps_against() -> None:
 
 def test_readyz_is_ready_when_the_journal_is() -> None:
     response = asked(
-        "/readyz", Wellbeing(told=[GOOD], fatal="threads", lasts=[Lasting(WAITS, 61.0)])
+        "/readyz", FakeHealthSource(reported=[GOOD], fatal="threads", lasts=[Lasting(WAITS, 61.0)])
     )
     assert (response.status_code, response.headers["cache-control"]) == (200, "no-store")
     assert response.json() == {
@@ -93,13 +93,13 @@ def test_readyz_is_ready_when_the_journal_is() -> None:
 
 
 def test_readyz_names_the_dependency_that_is_not_ready() -> None:
-    response = asked("/readyz", Wellbeing(told=[BAD]))
+    response = asked("/readyz", FakeHealthSource(reported=[BAD]))
     assert (response.status_code, response.json()["ready"]) == (503, False)
     assert response.json()["checks"][0]["detail"] == "no space left on device"
 
 
-def test_readyz_says_no_while_the_daemon_stops() -> None:
-    response = asked("/readyz", Wellbeing(), stop=True)
+def test_readyz_is_503_while_the_daemon_stops() -> None:
+    response = asked("/readyz", FakeHealthSource(), stop=True)
     assert response.status_code == 503
     assert response.json()["checks"][-1] == {
         "name": "running",
@@ -110,7 +110,7 @@ def test_readyz_says_no_while_the_daemon_stops() -> None:
 
 
 def test_attention_has_each_condition_with_its_remedy() -> None:
-    response = asked("/attention", Wellbeing(lasts=[Lasting(WAITS, 61.4)]))
+    response = asked("/attention", FakeHealthSource(lasts=[Lasting(WAITS, 61.4)]))
     assert (response.status_code, response.headers["cache-control"]) == (503, "no-store")
     assert response.json() == {
         "attention": True,
@@ -128,43 +128,45 @@ def test_attention_has_each_condition_with_its_remedy() -> None:
 
 
 def test_attention_is_200_when_nothing_needs_it_and_bounded_when_everything_does() -> None:
-    assert asked("/attention", Wellbeing()).json() == {
+    assert asked("/attention", FakeHealthSource()).json() == {
         "attention": False,
         "conditions": [],
         "more": 0,
     }
-    many = asked("/attention", Wellbeing(lasts=[Lasting(WAITS, 61.0)] * 150)).json()
+    many = asked("/attention", FakeHealthSource(lasts=[Lasting(WAITS, 61.0)] * 150)).json()
     assert (len(many["conditions"]), many["more"]) == (100, 50)
 
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/attention", "/metrics"])
 def test_the_probes_only_read(path: str) -> None:
-    assert asked(path, Wellbeing(), method="HEAD").status_code == 200
-    response = asked(path, Wellbeing(), method="POST")
+    assert asked(path, FakeHealthSource(), method="HEAD").status_code == 200
+    response = asked(path, FakeHealthSource(), method="POST")
     assert (response.status_code, response.headers["allow"]) == (405, "GET, HEAD")
 
 
 @pytest.mark.parametrize("path", ["/", "/livez/", "/LIVEZ", "//livez", "/v1/events"])
-def test_every_other_path_is_the_frameworks(path: str) -> None:
-    assert asked(path, Wellbeing()).text == "beyond"
+def test_every_other_path_is_served_by_the_framework(path: str) -> None:
+    assert asked(path, FakeHealthSource()).text == "beyond"
 
 
-def test_metrics_are_what_prometheus_reads() -> None:
+def test_metrics_are_in_the_format_of_prometheus() -> None:
     metrics = Metrics.create("1", "1")
     metrics.pointer_sequence.labels("a/b").set(7)
-    response = asked("/metrics", Wellbeing(), metrics=metrics)
+    response = asked("/metrics", FakeHealthSource(), metrics=metrics)
     assert response.headers["content-type"].startswith("text/plain; version=0.0.4")
     samples = [
-        each for family in text_string_to_metric_families(response.text) for each in family.samples
+        sample
+        for family in text_string_to_metric_families(response.text)
+        for sample in family.samples
     ]
-    assert [each.value for each in samples if each.name == "rebundle_pointer_sequence"] == [7]
+    assert [sample.value for sample in samples if sample.name == "rebundle_pointer_sequence"] == [7]
 
 
 def test_the_metrics_text_is_made_once_a_second() -> None:
     metrics, runtime = Metrics.create("1", "1"), InlineRuntime()
 
     async def scenario() -> None:
-        async with client_of(Wellbeing(), metrics=metrics, runtime=runtime) as client:
+        async with client_of(FakeHealthSource(), metrics=metrics, runtime=runtime) as client:
 
             async def dead_letters() -> bool:
                 return b"rebundle_dead_letters 3.0" in (await client.get("/metrics")).content
@@ -179,8 +181,8 @@ def test_the_metrics_text_is_made_once_a_second() -> None:
     asyncio.run(scenario())
 
 
-def test_too_many_at_a_time_are_told_to_come_again_and_livez_is_not_among_them() -> None:
-    """The metrics' text is held up in its thread; everybody who asks meanwhile waits for that one."""
+def test_excess_requests_are_503_with_retry_after_and_livez_is_exempt() -> None:
+    """The metrics text is computed once in a thread. Concurrent requests wait for that one."""
     metrics, runtime = Metrics.create("1", "1"), SystemRuntime(1)
     go_on = threading.Event()
 
@@ -193,7 +195,7 @@ def test_too_many_at_a_time_are_told_to_come_again_and_livez_is_not_among_them()
             return 3
 
         metrics.dead_letters.set_function(dead_letters)
-        async with client_of(Wellbeing(), metrics=metrics, runtime=runtime) as client:
+        async with client_of(FakeHealthSource(), metrics=metrics, runtime=runtime) as client:
             waiting = [asyncio.create_task(client.get("/metrics")) for _ in range(16)]
             await begun.wait()
             for path in ("/metrics", "/readyz", "/attention"):
@@ -202,8 +204,8 @@ def test_too_many_at_a_time_are_told_to_come_again_and_livez_is_not_among_them()
             assert (await client.get("/livez")).status_code == 200
             go_on.set()
             answers = await asyncio.gather(*waiting)
-            assert {each.status_code for each in answers} == {200}
-            assert len({each.content for each in answers}) == 1
+            assert {answer.status_code for answer in answers} == {200}
+            assert len({answer.content for answer in answers}) == 1
             assert (await client.get("/readyz")).status_code == 200
 
     try:

@@ -1,4 +1,4 @@
-"""Judging and appending, without a network: what goes to the journal, and where the work is done."""
+"""Validation and append, without a network: what goes to the journal, and where the work runs."""
 
 import asyncio
 import json
@@ -52,7 +52,7 @@ class Log:
 
 
 class Counting(SystemRuntime):
-    """Counts what leaves the event loop."""
+    """Counts the calls that leave the event loop."""
 
     def __init__(self) -> None:
         super().__init__(1)
@@ -100,7 +100,7 @@ def test_an_arrival_has_the_intakes_name_the_digest_and_the_scopes() -> None:
     assert receipt.accepted == Accepted(Position("journal:test", 1), known=False)
 
 
-def test_receipts_stand_in_the_order_of_the_events_with_ignored_ones_between() -> None:
+def test_receipts_are_in_the_order_of_the_events_with_ignored_ones_between() -> None:
     events = [state_event(1), state_event(2, type="io.rebundle.later.v9"), state_event(3)]
     receipts = taken(Log(), events)
     assert [receipt.event.id for receipt in receipts] == [event["id"] for event in events]
@@ -120,7 +120,7 @@ def test_nothing_is_appended_when_every_type_is_unknown() -> None:
 
 
 @pytest.mark.parametrize(("models", "offloaded"), [(1, 0), (800, 1)])
-def test_only_a_large_body_leaves_the_loop(models: int, offloaded: int) -> None:
+def test_only_a_large_body_is_decoded_in_a_thread(models: int, offloaded: int) -> None:
     runtime, event = Counting(), state_event()
     model = event["data"]["models"][0]
     event["data"]["models"] = [model | {"id": f"m{index}"} for index in range(models)]
@@ -129,7 +129,7 @@ def test_only_a_large_body_leaves_the_loop(models: int, offloaded: int) -> None:
 
 
 @pytest.mark.parametrize("place", ["", "[1]"])
-def test_problems_of_envelope_and_data_come_together(place: str) -> None:
+def test_problems_of_envelope_and_data_are_reported_together(place: str) -> None:
     broken = state_event(2)
     del broken["specversion"]
     broken["data"]["state"]["revision"] = 0
@@ -145,7 +145,7 @@ def test_problems_of_envelope_and_data_come_together(place: str) -> None:
     }
 
 
-def test_a_state_beyond_a_limit_is_refused_with_every_limit_it_is_beyond() -> None:
+def test_a_state_beyond_limits_is_refused_with_each_of_them() -> None:
     log = Log()
     with pytest.raises(RequestRefused) as refused:
         taken(
@@ -171,7 +171,7 @@ def test_an_answer_has_a_bounded_number_of_problems() -> None:
 @pytest.mark.parametrize(
     "failure", [SourceUnavailable("secret path"), JournalDamaged("secret path")]
 )
-def test_a_journal_that_fails_is_503_without_its_inner_words(failure: EventError) -> None:
+def test_a_failing_journal_is_503_without_internal_details(failure: EventError) -> None:
     with pytest.raises(RequestRefused) as refused:
         taken(Log(failure), state_event())
     assert refused.value.status == 503

@@ -1,4 +1,4 @@
-"""Refusals as problem documents, also those of the framework and of our own faults."""
+"""Refusals as problem documents, including those of the framework and of programming errors."""
 
 import asyncio
 from http import HTTPStatus
@@ -30,7 +30,7 @@ def answered(error: Exception) -> httpx.Response:
     return asyncio.run(ask())
 
 
-def test_a_refusal_says_what_is_wrong_where_and_what_to_do() -> None:
+def test_a_refusal_explains_what_is_wrong_where_and_what_to_do() -> None:
     response = answered(
         RequestRefused(
             HTTPStatus.CONFLICT,
@@ -49,26 +49,26 @@ def test_a_refusal_says_what_is_wrong_where_and_what_to_do() -> None:
     }
 
 
-def test_a_refusal_for_now_says_when_to_come_again() -> None:
+def test_a_temporary_refusal_has_retry_after() -> None:
     response = answered(unavailable("busy", "too many", retry_after=5))
     assert (response.status_code, response.headers["retry-after"]) == (503, "5")
     assert "errors" not in response.json()
 
 
-def test_what_the_framework_refuses_is_a_problem_document_with_its_headers() -> None:
+def test_a_refusal_of_the_framework_is_a_problem_document_with_its_headers() -> None:
     response = answered(HTTPException(405, headers={"allow": "GET"}))
     assert (response.status_code, response.headers["allow"]) == (405, "GET")
     assert response.json()["type"] == "urn:rebundle:problem:method-not-allowed"
 
 
-def test_parameters_that_do_not_fit_are_named() -> None:
+def test_invalid_parameters_are_named() -> None:
     response = answered(LookupError())
     assert response.status_code == 400
     assert response.json()["errors"][0]["path"] == "query.number"
 
 
 @pytest.mark.parametrize("error", [ValueError("of ours"), RuntimeError("of ours")])
-def test_a_fault_of_ours_tells_nothing(error: Exception) -> None:
+def test_a_programming_error_reveals_nothing(error: Exception) -> None:
     response = answered(error)
     assert response.status_code == 500
     assert response.json()["type"] == "urn:rebundle:problem:internal"

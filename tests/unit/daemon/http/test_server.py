@@ -1,4 +1,4 @@
-"""The server on raw sockets: what a well-behaved client library cannot send."""
+"""The server on raw sockets: requests that a well-behaved client library cannot send."""
 
 import asyncio
 import json
@@ -19,7 +19,7 @@ from events.model import Position
 from tests.unit.daemon.http.service import TOKEN, Service, run, running, state_event
 
 
-def test_an_address_in_use_is_named_with_a_way_out() -> None:
+def test_an_address_in_use_is_named_with_a_remedy() -> None:
     with bind("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(
@@ -29,7 +29,7 @@ def test_an_address_in_use_is_named_with_a_way_out() -> None:
 
 
 @pytest.mark.parametrize("host", ["203.0.113.1", "no such host", "x" * 300, "a..b"])
-def test_an_address_that_is_not_ours_is_refused(host: str) -> None:
+def test_an_address_of_another_machine_is_refused(host: str) -> None:
     with pytest.raises(ListenFailed, match="cannot listen on"):
         bind(host, 0)
 
@@ -38,7 +38,7 @@ def test_an_address_can_be_bound_again_right_after_a_stop(tmp_path: Path) -> Non
     async def scenario() -> None:
         async with running(tmp_path) as service:
             port = service.port
-            # The server closes first, so that its side of the connection lingers in the kernel.
+            # The server closes first, so its side of the connection lingers in the kernel.
             assert await service.raw(b"GET /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
         bind("127.0.0.1", port).close()
 
@@ -69,7 +69,7 @@ def test_a_cancelled_server_leaves_no_listener_behind(tmp_path: Path) -> None:
     run(scenario())
 
 
-def test_an_answer_does_not_say_what_the_server_is_made_of(tmp_path: Path) -> None:
+def test_an_answer_does_not_name_the_server_software(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with running(tmp_path) as service:
             answer = await service.raw(
@@ -112,7 +112,7 @@ def test_malformed_http_is_refused_and_its_connection_closed(
 @pytest.mark.parametrize(
     "spoilt", [b"ZZ\r\n\r\n", b"5\r\nhelloZZ"], ids=["a bad length", "no end of a chunk"]
 )
-def test_a_body_that_turns_out_to_be_no_http_is_answered_once(
+def test_a_body_that_is_not_http_is_answered_once(
     tmp_path: Path, spoilt: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def scenario() -> None:
@@ -127,7 +127,7 @@ def test_a_body_that_turns_out_to_be_no_http_is_answered_once(
             while not (rejected := service.counted("rebundle_events_rejected_total")):
                 assert (await service.client.get("/livez")).status_code == 200
             assert rejected == {("http", "gone"): 1}, (
-                "the application is told at once that nothing more will come"
+                "the application learns at once that nothing more will arrive"
             )
             writer.close()
 
@@ -144,9 +144,7 @@ SLOW = {
 
 
 @pytest.mark.parametrize("request_bytes", SLOW.values(), ids=SLOW)
-def test_a_client_that_holds_a_connection_for_nothing_loses_it(
-    tmp_path: Path, request_bytes: bytes
-) -> None:
+def test_an_idle_client_loses_its_connection(tmp_path: Path, request_bytes: bytes) -> None:
     async def scenario() -> None:
         async with running(tmp_path, idle_seconds=0.1) as service:
             answer = await service.raw(request_bytes)
@@ -179,7 +177,7 @@ async def closed(reader: asyncio.StreamReader) -> bool:
         return True
 
 
-def test_an_idle_connection_makes_room_for_a_new_one_of_its_peer_and_the_others_stay(
+def test_an_idle_connection_is_closed_for_a_new_one_of_its_peer_and_others_stay(
     tmp_path: Path,
 ) -> None:
     async def scenario() -> None:
@@ -199,7 +197,7 @@ def test_an_idle_connection_makes_room_for_a_new_one_of_its_peer_and_the_others_
                 writer.write(GET)
                 assert (await one_answer(reader)).startswith(b"HTTP/1.1 200 ")
             assert service.counted("rebundle_http_connections_closed_total") == {("room",): 1}
-            for writer in (late, other, *(each for _, each in held)):
+            for writer in (late, other, *(item for _, item in held)):
                 writer.close()
 
     run(scenario())
@@ -213,7 +211,7 @@ def test_a_peer_whose_connections_are_all_busy_gets_no_more_and_others_do(tmp_pa
             held = [await connected(service) for _ in range(2)]
             for _, writer in held:
                 writer.write(UNFINISHED)
-            # They are being served once a request of another peer that was sent after them is answered.
+            # They are in progress once a later request of another peer is answered.
             first_reader, first = await connected(service, "127.0.0.3")
             first.write(GET)
             assert await one_answer(first_reader)
@@ -223,8 +221,8 @@ def test_a_peer_whose_connections_are_all_busy_gets_no_more_and_others_do(tmp_pa
             other_reader, other = await connected(service, "127.0.0.2")
             other.write(GET)
             assert (await one_answer(other_reader)).startswith(b"HTTP/1.1 200 ")
-            for each in (writer, first, other, *(each for _, each in held)):
-                each.close()
+            for item in (writer, first, other, *(item for _, item in held)):
+                item.close()
 
     run(scenario())
 
@@ -251,7 +249,7 @@ def test_of_requests_sent_in_advance_the_first_is_answered_and_the_connection_cl
 
 
 @pytest.mark.parametrize("header", ["", "connection: close\r\n"], ids=["kept", "to be closed"])
-def test_a_request_that_comes_while_another_one_is_served_is_not_parsed(
+def test_a_request_that_arrives_during_another_one_is_not_parsed(
     tmp_path: Path, header: str
 ) -> None:
     async def scenario() -> None:
@@ -336,7 +334,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("request_bytes", REFUSED.values(), ids=REFUSED)
-def test_the_answer_to_a_refused_body_arrives_and_the_rest_is_thrown_away(
+def test_the_answer_to_a_refused_body_arrives_and_the_rest_is_discarded(
     tmp_path: Path, request_bytes: bytes
 ) -> None:
     async def scenario() -> None:
@@ -348,14 +346,14 @@ def test_the_answer_to_a_refused_body_arrives_and_the_rest_is_thrown_away(
     run(scenario())
 
 
-def test_a_request_whose_body_comes_later_than_its_head_keeps_its_connection(
+def test_a_request_whose_body_arrives_after_its_head_keeps_its_connection(
     tmp_path: Path,
 ) -> None:
     async def scenario() -> None:
         async with running(tmp_path, idle_seconds=100) as service:
             reader, writer = await connected(service)
             writer.write(UNFINISHED)
-            # The head is there once a request that was sent after it is answered.
+            # The head has arrived once a later request is answered.
             assert (await service.client.get("/livez")).status_code == 200
             writer.write(b"123456789")
             answer = await one_answer(reader)
@@ -368,7 +366,7 @@ def test_a_request_whose_body_comes_later_than_its_head_keeps_its_connection(
     run(scenario())
 
 
-def test_a_client_that_goes_on_sending_a_refused_body_loses_its_connection(tmp_path: Path) -> None:
+def test_a_client_that_keeps_sending_a_refused_body_loses_its_connection(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with running(tmp_path, idle_seconds=0.2) as service:
             reader, writer = await asyncio.open_connection("127.0.0.1", service.port)

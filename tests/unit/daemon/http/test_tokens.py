@@ -1,4 +1,4 @@
-"""Tokens are exchanged without a restart, and a mistake on the way shuts nobody out."""
+"""Tokens are rotated without a restart, and a mistake in a file locks no client out."""
 
 import os
 from pathlib import Path
@@ -13,7 +13,7 @@ FIRST, SECOND, ROLLBACK = "first-token-0123456", "second-token-012345", "rollbac
 
 
 def write(file: Path, token: str, mode: int = 0o600) -> None:
-    """As a person or a secret store does: another file takes its place."""
+    """Replaces the file by another one, like a person or a secret store does."""
     half = file.with_suffix(".half")
     half.write_text(token)
     half.chmod(mode)
@@ -33,7 +33,7 @@ def tokens(file: Path) -> Tokens:
     return made
 
 
-def test_a_token_counts_from_the_first_look_after_its_file_changed(
+def test_a_token_is_valid_from_the_first_check_after_its_file_changed(
     file: Path, tokens: Tokens
 ) -> None:
     write(file, SECOND + "\n")
@@ -43,7 +43,7 @@ def test_a_token_counts_from_the_first_look_after_its_file_changed(
     assert tokens.failing == {}
 
 
-def test_a_token_that_changed_while_the_daemon_started_is_seen(file: Path) -> None:
+def test_a_token_that_changed_while_the_daemon_started_is_noticed(file: Path) -> None:
     write(file, SECOND)
     tokens = Tokens(Credentials(FIRST), {"token": file})
     tokens.refresh()
@@ -58,7 +58,7 @@ def test_two_roles_can_exchange_their_tokens(tmp_path: Path) -> None:
     write(files["token"], ROLLBACK)
     tokens.refresh()
     assert tokens.current() == Credentials(FIRST, ROLLBACK), (
-        "half of an exchange would give one token both roles"
+        "half of a swap would give one token both roles"
     )
     write(files["rollback_token"], FIRST)
     tokens.refresh()
@@ -77,7 +77,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("spoil", BAD.values(), ids=BAD)
-def test_a_file_that_cannot_be_used_leaves_the_token_and_is_reported_until_it_is_mended(
+def test_an_unusable_file_keeps_the_token_and_is_reported_until_it_is_repaired(
     file: Path, tokens: Tokens, spoil
 ) -> None:
     spoil(file)
@@ -92,7 +92,7 @@ def test_a_file_that_cannot_be_used_leaves_the_token_and_is_reported_until_it_is
     assert (tokens.current(), tokens.failing) == (Credentials(SECOND, ROLLBACK), {})
 
 
-def test_one_bad_file_does_not_keep_the_other_from_being_read(file: Path, tmp_path: Path) -> None:
+def test_one_bad_file_does_not_prevent_reading_the_other(file: Path, tmp_path: Path) -> None:
     other = tmp_path / "rollback"
     write(other, ROLLBACK)
     tokens = Tokens(
@@ -104,7 +104,7 @@ def test_one_bad_file_does_not_keep_the_other_from_being_read(file: Path, tmp_pa
     assert list(tokens.failing) == [str(file)]
 
 
-def test_the_log_says_once_that_a_file_cannot_be_used_and_never_what_is_in_it(
+def test_the_log_reports_an_unusable_file_once_and_never_its_content(
     file: Path, tokens: Tokens
 ) -> None:
     write(file, "short-secret")
@@ -113,7 +113,7 @@ def test_the_log_says_once_that_a_file_cannot_be_used_and_never_what_is_in_it(
             tokens.refresh()
         write(file, SECOND)
         tokens.refresh()
-    assert [each["event"] for each in logs] == [
+    assert [line["event"] for line in logs] == [
         "token file unusable, the former token stays valid",
         "token changed",
     ]

@@ -1,3 +1,5 @@
+"""Comparison of two publications: models, files and unified diffs."""
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -37,7 +39,9 @@ def test_files_that_name_the_state_and_credentials_are_not_compared():
         RenderedFile("example/creds/x", b"2"),
     ]
 
-    assert [(each.path, each.status) for each in compare_files(before, after)] == [
+    assert [
+        (difference.path, difference.status) for difference in compare_files(before, after)
+    ] == [
         ("base/a", "removed"),
         ("base/b", "added"),
     ]
@@ -52,7 +56,7 @@ def test_a_mode_alone_is_a_difference():
     assert list(unified(change)) == ["--- a/base/a", "+++ b/base/a", "mode 0644 → 0755"]
 
 
-def test_paths_are_escaped_also_where_contents_are_not():
+def test_paths_are_escaped_even_where_contents_are_not():
     change = FileChange("base/\033[31m", None, RenderedFile("base/\033[31m", b"\033]0;owned\007\n"))
 
     assert list(unified(change)) == [
@@ -78,7 +82,7 @@ def _file(content):
 
 
 def _applied(old, diff):
-    """A strict reader of unified diffs: every line number and every context line must fit."""
+    """A strict reader of unified diffs: every line number and every context line must match."""
     result, at = [], 0
     for line in diff:
         if line.startswith("@@"):
@@ -121,7 +125,7 @@ def test_a_changed_line_in_the_middle_has_three_lines_of_context():
     ("before", "after", "expected"),
     [(None, ["x"], "@@ -0,0 +1 @@"), (["x"], None, "@@ -1 +0,0 @@")],
 )
-def test_a_file_that_appears_or_goes_is_compared_with_nothing(before, after, expected):
+def test_an_added_or_removed_file_is_compared_with_nothing(before, after, expected):
     change = FileChange("f", before and _file(before), after and _file(after))
 
     assert list(unified(change))[2] == expected

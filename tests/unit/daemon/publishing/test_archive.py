@@ -1,4 +1,6 @@
-"""The archive: reproducible bytes, digests over what a state holds, and a reader that takes plain files only."""
+"""The archive: reproducible bytes, digests of its content, and a reader that accepts only plain
+files.
+"""
 
 import gzip
 import hashlib
@@ -55,7 +57,7 @@ def pack(files: Iterable[RenderedFile], packer: Packer | None = None) -> Archive
 
 
 def by_tarfile(files: Iterable[RenderedFile]) -> bytes:
-    """The tar as the standard library makes it."""
+    """The tar as the standard library writes it."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for file in sorted(files, key=lambda file: file.path.encode()):
@@ -96,7 +98,7 @@ def test_a_file_of_any_size_is_padded_as_the_standard_library_does(size: int) ->
     assert gzip.decompress(pack(files).body) == by_tarfile(files)
 
 
-def test_what_did_not_change_is_not_made_again() -> None:
+def test_unchanged_members_are_not_packed_again() -> None:
     packer, files = Packer(), make_files()
     before = packer.members(SCOPE, files)
     equal = [
@@ -108,7 +110,7 @@ def test_what_did_not_change_is_not_made_again() -> None:
     assert again == {file.path for file in files[1:]}
 
 
-def test_a_file_that_may_run_now_is_made_again() -> None:
+def test_a_file_that_became_executable_is_packed_again() -> None:
     packer = Packer()
     pack([RenderedFile("a", b"x")], packer)
     changed = [RenderedFile("a", b"x", executable=True)]
@@ -116,7 +118,7 @@ def test_a_file_that_may_run_now_is_made_again() -> None:
 
 
 @pytest.mark.parametrize(("room", "kept"), [(1 << 20, 2), (5_000, 1), (100, 0)])
-def test_the_members_of_the_scopes_used_last_are_kept_for_as_long_as_there_is_room(
+def test_the_members_of_the_most_recently_used_scopes_are_cached_up_to_the_limit(
     room: int, kept: int
 ) -> None:
     packer, files = Packer(room), [RenderedFile("a", b"x" * 1000)]
@@ -126,7 +128,7 @@ def test_the_members_of_the_scopes_used_last_are_kept_for_as_long_as_there_is_ro
     assert sum(before[scope] is after[scope] for scope in scopes) == kept
 
 
-def test_threads_that_pack_states_of_one_scope_at_once_make_what_each_makes_alone() -> None:
+def test_concurrent_threads_pack_the_same_bytes_as_one_thread() -> None:
     packer = Packer()
     states = [[*make_files(str(number)), RenderedFile("same", bytes(5000))] for number in range(40)]
     with ThreadPoolExecutor(4) as threads:
@@ -135,7 +137,7 @@ def test_threads_that_pack_states_of_one_scope_at_once_make_what_each_makes_alon
 
 
 @given(FILES)
-def test_the_content_digest_of_members_is_that_of_their_files(
+def test_the_content_digest_of_members_equals_that_of_their_files(
     files: tuple[RenderedFile, ...],
 ) -> None:
     stamped = (*files, RenderedFile(STAMP_PATH, b"{}"))
@@ -145,7 +147,7 @@ def test_the_content_digest_of_members_is_that_of_their_files(
 
 
 @given(FILES)
-def test_files_come_back_as_they_were_packed(files: tuple[RenderedFile, ...]) -> None:
+def test_unpacked_files_equal_the_packed_ones(files: tuple[RenderedFile, ...]) -> None:
     assert unpack(pack(files).body, digest_files(files)) == tuple(
         sorted(files, key=lambda file: file.path.encode())
     )
@@ -168,7 +170,7 @@ def test_the_tar_is_ustar_sorted_by_bytes_with_owner_and_time_zero() -> None:
     )
     raw = gzip.decompress(made.body)
     assert raw[257:265] == b"ustar\x0000"
-    assert made.body[4:8] == bytes(4), "gzip has a time, too"
+    assert made.body[4:8] == bytes(4), "gzip has a time field, too"
     with tarfile.open(fileobj=io.BytesIO(raw)) as tar:
         members = tar.getmembers()
     assert [member.name for member in members] == ["B", "a/z", "b"]
@@ -179,7 +181,7 @@ def test_the_tar_is_ustar_sorted_by_bytes_with_owner_and_time_zero() -> None:
 
 
 def test_the_tar_of_known_files_has_its_known_digest() -> None:
-    # Compared across the Python versions: protocol 1 promises the uncompressed bytes.
+    # Compared across Python versions: protocol 1 promises the uncompressed bytes.
     assert (
         pack(make_files("1")).tar_sha256
         == "c7f22eafc72dcc86350dfc03a3e35237bfe2e4327ca99ddb3211f884a1c970d7"
@@ -222,7 +224,7 @@ FILE = RenderedFile("base/file", bytes(range(256)) * 8)
 
 
 def refused(body: bytes, *files: RenderedFile) -> pytest.ExceptionInfo[VerificationFailed]:
-    """What is said about an archive that should have these files, and has not."""
+    """The error for an archive that should have these files but has not."""
     with pytest.raises(VerificationFailed, match=r"^the (archive|file) ") as error:
         unpack(body, digest_files(files))
     return error
@@ -263,13 +265,13 @@ def test_a_damaged_archive_is_refused(damage: Callable[[bytes], bytes]) -> None:
     refused(damage(pack([FILE]).body), FILE)
 
 
-def test_bytes_behind_an_end_that_is_also_the_end_of_a_piece_are_found() -> None:
+def test_trailing_bytes_are_found_if_the_end_is_a_chunk_boundary() -> None:
     noise = b"".join(hashlib.sha256(number.to_bytes(2)).digest() for number in range(5000))
     file = RenderedFile("base/file", noise)
     raw = gzip.decompress(pack([file]).body)
 
     def named(length: int) -> bytes:
-        """The archive with a file name of this length in its header, to fill it up."""
+        """The archive with a file name of this length in its header, as padding."""
         buffer = io.BytesIO()
         with gzip.GzipFile("x" * length, "wb", 1, buffer, mtime=0) as stream:
             stream.write(raw)
@@ -281,7 +283,7 @@ def test_bytes_behind_an_end_that_is_also_the_end_of_a_piece_are_found() -> None
     refused(body + b"x", file)
 
 
-def test_a_gzip_header_may_be_longer_than_a_piece() -> None:
+def test_a_gzip_header_may_be_longer_than_a_chunk() -> None:
     buffer = io.BytesIO()
     with gzip.GzipFile("x" * (archive._PIECE + 1), "wb", 1, buffer, mtime=0) as stream:
         stream.write(gzip.decompress(pack([FILE]).body))
@@ -292,7 +294,7 @@ def test_another_format_than_gzip_is_refused() -> None:
     refused(zlib.compress(gzip.decompress(pack([FILE]).body)), FILE)
 
 
-def test_what_was_read_is_counted_once() -> None:
+def test_read_bytes_are_counted_once() -> None:
     files = [FILE, RenderedFile("base/other", bytes(1 << 20))]
     source = archive.Inflater(pack(files).body)
     assert len(list(archive.members_of(source, digest_files(files)))) == 2
@@ -300,7 +302,9 @@ def test_what_was_read_is_counted_once() -> None:
 
 
 def inflated(bomb: bytes, *files: RenderedFile) -> int:
-    """How many bytes a bomb makes before it is refused as the archive of these files."""
+    """The number of bytes that a bomb decompresses to before it is refused as the archive of these
+    files.
+    """
     source = archive.Inflater(bomb)
     with pytest.raises(VerificationFailed):
         list(archive.members_of(source, digest_files(files)))
@@ -332,7 +336,9 @@ def long_pax_header() -> bytes:
     ],
     ids=["zeros", "member", "behind-its-end", "many-members", "long-name", "pax-header"],
 )
-def test_a_bomb_costs_no_more_than_the_manifest_allows(bomb: Callable[[], bytes]) -> None:
+def test_a_decompression_bomb_costs_no_more_than_the_manifest_allows(
+    bomb: Callable[[], bytes],
+) -> None:
     body = bomb()
     assert len(body) < 1 << 20
     assert inflated(body, FILE) <= archive.size_of_tar([len(FILE.body)]) + 1
@@ -341,11 +347,11 @@ def test_a_bomb_costs_no_more_than_the_manifest_allows(bomb: Callable[[], bytes]
 @pytest.mark.parametrize(
     "name", ["/etc/passwd", "../up", "base/../../up", "base//file", "base/./file", ".", "base/.."]
 )
-def test_a_path_that_is_not_the_manifests_is_refused(name: str) -> None:
+def test_a_path_that_the_manifest_lacks_is_refused(name: str) -> None:
     refused(packed(lambda member: setattr(member, "name", name)), RenderedFile("base/file", b"x"))
 
 
-def test_a_name_that_is_no_text_is_refused() -> None:
+def test_a_name_that_is_not_text_is_refused() -> None:
     body = bytearray(gzip.decompress(packed(lambda member: None)))
     body[0:4] = b"\xff\xfe\xed\xa0"
     refused(gzip.compress(bytes(body)), RenderedFile("base/file", b"x"))
@@ -372,7 +378,7 @@ def test_anything_but_a_regular_file_is_refused(kind: bytes) -> None:
 
 
 @pytest.mark.parametrize("field", ["mtime", "uid", "gid"])
-def test_a_header_that_says_anything_else_is_refused(field: str) -> None:
+def test_a_header_with_other_values_is_refused(field: str) -> None:
     refused(packed(lambda member: setattr(member, field, 1)), RenderedFile("base/file", b"x"))
 
 
@@ -384,13 +390,13 @@ def test_a_path_that_no_archive_can_hold_is_refused() -> None:
     )
 
 
-def test_other_bytes_than_the_manifests_are_refused() -> None:
+def test_bytes_that_differ_from_the_manifest_are_refused() -> None:
     error = refused(pack([RenderedFile("base/file", b"x")]).body, RenderedFile("base/file", b"y"))
     assert "'base/file' in the archive does not match its digest" in str(error.value)
 
 
 @given(st.data())
-def test_an_archive_with_any_byte_changed_is_refused_and_never_fails_otherwise(
+def test_an_archive_with_any_changed_byte_raises_only_the_documented_error(
     data: st.DataObject,
 ) -> None:
     files = [RenderedFile("b", b""), RenderedFile("base/file", b"x" * 600)]
@@ -401,6 +407,6 @@ def test_an_archive_with_any_byte_changed_is_refused_and_never_fails_otherwise(
 
 
 @given(st.binary(max_size=200))
-def test_any_other_bytes_are_refused(body: bytes) -> None:
+def test_arbitrary_bytes_are_refused(body: bytes) -> None:
     refused(body, FILE)
     refused(gzip.compress(body), FILE)

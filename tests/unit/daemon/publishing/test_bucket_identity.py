@@ -1,4 +1,4 @@
-"""Which bucket it is: created once, remembered, compared, and never made up where it should be found."""
+"""The id of a bucket: created once, remembered, compared, and never created where one is expected."""
 
 import asyncio
 import itertools
@@ -54,7 +54,7 @@ def identity(
     return BucketIdentity(store, memory, InlineRuntime(name), Backoff(1, 4), new_bucket=new_bucket)
 
 
-def test_a_journal_without_a_bucket_gives_a_new_one_an_id_and_keeps_to_it() -> None:
+def test_a_journal_without_a_bucket_gives_a_new_one_an_id_and_keeps_it() -> None:
     store, memory = store_with(None), Memory()
     one = identity(store, memory)
     assert one.pending
@@ -70,7 +70,7 @@ def test_a_journal_without_a_bucket_gives_a_new_one_an_id_and_keeps_to_it() -> N
     asyncio.run(identity(store, memory).check())
 
 
-def test_a_journal_without_a_bucket_takes_the_id_that_is_there() -> None:
+def test_a_journal_without_a_bucket_adopts_the_existing_id() -> None:
     memory = Memory()
     asyncio.run(identity(store_with(document(TWO)), memory).check())
     assert memory.remembered == TWO
@@ -83,7 +83,7 @@ def test_an_id_whose_creation_was_not_answered_is_read_back(fault: Fault) -> Non
     assert memory.remembered == asyncio.run(bucket_id(store))
 
 
-def test_of_two_journals_that_create_an_id_at_once_the_loser_takes_the_winners() -> None:
+def test_of_two_journals_that_create_an_id_at_once_the_loser_adopts_the_other_id() -> None:
     inner, first, second = store_with(None), Memory(), Memory()
 
     async def overtake(operation: str, _key: str) -> None:
@@ -97,7 +97,7 @@ def test_of_two_journals_that_create_an_id_at_once_the_loser_takes_the_winners()
 
 
 @pytest.mark.parametrize(
-    ("body", "words"),
+    ("body", "message"),
     [
         (None, "is its volume not mounted"),
         (document(TWO), "is another volume mounted"),
@@ -109,7 +109,7 @@ def test_of_two_journals_that_create_an_id_at_once_the_loser_takes_the_winners()
     ],
 )
 def test_a_bucket_that_is_not_the_remembered_one_is_refused_and_left_alone(
-    body: str | None, words: str
+    body: str | None, message: str
 ) -> None:
     store = FaultyStore(
         store_with(body),
@@ -117,7 +117,7 @@ def test_a_bucket_that_is_not_the_remembered_one_is_refused_and_left_alone(
     )
     memory = Memory(ONE)
     asked = identity(store, memory)
-    with pytest.raises(WrongBucket, match=words) as refused:
+    with pytest.raises(WrongBucket, match=message) as refused:
         asyncio.run(asked.check())
     assert "rebundle run --new-bucket" in str(refused.value)
     assert asked.pending == str(refused.value)
@@ -126,16 +126,14 @@ def test_a_bucket_that_is_not_the_remembered_one_is_refused_and_left_alone(
 
 
 @pytest.mark.parametrize(("body", "found"), [(None, None), (document(TWO), TWO)])
-def test_an_operator_may_say_that_this_is_the_bucket_from_now_on(
-    body: str | None, found: str | None
-) -> None:
+def test_an_operator_may_accept_another_bucket(body: str | None, found: str | None) -> None:
     store, memory = store_with(body), Memory(ONE)
     asyncio.run(identity(store, memory, new_bucket=True).check())
     assert memory.remembered == (found or asyncio.run(bucket_id(store))) != ONE
     asyncio.run(identity(store, memory).check())
 
 
-def test_the_word_of_an_operator_holds_for_one_bucket_and_not_for_the_next() -> None:
+def test_the_acceptance_by_an_operator_is_valid_for_one_bucket_only() -> None:
     memory = Memory(ONE)
     store = store_with(document(TWO))
     asked = identity(store, memory, new_bucket=True)
@@ -146,7 +144,7 @@ def test_the_word_of_an_operator_holds_for_one_bucket_and_not_for_the_next() -> 
         asyncio.run(asked.check())
 
 
-def test_what_nobody_may_find_out_is_said_once_and_asked_again_each_time() -> None:
+def test_an_unreadable_id_is_reported_once_and_checked_again_each_time() -> None:
     forbidden = True
     asked: list[str] = []
 
@@ -166,7 +164,7 @@ def test_what_nobody_may_find_out_is_said_once_and_asked_again_each_time() -> No
             await one.confirm()
             await one.confirm()
         assert one.pending is None
-        assert [each["log_level"] for each in logs] == ["warning"]
+        assert [line["log_level"] for line in logs] == ["warning"]
         assert len(asked) == 3
         forbidden = False
         with pytest.raises(WrongBucket):
@@ -175,7 +173,7 @@ def test_what_nobody_may_find_out_is_said_once_and_asked_again_each_time() -> No
     asyncio.run(play())
 
 
-def test_who_may_read_and_not_create_publishes_without_an_id() -> None:
+def test_without_create_permission_the_daemon_publishes_without_an_id() -> None:
     async def forbid(operation: str, _key: str) -> None:
         if operation == "create":
             raise StoreForbidden("403")
@@ -187,7 +185,7 @@ def test_who_may_read_and_not_create_publishes_without_an_id() -> None:
     assert memory.remembered is None
 
 
-def test_what_is_confirmed_is_not_asked_again_until_something_is_wrong() -> None:
+def test_a_confirmed_id_is_not_read_again_until_an_error() -> None:
     asked: list[str] = []
     gone = False
 
@@ -217,14 +215,14 @@ def test_what_is_confirmed_is_not_asked_again_until_something_is_wrong() -> None
     asyncio.run(play())
 
 
-def test_the_right_bucket_is_waited_for_at_growing_distances_and_timers_wait_with_it() -> None:
+def test_the_daemon_waits_for_the_right_bucket_with_growing_delays_and_so_do_timers() -> None:
     runtime = InlineRuntime()
     asked: list[float] = []
     order: list[str] = []
     store = store_with(None)
 
     async def note(operation: str, _key: str) -> None:
-        assert operation == "get", "nothing is created where an id is remembered"
+        assert operation == "get", "nothing is created if an id is remembered"
         asked.append(runtime.seconds)
         if len(asked) == 2:
             raise StoreUnavailable("away")
@@ -251,7 +249,7 @@ def test_the_right_bucket_is_waited_for_at_growing_distances_and_timers_wait_wit
     assert sorted(order) == ["granted", "timer"]
 
 
-def test_a_journal_that_cannot_remember_is_asked_again() -> None:
+def test_a_journal_that_cannot_be_written_is_tried_again() -> None:
     memory = Memory()
     memory.away = True
     one = identity(store_with(None), memory)

@@ -1,4 +1,4 @@
-"""JSON of a bucket: what is accepted can be written again, what is refused costs little."""
+"""JSON documents of a bucket: accepted values can be written again, and refusals are cheap."""
 
 import json
 from typing import Any
@@ -21,13 +21,13 @@ VALUES = st.recursive(
 
 
 @given(VALUES)
-def test_whatever_is_written_is_read_back(value: Any) -> None:
+def test_every_value_round_trips(value: Any) -> None:
     assert parse(serialised(value)) == value
     assert canonical(serialised(value)) == value
 
 
 @given(VALUES)
-def test_other_spellings_of_a_value_are_the_same_value_and_not_its_one_form(value: Any) -> None:
+def test_other_spellings_of_a_value_are_equal_but_not_canonical(value: Any) -> None:
     spelled = b" " + json.dumps(value, indent=1).encode()
     assert parse(spelled) == value
     with pytest.raises(Malformed, match=r"it is not in the form in which it is written$"):
@@ -35,7 +35,7 @@ def test_other_spellings_of_a_value_are_the_same_value_and_not_its_one_form(valu
 
 
 @given(st.binary(max_size=60) | st.text(alphabet='[]{}",:\\u0dDe1.- ', max_size=60).map(str.encode))
-def test_any_bytes_are_a_value_that_can_be_written_or_malformed(body: bytes) -> None:
+def test_any_bytes_are_a_writable_value_or_malformed(body: bytes) -> None:
     try:
         value = parse(body)
     except Malformed:
@@ -44,7 +44,7 @@ def test_any_bytes_are_a_value_that_can_be_written_or_malformed(body: bytes) -> 
 
 
 @pytest.mark.parametrize(
-    ("body", "words"),
+    ("body", "message"),
     [
         (b"", "it is empty$"),
         (b"no JSON", "it is no JSON: Expecting value"),
@@ -71,13 +71,15 @@ def test_any_bytes_are_a_value_that_can_be_written_or_malformed(body: bytes) -> 
         (b"[}", "it is no JSON: Expecting value"),
     ],
 )
-def test_what_no_reader_could_hold_or_write_again_is_malformed(body: bytes, words: str) -> None:
-    with pytest.raises(Malformed, match=f"^{words}"):
+def test_values_that_readers_could_not_hold_or_write_again_are_malformed(
+    body: bytes, message: str
+) -> None:
+    with pytest.raises(Malformed, match=f"^{message}"):
         parse(body)
 
 
 @pytest.mark.parametrize("body", [b"[0,0,0,0]", b'["\\n,",{"":0}]', b'{",":0,"[":[]}'])
-def test_a_document_may_have_as_many_brackets_and_commas_as_the_limit_says(
+def test_a_document_may_have_brackets_and_commas_up_to_the_limit(
     body: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(documents, "MARKS", 5)
@@ -99,7 +101,7 @@ def test_a_document_may_have_as_many_brackets_and_commas_as_the_limit_says(
         (b"-9223372036854775807", 1 - 2**63),
     ],
 )
-def test_what_only_looks_hostile_is_read(body: bytes, value: object) -> None:
+def test_harmless_documents_that_look_hostile_are_read(body: bytes, value: object) -> None:
     assert value is None or parse(body) == value
     assert parse(body) is not None
 

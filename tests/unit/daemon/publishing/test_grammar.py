@@ -1,4 +1,7 @@
-"""Every field of every stored document has a rule; a value that breaks its rule is damage of the document."""
+"""Every field of every stored document has a rule.
+
+A value that breaks its rule is damage of the document.
+"""
 
 import copy
 import hashlib
@@ -46,7 +49,7 @@ def read_manifest(body: bytes) -> bytes:
         read.composition_value()
         read.defaults_value()
     except VerificationFailed:
-        pass  # it is damaged, and can be written again all the same
+        pass  # it is damaged, and can still be written again
     attestation.statement_of(read, body)
     return manifest.encode(read)
 
@@ -85,14 +88,14 @@ STORED_DOCUMENTS = [
 
 
 @pytest.mark.parametrize(("path", "read"), STORED_DOCUMENTS)
-def test_what_was_stored_is_read_and_kept(path: Path, read: Read) -> None:
+def test_stored_documents_are_read_and_round_trip(path: Path, read: Read) -> None:
     document = json.loads(path.read_bytes())
     again = json.loads(read(path.read_bytes()))
     check_kept(document.get("signed", document), again.get("signed", again))
 
 
 def check_kept(before: Any, after: Any) -> None:
-    """Nothing is lost; fields that came into being later may have been added."""
+    """Nothing is lost; fields of later releases may have been added."""
     if isinstance(before, dict):
         assert before.keys() <= after.keys()
         for key, value in before.items():
@@ -104,14 +107,14 @@ def check_kept(before: Any, after: Any) -> None:
         assert before == after
 
 
-@pytest.mark.parametrize("folder", FOLDERS, ids=lambda each: each.name)
-def test_a_stored_archive_is_the_one_of_its_manifest(folder: Path) -> None:
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda item: item.name)
+def test_a_stored_archive_matches_its_manifest(folder: Path) -> None:
     described = manifest.decode((folder / "manifest.json").read_bytes())
     files = verified_files(described, (folder / "bundle.tar.gz").read_bytes())
     assert archive.content_digest(archive.digest_files(files)) == described.content_digest
 
 
-@pytest.mark.parametrize("folder", FOLDERS, ids=lambda each: each.name)
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda item: item.name)
 def test_the_chunk_that_a_stored_pointer_names_is_found_under_its_key(folder: Path) -> None:
     named = pointer.decode((folder / "pointer.long.json").read_bytes(), SCOPE).previous_chunk
     assert named is not None
@@ -132,11 +135,11 @@ def changed(document: Any, path: str, value: object) -> bytes:
     """The document with another value at a dotted path."""
     document = copy.deepcopy(document)
     *parents, last = [
-        int(each) if each.lstrip("-").isdecimal() else each for each in path.split(".")
+        int(item) if item.lstrip("-").isdecimal() else item for item in path.split(".")
     ]
     part = document
-    for each in parents:
-        part = part[each]
+    for parent in parents:
+        part = part[parent]
     part[last] = value
     return json.dumps(document).encode()
 
@@ -224,7 +227,7 @@ FIELDS: dict[str, list[Any]] = {
     ],
     "signed.history.0.sequence": NO_NUMBERS,
     "signed.history.0.write_id": ["a/b", 1],
-    "signed.history.0.published": [[each] for each in NO_NAMES],
+    "signed.history.0.published": [[name] for name in NO_NAMES],
     "signed.history.0.live": NO_NAMES,
     "signed.history.0.desired": NO_NAMES,
     "signed.history.0.at": [*NO_TIMES, None],
@@ -276,7 +279,7 @@ FIELDS: dict[str, list[Any]] = {
 @pytest.mark.parametrize(
     ("path", "value"), [(path, value) for path, values in FIELDS.items() for value in values]
 )
-def test_a_field_of_a_pointer_that_breaks_its_rule_is_damage_that_says_which(
+def test_an_invalid_field_of_a_pointer_is_damage_that_names_the_rule(
     path: str, value: object
 ) -> None:
     with pytest.raises(VerificationFailed) as error:
@@ -287,11 +290,13 @@ def test_a_field_of_a_pointer_that_breaks_its_rule_is_damage_that_says_which(
 
 
 @pytest.mark.parametrize("name", ["live", "desired"])
-def test_a_publication_that_is_served_and_not_retained_is_damage(name: str) -> None:
+def test_a_live_publication_that_is_not_retained_is_damage(name: str) -> None:
     document = copy.deepcopy(POINTER)
     named = document["signed"][name]
     document["signed"]["retained"] = [
-        each for each in document["signed"]["retained"] if each["attempt"] != named["attempt"]
+        publication
+        for publication in document["signed"]["retained"]
+        if publication["attempt"] != named["attempt"]
     ]
     with pytest.raises(
         VerificationFailed,
@@ -305,7 +310,7 @@ NAMES = "must be letters, digits and . _ - (128 at most), the first no mark"
 
 
 @pytest.mark.parametrize(
-    ("path", "value", "words"),
+    ("path", "value", "message"),
     [
         ("signed.retained.0.at", "now", f"retained.0.at: {TIME}"),
         ("signed.retained.0.state", "a/b", f"retained.0.state: {NAMES}"),
@@ -319,13 +324,15 @@ NAMES = "must be letters, digits and . _ - (128 at most), the first no mark"
         ("signed", [], "the document: must be "),
     ],
 )
-def test_damage_is_told_with_its_place_and_the_rule(path: str, value: object, words: str) -> None:
+def test_damage_is_reported_with_its_place_and_the_rule(
+    path: str, value: object, message: str
+) -> None:
     with pytest.raises(VerificationFailed) as error:
         pointer.decode(changed(POINTER, path, value), SCOPE)
-    assert f"({words}" in str(error.value)
+    assert f"({message}" in str(error.value)
 
 
-def test_a_path_that_leaves_its_folder_is_told_with_the_rule_of_paths() -> None:
+def test_a_path_that_leaves_its_folder_is_reported_with_the_rule_of_paths() -> None:
     with pytest.raises(
         VerificationFailed,
         match=r"files\.0\.path: must be a relative path without empty, '\.' or '\.\.' parts, of at most 256 bytes$",
@@ -376,20 +383,20 @@ MANIFEST_FIELDS: dict[str, list[Any]] = {
     ("path", "value"),
     [(path, value) for path, values in MANIFEST_FIELDS.items() for value in values],
 )
-def test_a_field_of_a_manifest_that_breaks_its_rule_is_damage(path: str, value: object) -> None:
+def test_an_invalid_field_of_a_manifest_is_damage(path: str, value: object) -> None:
     with pytest.raises(VerificationFailed, match="the manifest cannot be read"):
         manifest.decode(changed(MANIFEST, path, value))
 
 
 def files_of(number: int, size: int) -> bytes:
     files = [
-        {"path": f"base/{each:06}", "mode": "0644", "size": size, "sha256": SHA}
-        for each in range(number)
+        {"path": f"base/{item:06}", "mode": "0644", "size": size, "sha256": SHA}
+        for item in range(number)
     ]
     return json.dumps(MANIFEST | {"files": files}).encode()
 
 
-def test_files_that_no_archive_may_have_are_damage_before_one_is_read() -> None:
+def test_files_that_no_archive_may_have_are_damage_before_the_archive_is_read() -> None:
     assert manifest.decode(files_of(16_384, 0))
     with pytest.raises(VerificationFailed, match="files: must be at most 16,384 files"):
         manifest.decode(files_of(16_385, 0))
@@ -404,7 +411,7 @@ def test_files_that_no_archive_may_have_are_damage_before_one_is_read() -> None:
     "text",
     ["2026-01-31T12:00:00.000Z", "1970-01-12T13:46:40+00:00", "2999-12-31T23:59:59.999999-23:59"],
 )
-def test_a_time_that_is_read_can_be_compared_and_moved_by_years(text: str) -> None:
+def test_an_accepted_time_can_be_compared_and_moved_by_years(text: str) -> None:
     then = time_of(text)
     assert then.tzinfo is not None
     assert then - timedelta(days=36_500) < then + timedelta(days=365_000)
@@ -510,7 +517,7 @@ def test_a_mutated_envelope_is_opened_or_refused(case: tuple[str, bytes]) -> Non
     assert attestation.enveloped(payload, signatures) == case[1]
 
 
-def test_a_key_of_another_scope_or_of_no_chunk_is_no_history() -> None:
+def test_a_key_of_another_scope_or_of_no_chunk_is_not_a_history() -> None:
     good = layout.history(SCOPE, 1, 64, "a" * 32)
     assert layout.is_history(SCOPE, good)
     for key in (
@@ -523,7 +530,7 @@ def test_a_key_of_another_scope_or_of_no_chunk_is_no_history() -> None:
         assert not layout.is_history(SCOPE, key)
 
 
-def test_a_chunk_leads_on_in_its_own_scope_only() -> None:
+def test_a_chunk_references_chunks_of_its_scope_only() -> None:
     chunk = json.loads((NEWEST / "chunk.json").read_bytes())
     for key in ("/etc/passwd", "other/scope/history/1.json"):
         body = canonical_json(
@@ -536,6 +543,6 @@ def test_a_chunk_leads_on_in_its_own_scope_only() -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"{", b'{"schema": 2, "entries": [1]}', b"\xff"])
-def test_bytes_that_are_no_chunk_are_damage(body: bytes) -> None:
+def test_bytes_that_are_not_a_chunk_are_damage(body: bytes) -> None:
     with pytest.raises(VerificationFailed, match="history chunk the key is damaged"):
         pointer.decode_chunk(body, "the key", SCOPE)

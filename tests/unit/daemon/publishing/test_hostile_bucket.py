@@ -1,4 +1,4 @@
-"""A bucket that others write: hostile bytes in place of any object are damage of that object, and of nothing else."""
+"""A bucket that attackers write: hostile bytes in place of any object damage that object only."""
 
 import asyncio
 import json
@@ -34,7 +34,7 @@ MARKER = layout.live_tree(SCOPE, layout.MARKER)
 
 
 class RecordingRuntime(InlineRuntime):
-    """Notes what was done outside of the event loop."""
+    """Records what ran outside the event loop."""
 
     def __init__(self) -> None:
         super().__init__("recording")
@@ -50,8 +50,8 @@ def memory() -> MemoryStore:
 
 
 async def put(store: MemoryStore, key: str, body: bytes) -> None:
-    """Whatever is there."""
-    there = [each for each in await store.scan(key) if each.key == key]
+    """The whole content of the bucket."""
+    there = [entry for entry in await store.scan(key) if entry.key == key]
     if there:
         await store.replace(key, Content(body), there[0].version)
     else:
@@ -70,7 +70,7 @@ def recoverer(store: MemoryStore, bucket: Bucket) -> Recoverer:
 
 
 async def read_all(store: MemoryStore) -> None:
-    """Everything that a reader does; only the errors that callers know may come out."""
+    """Every operation of a reader. Only the errors that callers handle may be raised."""
     bucket = Bucket(store, InlineRuntime("reader"))
     read = bucket.reader
     publications: list[Any] = []
@@ -95,12 +95,12 @@ async def read_all(store: MemoryStore) -> None:
     for step in steps:
         with suppress(PublishingError, StoreError):
             await step()
-    for each in publications:
+    for publication in publications:
         with suppress(PublishingError, StoreError):
-            described = await read.manifest(SCOPE, each)
+            described = await read.manifest(SCOPE, publication)
             described.composition_value()
             described.defaults_value()
-            await read.files(SCOPE, each)
+            await read.files(SCOPE, publication)
 
 
 HOSTILE = st.sampled_from(
@@ -126,7 +126,7 @@ def test_hostile_bytes_in_place_of_an_object_raise_nothing_unexpected(data: st.D
     async def scenario() -> None:
         store = memory()
         await grown(store)
-        keys = [each.key for each in await store.scan("")]
+        keys = [entry.key for entry in await store.scan("")]
         for key in data.draw(st.lists(st.sampled_from(keys), min_size=1, max_size=3, unique=True)):
             await put(store, key, data.draw(HOSTILE))
         await read_all(store)
@@ -158,10 +158,10 @@ def test_a_document_with_any_field_changed_raises_nothing_unexpected(data: st.Da
     async def scenario() -> None:
         store = memory()
         await grown(store)
-        keys = [each.key for each in await store.scan("") if each.key.endswith(".json")]
+        keys = [entry.key for entry in await store.scan("") if entry.key.endswith(".json")]
         key = data.draw(st.sampled_from([POINTER, POINTER, *keys]))
         document = json.loads((await store.get(key)).body)
-        path = data.draw(st.sampled_from([each for each in places(document) if each]))
+        path = data.draw(st.sampled_from([place for place in places(document) if place]))
         part = document
         for step in path[:-1]:
             part = part[step]
@@ -177,7 +177,7 @@ def test_a_document_with_any_field_changed_raises_nothing_unexpected(data: st.Da
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Limits that a test can go beyond."""
+    """Limits that a test can exceed."""
     for name in ("POINTER", "CHUNK", "MANIFEST", "SIGNATURE", "MARKER", "FRESHNESS"):
         monkeypatch.setattr(sizes, name, 20_000)
 
@@ -185,7 +185,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 BIG = b'{"signed":' + b" " * 30_000 + b"}"
 
 
-def test_an_object_beyond_its_limit_is_damaged_and_says_what_goes_on(small: None) -> None:
+def test_an_object_above_its_limit_is_damaged_and_explained(small: None) -> None:
     async def scenario() -> None:
         store = memory()
         bucket = await grown(store)
@@ -215,7 +215,7 @@ def test_an_object_beyond_its_limit_is_damaged_and_says_what_goes_on(small: None
     asyncio.run(scenario())
 
 
-def test_an_archive_is_read_up_to_the_size_that_its_manifest_says() -> None:
+def test_an_archive_is_read_up_to_the_size_in_its_manifest() -> None:
     async def scenario() -> None:
         store = memory()
         live = (await grown(store)).reader
@@ -259,8 +259,11 @@ def test_a_manifest_that_is_too_big_is_left_out_by_a_recovery_and_the_others_sta
         await put(store, layout.manifest(SCOPE, first.state, first.attempt), BIG)
         bucket = Bucket(store, InlineRuntime("operator"))
         found = await recoverer(store, bucket).recover(SCOPE, RecoveryOptions(), "ann", "too big")
-        assert [each.id for each in found.remains.damaged] == [first.id]
-        assert [each.state for each in (await bucket.pointer()).retained] == ["state-2", "state-3"]
+        assert [damaged.id for damaged in found.remains.damaged] == [first.id]
+        assert [publication.state for publication in (await bucket.pointer()).retained] == [
+            "state-2",
+            "state-3",
+        ]
 
     asyncio.run(scenario())
 
@@ -289,7 +292,7 @@ def test_a_file_of_the_live_tree_that_is_too_big_is_not_read_by_a_recovery(
     asyncio.run(scenario())
 
 
-def test_a_file_of_the_live_tree_that_nobody_may_read_stops_no_recovery() -> None:
+def test_an_unreadable_file_of_the_live_tree_stops_no_recovery() -> None:
     async def scenario() -> None:
         memory_store = memory()
         await (await grown(memory_store)).live_tree.reconcile(SCOPE)
@@ -311,7 +314,7 @@ def test_a_file_of_the_live_tree_that_nobody_may_read_stops_no_recovery() -> Non
 
 
 @pytest.mark.parametrize("digits", ["9" * 250, "9" * 16, "\N{ARABIC-INDIC DIGIT FIVE}"])
-def test_a_number_in_a_name_or_tag_that_no_sequence_reaches_counts_for_nothing(digits: str) -> None:
+def test_an_impossible_sequence_in_a_name_or_tag_is_ignored(digits: str) -> None:
     async def scenario() -> None:
         store = memory()
         await grown(store)
@@ -328,7 +331,7 @@ def test_a_number_in_a_name_or_tag_that_no_sequence_reaches_counts_for_nothing(d
     asyncio.run(scenario())
 
 
-def test_no_pointer_is_written_that_no_reader_would_take(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_pointer_is_written_that_readers_would_refuse(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
         store = memory()
         bucket = await grown(store)
@@ -343,7 +346,7 @@ def test_no_pointer_is_written_that_no_reader_would_take(monkeypatch: pytest.Mon
     asyncio.run(scenario())
 
 
-def test_a_sequence_at_the_end_of_the_numbers_is_refused_with_what_to_do() -> None:
+def test_the_largest_sequence_is_refused_with_a_remedy() -> None:
     async def scenario() -> None:
         store = memory()
         bucket = await grown(store)
@@ -357,7 +360,7 @@ def test_a_sequence_at_the_end_of_the_numbers_is_refused_with_what_to_do() -> No
 
 
 @pytest.mark.parametrize(
-    ("limit", "words"),
+    ("limit", "message"),
     [
         ("FILES", "files"),
         ("FILE", "bytes in its largest file"),
@@ -366,14 +369,15 @@ def test_a_sequence_at_the_end_of_the_numbers_is_refused_with_what_to_do() -> No
         ("MANIFEST", "bytes in its manifest"),
     ],
 )
-def test_no_publication_is_stored_that_no_reader_would_take(
-    monkeypatch: pytest.MonkeyPatch, limit: str, words: str
+def test_no_publication_is_stored_that_readers_would_refuse(
+    monkeypatch: pytest.MonkeyPatch, limit: str, message: str
 ) -> None:
     async def scenario() -> None:
         store = memory()
         monkeypatch.setattr(sizes, limit, 2)
         with pytest.raises(
-            OperationRefused, match=rf"state-1 of {SCOPE} has [0-9,]+ {words}, and readers accept 2"
+            OperationRefused,
+            match=rf"state-1 of {SCOPE} has [0-9,]+ {message}, and readers accept 2",
         ):
             await Bucket(store, InlineRuntime("writer")).publisher.store_state(SCOPE, make_state(1))
         assert not await store.scan("")
@@ -384,7 +388,7 @@ def test_no_publication_is_stored_that_no_reader_would_take(
 # ---- the event loop
 
 
-def test_what_is_large_is_decoded_and_verified_outside_of_the_event_loop() -> None:
+def test_large_documents_are_decoded_and_verified_outside_the_event_loop() -> None:
     async def scenario() -> None:
         store = memory()
         writer = await grown(store)
@@ -416,7 +420,7 @@ def test_what_is_large_is_decoded_and_verified_outside_of_the_event_loop() -> No
     asyncio.run(scenario())
 
 
-def test_a_large_chunk_is_decoded_outside_of_the_event_loop(
+def test_a_large_chunk_is_decoded_outside_the_event_loop(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("daemon.publishing.protocol.MOST_HISTORY", 2)
@@ -440,7 +444,7 @@ def test_a_large_chunk_is_decoded_outside_of_the_event_loop(
     asyncio.run(scenario())
 
 
-def test_another_scope_reads_as_before() -> None:
+def test_another_scope_stays_readable() -> None:
     async def scenario() -> None:
         store = memory()
         await grown(store)

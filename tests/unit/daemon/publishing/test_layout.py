@@ -1,4 +1,4 @@
-"""Keys are as the protocol has them: buckets that earlier releases wrote have no others."""
+"""Keys of objects: exactly those of the protocol, because existing buckets have them."""
 
 import pytest
 
@@ -27,7 +27,7 @@ def test_every_object_of_a_scope_has_the_key_of_the_protocol() -> None:
     "name",
     ["1-64-w.json", "1-64-.json", "9007199254740991-9007199254740991-" + "a" * 128 + ".json"],
 )
-def test_a_chunk_is_a_history(name: str) -> None:
+def test_the_key_of_a_chunk_is_recognised(name: str) -> None:
     assert layout.is_history(SCOPE, f"{NAME}/history/{name}")
 
 
@@ -46,5 +46,17 @@ def test_a_chunk_is_a_history(name: str) -> None:
         "1-64-w.json",
     ],
 )
-def test_nothing_else_is_a_history(key: str) -> None:
+def test_no_other_key_is_recognised_as_a_chunk(key: str) -> None:
     assert not layout.is_history(SCOPE, key)
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [
+        ("a/b/docker-compose-gen/example/creds/s3.env", True),
+        ("a/b/docker-compose-gen/example/conf/s3.env", False),
+        ("a/b/.rebundle/replaced/1/example/conf/x", False),
+    ],
+)
+def test_the_key_of_a_credential_is_recognised(key: str, expected: bool) -> None:
+    assert layout.is_credential(key) is expected

@@ -1,4 +1,4 @@
-"""The manifest: everything of a publication that is fixed before its pointer is written."""
+"""The manifest: everything about a publication that is fixed before its pointer is written."""
 
 import hashlib
 import json
@@ -58,14 +58,14 @@ def changed(**fields: Any) -> bytes:
     return json.dumps(json.loads(manifest.encode(described())) | fields).encode()
 
 
-def test_a_manifest_comes_back_as_it_was_written_with_composition_and_defaults() -> None:
+def test_a_manifest_round_trips_with_composition_and_defaults() -> None:
     read = described()
     assert read.composition_value() == golden_composition()
     assert read.defaults_value() == GOLDEN_DEFAULTS
     assert read.events == (EVENT,)
 
 
-def test_a_manifest_says_everything_that_the_protocol_lists() -> None:
+def test_a_manifest_has_every_field_of_the_protocol() -> None:
     document = json.loads(manifest.encode(described()))
     packed = archive_of(make_files())
     assert {name: document[name] for name in ("schema", "scope", "state", "kind", "attempt")} == {
@@ -117,7 +117,7 @@ def test_unknown_fields_are_kept() -> None:
         changed(render_defaults={"router_image": "\ud800"}),
     ],
 )
-def test_bytes_that_are_no_manifest_are_refused(body: bytes) -> None:
+def test_bytes_that_are_not_a_manifest_are_refused(body: bytes) -> None:
     with pytest.raises(VerificationFailed, match=r"the manifest cannot be read: .+"):
         manifest.decode(body)
 
@@ -132,7 +132,7 @@ def test_files_are_listed_in_the_order_of_the_archive_and_each_path_once() -> No
             manifest.decode(changed(files=wrong))
 
 
-def test_a_composition_that_is_not_the_one_of_its_digest_is_refused() -> None:
+def test_a_composition_that_does_not_match_its_digest_is_refused() -> None:
     other = json.loads(make_composition(1).canonical)
     with pytest.raises(VerificationFailed, match="does not match its digest"):
         manifest.decode(changed(composition=other)).composition_value()
@@ -162,14 +162,14 @@ def test_an_invalid_composition_is_refused() -> None:
         {"router_image": "docker.io/library/nginx:1.0"},
     ],
 )
-def test_render_defaults_that_are_invalid_or_not_those_of_their_digest_are_refused(
+def test_render_defaults_that_are_invalid_or_do_not_match_their_digest_are_refused(
     defaults: dict[str, Any],
 ) -> None:
     with pytest.raises(VerificationFailed, match="render defaults of derived-42"):
         manifest.decode(changed(render_defaults=defaults)).defaults_value()
 
 
-def test_the_pointers_publication_vouches_for_the_manifests_bytes() -> None:
+def test_the_pointer_verifies_the_bytes_of_the_manifest() -> None:
     body = written(state())
     publication = manifest.publication(state(), "a" * 32, AT, body)
     assert publication.manifest_sha256 == hashlib.sha256(body).hexdigest()
@@ -185,7 +185,7 @@ def test_the_pointers_publication_vouches_for_the_manifests_bytes() -> None:
 
 @given(compositions(), render_defaults())
 @settings(max_examples=25)
-def test_what_is_put_together_is_what_a_manifest_value_is_written_as(
+def test_the_assembled_manifest_equals_the_encoded_value(
     composition: Composition, defaults: RenderDefaults
 ) -> None:
     rendered = Renderer().render(composition, defaults, STAMP).files
@@ -210,7 +210,7 @@ def archive_of(files: tuple[RenderedFile, ...]) -> archive.Archive:
     return archive.pack(Packer().members(SCOPE, files))
 
 
-def test_defaults_that_came_into_being_later_have_no_part_in_a_recorded_digest() -> None:
+def test_defaults_added_later_do_not_change_a_recorded_digest() -> None:
     recorded = {"download_image": "a/b:1", "router_image": "c/d:1"}
     read = manifest.decode(
         changed(render_defaults=recorded, render_defaults_digest=canonical_digest(recorded))
@@ -230,7 +230,7 @@ def test_defaults_of_a_newer_release_are_refused_by_name_of_the_state() -> None:
 
 
 def test_a_composition_that_the_intake_would_refuse_today_still_verifies() -> None:
-    # Published before the rule on batch sizes: a stricter rule must not stop a scope.
+    # Published before the rule on batch sizes. A stricter rule must not stop a scope.
     document = json.loads(golden_composition().canonical)
     serving = next(
         model["serving"]

@@ -1,4 +1,6 @@
-"""Documents of schema 1 raise their own error everywhere: they are neither damaged nor a reason to recover (ADR 29)."""
+"""Documents of schema 1 raise their own error everywhere: they are neither damaged nor a reason to
+recover (ADR 29).
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -28,7 +30,7 @@ STORED = Path(__file__).parents[3] / "data" / "stored" / "schema-1"
 POINTER = layout.pointer(SCOPE)
 REMEDY = r"schema 1.* Use a new prefix of the bucket, a new journal and a new trust.state_file"
 EMPTY_POLICY = TrustPolicy(freshness="off")
-"""Trusts nobody, so no signature counts."""
+"""Has no keys, so no signature is accepted."""
 
 
 def stored(name: str) -> bytes:
@@ -52,7 +54,7 @@ DECODERS: Mapping[str, Callable[[bytes], object]] = {
 
 
 @pytest.mark.parametrize("name", DECODERS)
-def test_a_document_of_schema_1_says_what_to_do(name: str) -> None:
+def test_a_document_of_schema_1_is_refused_with_a_remedy(name: str) -> None:
     with pytest.raises(OlderSchema, match=REMEDY) as refused:
         DECODERS[name](stored(name))
     assert not isinstance(refused.value, VerificationFailed)
@@ -74,13 +76,13 @@ def test_the_schema_is_checked_before_the_fields() -> None:
         manifest.decode(b'{"schema": 1, "state": 7}')
 
 
-def test_a_value_that_is_no_schema_is_damage() -> None:
+def test_an_invalid_schema_number_is_damage() -> None:
     for schema in (b"true", b"1.0", b'"1"', b"null", b"0"):
         with pytest.raises(VerificationFailed, match="schema"):
             pointer.decode(b'{"signed": {"schema": %b}}' % schema, SCOPE)
 
 
-def test_an_operator_has_to_act_and_the_event_stays_in_its_lane() -> None:
+def test_the_event_stays_in_its_lane_and_the_operator_must_act() -> None:
     assert classify(OlderSchema("x")).reaction.needs_operator
 
 
@@ -92,7 +94,7 @@ def scenario(work: Callable[[MemoryStore], Awaitable[None]]) -> None:
 
 
 async def put(store: MemoryStore, key: str, body: bytes) -> None:
-    listed = [each.version for each in await store.scan(key) if each.key == key]
+    listed = [entry.version for entry in await store.scan(key) if entry.key == key]
     if listed:
         await store.replace(key, Content(body), listed[0])
     else:
@@ -100,11 +102,11 @@ async def put(store: MemoryStore, key: str, body: bytes) -> None:
 
 
 async def objects(store: MemoryStore) -> dict[str, bytes]:
-    return {each.key: (await store.get(each.key)).body for each in await store.scan("")}
+    return {entry.key: (await store.get(entry.key)).body for entry in await store.scan("")}
 
 
 async def refused(store: MemoryStore, work: Callable[[], Awaitable[object]]) -> None:
-    """The work raises OlderSchema and leaves the bucket as it was."""
+    """The work raises OlderSchema and leaves the bucket unchanged."""
     before = await objects(store)
     with pytest.raises(OlderSchema, match=REMEDY):
         await work()

@@ -1,4 +1,4 @@
-"""Operators' verbs as one compare-and-swap each and a pass over the live tree (protocol 4)."""
+"""Commands of operators: one compare-and-swap each, then a pass over the live tree (protocol 4)."""
 
 import asyncio
 from collections.abc import Callable
@@ -28,7 +28,7 @@ def memory() -> MemoryStore:
 
 
 def bucket(store: MemoryStore | FaultyStore, name: str = "") -> Bucket:
-    """Another process; two of them never make the same random id."""
+    """Another process. Two of them never generate the same random id."""
     return Bucket(store, InlineRuntime(f"{name}-{next(PROCESSES)}"))
 
 
@@ -36,7 +36,7 @@ def names(pointer: Pointer) -> tuple[str | None, str | None]:
     return pointer.live and pointer.live.state, pointer.desired and pointer.desired.state
 
 
-def test_a_rollback_changes_pointer_and_live_tree_renders_nothing_and_keeps_inputs(
+def test_a_rollback_changes_pointer_and_live_tree_renders_nothing_and_keeps_positions(
     memory: MemoryStore,
 ) -> None:
     async def scenario() -> None:
@@ -104,7 +104,7 @@ def test_a_previewed_command_reads_nothing_before_its_write(memory: MemoryStore)
     asyncio.run(scenario())
 
 
-def test_a_preview_says_what_would_be_and_writes_nothing(memory: MemoryStore) -> None:
+def test_a_preview_reports_the_result_and_writes_nothing(memory: MemoryStore) -> None:
     async def scenario() -> None:
         await bucket(memory).publish(make_state(1), make_state(2))
         store = FaultyStore(memory)
@@ -123,7 +123,7 @@ def test_a_preview_says_what_would_be_and_writes_nothing(memory: MemoryStore) ->
     asyncio.run(scenario())
 
 
-def test_a_verb_that_finds_things_as_asked_leaves_the_pointer_and_still_passes_over_the_tree(
+def test_a_command_without_effect_leaves_the_pointer_and_still_runs_a_pass(
     memory: MemoryStore,
 ) -> None:
     async def scenario() -> None:
@@ -157,8 +157,8 @@ def test_a_rollback_to_what_is_live_holds_it(memory: MemoryStore) -> None:
 def test_a_rollback_that_discards_newer_needs_no_hold(memory: MemoryStore) -> None:
     async def scenario() -> None:
         await bucket(memory).publish(make_state(1), make_state(2))
-        verb = operator_commands.rollback("state-1", discard_newer=True)
-        done = await bucket(memory).operations.carry_out(SCOPE, verb, "ann")
+        command = operator_commands.rollback("state-1", discard_newer=True)
+        done = await bucket(memory).operations.carry_out(SCOPE, command, "ann")
         assert (names(done.after), done.after.hold) == (("state-1", "state-1"), None)
 
     asyncio.run(scenario())
@@ -186,7 +186,7 @@ def test_a_rollback_is_refused_when_another_state_is_live_than_expected(
     asyncio.run(scenario())
 
 
-def test_a_verb_on_a_scope_that_is_not_there_is_not_found_and_makes_none(
+def test_a_command_on_a_missing_scope_is_not_found_and_creates_none(
     memory: MemoryStore,
 ) -> None:
     async def scenario() -> None:
@@ -235,7 +235,7 @@ def test_a_pin_is_set_and_lifted(memory: MemoryStore) -> None:
     asyncio.run(scenario())
 
 
-def test_a_verb_is_decided_again_when_another_writer_was_faster(memory: MemoryStore) -> None:
+def test_a_command_is_decided_again_if_another_writer_was_faster(memory: MemoryStore) -> None:
     async def scenario() -> None:
         await bucket(memory).publish(make_state(1))
 
@@ -252,7 +252,7 @@ def test_a_verb_is_decided_again_when_another_writer_was_faster(memory: MemorySt
     asyncio.run(scenario())
 
 
-def test_a_verb_gives_up_when_others_are_always_faster(memory: MemoryStore) -> None:
+def test_a_command_gives_up_if_other_writers_are_always_faster(memory: MemoryStore) -> None:
     async def scenario() -> None:
         await bucket(memory).publish(make_state(1))
         numbers = iter(range(2, 100))
@@ -274,7 +274,7 @@ def test_a_verb_gives_up_when_others_are_always_faster(memory: MemoryStore) -> N
 @pytest.mark.parametrize(
     "fault", [Fault.LOST_AFTER, Fault.OWN_SUCCESS, Fault.LOST_BEFORE, Fault.LATE]
 )
-def test_a_verb_happens_once_whatever_was_answered(memory: MemoryStore, fault: Fault) -> None:
+def test_a_command_takes_effect_once_with_any_answer(memory: MemoryStore, fault: Fault) -> None:
     async def scenario() -> None:
         await bucket(memory).publish(make_state(1), make_state(2))
         store = FaultyStore(memory, {"pointer.json": [fault]})
@@ -287,7 +287,7 @@ def test_a_verb_happens_once_whatever_was_answered(memory: MemoryStore, fault: F
     asyncio.run(scenario())
 
 
-def test_the_newest_retained_attempt_is_meant_or_the_one_that_is_named() -> None:
+def test_a_state_resolves_to_its_newest_retained_attempt_or_the_named_one() -> None:
     pointer = published(
         make_publication("a", attempt="1234"),
         make_publication("a", attempt="1299"),
@@ -302,7 +302,7 @@ def test_the_newest_retained_attempt_is_meant_or_the_one_that_is_named() -> None
                 find(pointer, name)
 
 
-def test_who_reads_may_shorten_a_state_to_a_unique_prefix() -> None:
+def test_reading_commands_accept_a_unique_prefix_of_a_state() -> None:
     pointer = published(
         make_publication("alpha"), make_publication("alps"), make_publication("beta")
     )
@@ -314,11 +314,9 @@ def test_who_reads_may_shorten_a_state_to_a_unique_prefix() -> None:
         find_retained(pointer, "al")
 
 
-def test_who_changes_names_a_state_in_full_so_that_one_no_longer_retained_is_not_mistaken_for_another() -> (
-    None
-):
+def test_changing_commands_require_the_full_state_id() -> None:
     pointer = published(make_publication("state-10"))
-    for verb in (
+    for command in (
         operator_commands.rollback("state-1"),
         operator_commands.quarantine("state-1"),
         operator_commands.quarantine("state-10", rollback_to="state-1"),
@@ -328,16 +326,14 @@ def test_who_changes_names_a_state_in_full_so_that_one_no_longer_retained_is_not
         with pytest.raises(
             NotFound, match=r"state-1 is not a retained state .*; is state-10 meant\?"
         ):
-            verb(pointer, protocol.Writing("w", "t", "ann"))
+            command(pointer, protocol.Writing("w", "t", "ann"))
 
 
 COMPOSE, MARKER = "base/docker-compose.yml", layout.live_tree(SCOPE, layout.MARKER)
 
 
 @pytest.mark.parametrize("path", [COMPOSE, MARKER])
-def test_a_store_that_says_slow_down_is_waited_for_in_the_pass_too(
-    memory: MemoryStore, path: str
-) -> None:
+def test_a_throttling_store_is_retried_in_the_pass_too(memory: MemoryStore, path: str) -> None:
     async def scenario() -> None:
         await bucket(memory).publish(make_state(1), make_state(2))
         await bucket(memory).live_tree.reconcile(SCOPE)
@@ -353,7 +349,7 @@ def test_a_store_that_says_slow_down_is_waited_for_in_the_pass_too(
 
 @pytest.mark.parametrize("fault", [Fault.BUSY, Fault.AWAY, Fault.REFUSED])
 @pytest.mark.parametrize("path", [COMPOSE, MARKER])
-def test_a_verb_that_was_committed_is_told_as_such_whatever_becomes_of_its_pass(
+def test_a_committed_command_is_reported_as_committed_although_its_pass_fails(
     memory: MemoryStore, path: str, fault: Fault
 ) -> None:
     async def scenario() -> None:
@@ -370,7 +366,10 @@ def test_a_verb_that_was_committed_is_told_as_such_whatever_becomes_of_its_pass(
         assert done.live_tree.sequence == 3
         if (path, fault) == (COMPOSE, Fault.REFUSED):
             assert isinstance(done.live_tree, FinishedPass)
-            assert ([each.path for each in done.live_tree.blocked], done.live_tree.follows) == (
+            assert (
+                [blocked.path for blocked in done.live_tree.blocked],
+                done.live_tree.follows,
+            ) == (
                 [COMPOSE],
                 False,
             )
@@ -383,7 +382,7 @@ def test_a_verb_that_was_committed_is_told_as_such_whatever_becomes_of_its_pass(
     asyncio.run(scenario())
 
 
-def test_a_hold_on_a_state_whose_archive_is_damaged_is_told_as_committed(
+def test_a_hold_on_a_state_with_a_damaged_archive_is_reported_as_committed(
     memory: MemoryStore,
 ) -> None:
     async def scenario() -> None:
@@ -402,7 +401,7 @@ def test_a_hold_on_a_state_whose_archive_is_damaged_is_told_as_committed(
 @pytest.mark.parametrize(
     ("fault", "error"), [(Fault.BUSY, StoreBusy), (Fault.AWAY, StoreUnavailable)]
 )
-def test_a_verb_that_only_had_to_bring_the_tree_on_fails_with_its_pass(
+def test_a_command_that_only_had_to_sync_the_tree_fails_with_its_pass(
     memory: MemoryStore, fault: Fault, error: type[StoreError]
 ) -> None:
     async def scenario() -> None:
@@ -415,7 +414,7 @@ def test_a_verb_that_only_had_to_bring_the_tree_on_fails_with_its_pass(
 
 
 @pytest.mark.parametrize("key", [layout.manifest, layout.archive])
-def test_what_is_damaged_does_not_go_live(
+def test_a_damaged_state_does_not_go_live(
     memory: MemoryStore, key: Callable[[Scope, str, str], str]
 ) -> None:
     async def scenario() -> None:

@@ -1,4 +1,4 @@
-"""The pointer's document: what goes in comes out, unknown fields too, and what is no pointer is refused."""
+"""The pointer document round-trips, including unknown fields; other bytes are refused."""
 
 import json
 
@@ -14,7 +14,7 @@ from renderers.model import Scope
 from tests.builders_publishing import SCOPE, make_publication, published, writing
 
 
-def test_a_pointer_comes_back_as_it_was_written() -> None:
+def test_a_pointer_round_trips() -> None:
     pointer = protocol.hold(
         published(make_publication(), make_publication("state-2", 2)), writing(9)
     )
@@ -39,7 +39,7 @@ def test_unknown_fields_of_the_pointer_and_of_its_parts_are_kept_on_a_write() ->
     assert signed["history"][0]["novelty"] == 3
 
 
-def test_a_newer_schema_is_read_and_shows() -> None:
+def test_a_newer_schema_is_read_and_detected() -> None:
     document = json.loads(encode(published(make_publication())))
     document["signed"]["schema"] = 3
     assert decode(json.dumps(document).encode(), SCOPE).schema_ == 3
@@ -59,7 +59,7 @@ def test_a_newer_schema_is_read_and_shows() -> None:
         b'{"signed": {"schema": 2, "sequence": -1}}',
     ],
 )
-def test_bytes_that_are_no_pointer_are_refused(body: bytes) -> None:
+def test_bytes_that_are_not_a_pointer_are_refused(body: bytes) -> None:
     with pytest.raises(
         VerificationFailed, match=f"pointer.json of {SCOPE} is damaged .+: `rebundle recover"
     ):
@@ -74,7 +74,7 @@ def test_the_pointer_of_another_scope_is_refused() -> None:
         decode(encode(published(make_publication())), Scope("other", "scope"))
 
 
-def test_a_signed_pointer_is_told_from_one_that_is_not() -> None:
+def test_a_signed_pointer_is_distinguished_from_an_unsigned_one() -> None:
     pointer = published(make_publication())
     assert opened(encode(pointer), SCOPE) == (pointer, False)
     assert opened(encode(pointer, (Signature("k", b"s"),)), SCOPE) == (pointer, True)
@@ -101,7 +101,9 @@ def test_a_revision_has_one_text(producer: int, derived: int, text: str) -> None
 @given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20)), max_size=10))
 def test_revisions_are_ordered_as_pairs_of_numbers(pairs: list[tuple[int, int]]) -> None:
     revisions = [Revision(producer=producer, derived=derived) for producer, derived in pairs]
-    assert [(each.producer, each.derived) for each in sorted(revisions)] == sorted(pairs)
+    assert [(revision.producer, revision.derived) for revision in sorted(revisions)] == sorted(
+        pairs
+    )
 
 
 def test_a_publication_is_named_by_state_and_attempt() -> None:
@@ -110,17 +112,17 @@ def test_a_publication_is_named_by_state_and_attempt() -> None:
     assert PublicationId.parse("state-1@abc") == name
 
 
-def test_retained_attempts_of_a_state_are_told_from_others_the_newest_last() -> None:
+def test_retained_attempts_of_a_state_are_found_newest_last() -> None:
     pointer = published(
         make_publication("a", attempt="1"),
         make_publication("b", 2),
         make_publication("a", attempt="2"),
     )
-    assert [each.attempt for each in pointer.retained_of("a")] == ["1", "2"]
+    assert [item.attempt for item in pointer.retained_of("a")] == ["1", "2"]
     assert pointer.retained_of("c") == ()
 
 
-def test_a_pointer_knows_the_writes_of_its_own_history_only() -> None:
+def test_a_pointer_recognises_only_the_writes_of_its_history() -> None:
     pointer = published(make_publication())
     assert pointer.knows_write("write-1")
     assert not pointer.knows_write("write-2")
@@ -157,7 +159,7 @@ def test_a_revision_is_not_below_itself() -> None:
         (b"{", "its brackets do not match"),
     ],
 )
-def test_a_damaged_pointer_says_what_is_wrong(body: bytes, fault: str) -> None:
+def test_the_error_of_a_damaged_pointer_explains_the_damage(body: bytes, fault: str) -> None:
     with pytest.raises(VerificationFailed) as refused:
         decode(body, SCOPE)
 

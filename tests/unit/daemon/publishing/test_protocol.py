@@ -1,4 +1,6 @@
-"""Which pointer may follow which: protocol 3 and 4, one test to a rule, and the invariants of any sequence of changes."""
+"""Pure rules for the next pointer: protocol 3 and 4, one test per rule, and invariants of any
+sequence of changes.
+"""
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -66,7 +68,7 @@ def test_one_change_records_a_whole_batch_and_the_last_that_is_not_late_moves() 
     late = make_publication("state-0", 0, late=True)
     pointer = protocol.publish(published(ONE), writing(2), [TWO, late, THREE, late], progress(3))
     assert (live(pointer), desired(pointer), pointer.sequence) == ("state-3", "state-3", 2)
-    assert pointer.history[-1].published == tuple(str(each.id) for each in (TWO, late, THREE, late))
+    assert pointer.history[-1].published == tuple(str(item.id) for item in (TWO, late, THREE, late))
     last = protocol.publish(published(ONE), writing(2), [TWO, late], progress(2))
     assert (live(last), desired(last)) == ("state-2", "state-2")
 
@@ -84,13 +86,13 @@ def test_a_late_publication_moves_nothing_and_is_kept_for_rollback() -> None:
     assert live(protocol.rollback(pointer, writing(4), kept)) == "state-0"
 
 
-def test_a_hold_keeps_live_while_desired_goes_on() -> None:
+def test_a_hold_keeps_live_while_desired_advances() -> None:
     held = protocol.hold(published(ONE), writing(2))
     pointer = published(TWO, THREE, start=held)
     assert (live(pointer), desired(pointer), pointer.hold) == ("state-1", "state-3", held.hold)
 
 
-def test_a_quarantined_composition_is_published_and_does_not_go_live_whatever_its_id() -> None:
+def test_a_quarantined_composition_is_published_but_goes_live_under_no_id() -> None:
     again = make_publication("state-3", 3, composition=TWO.composition_digest)
     pointer = published(again, start=quarantined(published(TWO, ONE), TWO))
     assert (live(pointer), desired(pointer)) == ("state-1", "state-3")
@@ -111,7 +113,7 @@ def test_publishing_without_progress_leaves_every_counter() -> None:
     assert again.live.attempt == "again"
 
 
-def test_inputs_of_each_instance_only_rise_and_unknown_ones_are_new() -> None:
+def test_positions_of_each_instance_only_rise_and_unknown_instances_are_added() -> None:
     before = protocol.publish(
         published(), writing(1), [ONE], progress(1, 0, {"journal:1": 5, "journal:2": 9})
     )
@@ -124,7 +126,7 @@ def test_inputs_of_each_instance_only_rise_and_unknown_ones_are_new() -> None:
     assert after.positions == {"journal:1": 5, "journal:2": 10, "kafka:c/t/0": 0}
 
 
-def test_the_producers_number_never_goes_down() -> None:
+def test_the_revision_of_the_producer_never_decreases() -> None:
     assert protocol.publish(
         published(ONE, TWO), writing(3), [], progress(1)
     ).highest_revision == Revision(2)
@@ -142,9 +144,7 @@ def test_the_newest_128_folded_events_are_kept() -> None:
     ).folded_events == tuple(folded[-128:])
 
 
-def test_a_publication_is_superseded_when_it_is_neither_live_nor_desired_and_not_when_it_comes_back() -> (
-    None
-):
+def test_a_publication_is_superseded_only_while_neither_live_nor_desired() -> None:
     pointer = published(ONE, TWO)
     [one] = pointer.retained_of("state-1")
     assert one.superseded_at == writing(2).at
@@ -160,24 +160,24 @@ def test_a_publication_is_superseded_when_it_is_neither_live_nor_desired_and_not
 # -- what is retained
 
 
-def test_the_newest_hundred_publications_are_retained_in_commit_order_and_the_history_names_what_is_dropped() -> (
-    None
-):
+def test_the_newest_hundred_publications_are_retained_and_history_names_the_dropped() -> None:
     many = [make_publication(f"state-{number}", number) for number in range(1, 104)]
     pointer = published(*many[:100])
-    assert [each.state for each in pointer.retained] == [each.state for each in many[:100]]
+    assert [publication.state for publication in pointer.retained] == [
+        item.state for item in many[:100]
+    ]
     assert all("dropped" not in entry.change for entry in pointer.history)
     pointer = protocol.publish(pointer, writing(101), many[100:], progress(103))
-    assert [each.state for each in pointer.retained] == [
-        each.state for each in many[-MOST_RETAINED:]
+    assert [publication.state for publication in pointer.retained] == [
+        item.state for item in many[-MOST_RETAINED:]
     ]
-    assert pointer.history[-1].change["dropped"] == [str(each.id) for each in many[:3]]
+    assert pointer.history[-1].change["dropped"] == [str(item.id) for item in many[:3]]
     assert list(protocol.used_up(pointer.history)) == [
-        (each.state, each.revision.producer, each.composition_digest) for each in many[:3]
+        (item.state, item.revision.producer, item.composition_digest) for item in many[:3]
     ]
 
 
-def test_live_desired_and_pinned_publications_are_retained_whatever_their_age() -> None:
+def test_live_desired_and_pinned_publications_are_retained_at_any_age() -> None:
     pointer = published(ONE, TWO, THREE)
     pointer = done(
         protocol.pin(pointer, writing(4), pointer.retained_of("state-2")[0], pinned=True)
@@ -185,7 +185,7 @@ def test_live_desired_and_pinned_publications_are_retained_whatever_their_age() 
     pointer = protocol.rollback(pointer, writing(5), pointer.retained_of("state-1")[0])
     late = [make_publication(f"late-{number}", 3, late=True) for number in range(110)]
     pointer = published(*late, start=pointer)
-    assert [each.state for each in pointer.retained[:4]] == [
+    assert [publication.state for publication in pointer.retained[:4]] == [
         "state-1",
         "state-2",
         "state-3",
@@ -203,7 +203,7 @@ def test_live_desired_and_pinned_publications_are_retained_whatever_their_age() 
     assert pointer.retained_of("state-2") == ()
 
 
-def test_what_is_dropped_stands_beside_what_an_operator_changed() -> None:
+def test_dropped_publications_are_recorded_beside_the_change_of_an_operator() -> None:
     pointer = published(
         ONE, TWO, *[make_publication(f"late-{number}", 1, late=True) for number in range(98)]
     )
@@ -215,10 +215,10 @@ def test_what_is_dropped_stands_beside_what_an_operator_changed() -> None:
     assert change["hold"]["by"] == "ann"
 
 
-def test_a_collection_releases_what_it_is_told_to_and_raises_the_epoch() -> None:
+def test_a_collection_releases_the_given_publications_and_raises_the_epoch() -> None:
     before = published(ONE, TWO, THREE)
     pointer = protocol.collect(before, writing(4), {ONE.id})
-    assert [each.state for each in pointer.retained] == ["state-2", "state-3"]
+    assert [publication.state for publication in pointer.retained] == ["state-2", "state-3"]
     assert (pointer.kind, pointer.gc_epoch, pointer.sequence) == ("gc", 1, 4)
     assert pointer.history[-1].change == {
         "released": [str(ONE.id)],
@@ -228,14 +228,12 @@ def test_a_collection_releases_what_it_is_told_to_and_raises_the_epoch() -> None
     assert protocol.collect(pointer, writing(5), ()).gc_epoch == 2
 
 
-def test_a_derived_state_that_leaves_uses_nothing_up_and_what_is_no_such_record_is_passed_over() -> (
-    None
-):
+def test_a_released_derived_state_uses_no_id_and_malformed_records_are_skipped() -> None:
     before = published(make_publication("derived", 1, derived=1, kind="derived"), TWO)
     pointer = protocol.collect(before, writing(4), {before.retained[0].id})
     assert pointer.history[-1].change == {"released": [str(before.retained[0].id)]}
-    odd = [{"used": 7}, {"used": {"a": 1, "b": ["1", "c"], "d": [1]}}]
-    entries = [pointer.history[-1].model_copy(update={"change": change}) for change in odd]
+    malformed = [{"used": 7}, {"used": {"a": 1, "b": ["1", "c"], "d": [1]}}]
+    entries = [pointer.history[-1].model_copy(update={"change": change}) for change in malformed]
     assert list(protocol.used_up(entries)) == []
 
 
@@ -248,7 +246,7 @@ def test_a_collection_never_releases_what_is_live_desired_or_pinned() -> None:
     assert pointer.history[-1].change == {"released": []}
 
 
-def test_no_more_is_pinned_than_a_pointer_of_a_hundred_publications_has_room_for() -> None:
+def test_pins_are_limited_to_the_capacity_of_a_pointer() -> None:
     pointer = published()
     for number in range(1, MOST_PINNED + 2):
         pointer = published(make_publication(f"state-{number}", number), start=pointer)
@@ -261,13 +259,13 @@ def test_no_more_is_pinned_than_a_pointer_of_a_hundred_publications_has_room_for
         *[make_publication(f"more-{number}", 99) for number in range(120)], start=pointer
     )
     assert len(more.retained) == MOST_RETAINED
-    assert sum(each.pinned for each in more.retained) == MOST_PINNED
+    assert sum(publication.pinned for publication in more.retained) == MOST_PINNED
 
 
-# -- operators' verbs
+# -- commands of operators
 
 
-def test_a_rollback_sets_live_and_a_hold_and_leaves_desired_and_inputs() -> None:
+def test_a_rollback_sets_live_and_a_hold_and_keeps_desired_and_positions() -> None:
     before = published(ONE, TWO)
     pointer = protocol.rollback(
         before, writing(3, by="bob", reason="slow"), before.retained_of("state-1")[0]
@@ -292,7 +290,7 @@ def test_a_rollback_sets_live_and_a_hold_and_leaves_desired_and_inputs() -> None
     assert live(published(THREE, start=pointer)) == "state-1"
 
 
-def test_a_rollback_that_discards_newer_moves_desired_too_without_a_hold_and_no_number_goes_down() -> (
+def test_a_rollback_that_discards_newer_moves_desired_without_a_hold_and_lowers_no_revision() -> (
     None
 ):
     before = protocol.hold(
@@ -314,7 +312,7 @@ def test_a_rollback_that_discards_newer_moves_desired_too_without_a_hold_and_no_
     assert live(published(THREE, start=pointer)) == "state-3"
 
 
-def test_a_rollback_asked_for_by_an_event_passes_its_position_and_remembers_it() -> None:
+def test_a_rollback_requested_by_an_event_passes_its_position_and_records_it() -> None:
     before = published(ONE, TWO)
     folded = FoldedEvent(identity="1" * 16, event="2" * 16)
     pointer = protocol.rollback(
@@ -331,7 +329,7 @@ def test_a_rollback_to_a_quarantined_composition_is_refused() -> None:
         protocol.rollback(pointer, writing(3), pointer.retained_of("state-1")[0])
 
 
-def test_hold_keeps_everything_where_it_is() -> None:
+def test_hold_moves_nothing() -> None:
     before = published(ONE)
     pointer = protocol.hold(before, writing(2))
     assert (live(pointer), desired(pointer), pointer.positions) == (
@@ -375,17 +373,17 @@ def test_resume_works_without_a_hold_after_a_quarantine_was_lifted() -> None:
     assert live(done(protocol.resume(lifted, writing(6)))) == "state-3"
 
 
-def test_resume_of_what_follows_desired_already_changes_nothing() -> None:
+def test_resume_where_live_is_desired_changes_nothing() -> None:
     assert protocol.resume(published(ONE), writing(2)) is None
     assert protocol.resume(protocol.absent(SCOPE), writing(1)) is None
 
 
-def test_a_quarantine_of_what_is_live_needs_a_state_to_go_back_to() -> None:
+def test_a_quarantine_of_live_needs_a_state_to_roll_back_to() -> None:
     with pytest.raises(OperationRefused, match="--rollback-to"):
         protocol.quarantine(published(ONE, TWO), writing(3), TWO)
 
 
-def test_a_quarantine_with_a_rollback_is_one_change_that_holds() -> None:
+def test_a_quarantine_with_a_rollback_is_one_change_with_a_hold() -> None:
     pointer = quarantined(published(ONE, TWO), TWO, ONE)
     assert (live(pointer), desired(pointer), pointer.sequence, pointer.kind) == (
         "state-1",
@@ -397,7 +395,7 @@ def test_a_quarantine_with_a_rollback_is_one_change_that_holds() -> None:
     assert set(pointer.history[-1].change) == {"quarantine", "hold"}
 
 
-def test_a_quarantine_goes_back_to_no_state_with_the_same_or_a_quarantined_composition() -> None:
+def test_a_quarantine_never_rolls_back_to_the_same_or_a_quarantined_composition() -> None:
     twin = make_publication("twin", 3, composition=TWO.composition_digest)
     with pytest.raises(OperationRefused, match="twin has the same composition"):
         protocol.quarantine(published(twin, TWO), writing(3), TWO, rollback_to=twin)
@@ -405,43 +403,47 @@ def test_a_quarantine_goes_back_to_no_state_with_the_same_or_a_quarantined_compo
         protocol.quarantine(quarantined(published(ONE, TWO), ONE), writing(4), TWO, rollback_to=ONE)
 
 
-def test_a_quarantine_of_what_is_not_live_moves_nothing_and_is_not_repeated() -> None:
+def test_a_quarantine_of_a_state_that_is_not_live_moves_nothing_and_is_not_repeated() -> None:
     pointer = quarantined(published(ONE, TWO), ONE)
     assert (live(pointer), pointer.hold) == ("state-2", None)
     assert protocol.quarantine(pointer, writing(5), ONE) is None
 
 
-def test_a_quarantine_of_a_live_composition_that_is_rejected_already_still_goes_back() -> None:
-    # Not reachable by these rules; a restored or a newer release's pointer may stand so.
-    odd = quarantined(published(TWO, ONE), TWO).model_copy(update={"live": TWO})
+def test_quarantining_a_live_and_already_quarantined_composition_still_rolls_back() -> None:
+    # These rules cannot produce it; a restored pointer or that of a newer release may look so.
+    malformed = quarantined(published(TWO, ONE), TWO).model_copy(update={"live": TWO})
     with pytest.raises(OperationRefused, match="--rollback-to"):
-        protocol.quarantine(odd, writing(5), TWO)
-    back = quarantined(odd, TWO, ONE)
+        protocol.quarantine(malformed, writing(5), TWO)
+    back = quarantined(malformed, TWO, ONE)
     assert live(back) == "state-1"
-    assert [each.composition_digest for each in back.quarantined] == [TWO.composition_digest]
+    assert [quarantine.composition_digest for quarantine in back.quarantined] == [
+        TWO.composition_digest
+    ]
 
 
-def test_lifting_a_quarantine_that_is_not_there_changes_nothing() -> None:
+def test_lifting_a_missing_quarantine_changes_nothing() -> None:
     assert protocol.lift_quarantine(published(ONE), writing(2), ONE.composition_digest) is None
 
 
 def test_lifting_one_quarantine_leaves_the_others() -> None:
     pointer = quarantined(quarantined(published(ONE, TWO, THREE), ONE), TWO)
     lifted = done(protocol.lift_quarantine(pointer, writing(6), ONE.composition_digest))
-    assert [each.composition_digest for each in lifted.quarantined] == [TWO.composition_digest]
+    assert [quarantine.composition_digest for quarantine in lifted.quarantined] == [
+        TWO.composition_digest
+    ]
 
 
-def test_a_pin_shows_in_retained_and_in_live_and_twice_changes_nothing() -> None:
+def test_a_pin_appears_in_retained_and_live_and_a_second_one_changes_nothing() -> None:
     pointer = published(ONE, TWO)
     pinned = done(protocol.pin(pointer, writing(3), pointer.retained_of("state-2")[0], pinned=True))
-    assert [each.pinned for each in pinned.retained] == [False, True]
+    assert [publication.pinned for publication in pinned.retained] == [False, True]
     assert pinned.live is not None
     assert pinned.live.pinned
     assert pinned.history[-1].change == {"pin": {"publication": str(TWO.id), "pinned": True}}
     assert protocol.pin(pinned, writing(4), pinned.retained_of("state-2")[0], pinned=True) is None
 
 
-def test_a_retired_scope_serves_and_desires_nothing_and_keeps_what_was_published() -> None:
+def test_a_retired_scope_has_no_live_or_desired_state_and_keeps_its_publications() -> None:
     before = protocol.hold(published(ONE, TWO), writing(3))
     retired = done(protocol.retire(before, writing(4)))
     assert (retired.live, retired.desired, retired.hold, retired.sequence) == (None, None, None, 4)
@@ -449,7 +451,7 @@ def test_a_retired_scope_serves_and_desires_nothing_and_keeps_what_was_published
         before.highest_revision.producer,
         before.positions,
     )
-    assert [each.state for each in retired.retained] == ["state-1", "state-2"]
+    assert [publication.state for publication in retired.retained] == ["state-1", "state-2"]
     assert protocol.retire(retired, writing(5)) is None
 
 
@@ -463,7 +465,7 @@ def test_a_retired_scope_returns_with_its_next_sequence() -> None:
     )
 
 
-def test_a_rollback_of_a_retired_scope_brings_it_back_whole() -> None:
+def test_a_rollback_reactivates_a_retired_scope_completely() -> None:
     retired = done(protocol.retire(published(ONE, TWO), writing(3)))
     back = protocol.rollback(retired, writing(4), ONE)
     assert (live(back), back.desired and back.desired.state) == ("state-1", "state-1")
@@ -472,7 +474,7 @@ def test_a_rollback_of_a_retired_scope_brings_it_back_whole() -> None:
 # -- history
 
 
-def test_every_change_has_its_entry_with_what_was_live_and_desired_by_whom_and_why() -> None:
+def test_every_change_has_an_entry_with_live_desired_author_and_reason() -> None:
     pointer = protocol.rollback(published(ONE, TWO), writing(3, by="bob", reason="slow"), ONE)
     entry = pointer.history[-1]
     assert (entry.sequence, entry.write_id, entry.kind, entry.by, entry.reason) == (
@@ -493,17 +495,17 @@ def held(times: int) -> Pointer:
     return pointer
 
 
-def test_a_history_of_128_is_left_alone_and_a_longer_one_gives_its_oldest_64_to_a_chunk() -> None:
+def test_a_history_longer_than_128_moves_its_oldest_64_entries_to_a_chunk() -> None:
     assert protocol.split_history(held(MOST_HISTORY)) is None
     pointer = held(MOST_HISTORY + 1)
     split = protocol.split_history(pointer)
     assert split is not None
     chunk, oldest = split
     assert oldest == 1
-    assert [each.sequence for each in chunk.entries] == list(range(1, CHUNK + 1))
+    assert [entry.sequence for entry in chunk.entries] == list(range(1, CHUNK + 1))
     older = PreviousChunk(key="key", sha256="0" * 64)
     short = protocol.without_chunk(pointer, older)
-    assert [each.sequence for each in short.history] == list(range(CHUNK + 1, MOST_HISTORY + 2))
+    assert [entry.sequence for entry in short.history] == list(range(CHUNK + 1, MOST_HISTORY + 2))
     assert short.previous_chunk == older
 
 
@@ -516,7 +518,7 @@ def test_a_chunk_names_the_one_before_it() -> None:
     assert split[0].previous_chunk == older
 
 
-# -- what became of a write
+# -- the result of a write
 
 
 @dataclass(frozen=True)
@@ -583,7 +585,7 @@ def test_a_write_whose_answer_was_lost_is_resolved_by_the_lineage(case: Case) ->
 
 @dataclass
 class Numbers:
-    """Makes every publication of a run a new one; compositions come again."""
+    """Gives each publication of a run a new id; compositions repeat."""
 
     count: int = field(default=0)
 
@@ -599,14 +601,14 @@ class Numbers:
 
 
 def carried_out(
-    verb: str,
+    command: str,
     pointer: Pointer,
     mark: protocol.Writing,
     target: Publication,
     back: Publication | None,
     flag: bool,
 ) -> Pointer | None:
-    match verb:
+    match command:
         case "rollback":
             return protocol.rollback(pointer, mark, target, discard_newer=flag)
         case "hold":
@@ -621,7 +623,7 @@ def carried_out(
             return protocol.pin(pointer, mark, target, pinned=flag)
         case "retire":
             return protocol.retire(pointer, mark)
-    raise AssertionError(verb)
+    raise AssertionError(command)
 
 
 @given(st.data())
@@ -630,7 +632,7 @@ def test_any_sequence_of_changes_keeps_the_invariants(data: st.DataObject) -> No
     pointer = protocol.absent(SCOPE)
     for number in range(1, data.draw(st.integers(1, 25)) + 1):
         mark = writing(number)
-        verb = data.draw(
+        command = data.draw(
             st.sampled_from(
                 [
                     "publish",
@@ -650,7 +652,7 @@ def test_any_sequence_of_changes_keeps_the_invariants(data: st.DataObject) -> No
         flag = data.draw(st.booleans())
         following: Pointer | None
         try:
-            if verb == "publish" or target is None:
+            if command == "publish" or target is None:
                 highest = pointer.highest_revision.producer + data.draw(st.integers(0, 2))
                 batch = [
                     numbers.publication(highest, composition, late=late)
@@ -670,7 +672,7 @@ def test_any_sequence_of_changes_keeps_the_invariants(data: st.DataObject) -> No
                 if pointer.hold is not None:
                     assert following.live == pointer.live
             else:
-                following = carried_out(verb, pointer, mark, target, back, flag)
+                following = carried_out(command, pointer, mark, target, back, flag)
                 if following is not None:
                     assert (following.positions, following.folded_events) == (
                         pointer.positions,
@@ -688,25 +690,25 @@ def test_any_sequence_of_changes_keeps_the_invariants(data: st.DataObject) -> No
         if following is None:
             continue
         assert following.sequence == pointer.sequence + 1
-        assert [each.sequence for each in following.history] == list(
+        assert [entry.sequence for entry in following.history] == list(
             range(1, following.sequence + 1)
         )
         assert all(
             following.positions[name] >= offset for name, offset in pointer.positions.items()
         )
-        ids = [each.id for each in following.retained]
+        ids = [publication.id for publication in following.retained]
         assert len(ids) == len(set(ids))
         for current in (following.live, following.desired):
             assert current is None or current in following.retained
         if following.live is not None:
             assert not following.is_quarantined(following.live.composition_digest)
-        assert len({each.composition_digest for each in following.quarantined}) == len(
+        assert len({quarantine.composition_digest for quarantine in following.quarantined}) == len(
             following.quarantined
         )
         pointer = following
 
 
-# -- what grows is bounded
+# -- growth is bounded
 
 
 def days_later(days: int) -> protocol.Writing:
@@ -728,7 +730,7 @@ def raised(pointer: Pointer, days: int, **inputs: int) -> Pointer:
     )
 
 
-def test_journals_that_have_been_idle_for_90_days_leave_the_inputs_by_a_collection_alone() -> None:
+def test_only_a_collection_removes_positions_of_journals_idle_for_90_days() -> None:
     pointer = raised(published(), 0, journal_idle=3, journal_busy=1, kafka_topic=5)
     pointer = raised(pointer, 50, journal_busy=2)
     pointer = raised(pointer, 200, journal_other=1)
@@ -744,11 +746,11 @@ def test_journals_that_have_been_idle_for_90_days_leave_the_inputs_by_a_collecti
     assert after.history[-1].change["positions_dropped"] == 1
     assert set(after.positions_changed) == {"journal:busy", "journal:other"}
     assert raised(after, 92, journal_idle=4).positions["journal:idle"] == 4, (
-        "one that comes back is new"
+        "an instance that returns is new"
     )
 
 
-def test_a_collection_goes_by_the_clock_of_the_store() -> None:
+def test_a_collection_uses_the_clock_of_the_store() -> None:
     pointer = raised(published(), 0, journal_one=3)
     assert protocol.collect(pointer, days_later(200), (), as_of=days_later(10).at).positions == {
         "journal:one": 3
@@ -756,7 +758,7 @@ def test_a_collection_goes_by_the_clock_of_the_store() -> None:
     assert protocol.collect(pointer, days_later(10), (), as_of=days_later(200).at).positions == {}
 
 
-def test_a_position_that_an_older_release_raised_has_its_90_days_from_the_next_collection() -> None:
+def test_a_position_without_a_time_gets_90_days_from_the_next_collection() -> None:
     pointer = raised(published(), 0, journal_old=3)
     unnoted = pointer.model_copy(update={"positions_changed": {}})
     elsewhere = pointer.model_copy(update={"positions": {"journal:old": 9}})
@@ -767,12 +769,12 @@ def test_a_position_that_an_older_release_raised_has_its_90_days_from_the_next_c
         assert protocol.collect(begun, days_later(391), ()).positions == {}
 
 
-def test_a_repeated_position_is_no_change() -> None:
+def test_a_repeated_position_changes_nothing() -> None:
     pointer = raised(raised(published(), 0, journal_one=3), 100, journal_one=3)
     assert protocol.idle_journals(pointer, datetime(2026, 4, 5, tzinfo=UTC)) == {"journal:one"}
 
 
-def test_at_most_256_compositions_are_quarantined_and_the_refusal_says_how_to_go_on() -> None:
+def test_at_most_256_compositions_are_quarantined_and_the_refusal_names_the_remedy() -> None:
     full = Quarantine(composition_digest="0" * 64, by="ann", reason="r", at=AT)
     rejected = tuple(
         full.model_copy(update={"composition_digest": f"{number:064x}"}) for number in range(256)

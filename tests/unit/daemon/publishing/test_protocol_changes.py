@@ -1,4 +1,7 @@
-"""What an entry of the history records of its change: recovery replays it when the pointer is lost (protocol 4)."""
+"""What a history entry records about its change.
+
+Recovery replays it if the pointer is lost (protocol 4).
+"""
 
 from typing import Any
 
@@ -11,7 +14,7 @@ from tests.builders_publishing import SCOPE, make_publication, published, writin
 
 ONE, TWO = make_publication("state-1", 1), make_publication("state-2", 2)
 HELD = {"by": "ann", "reason": "because", "at": writing(9).at}
-"""A hold, as the writing with the number 9 makes it."""
+"""A hold, as set by writing number 9."""
 REJECTED = {"composition_digest": TWO.composition_digest} | HELD
 
 
@@ -23,7 +26,7 @@ def changed(pointer: Pointer | None) -> dict[str, Any]:
 
 def retained(pointer: Pointer, publication: Publication) -> Publication:
     """The publication as the pointer has it."""
-    return next(each for each in pointer.retained if each.id == publication.id)
+    return next(item for item in pointer.retained if item.id == publication.id)
 
 
 def rejected(pointer: Pointer, target: Publication = TWO) -> Pointer:
@@ -47,14 +50,14 @@ def test_a_rollback_records_its_hold_and_whether_newer_states_were_discarded(
     assert changed(following) == {"hold": hold, "discard_newer": discard_newer}
 
 
-def test_a_hold_is_recorded_and_its_end() -> None:
+def test_a_hold_and_its_end_are_recorded() -> None:
     held = protocol.hold(published(ONE), writing(9))
 
     assert changed(held) == {"hold": HELD}
     assert changed(protocol.resume(held, writing(10))) == {"hold": None}
 
 
-def test_a_quarantine_is_recorded_and_its_end() -> None:
+def test_a_quarantine_and_its_end_are_recorded() -> None:
     pointer = rejected(published(TWO, ONE))
 
     assert changed(pointer) == {"quarantine": REJECTED}
@@ -94,7 +97,7 @@ def test_a_collection_records_what_it_released_and_the_time_of_the_store(as_of: 
     assert changed(following) == (recorded | {"as_of": as_of} if as_of else recorded)
 
 
-def test_a_recovery_records_everything_that_operators_had_decided() -> None:
+def test_a_recovery_records_every_decision_of_operators() -> None:
     pinned = ONE.model_copy(update={"pinned": True})
     remains = published(ONE, TWO).model_copy(
         update={
@@ -120,7 +123,7 @@ def test_a_recovery_records_everything_that_operators_had_decided() -> None:
     assert following.live is not None
     assert following.desired is not None
     assert (following.live.id, following.desired.id) == (ONE.id, TWO.id)
-    assert [each.id for each in following.retained] == [ONE.id, TWO.id]
+    assert [publication.id for publication in following.retained] == [ONE.id, TWO.id]
 
 
 def test_a_rollback_to_what_is_live_and_held_changes_nothing() -> None:
@@ -131,9 +134,7 @@ def test_a_rollback_to_what_is_live_and_held_changes_nothing() -> None:
     assert protocol.rollback(published(ONE, TWO), writing(4), TWO) is not None, "it has no hold yet"
 
 
-def test_a_rollback_that_discards_newer_states_changes_nothing_where_none_is_newer_and_none_is_held() -> (
-    None
-):
+def test_a_rollback_that_discards_newer_without_newer_states_or_a_hold_changes_nothing() -> None:
     pointer = published(ONE, TWO)
 
     assert protocol.rollback(pointer, writing(4), TWO, discard_newer=True) is None
@@ -158,7 +159,7 @@ def test_a_scope_with_a_desired_state_only_can_be_retired() -> None:
     assert following.desired is None
 
 
-def test_desired_in_quarantine_is_refused_by_resume_with_what_to_do() -> None:
+def test_resume_to_a_quarantined_desired_state_is_refused_with_a_remedy() -> None:
     pointer = published(ONE, TWO)
     back = protocol.quarantine(pointer, writing(9), TWO, rollback_to=ONE)
     assert back is not None
@@ -167,7 +168,7 @@ def test_desired_in_quarantine_is_refused_by_resume_with_what_to_do() -> None:
         protocol.resume(back, writing(10))
 
 
-def test_what_no_release_writes_as_used_up_is_passed_over() -> None:
+def test_malformed_records_of_used_ids_are_skipped() -> None:
     (entry,) = published(ONE).history
     used = {"state-1": [1, "c1"], "state-2": ["2", "c2"], "state-3": None, "state-4": [4, "c4"]}
 
@@ -176,7 +177,7 @@ def test_what_no_release_writes_as_used_up_is_passed_over() -> None:
     assert found == [("state-1", 1, "c1"), ("state-4", 4, "c4")]
 
 
-def test_a_recovery_that_cuts_a_history_off_keeps_what_its_entries_used_up() -> None:
+def test_a_recovery_that_cuts_off_a_history_keeps_the_ids_its_entries_used() -> None:
     dropped = {"used": {"state-0": [0, ONE.composition_digest]}}
     cut_off = [entry.model_copy(update={"change": dropped}) for entry in published(ONE).history]
 

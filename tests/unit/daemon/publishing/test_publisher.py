@@ -1,6 +1,7 @@
-"""Publishing beside other writers over a network that loses answers: won, lost or unknown, never a guess.
+"""Publishing beside other writers over a network that loses answers: the result is won, lost or
+unknown.
 
-Both flavours of versions, because the two clouds differ where it hurts.
+Runs on both kinds of versions, generations and digests, because the clouds differ in exactly that.
 """
 
 import asyncio
@@ -47,7 +48,7 @@ def memory(request: pytest.FixtureRequest) -> MemoryStore:
 
 
 def bucket(store: MemoryStore | FaultyStore, name: str = "") -> Bucket:
-    """Another process; two of them never make the same random id."""
+    """Another process. Two of them never generate the same random id."""
     return Bucket(store, InlineRuntime(f"{name}-{next(PROCESSES)}"))
 
 
@@ -59,10 +60,10 @@ async def held(process: Bucket, base: PointerRead) -> PointerRead:
 
 
 def sequences(current: Pointer) -> list[int]:
-    return [each.sequence for each in current.history]
+    return [entry.sequence for entry in current.history]
 
 
-def test_a_state_is_stored_whole_before_the_pointer_names_it(memory: MemoryStore) -> None:
+def test_a_state_is_stored_completely_before_the_pointer_references_it(memory: MemoryStore) -> None:
     store = FaultyStore(memory)
     read = asyncio.run(bucket(store).publish(make_state(1)))
     live = read.pointer.live
@@ -91,7 +92,7 @@ def test_a_state_is_packed_off_the_event_loop(memory: MemoryStore) -> None:
     assert len(store.writes) == 2
 
 
-def test_what_was_stored_reads_back_verified_by_another_process(memory: MemoryStore) -> None:
+def test_another_process_reads_and_verifies_the_stored_state(memory: MemoryStore) -> None:
     async def scenario() -> None:
         state = make_state(1)
         read = await bucket(memory).publish(state)
@@ -119,7 +120,7 @@ def test_the_same_state_stored_twice_has_two_attempts_and_shares_no_object(
 
 @pytest.mark.parametrize("fault", [Fault.LOST_AFTER, Fault.OWN_SUCCESS, Fault.REFUSED_AGAIN])
 @pytest.mark.parametrize("before", [0, 1], ids=["new-scope", "known-scope"])
-def test_a_write_that_was_applied_is_won_whatever_was_answered(
+def test_an_applied_write_is_won_with_any_answer(
     memory: MemoryStore, fault: Fault, before: int
 ) -> None:
     async def scenario() -> None:
@@ -222,7 +223,7 @@ def test_a_write_that_was_refused_after_an_earlier_sending_got_no_answer_is_unkn
     asyncio.run(scenario())
 
 
-def test_a_write_without_an_answer_is_unknown_to_who_may_not_read_it_back(
+def test_a_write_without_an_answer_is_unknown_without_read_permission(
     memory: MemoryStore,
 ) -> None:
     async def scenario() -> None:
@@ -252,7 +253,7 @@ def test_the_slower_of_two_writers_has_lost(memory: MemoryStore) -> None:
     asyncio.run(scenario())
 
 
-def test_of_two_writers_that_make_a_scope_one_has_lost(memory: MemoryStore) -> None:
+def test_of_two_writers_that_create_a_scope_one_has_lost(memory: MemoryStore) -> None:
     async def scenario() -> None:
         one, other = bucket(memory, "one"), bucket(memory, "other")
         base = await one.reader.pointer(SCOPE)
@@ -269,7 +270,7 @@ def test_of_two_writers_that_make_a_scope_one_has_lost(memory: MemoryStore) -> N
     asyncio.run(scenario())
 
 
-def test_a_success_that_others_have_built_on_is_recognised_in_history_and_not_repeated(
+def test_a_won_write_that_others_built_on_is_found_in_history_and_not_repeated(
     memory: MemoryStore,
 ) -> None:
     async def scenario() -> None:
@@ -297,7 +298,7 @@ def test_a_success_that_others_have_built_on_is_recognised_in_history_and_not_re
 
 
 @pytest.mark.parametrize("applied", [True, False])
-def test_a_write_that_only_the_chunks_can_tell_of_is_looked_up_there(
+def test_a_write_that_only_the_chunks_record_is_found_there(
     memory: MemoryStore, applied: bool
 ) -> None:
     async def scenario() -> None:
@@ -332,17 +333,17 @@ def test_a_write_that_only_the_chunks_can_tell_of_is_looked_up_there(
     asyncio.run(scenario())
 
 
-def test_history_is_split_into_chunks_that_hold_it_all(memory: MemoryStore) -> None:
+def test_history_is_split_into_chunks_without_loss(memory: MemoryStore) -> None:
     async def scenario() -> None:
         process = bucket(memory)
         current = await process.publish(make_state(1))
         for _ in range(3 * pointer.MOST_HISTORY):
             current = await held(process, current)
             assert len(current.pointer.history) <= pointer.MOST_HISTORY
-        chunks = [each.key for each in await memory.scan(f"{SCOPE}/history/")]
+        chunks = [item.key for item in await memory.scan(f"{SCOPE}/history/")]
         entries = await process.reader.history(current.pointer)
         assert [entry.sequence for entry in entries] == list(range(1, 3 * pointer.MOST_HISTORY + 2))
-        # Each by the write that found the history full.
+        # Each chunk by the write that found the history full.
         firsts = range(1, len(entries) - pointer.MOST_HISTORY + 1, pointer.CHUNK)
         writes = [entries[first + pointer.MOST_HISTORY - 1].write_id for first in firsts]
         meant = {
@@ -354,7 +355,7 @@ def test_history_is_split_into_chunks_that_hold_it_all(memory: MemoryStore) -> N
     asyncio.run(scenario())
 
 
-def test_a_chunk_that_another_writer_has_left_is_not_used_whatever_it_holds(
+def test_a_chunk_of_another_writer_is_never_used(
     memory: MemoryStore,
 ) -> None:
     async def scenario() -> None:
@@ -394,7 +395,7 @@ def test_an_upload_that_was_applied_is_confirmed_by_reading_it_back(
 
 @pytest.mark.parametrize("key", ["bundle.tar.gz", "manifest.json"])
 @pytest.mark.parametrize("fault", [Fault.LOST_BEFORE, Fault.LATE, Fault.AWAY])
-def test_an_upload_that_cannot_be_confirmed_says_try_again_and_no_pointer_is_written(
+def test_an_unconfirmed_upload_is_a_transient_error_and_no_pointer_is_written(
     memory: MemoryStore, key: str, fault: Fault
 ) -> None:
     async def scenario() -> None:
@@ -420,7 +421,7 @@ def test_a_publication_over_foreign_bytes_is_refused_and_they_stay(memory: Memor
     asyncio.run(scenario())
 
 
-def test_a_store_that_refuses_is_said_so(memory: MemoryStore) -> None:
+def test_a_refusal_by_the_store_is_reported(memory: MemoryStore) -> None:
     async def scenario() -> None:
         async def refuse(operation: str, key: str) -> None:
             if operation == "create":
@@ -460,7 +461,7 @@ def test_a_pointer_of_a_newer_schema_or_a_signed_one_is_not_changed(
     asyncio.run(scenario())
 
 
-def test_a_pointer_that_was_deleted_is_not_made_anew(memory: MemoryStore) -> None:
+def test_a_deleted_pointer_is_not_recreated(memory: MemoryStore) -> None:
     async def scenario() -> None:
         process = bucket(memory)
         base = await process.publish(make_state(1))
@@ -474,7 +475,7 @@ def test_a_pointer_that_was_deleted_is_not_made_anew(memory: MemoryStore) -> Non
     asyncio.run(scenario())
 
 
-def test_a_cancelled_write_may_still_arrive_and_the_next_reading_shows_it(
+def test_a_cancelled_write_may_still_arrive_and_the_next_read_shows_it(
     memory: MemoryStore,
 ) -> None:
     async def scenario() -> None:
@@ -499,13 +500,13 @@ def test_a_time_is_written_in_utc_to_the_millisecond() -> None:
     st.lists(st.lists(st.sampled_from(list(Fault)), max_size=4), min_size=2, max_size=3),
     st.booleans(),
 )
-def test_writers_with_any_faults_never_commit_twice_nor_lose_what_was_won(
+def test_writers_with_any_faults_never_commit_twice_or_lose_a_won_write(
     faults: list[list[Fault]], by_content: bool
 ) -> None:
     async def scenario() -> None:
         memory = MemoryStore(InlineRuntime("store"), versions_by_content=by_content)
         await bucket(memory, "first").publish(make_state(1))
-        stores = [FaultyStore(memory, {POINTER: list(each)}) for each in faults]
+        stores = [FaultyStore(memory, {POINTER: list(fault)}) for fault in faults]
         won: list[str] = []
         lost: list[str] = []
 
@@ -537,7 +538,7 @@ def test_writers_with_any_faults_never_commit_twice_nor_lose_what_was_won(
     asyncio.run(scenario())
 
 
-def test_a_chunk_is_vouched_for_by_its_digest(memory: MemoryStore) -> None:
+def test_a_chunk_is_verified_by_its_digest(memory: MemoryStore) -> None:
     async def scenario() -> None:
         process = bucket(memory)
         current = await process.publish(make_state(1))

@@ -1,4 +1,4 @@
-"""Verified reads: nothing is handed on that its parent does not vouch for."""
+"""Verified reads: every returned document matches the digest in the document that references it."""
 
 import asyncio
 import hashlib
@@ -30,7 +30,7 @@ def memory() -> MemoryStore:
 
 
 def bucket(store: MemoryStore | FaultyStore) -> Bucket:
-    """Another process; two of them never make the same random id."""
+    """Another process. Two of them never generate the same random id."""
     return Bucket(store, InlineRuntime(f"process-{next(PROCESSES)}"))
 
 
@@ -48,7 +48,7 @@ async def one_live(memory: MemoryStore) -> Publication:
     return live
 
 
-def test_a_scope_that_has_nothing_yet_has_an_empty_pointer_without_a_version(
+def test_a_new_scope_has_an_empty_pointer_without_a_version(
     memory: MemoryStore,
 ) -> None:
     async def scenario() -> None:
@@ -63,7 +63,7 @@ def test_a_scope_that_has_nothing_yet_has_an_empty_pointer_without_a_version(
 @pytest.mark.parametrize(
     "trace", [layout.live_tree(SCOPE, layout.MARKER), layout.history(SCOPE, 1, 64, "w")]
 )
-def test_an_absent_pointer_with_a_marker_or_a_history_chunk_is_lost_and_no_new_scope(
+def test_an_absent_pointer_beside_a_marker_or_history_chunk_is_lost(
     memory: MemoryStore, trace: str
 ) -> None:
     async def scenario() -> None:
@@ -75,7 +75,7 @@ def test_an_absent_pointer_with_a_marker_or_a_history_chunk_is_lost_and_no_new_s
     asyncio.run(scenario())
 
 
-def test_orphans_of_a_publication_that_was_never_committed_are_no_trace(
+def test_orphans_of_an_uncommitted_publication_are_not_a_trace(
     memory: MemoryStore,
 ) -> None:
     async def scenario() -> None:
@@ -85,7 +85,7 @@ def test_orphans_of_a_publication_that_was_never_committed_are_no_trace(
     asyncio.run(scenario())
 
 
-def test_a_scope_that_another_makes_while_its_pointer_is_read_is_not_taken_for_a_lost_one(
+def test_a_scope_created_during_a_read_is_not_mistaken_for_a_lost_one(
     memory: MemoryStore,
 ) -> None:
     async def scenario() -> None:
@@ -101,7 +101,7 @@ def test_a_scope_that_another_makes_while_its_pointer_is_read_is_not_taken_for_a
     asyncio.run(scenario())
 
 
-def test_scopes_are_listed_whatever_else_lies_in_the_bucket(memory: MemoryStore) -> None:
+def test_scopes_are_listed_despite_other_objects_in_the_bucket(memory: MemoryStore) -> None:
     async def scenario() -> None:
         keys = [
             "b/two/pointer.json",
@@ -120,7 +120,7 @@ def test_scopes_are_listed_whatever_else_lies_in_the_bucket(memory: MemoryStore)
     asyncio.run(scenario())
 
 
-def test_files_are_read_once_and_kept(memory: MemoryStore) -> None:
+def test_files_are_read_once_and_cached(memory: MemoryStore) -> None:
     async def scenario() -> None:
         live = await one_live(memory)
         process = bucket(memory)
@@ -135,7 +135,7 @@ def test_files_are_read_once_and_kept(memory: MemoryStore) -> None:
     asyncio.run(scenario())
 
 
-def test_what_is_kept_is_bounded_the_least_recently_read_goes_first(
+def test_the_cache_is_bounded_and_evicts_the_least_recently_read(
     memory: MemoryStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def scenario() -> None:
@@ -159,7 +159,7 @@ def test_what_is_kept_is_bounded_the_least_recently_read_goes_first(
     asyncio.run(scenario())
 
 
-def test_a_manifest_that_is_not_the_one_the_pointer_means_is_refused(memory: MemoryStore) -> None:
+def test_a_manifest_that_does_not_match_the_pointer_is_refused(memory: MemoryStore) -> None:
     async def scenario() -> None:
         live = await one_live(memory)
         key = layout.manifest(SCOPE, live.state, live.attempt)
@@ -193,9 +193,10 @@ def test_a_manifest_that_only_history_names_is_read_by_its_name(memory: MemorySt
         live = await one_live(memory)
         reader = bucket(memory).reader
         gone = PublicationId(state="state-1", attempt="none")
-        for _ in range(2):  # read, then kept
+        for _ in range(2):  # first read, then cached
             assert [
-                each.revision for each in await reader.named_manifests(SCOPE, [live.id, gone])
+                manifest.revision
+                for manifest in await reader.named_manifests(SCOPE, [live.id, gone])
             ] == [live.revision]
 
     asyncio.run(scenario())
@@ -224,7 +225,7 @@ def test_an_archive_that_does_not_match_its_digest_is_refused(memory: MemoryStor
 @pytest.mark.parametrize(
     "change", [{"mode": "0755"}, {"sha256": "0" * 64}, {"path": "A"}, {"size": 1}]
 )
-def test_files_that_are_not_those_of_the_manifest_are_refused(
+def test_files_that_do_not_match_the_manifest_are_refused(
     memory: MemoryStore, change: dict[str, Any]
 ) -> None:
     async def scenario() -> None:
@@ -248,7 +249,7 @@ def test_several_manifests_are_read_and_one_that_is_gone_is_left_out(memory: Mem
         pointer = (await bucket(memory).publish(make_state(1), make_state(2))).pointer
         asked = [*pointer.retained, make_publication("gone")]
         read = await bucket(memory).reader.manifests(SCOPE, asked)
-        assert [each.state for each in read] == ["state-1", "state-2"]
+        assert [publication.state for publication in read] == ["state-1", "state-2"]
 
     asyncio.run(scenario())
 
@@ -269,16 +270,16 @@ def test_a_damaged_manifest_does_not_hide_the_others_and_is_reported(memory: Mem
         read = await bucket(FaultyStore(memory, before=damaged_there)).reader.manifests(
             SCOPE, pointer.retained
         )
-        assert [each.state for each in read] == ["state-3"]
-        assert [each.publication for each in read.damaged] == [first.id, second.id]
-        first_reason, second_reason = (each.reason for each in read.damaged)
+        assert [publication.state for publication in read] == ["state-3"]
+        assert [damaged.publication for damaged in read.damaged] == [first.id, second.id]
+        first_reason, second_reason = (damaged.reason for damaged in read.damaged)
         for reason in (first_reason, second_reason):
             assert reason.count(f"`rebundle recover {SCOPE} --reason 'damaged manifest'`") == 1
 
     asyncio.run(scenario())
 
 
-def test_a_store_that_is_away_while_manifests_are_read_is_said_so(memory: MemoryStore) -> None:
+def test_an_unavailable_store_while_manifests_are_read_is_reported(memory: MemoryStore) -> None:
     async def scenario() -> None:
         live = await one_live(memory)
 
@@ -300,12 +301,12 @@ async def with_a_chunk(memory: MemoryStore) -> str:
     return current.pointer.previous_chunk.key
 
 
-def test_a_chunk_of_history_that_was_changed_or_is_gone_is_refused(memory: MemoryStore) -> None:
+def test_a_changed_or_missing_history_chunk_is_refused(memory: MemoryStore) -> None:
     async def scenario() -> None:
         key = await with_a_chunk(memory)
         pointer = await bucket(memory).pointer()
         entries = await bucket(memory).reader.history(pointer)
-        assert [each.sequence for each in entries] == list(range(1, pointer.sequence + 1))
+        assert [entry.sequence for entry in entries] == list(range(1, pointer.sequence + 1))
         chunk = json.loads((await memory.get(key)).body)
         chunk["entries"] = chunk["entries"][1:]
         await overwritten(memory, key, json.dumps(chunk).encode())
@@ -319,7 +320,7 @@ def test_a_chunk_of_history_that_was_changed_or_is_gone_is_refused(memory: Memor
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b'{"schema": 2, "entries": 1}', b"[" * 100_000])
-def test_a_chunk_of_history_that_is_none_is_damaged_though_its_digest_fits(
+def test_a_malformed_history_chunk_is_damaged_although_its_digest_matches(
     memory: MemoryStore, body: bytes
 ) -> None:
     async def scenario() -> None:
@@ -336,7 +337,7 @@ def test_a_chunk_of_history_that_is_none_is_damaged_though_its_digest_fits(
 
 
 class SlowFirstAnswer(MemoryStore):
-    """A store whose first answer with a pointer is on its way until it is let through."""
+    """A store whose first answer with a pointer is delayed until the test releases it."""
 
     def __init__(self) -> None:
         super().__init__(InlineRuntime("store"))
@@ -350,7 +351,7 @@ class SlowFirstAnswer(MemoryStore):
         return stored
 
 
-def test_a_reading_that_another_one_overtook_is_not_taken_for_a_pointer_that_was_put_back():
+def test_an_overtaken_read_is_not_mistaken_for_a_restored_pointer():
     async def story() -> None:
         store = SlowFirstAnswer()
         await bucket(store).publish(make_state(1))
@@ -385,7 +386,7 @@ class _Barred(FaultyStore):
         return await super().folders(prefix)
 
     async def scan(self, prefix: str) -> Listing:
-        if any(each.startswith(prefix) for each in self._barred):
+        if any(path.startswith(prefix) for path in self._barred):
             return Listing(
                 unreadable=(UnreadableFolder(self._barred[0].rstrip("/"), "Permission denied"),)
             )
@@ -413,7 +414,7 @@ def test_a_bundle_that_cannot_be_listed_is_reported_and_the_others_are_found(
     asyncio.run(scenario())
 
 
-def test_a_folder_whose_name_is_no_bundle_is_not_looked_into(memory: MemoryStore) -> None:
+def test_a_folder_with_an_invalid_bundle_name_is_not_listed(memory: MemoryStore) -> None:
     async def scenario() -> None:
         for name in ("lost+found", "-dash", "x" * 58, "a"):
             await memory.create(f"{name}/one/pointer.json", Content(b""))
@@ -426,12 +427,12 @@ def test_a_folder_whose_name_is_no_bundle_is_not_looked_into(memory: MemoryStore
     asyncio.run(scenario())
 
 
-def test_a_bucket_that_cannot_be_listed_is_no_empty_one(memory: MemoryStore) -> None:
+def test_an_unlistable_bucket_is_not_treated_as_empty(memory: MemoryStore) -> None:
     with pytest.raises(StoreRefused):
         asyncio.run(bucket(_Barred(memory, "")).reader.scopes())
 
 
-def test_what_cannot_be_listed_may_be_a_trace_of_a_lost_pointer(memory: MemoryStore) -> None:
+def test_an_unlistable_folder_may_hide_a_trace_of_a_lost_pointer(memory: MemoryStore) -> None:
     async def scenario() -> None:
         with pytest.raises(PointerLost, match=f"rebundle recover {SCOPE}"):
             await bucket(_Barred(memory, f"{SCOPE}/history/below/")).reader.pointer(SCOPE)

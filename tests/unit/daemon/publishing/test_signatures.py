@@ -1,4 +1,4 @@
-"""What is signed, and the one form in which signatures are written."""
+"""What is signed, and the one accepted form of signatures."""
 
 import pytest
 from securesystemslib.dsse import Envelope
@@ -9,12 +9,12 @@ GOOD = Signature("k" * 64, bytes(range(64)))
 
 
 @pytest.mark.parametrize("payload", [b"", b"x", bytes(range(256)), "ü 1".encode()])
-def test_the_encoding_is_that_of_dsse(payload: bytes) -> None:
+def test_the_encoding_is_the_one_of_dsse(payload: bytes) -> None:
     for kind in ("application/vnd.in-toto+json", "ü"):
         assert encoding(kind, payload) == Envelope(payload, kind, {}).pae()
 
 
-def test_signatures_come_back_as_they_were_written() -> None:
+def test_signatures_round_trip() -> None:
     other = Signature("other", b"\x00")
     assert decoded([GOOD.document(), other.document()]) == (GOOD, other)
     assert decoded([]) == ()
@@ -31,7 +31,7 @@ def test_signatures_come_back_as_they_were_written() -> None:
         [{"keyid": "k", "sig": "AA==", "more": 1}],
         [{"keyid": "k", "sig": "!"}],
         [{"keyid": "k", "sig": "A"}],
-        [{"keyid": "k", "sig": "AB=="}],  # the same byte as AA==, by a lenient reader
+        [{"keyid": "k", "sig": "AB=="}],  # the same byte as AA== for a lenient reader
         [{"keyid": "k", "sig": "AA== "}],
         [{"keyid": "k", "sig": "AA=="}, {"keyid": "k", "sig": "AQ=="}],
         [{"keyid": str(number), "sig": "AA=="} for number in range(17)],
@@ -64,7 +64,7 @@ class Stamp:
         return self.keyid.encode() + b":" + message
 
 
-def test_each_signer_signs_the_encoding_of_payload_and_kind() -> None:
+def test_every_signer_signs_the_encoding_of_payload_and_kind() -> None:
     signed = signed_by((Stamp("one"), Stamp("two")), "application/x", b"payload")
 
     message = encoding("application/x", b"payload")

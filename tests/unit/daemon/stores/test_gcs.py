@@ -1,6 +1,7 @@
-"""What each answer of a server of Cloud Storage becomes, and how often a request is sent, on a scripted server.
+"""How each response of Cloud Storage is mapped, and how often a request is sent, on a scripted
+server.
 
-That conditions hold is for real servers to show: tests/contract.
+Real servers show that conditions hold: tests/contract.
 """
 
 import asyncio
@@ -71,7 +72,7 @@ READS = (gets, scans, folders)
 CHANGES = (replaces, deletes)
 
 
-def tells(**document: Any) -> Answer:
+def replies(**document: Any) -> Answer:
     return says(200, json.dumps(document).encode(), content_type="application/json")
 
 
@@ -86,14 +87,14 @@ def refuses(status: int, message: str = "why so") -> Answer:
 
 NO_OBJECT = refuses(404, f"No such object: {BUCKET}/key")
 NO_BUCKET = refuses(404, "The specified bucket does not exist.")
-STORED = tells(name="key", generation=VERSION)
+STORED = replies(name="key", generation=VERSION)
 
 
 def holds(body: bytes, generation: str, described: str | None = None, **headers: str) -> Answer:
-    """An object: its body and what is known of it are two answers."""
+    """An object: its body and its metadata are two responses."""
     media = says(200, body, X_Goog_Generation=generation, **headers)
     metadata = {"mtime": "1", "rebundle-name": "a%20%C3%BC"}
-    about = tells(name="key", generation=described or generation, metadata=metadata)
+    about = replies(name="key", generation=described or generation, metadata=metadata)
     return lambda handler: (media if "alt=media" in handler.path else about)(handler)
 
 
@@ -141,7 +142,7 @@ def refusal(call: Call, address: str | None) -> StoreError:
     return caught.value
 
 
-# ---- answers that are not yes
+# ---- error responses
 
 
 @pytest.mark.parametrize(
@@ -177,13 +178,13 @@ def refusal(call: Call, address: str | None) -> StoreError:
         (deletes, refuses(403), StoreForbidden),
     ],
 )
-def test_what_does_not_pass_by_itself_and_every_change_is_sent_once(
+def test_permanent_errors_and_every_change_are_sent_once(
     call: Call, answer: Answer, error: type[StoreError]
 ) -> None:
     with server(answer) as (address, seen):
         found = refusal(call, address)
 
-    # Body and metadata of an object are two requests, of which the second may be spared.
+    # Body and metadata of an object are two requests. The second one may be skipped.
     paths = {path.split("?")[0] for _, path, _, _ in seen}
     assert (type(found), len(seen)) == (error, len(paths))
 
@@ -205,7 +206,7 @@ def test_what_does_not_pass_by_itself_and_every_change_is_sent_once(
     ],
 )
 @pytest.mark.usefixtures("impatient")
-def test_what_may_pass_and_does_not_in_time(
+def test_a_transient_error_that_lasts_is_unavailable(
     call: Call, answer: Answer, error: type[StoreError]
 ) -> None:
     with server(answer) as (address, _):
@@ -216,9 +217,10 @@ def test_what_may_pass_and_does_not_in_time(
     "passing", [refuses(429), refuses(408), refuses(500), refuses(503), resets]
 )
 @pytest.mark.parametrize(
-    ("call", "answer"), [(scans, tells(items=[])), (folders, tells(items=[])), (creates, STORED)]
+    ("call", "answer"),
+    [(scans, replies(items=[])), (folders, replies(items=[])), (creates, STORED)],
 )
-def test_what_passes_is_tried_again(call: Call, answer: Answer, passing: Answer) -> None:
+def test_a_transient_error_is_tried_again(call: Call, answer: Answer, passing: Answer) -> None:
     with server(in_turn(passing, passing, answer)) as (address, seen):
         result(call, address)
 
@@ -239,7 +241,7 @@ def test_a_read_that_fails_once_is_tried_again(passing: Answer) -> None:
         assert result(gets, address).body == b"body"
 
 
-def test_a_create_that_was_applied_unseen_meets_its_own_object() -> None:
+def test_a_create_repeated_after_it_was_applied_is_a_failed_condition() -> None:
     with server(in_turn(refuses(503), refuses(412))) as (address, seen):
         found = refusal(creates, address)
 
@@ -254,9 +256,9 @@ def test_a_create_that_failed_twice_in_two_ways_is_in_doubt() -> None:
 
 def test_messages_name_the_object_the_reason_and_the_next_step() -> None:
     with server(refuses(403, "no right to storage.objects.create")) as (address, _):
-        told = str(refusal(replaces, address))
-    assert told.startswith("key: 403")
-    assert "no right to storage.objects.create: permission denied" in told
+        refused_message = str(refusal(replaces, address))
+    assert refused_message.startswith("key: 403")
+    assert "no right to storage.objects.create: permission denied" in refused_message
     where = f"on projects/_/buckets/{BUCKET}/objects/"
     with server(refuses(403)) as (address, _):
         for call, needed in (
@@ -275,7 +277,7 @@ def test_messages_name_the_object_the_reason_and_the_next_step() -> None:
         assert f"there is no bucket {BUCKET}: create it" in str(refusal(scans, address))
 
 
-# ---- no answer, or not the right one
+# ---- missing and malformed responses
 
 
 @pytest.mark.parametrize(
@@ -288,13 +290,13 @@ def test_messages_name_the_object_the_reason_and_the_next_step() -> None:
     ],
 )
 @pytest.mark.usefixtures("impatient")
-def test_nothing_listens(call: Call, error: type[StoreError]) -> None:
+def test_a_refused_connection_is_unavailable(call: Call, error: type[StoreError]) -> None:
     found = refusal(call, f"http://127.0.0.1:{free_port()}")
     assert type(found) is error
     assert str(found).startswith(("key: ", f"gs://{BUCKET}: "))
 
 
-def test_a_body_that_does_not_fit_its_checksum_is_asked_for_again_and_not_taken() -> None:
+def test_a_body_with_a_wrong_checksum_is_requested_again_and_refused() -> None:
     damaged = holds(
         b"as it came", VERSION, X_Goog_Hash="crc32c=" + base64.b64encode(b"1234").decode()
     )
@@ -312,8 +314,8 @@ def test_a_body_that_does_not_fit_its_checksum_is_asked_for_again_and_not_taken(
         (folders, says(200, b"<html>a login page</html>"), StoreRefused),
         (creates, says(200, b"<html>a login page</html>"), OutcomeUnknown),
         (replaces, says(200, b"<html>a login page</html>"), OutcomeUnknown),
-        (creates, tells(name="key"), OutcomeUnknown),
-        (replaces, tells(name="key"), OutcomeUnknown),
+        (creates, replies(name="key"), OutcomeUnknown),
+        (replaces, replies(name="key"), OutcomeUnknown),
     ],
 )
 def test_an_answer_that_cloud_storage_never_gives(
@@ -336,12 +338,12 @@ def test_an_object_that_changes_while_it_is_read_is_read_again() -> None:
     assert (stored.body, stored.version) == (b"2", "2")
 
 
-def test_an_object_that_never_rests_is_not_read() -> None:
+def test_an_object_that_changes_constantly_is_not_read() -> None:
     with server(holds(b"1", "1", described="2")) as (address, _):
         assert "repeatedly" in str(refusal(gets, address))
 
 
-# ---- what the operator has to set
+# ---- missing configuration
 
 
 @pytest.mark.parametrize("call", [gets, scans, creates, replaces, deletes])
@@ -368,7 +370,7 @@ def _away(message: str) -> RefreshError:
         (RefreshError("the account was deleted"), StoreRefused),
     ],
 )
-def test_a_token_that_cannot_be_had_now_is_no_refusal(
+def test_a_temporarily_unavailable_token_is_not_a_refusal(
     failure: Exception, error: type[StoreError]
 ) -> None:
     class Bucketless:
@@ -443,7 +445,7 @@ def _about(sent: bytes) -> dict[str, Any]:
     return json.loads(sent.split(b"\r\n\r\n")[1].split(b"\r\n")[0])
 
 
-def test_a_new_object_is_sent_with_everything_about_it() -> None:
+def test_a_new_object_is_sent_with_all_its_metadata() -> None:
     with server(STORED) as (address, seen):
         assert result(creates, address, "team/a") == VERSION
 
@@ -469,7 +471,7 @@ def test_a_change_names_the_version() -> None:
 
 
 @pytest.mark.parametrize("version", ["", "0", "00", "-1", "²", "1a"])
-def test_a_version_that_no_server_gave_is_not_sent(version: str) -> None:
+def test_a_version_in_a_foreign_form_is_not_sent(version: str) -> None:
     with server(STORED) as (address, seen):
         for call in (
             lambda store: store.replace("key", CONTENT, Version(version)),
@@ -480,7 +482,7 @@ def test_a_version_that_no_server_gave_is_not_sent(version: str) -> None:
     assert seen == []
 
 
-def test_what_other_tools_keep_with_an_object_is_no_tag() -> None:
+def test_metadata_of_other_tools_is_not_a_tag() -> None:
     with server(holds(b"body", VERSION)) as (address, seen):
         stored = result(gets, address, "team")
 
@@ -488,10 +490,10 @@ def test_what_other_tools_keep_with_an_object_is_no_tag() -> None:
     assert all(unquote(urlsplit(path).path).endswith("/o/team/key") for _, path, _, _ in seen)
 
 
-def test_a_listing_goes_on_to_the_last_page() -> None:
+def test_a_listing_continues_to_the_last_page() -> None:
     def page(*names: str, **following: str) -> Answer:
         about = {"generation": VERSION, "size": "4", "timeCreated": "2026-11-23T05:00:00.000Z"}
-        return tells(items=[{"name": name} | about for name in names], **following)
+        return replies(items=[{"name": name} | about for name in names], **following)
 
     answers = in_turn(
         page("team/a", "team/b", nextPageToken="to+ken"),
@@ -500,7 +502,7 @@ def test_a_listing_goes_on_to_the_last_page() -> None:
     with server(answers) as (address, seen):
         listing = result(scans, address, "team")
 
-    assert [(each.key, each.version, each.size) for each in listing] == [
+    assert [(entry.key, entry.version, entry.size) for entry in listing] == [
         (k, VERSION, 4) for k in ("a", "b", "team/c")
     ]
     assert listing.invalid == ("d\ne",)
@@ -510,7 +512,7 @@ def test_a_listing_goes_on_to_the_last_page() -> None:
     assert (second["pageToken"], second["prefix"]) == (["to+ken"], ["team/"])
 
 
-def test_a_closed_store_opens_anew() -> None:
+def test_a_closed_store_reopens() -> None:
     with server(STORED) as (address, seen), opened(address) as store:
         asyncio.run(_replace(store))
         store.close()
@@ -527,24 +529,24 @@ def gets_little(store: GcsStore) -> Awaitable[Any]:
 
 
 def media_is(answer: Answer) -> Answer:
-    about = tells(name="key", generation=VERSION)
+    about = replies(name="key", generation=VERSION)
     return lambda handler: (answer if "alt=media" in handler.path else about)(handler)
 
 
-def test_a_body_that_says_it_is_too_big_is_not_read() -> None:
+def test_a_body_with_a_declared_length_above_the_limit_is_not_read() -> None:
     with server(media_is(breaks_off(bytes(10), X_Goog_Generation=VERSION))) as (address, seen):
         assert isinstance(refusal(gets_little, address), ObjectTooBig)
     assert len([path for _, path, *_ in seen if "alt=media" in path]) == 1
 
 
-def test_a_body_that_does_not_say_its_length_is_read_up_to_the_limit() -> None:
+def test_a_body_without_a_declared_length_is_read_up_to_the_limit() -> None:
     written: list[int] = []
     with server(media_is(streams(written, X_Goog_Generation=VERSION))) as (address, _seen):
         assert isinstance(refusal(gets_little, address), ObjectTooBig)
     assert written[0] < 256 << 20
 
 
-def test_a_body_of_just_the_limit_is_read_and_checked(impatient: None) -> None:
+def test_a_body_of_exactly_the_limit_is_read_and_checked(impatient: None) -> None:
     with server(media_is(says(200, b"0123456789", X_Goog_Generation=VERSION))) as (address, _seen):
         assert result(gets_little, address).body == b"0123456789"
     with server(media_is(breaks_off(b"012345678", X_Goog_Generation=VERSION))) as (address, _seen):

@@ -1,4 +1,4 @@
-"""What a bucket's URL may be, and what it names."""
+"""Valid bucket URLs, and what they name."""
 
 from pathlib import Path
 
@@ -35,7 +35,7 @@ def test_a_url_names_a_place(text: str, location: Location) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "message"),
     [
         ("", "a directory"),
         ("a\0b", "a directory"),
@@ -59,8 +59,8 @@ def test_a_url_names_a_place(text: str, location: Location) -> None:
         ("s3://bucket?endpoint=https://key:secret@storage.example.com", "https://storage"),
     ],
 )
-def test_what_names_nothing_is_refused_in_plain_words(text: str, words: str) -> None:
-    with pytest.raises(ValueError, match=words) as refusal:
+def test_an_invalid_url_is_refused_in_plain_words(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as refusal:
         parse(text)
     assert "secret" not in str(refusal.value)
 
@@ -84,5 +84,7 @@ def test_what_names_nothing_is_refused_in_plain_words(text: str, words: str) -> 
         ("", ""),
     ],
 )
-def test_one_endpoint_has_one_spelling_and_what_is_none_stays(endpoint: str, same: str) -> None:
+def test_an_endpoint_is_normalised_and_invalid_text_stays_unchanged(
+    endpoint: str, same: str
+) -> None:
     assert spelled(endpoint) == same

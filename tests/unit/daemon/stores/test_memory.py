@@ -1,4 +1,4 @@
-"""What the two flavours of the memory store differ in; what they share is in the contract suite."""
+"""The two kinds of versions of the memory store. What they share is in the contract suite."""
 
 import asyncio
 
@@ -13,13 +13,13 @@ async def there_and_back(store: MemoryStore) -> tuple[Version, Version]:
     return first, await store.replace("key", Content(b"A"), second)
 
 
-def test_generations_never_come_back() -> None:
+def test_generations_are_never_reused() -> None:
     first, third = asyncio.run(there_and_back(MemoryStore(InlineRuntime())))
 
     assert first != third
 
 
-def test_versions_by_content_come_back_with_the_content() -> None:
+def test_versions_by_content_return_with_the_content() -> None:
     first, third = asyncio.run(
         there_and_back(MemoryStore(InlineRuntime(), versions_by_content=True))
     )
@@ -27,7 +27,7 @@ def test_versions_by_content_come_back_with_the_content() -> None:
     assert first == third
 
 
-def test_another_tag_alone_is_no_new_version_by_content() -> None:
+def test_another_tag_alone_does_not_change_a_version_by_content() -> None:
     async def retag(store: MemoryStore) -> tuple[Version, Version]:
         first = await store.create("key", Content(b"A", tag={"n": "1"}))
         return first, await store.replace("key", Content(b"A", tag={"n": "2"}), first)
@@ -38,7 +38,7 @@ def test_another_tag_alone_is_no_new_version_by_content() -> None:
     assert one != other
 
 
-def test_what_the_caller_does_to_its_tag_later_changes_nothing() -> None:
+def test_a_later_change_of_the_callers_tag_has_no_effect() -> None:
     async def run() -> dict[str, str]:
         store, tag = MemoryStore(InlineRuntime()), {"n": "1"}
         await store.create("key", Content(b"A", tag=tag))

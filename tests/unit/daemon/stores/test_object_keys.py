@@ -1,4 +1,4 @@
-"""What may be a key."""
+"""Valid object keys."""
 
 import pytest
 
@@ -33,7 +33,7 @@ def test_a_relative_path_is_a_key(key: str) -> None:
 
 
 @pytest.mark.parametrize("key", BAD)
-def test_anything_else_is_none(key: str) -> None:
+def test_any_other_text_is_not_a_key(key: str) -> None:
     assert not is_key(key)
     with pytest.raises(ValueError, match=r"key|text"):
         check_key(key)

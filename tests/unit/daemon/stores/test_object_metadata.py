@@ -1,4 +1,4 @@
-"""Tags survive the way through a header, and other people's metadata is none of them."""
+"""Tags round-trip through headers, and metadata of other tools is not a tag."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +10,7 @@ VALUES = st.text(st.characters(exclude_categories=["Cs"]))
 
 
 @given(st.dictionaries(NAMES, VALUES))
-def test_every_tag_comes_back_from_what_a_header_can_hold(tag: dict[str, str]) -> None:
+def test_every_tag_round_trips_through_a_header(tag: dict[str, str]) -> None:
     sent = encoded(tag)
 
     assert decoded(sent) == tag
@@ -20,7 +20,7 @@ def test_every_tag_comes_back_from_what_a_header_can_hold(tag: dict[str, str]) -
     )
 
 
-def test_what_other_tools_keep_with_an_object_is_no_tag() -> None:
+def test_metadata_of_other_tools_is_not_a_tag() -> None:
     sent = encoded({"sha256": "0f"})
 
     assert decoded(sent | {"mtime": "1700000000.5", "sha256": "forged"}) == {"sha256": "0f"}

@@ -1,4 +1,6 @@
-"""The probe: what each broken store looks like to it, and that it leaves nothing behind, or at least nothing that grows."""
+"""The start-up probe: how it classifies each kind of broken store, and that its leftovers do not
+grow.
+"""
 
 import asyncio
 from collections import Counter
@@ -37,16 +39,16 @@ def probed(store: ObjectStore, name: str = "") -> ProbeResult:
 
 
 def keys(store: ObjectStore) -> list[str]:
-    return [each.key for each in asyncio.run(store.scan(""))]
+    return [entry.key for entry in asyncio.run(store.scan(""))]
 
 
 def verdicts(result: ProbeResult) -> dict[str, str]:
-    return {each.clause: str(each.verdict) for each in result.findings}
+    return {finding.clause: str(finding.verdict) for finding in result.findings}
 
 
 @dataclass
 class Passing:
-    """A store that does what the one behind it does; what differs is overridden."""
+    """A store that passes calls on to another one. Tests override what differs."""
 
     inner: ObjectStore = field(default_factory=memory)
 
@@ -129,12 +131,14 @@ class EmptyListing(Passing):
 class OtherVersionsListed(Passing):
     async def scan(self, prefix):
         return Listing(
-            tuple(replace(each, version=Version("other")) for each in await self.inner.scan(prefix))
+            tuple(
+                replace(entry, version=Version("other")) for entry in await self.inner.scan(prefix)
+            )
         )
 
 
 @pytest.mark.parametrize("by_content", [False, True])
-def test_a_good_store_passes_every_clause_and_is_left_as_it_was(by_content):
+def test_a_conforming_store_passes_every_clause_and_stays_unchanged(by_content):
     store = memory(by_content=by_content)
 
     result = probed(store)
@@ -146,7 +150,7 @@ def test_a_good_store_passes_every_clause_and_is_left_as_it_was(by_content):
 
 
 @pytest.mark.parametrize(
-    ("store", "clause", "says"),
+    ("store", "clause", "expected"),
     [
         (IgnoresCreate, "create once", "published states could be overwritten"),
         (IgnoresReplace, "replace stale", "overwrite the other's pointer"),
@@ -159,17 +163,17 @@ def test_a_good_store_passes_every_clause_and_is_left_as_it_was(by_content):
         (OtherVersionsListed, "list", "live tree"),
     ],
 )
-def test_a_store_that_breaks_one_promise_is_refused_at_its_clause(store, clause, says):
+def test_a_store_that_breaks_one_promise_is_refused_at_its_clause(store, clause, expected):
     result = probed(store())
 
     assert result.refusal is not None
     assert not result.usable
     assert result.refusal.clause == clause
-    assert says in result.refusal.means
-    assert [each.clause for each in result.findings if each.verdict is Verdict.OK][
+    assert expected in result.refusal.means
+    assert [finding.clause for finding in result.findings if finding.verdict is Verdict.OK][
         : EVERY_CLAUSE.index(clause)
     ] == (EVERY_CLAUSE[: EVERY_CLAUSE.index(clause)])
-    assert says in str(UnsafeStore(result.refusal))
+    assert expected in str(UnsafeStore(result.refusal))
 
 
 def test_an_ignored_condition_leaves_no_object_that_was_absent():
@@ -185,7 +189,7 @@ class DeletesAnything(Passing):
         await self.inner.delete(key, (await self.inner.get(key)).version)
 
 
-def test_a_deletion_without_condition_is_told_and_no_reason_to_refuse():
+def test_a_deletion_without_condition_is_reported_and_not_refused():
     store = DeletesAnything()
 
     result = probed(store)
@@ -200,7 +204,7 @@ class MayNotDelete(Passing):
         raise StoreRefused("AccessDenied")
 
 
-def test_without_permission_to_delete_what_is_left_never_grows():
+def test_without_delete_permission_the_leftovers_never_grow():
     store = MayNotDelete()
 
     results = [probed(store, str(turn)) for turn in range(600)]
@@ -211,7 +215,7 @@ def test_without_permission_to_delete_what_is_left_never_grows():
     assert 200 < len(keys(store.inner)) <= 256
 
 
-def test_what_a_crash_left_is_taken_over_and_removed():
+def test_the_leftovers_of_a_crash_are_reused_and_removed():
     store = memory()
     left = f"{PREFIX}{InlineRuntime('').random_id()[:2]}"
     asyncio.run(store.create(left, Content(b"left by a crash")))
@@ -229,7 +233,7 @@ def test_what_a_crash_left_is_taken_over_and_removed():
         (2, Fault.LOST_AFTER),
     ],
 )
-def test_a_write_without_an_answer_shows_nothing_and_refuses_nothing(fault, turn):
+def test_a_write_without_an_answer_is_inconclusive(fault, turn):
     store = FaultyStore(memory(), faults={"": [*[Fault.NONE] * turn, fault]})
 
     result = probed(store)
@@ -239,8 +243,8 @@ def test_a_write_without_an_answer_shows_nothing_and_refuses_nothing(fault, turn
 
 
 @pytest.mark.parametrize("turn", [1, 3])
-def test_a_refusal_of_ones_own_write_that_was_applied_is_not_taken_for_a_fault_of_the_store(turn):
-    """`create` and `replace`, each sent twice by somebody on the way."""
+def test_a_refusal_of_an_applied_write_is_not_a_fault_of_the_store(turn):
+    """`create` and `replace`, each sent twice by something on the network path."""
     store = FaultyStore(memory(), faults={"": [*[Fault.NONE] * (turn - 1), Fault.OWN_SUCCESS]})
 
     result = probed(store)
@@ -278,7 +282,7 @@ def between(
     *,
     by_content: bool,
 ) -> FaultyStore:
-    """A good store, and another probe that acts just before one of this probe's calls."""
+    """A conforming store, and another probe that acts just before a call of this probe."""
     store, calls = memory(by_content=by_content), Counter[str]()
 
     async def before(called: str, key: str) -> None:
@@ -304,7 +308,7 @@ def test_another_probe_at_the_same_key_refuses_nothing(
 
 
 @pytest.mark.parametrize("by_content", [False, True])
-def test_a_key_that_another_probe_removed_is_created_once_more_to_see(by_content: bool) -> None:
+def test_a_key_that_another_probe_removed_is_created_once_more(by_content: bool) -> None:
     assert verdicts(
         probed(between("create", 2, cleans_up, by_content=by_content))
     ) == dict.fromkeys(EVERY_CLAUSE, "ok")
@@ -327,7 +331,7 @@ class Away(Passing):
         raise StoreUnavailable("connection refused")
 
 
-def test_a_store_that_is_away_is_neither_usable_nor_refused():
+def test_an_unavailable_store_is_neither_usable_nor_refused():
     result = probed(Away())
 
     assert (result.refusal, verdicts(result)) == (None, {"create": "failed"})
@@ -336,7 +340,7 @@ def test_a_store_that_is_away_is_neither_usable_nor_refused():
 
 @dataclass
 class Shows(Passing):
-    """An adapter that shows what its server does by itself."""
+    """An adapter that shows the behaviour of its server alone."""
 
     compares_digests: bool = True
     compares_versions: bool = True
@@ -354,7 +358,7 @@ class Shows(Passing):
 
 @pytest.mark.parametrize(("digests", "checksum"), [(True, "ok"), (False, "note")])
 @pytest.mark.parametrize(("versions", "deletion"), [(True, "ok"), (False, "unsupported")])
-def test_what_a_server_does_without_the_adapters_precautions_is_told(
+def test_the_behaviour_of_a_server_without_adapter_precautions_is_reported(
     digests, checksum, versions, deletion
 ):
     store = Shows(compares_digests=digests, compares_versions=versions)
@@ -367,7 +371,7 @@ def test_what_a_server_does_without_the_adapters_precautions_is_told(
     assert keys(store.inner) == []
 
 
-def test_a_damaged_object_that_nobody_could_delete_is_no_reason_to_refuse():
+def test_a_damaged_leftover_that_cannot_be_deleted_is_not_a_reason_to_refuse():
     store = Shows(compares_digests=False)
     asyncio.run(
         store.create(f"{PREFIX}{InlineRuntime('').random_id()[:2]}-damaged", Content(b"damaged"))
@@ -386,20 +390,20 @@ class OtherClock(Passing):
         later = timedelta(seconds=self.ahead)
         return Listing(
             tuple(
-                replace(each, modified=each.modified + later)
-                for each in await self.inner.scan(prefix)
+                replace(entry, modified=entry.modified + later)
+                for entry in await self.inner.scan(prefix)
             )
         )
 
 
 @pytest.mark.parametrize(
-    ("ahead", "told"), [(59, None), (90, "90 s ahead of"), (-3600, "3600 s behind")]
+    ("ahead", "reported"), [(59, None), (90, "90 s ahead of"), (-3600, "3600 s behind")]
 )
-def test_clocks_that_differ_are_told(ahead, told):
+def test_a_clock_difference_is_reported(ahead, reported):
     result = probed(OtherClock(ahead=ahead))
 
-    listing = next(each for each in result.findings if each.clause == "list")
+    listing = next(finding for finding in result.findings if finding.clause == "list")
     assert result.ahead == ahead
     assert result.usable
-    assert listing.verdict is (Verdict.OK if told is None else Verdict.NOTE)
-    assert (told or "time") in listing.means
+    assert listing.verdict is (Verdict.OK if reported is None else Verdict.NOTE)
+    assert (reported or "time") in listing.means

@@ -1,4 +1,4 @@
-"""Commands in messages work when somebody copies them, whatever is in a name."""
+"""Commands in messages work when they are copied, with any name."""
 
 import asyncio
 import re
@@ -23,7 +23,7 @@ def run(command: str, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_is_in_the_way_leaves_the_live_tree_by_the_command_of_the_message(
+def test_the_suggested_command_moves_an_obstacle_out_of_the_live_tree(
     tmp_path: Path, name: str
 ) -> None:
     root = tmp_path / "bucket of 'all' things"
@@ -36,16 +36,16 @@ def test_what_is_in_the_way_leaves_the_live_tree_by_the_command_of_the_message(
         with pytest.raises(StoreRefused, match="symbolic link") as raised:
             asyncio.run(store.create(key, Content(b"1")))
         run(str(raised.value).partition("move it away: ")[2], tmp_path)
-        assert sorted(each.name for each in path.parent.iterdir()) == []
+        assert sorted(item.name for item in path.parent.iterdir()) == []
         assert len([*(root / ".rebundle/aside").glob("*/*")]) == number + 1, (
             "nothing is overwritten"
         )
     version = asyncio.run(store.create(key, Content(b"1")))
-    assert [(each.key, each.version) for each in asyncio.run(store.scan(""))] == [(key, version)]
+    assert [(entry.key, entry.version) for entry in asyncio.run(store.scan(""))] == [(key, version)]
     assert not (tmp_path / "hit").exists()
 
 
-def test_what_no_scope_has_is_renamed_where_it_is(tmp_path: Path) -> None:
+def test_an_obstacle_outside_of_every_scope_is_renamed_in_place(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path.parent, tmp_path / ".rebundle", tmp_path / ".rebundle/store/a"):
         assert move_file(tmp_path, path) == f"mv {path} {path}.aside"
 

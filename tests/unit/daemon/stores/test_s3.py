@@ -1,6 +1,7 @@
-"""What each answer of an S3 server becomes, and how often a request is sent, on a server whose answers are scripted.
+"""How each response of an S3 server is mapped, and how often a request is sent, on a scripted
+server.
 
-That conditions hold is for real servers to show: tests/contract.
+Real servers show that conditions hold: tests/contract.
 """
 
 import asyncio
@@ -74,7 +75,7 @@ def refuses(status: int, code: str) -> Callable[[Any], None]:
 
 
 def deletes_answered_by(answer: Callable[[Any], None]) -> Callable[[Any], None]:
-    """The look before a deletion finds the version."""
+    """The read before a deletion finds the version."""
     return lambda handler: (STORED if handler.command == "HEAD" else answer)(handler)
 
 
@@ -122,7 +123,7 @@ def refusal(call: Call, address: str) -> StoreError:
     return caught.value
 
 
-# ---- answers that are not yes
+# ---- error responses
 
 
 @pytest.mark.parametrize(
@@ -202,7 +203,7 @@ def refusal(call: Call, address: str) -> StoreError:
         (replaces, refuses(501, "NotImplemented"), StoreRefused, 1),
     ],
 )
-def test_an_answer_that_is_not_yes_becomes_what_the_caller_should_do(
+def test_an_error_response_becomes_the_error_that_the_caller_handles(
     call: Call, answer: Callable[[Any], None], error: type[StoreError], requests: int
 ) -> None:
     with server(answer) as (address, seen):
@@ -265,7 +266,7 @@ def test_messages_name_the_object_the_reason_and_the_next_step() -> None:
         assert "there is no bucket bucket (NoSuchBucket): create it" in str(refusal(scans, address))
 
 
-# ---- no answer, or half of one
+# ---- missing and partial responses
 
 
 @pytest.mark.parametrize(
@@ -277,7 +278,7 @@ def test_messages_name_the_object_the_reason_and_the_next_step() -> None:
         (replaces, StoreUnavailable),
     ],
 )
-def test_nothing_listens(call: Call, error: type[StoreError]) -> None:
+def test_a_refused_connection_is_unavailable(call: Call, error: type[StoreError]) -> None:
     found = refusal(call, f"http://127.0.0.1:{free_port()}")
     assert type(found) is error
     assert str(found).startswith(("key: ", "s3://bucket: "))
@@ -306,7 +307,7 @@ def test_a_body_that_breaks_off_is_not_read() -> None:
         assert type(refusal(gets, address)) is StoreUnavailable
 
 
-def test_a_body_that_does_not_fit_its_checksum_is_asked_for_again_and_not_taken() -> None:
+def test_a_body_with_a_wrong_checksum_is_requested_again_and_refused() -> None:
     digest = base64.b64encode(hashlib.sha256(b"as it was stored").digest()).decode()
     with server(says(200, b"as it came", ETag=f'"{VERSION}"', x_amz_checksum_sha256=digest)) as (
         address,
@@ -341,7 +342,7 @@ def test_an_answer_that_no_s3_server_gives(
         assert type(refusal(call, address)) is error
 
 
-# ---- what the operator has to set
+# ---- missing configuration
 
 
 @pytest.mark.parametrize("call", [gets, scans, creates, replaces, deletes])
@@ -386,7 +387,7 @@ def test_an_untrusted_certificate_names_the_setting_that_trusts_it(
 # ---- what is sent
 
 
-def test_a_new_object_is_sent_with_everything_about_it() -> None:
+def test_a_new_object_is_sent_with_all_its_metadata() -> None:
     with server(STORED) as (address, seen):
         assert result(creates, address, "team/a") == VERSION
 
@@ -412,7 +413,7 @@ def test_a_replacement_names_the_version_in_the_form_that_the_server_compares() 
 
 
 @pytest.mark.parametrize("version", ["", "ü", "a\nb"])
-def test_a_version_that_no_server_gave_is_not_sent(version: str) -> None:
+def test_a_version_in_a_foreign_form_is_not_sent(version: str) -> None:
     with server(STORED) as (address, seen):
         found = refusal(lambda store: store.replace("key", CONTENT, Version(version)), address)
 
@@ -430,13 +431,13 @@ def _page(keys: list[str], following: str = "") -> Callable[[Any], None]:
     return says(200, f"<ListBucketResult>{contents}{more}</ListBucketResult>".encode())
 
 
-def test_a_listing_goes_on_to_the_last_page() -> None:
+def test_a_listing_continues_to_the_last_page() -> None:
     last = ["team/team/c", "team/folder/", "team/d&#10;e"]
     answers = in_turn(_page(["team/a", "team/b"], "to+ken"), _page(last))
     with server(answers) as (address, seen):
         listing = result(scans, address, "team")
 
-    assert [(each.key, each.version, each.size) for each in listing] == [
+    assert [(entry.key, entry.version, entry.size) for entry in listing] == [
         (k, VERSION, 4) for k in ("a", "b", "team/c")
     ]
     assert listing.invalid == ("d\ne",)
@@ -446,7 +447,7 @@ def test_a_listing_goes_on_to_the_last_page() -> None:
     assert (second["continuation-token"], second["prefix"]) == (["to+ken"], ["team/"])
 
 
-def test_what_other_tools_keep_with_an_object_is_no_tag() -> None:
+def test_metadata_of_other_tools_is_not_a_tag() -> None:
     headers = {
         "ETag": f'"{VERSION}"',
         "x-amz-meta-mtime": "1",
@@ -458,7 +459,7 @@ def test_what_other_tools_keep_with_an_object_is_no_tag() -> None:
     assert (stored.body, stored.version, dict(stored.tag)) == (b"body", VERSION, {"name": "a ü"})
 
 
-def test_a_closed_store_opens_anew() -> None:
+def test_a_closed_store_reopens() -> None:
     with server(STORED) as (address, seen), opened(address) as store:
         asyncio.run(_create(store))
         store.close()
@@ -478,14 +479,14 @@ def gets_little(store: S3Store) -> Awaitable[Any]:
     return store.get("key", most_bytes=10)
 
 
-def test_a_body_that_says_it_is_too_big_is_not_read() -> None:
+def test_a_body_with_a_declared_length_above_the_limit_is_not_read() -> None:
     answer = breaks_off(bytes(10), ETag=f'"{VERSION}"')
     with server(answer) as (address, seen):
         assert isinstance(refusal(gets_little, address), ObjectTooBig)
     assert len(seen) == 1
 
 
-def test_a_body_that_does_not_say_its_length_is_read_up_to_the_limit() -> None:
+def test_a_body_without_a_declared_length_is_read_up_to_the_limit() -> None:
     written: list[int] = []
     answer = streams(written, ETag=f'"{VERSION}"')
     with server(answer) as (address, _seen):
@@ -493,7 +494,7 @@ def test_a_body_that_does_not_say_its_length_is_read_up_to_the_limit() -> None:
     assert written[0] < 256 << 20
 
 
-def test_a_body_of_just_the_limit_is_read_and_checked() -> None:
+def test_a_body_of_exactly_the_limit_is_read_and_checked() -> None:
     with server(says(200, b"0123456789", ETag=f'"{VERSION}"')) as (address, _seen):
         assert result(gets_little, address).body == b"0123456789"
     with server(breaks_off(b"012345678", ETag=f'"{VERSION}"')) as (address, _seen):

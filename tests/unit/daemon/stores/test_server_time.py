@@ -1,4 +1,6 @@
-"""The store's clock is read whatever becomes of the answers, and what was written for that is removed where it may be."""
+"""Reading the clock of the store works with lost answers, and its object is removed if permissions
+allow.
+"""
 
 import asyncio
 from datetime import timedelta
@@ -14,7 +16,7 @@ from tests.support.faulty_store import Fault, FaultyStore
 KEY = ".rebundle/probe/clock-token"
 
 
-def test_it_is_the_stores_time_and_nothing_is_left() -> None:
+def test_the_time_is_that_of_the_store_and_no_object_remains() -> None:
     runtime = InlineRuntime()
     store = MemoryStore(runtime)
     runtime.seconds += 7 * 86_400
@@ -24,7 +26,7 @@ def test_it_is_the_stores_time_and_nothing_is_left() -> None:
 
 
 @pytest.mark.parametrize("fault", [Fault.LOST_AFTER, Fault.OWN_SUCCESS])
-def test_a_write_that_was_applied_counts_whatever_its_answer(fault: Fault) -> None:
+def test_an_applied_write_counts_with_any_answer(fault: Fault) -> None:
     runtime = InlineRuntime()
     store = FaultyStore(MemoryStore(runtime), faults={"token": [fault]})
 
@@ -32,14 +34,14 @@ def test_a_write_that_was_applied_counts_whatever_its_answer(fault: Fault) -> No
 
 
 @pytest.mark.parametrize("fault", [Fault.LOST_BEFORE, Fault.LATE, Fault.AWAY])
-def test_a_write_that_was_not_applied_tells_no_time(fault: Fault) -> None:
+def test_a_write_that_was_not_applied_gives_no_time(fault: Fault) -> None:
     store = FaultyStore(MemoryStore(InlineRuntime()), faults={"token": [fault]})
 
     with pytest.raises(StoreUnavailable):
         asyncio.run(store_time(store, "token"))
 
 
-def test_an_object_whose_key_only_begins_alike_is_another() -> None:
+def test_an_object_whose_key_only_shares_the_prefix_is_ignored() -> None:
     async def scenario() -> None:
         runtime = InlineRuntime()
         store = FaultyStore(MemoryStore(runtime))
@@ -53,8 +55,8 @@ def test_an_object_whose_key_only_begins_alike_is_another() -> None:
         first = await store_time(other, "token0")
         runtime.seconds += timedelta(days=1).total_seconds()
         assert await store_time(store, "token") == runtime.now() != first
-        assert [each.key for each in await store.scan("")] == [
+        assert [entry.key for entry in await store.scan("")] == [
             f"{KEY}0"
-        ]  # who may not delete leaves it
+        ]  # without delete permission the object stays
 
     asyncio.run(scenario())

@@ -15,7 +15,7 @@ from tests.builders_runtime import InlineRuntime
 from tests.support.faulty_store import Fault, FaultyStore
 
 
-def test_a_good_store_is_admitted_at_once():
+def test_a_conforming_store_is_admitted_at_once():
     runtime = InlineRuntime()
     admission = Admission(MemoryStore(InlineRuntime()), runtime, Backoff(1, 4))
     assert admission.pending
@@ -26,7 +26,7 @@ def test_a_good_store_is_admitted_at_once():
     assert runtime.seconds == InlineRuntime().seconds
 
 
-def test_a_store_that_is_away_is_asked_again_at_growing_distances_and_admitted_when_it_is_back():
+def test_an_unavailable_store_is_probed_with_growing_delays_and_admitted_when_it_answers():
     asked: list[float] = []
     runtime = InlineRuntime()
 
@@ -44,7 +44,7 @@ def test_a_store_that_is_away_is_asked_again_at_growing_distances_and_admitted_w
     assert admission.pending is None
 
 
-def test_what_is_pending_says_why():
+def test_a_pending_probe_has_a_reason():
     store = FaultyStore(MemoryStore(InlineRuntime()), faults={"": [Fault.AWAY]})
 
     class Once(InlineRuntime):

@@ -1,4 +1,6 @@
-"""The timer: which scopes it collects, how often, and what it does when it may not, cannot, or finds nothing."""
+"""The collection timer: which scopes it collects, how often, and how it handles refusals and
+failures.
+"""
 
 import asyncio
 import contextlib
@@ -24,7 +26,7 @@ HOUR = 3600
 
 
 class Rounds(InlineRuntime):
-    """Stops the timer when it is about to wait for a round too many."""
+    """Stops the timer before the wait after the last round."""
 
     def __init__(self, rounds: int, between: Callable[[], Awaitable[None]] | None = None) -> None:
         super().__init__("timer")
@@ -58,7 +60,7 @@ async def run(
     refused: list[int] | None = None,
     failing: list[Mapping[str, str]] | None = None,
 ) -> Sequence[MutableMapping[str, Any]]:
-    """The log; `refused` and `failing` get what was reported after each round."""
+    """The log lines; `refused` and `failing` get what was reported after each round."""
     bucket = Bucket(store, runtime)
     timer = CollectionTimer(
         collector=GarbageCollector(
@@ -80,7 +82,7 @@ async def run(
 
 
 async def states(store: ObjectStore) -> set[str]:
-    return {each.key.split("/")[3] for each in await store.scan(layout.states(SCOPE))}
+    return {entry.key.split("/")[3] for entry in await store.scan(layout.states(SCOPE))}
 
 
 def test_every_round_waits_first_and_collects_each_scope() -> None:
@@ -91,8 +93,8 @@ def test_every_round_waits_first_and_collects_each_scope() -> None:
         logs = await run(store, runtime)
         assert await states(store) == {"state-2"}
         assert runtime.waits == [6 * HOUR]
-        [told] = logs
-        assert (told["event"], told["released"], told["deleted"], told["scope"]) == (
+        [logged] = logs
+        assert (logged["event"], logged["released"], logged["deleted"], logged["scope"]) == (
             "collected",
             1,
             1,
@@ -104,7 +106,7 @@ def test_every_round_waits_first_and_collects_each_scope() -> None:
     asyncio.run(scenario())
 
 
-def test_a_round_that_finds_nothing_says_and_writes_nothing() -> None:
+def test_a_round_without_anything_to_collect_logs_and_writes_nothing() -> None:
     async def scenario() -> None:
         runtime = Rounds(3)
         store = MemoryStore(runtime)
@@ -128,7 +130,7 @@ def test_without_hours_it_never_collects() -> None:
 
 
 class MayNotDelete(FaultyStore):
-    """Refuses to delete states; `refusals` so many times."""
+    """Refuses to delete states, `refusals` times."""
 
     refusals = 1000
 
@@ -139,7 +141,7 @@ class MayNotDelete(FaultyStore):
         await super().delete(key, version)
 
 
-def test_who_may_not_delete_says_so_once_a_round_and_goes_on_to_release() -> None:
+def test_a_missing_delete_permission_is_logged_once_per_round_and_releases_continue() -> None:
     async def scenario() -> None:
         async def publish() -> None:
             await Bucket(memory, runtime).publish(make_state(2 + len(runtime.waits)))
@@ -150,7 +152,7 @@ def test_who_may_not_delete_says_so_once_a_round_and_goes_on_to_release() -> Non
         await grown(memory, runtime)
         refused: list[int] = []
         logs = await run(MayNotDelete(memory), runtime, refused=refused)
-        assert [each["event"] for each in logs] == [
+        assert [line["event"] for line in logs] == [
             "released and not deleted, tried again later"
         ] * 3
         assert (refused, logs[0]["scopes"]) == ([1, 1, 1], 1)
@@ -162,9 +164,7 @@ def test_who_may_not_delete_says_so_once_a_round_and_goes_on_to_release() -> Non
     asyncio.run(scenario())
 
 
-def test_a_refusal_that_passes_is_made_good_in_the_next_round_without_touching_the_pointer() -> (
-    None
-):
+def test_a_temporary_refusal_is_repaired_in_the_next_round_without_a_pointer_write() -> None:
     async def scenario() -> None:
         runtime = Rounds(3)
         memory = MemoryStore(runtime)
@@ -174,11 +174,11 @@ def test_a_refusal_that_passes_is_made_good_in_the_next_round_without_touching_t
         refused: list[int] = []
         failing: list[Mapping[str, str]] = []
         logs = await run(store, runtime, refused=refused, failing=failing)
-        assert [each["event"] for each in logs] == [
+        assert [line["event"] for line in logs] == [
             "released and not deleted, tried again later",
             "collected",
         ]
-        assert [sorted(each) for each in failing] == [[], [""], [], []]
+        assert [sorted(check) for check in failing] == [[], [""], [], []]
         assert failing[1][""].startswith("released and not deleted in 1 scopes: ")
         assert runtime.waits == [6 * HOUR, HOUR, 6 * HOUR]
         assert (refused, logs[1]["deleted"]) == ([1, 0, 0], 1)
@@ -188,7 +188,7 @@ def test_a_refusal_that_passes_is_made_good_in_the_next_round_without_touching_t
     asyncio.run(scenario())
 
 
-def test_a_scope_that_cannot_be_read_holds_no_other_up() -> None:
+def test_an_unreadable_scope_delays_no_other() -> None:
     async def scenario() -> None:
         runtime = Rounds(1)
         store = MemoryStore(runtime)
@@ -196,18 +196,18 @@ def test_a_scope_that_cannot_be_read_holds_no_other_up() -> None:
         await store.create(layout.pointer(Scope("a", "damaged")), Content(b"{"))
         failing: list[Mapping[str, str]] = []
         logs = await run(store, runtime, failing=failing)
-        assert [each["event"] for each in logs] == [
+        assert [line["event"] for line in logs] == [
             "scope not collected, tried again later",
             "collected",
         ]
-        assert [sorted(each) for each in failing] == [[], ["a/damaged"]]
+        assert [sorted(check) for check in failing] == [[], ["a/damaged"]]
         assert "rebundle recover" in failing[1]["a/damaged"]
         assert await states(store) == {"state-2"}
 
     asyncio.run(scenario())
 
 
-def test_a_bucket_that_is_away_is_asked_again_in_the_next_round() -> None:
+def test_an_unavailable_bucket_is_tried_again_in_the_next_round() -> None:
     async def scenario() -> None:
         runtime = Rounds(2)
         memory = MemoryStore(runtime)
@@ -219,21 +219,21 @@ def test_a_bucket_that_is_away_is_asked_again_in_the_next_round() -> None:
 
         failing: list[Mapping[str, str]] = []
         logs = await run(FaultyStore(memory, before=away), runtime, failing=failing)
-        assert [each["event"] for each in logs] == ["bucket not listed", "collected"]
+        assert [line["event"] for line in logs] == ["bucket not listed", "collected"]
         assert failing == [{}, {"": "the bucket cannot be listed: away"}, {}]
         assert runtime.waits == [6 * HOUR, HOUR]
 
     asyncio.run(scenario())
 
 
-def test_keys_of_no_publication_are_told() -> None:
+def test_keys_of_no_publication_are_reported() -> None:
     async def scenario() -> None:
         runtime = Rounds(1)
         store = MemoryStore(runtime)
         await Bucket(store, runtime).publish(make_state(1))
         await store.create(f"{layout.states(SCOPE)}notes", Content(b"mine"))
-        [told] = await run(store, runtime)
-        assert told["keys"] == (f"{layout.states(SCOPE)}notes",)
+        [logged] = await run(store, runtime)
+        assert logged["keys"] == (f"{layout.states(SCOPE)}notes",)
 
     asyncio.run(scenario())
 

@@ -10,7 +10,7 @@ from tests.builders_runtime import InlineRuntime
 
 
 class Pauses(InlineRuntime):
-    """Writes each pause beside the runs, and cancels instead of a fourth one."""
+    """Records each pause between the runs, and raises a cancellation in the fourth one."""
 
     def __init__(self, chance: float = 0.5) -> None:
         super().__init__("every")
@@ -61,7 +61,7 @@ def test_jitter_spreads_a_pause_from_half_a_period_to_one_and_a_half(
     assert runtime.steps[1] == pause
 
 
-def test_a_period_that_changes_is_asked_after_each_run() -> None:
+def test_a_changing_period_is_read_after_each_run() -> None:
     runtime = Pauses()
     repeat(runtime, lambda: 10 * len(runtime.steps))
     assert runtime.steps == ["run", 10, "run", 30, "run", 50, "run"]

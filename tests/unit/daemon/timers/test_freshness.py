@@ -36,7 +36,7 @@ POLICY = TrustPolicy(
 
 
 class Daemon:
-    """A bucket that is signed, and the timer of one daemon, which has seen nothing yet."""
+    """A signed bucket, and the timer of one daemon that has seen no pointer yet."""
 
     def __init__(
         self,
@@ -64,22 +64,24 @@ def run(scenario: Callable[[MemoryStore], Awaitable[None]]) -> None:
     asyncio.run(scenario(MemoryStore(InlineRuntime("store"))))
 
 
-async def vouched(store: MemoryStore) -> int:
+async def freshness_sequence(store: MemoryStore) -> int:
     return json.loads((await store.get(layout.freshness(SCOPE))).body)["signed"]["sequence"]
 
 
-def test_a_daemon_vouches_only_where_its_own_policy_would_believe_it() -> None:
-    """Or it would put what nobody believes over what another daemon said."""
+def test_a_daemon_signs_freshness_only_if_its_own_policy_accepts_it() -> None:
+    """Otherwise it would replace a valid freshness.json of another daemon by one that readers
+    refuse.
+    """
     elsewhere = TrustedKey(
         keyid=PUBLIC.keyid, public=PUBLIC.pem, roles=("publish", "pointer"), scopes=("elsewhere/*",)
     )
 
     async def scenario(store: MemoryStore) -> None:
-        ours = Daemon(store, trust=POLICY)
-        await ours.bucket.publish(make_state(1))
-        assert await ours.timer.renew(SCOPE)
+        this_daemon = Daemon(store, trust=POLICY)
+        await this_daemon.bucket.publish(make_state(1))
+        assert await this_daemon.timer.renew(SCOPE)
         before = (await store.get(layout.freshness(SCOPE))).body
-        await ours.bucket.publish(make_state(2))
+        await this_daemon.bucket.publish(make_state(2))
         assert not await Daemon(store, "two", trust=TrustPolicy(keys=(elsewhere,))).timer.renew(
             SCOPE
         )
@@ -88,18 +90,18 @@ def test_a_daemon_vouches_only_where_its_own_policy_would_believe_it() -> None:
     run(scenario)
 
 
-def test_one_that_is_too_large_is_replaced() -> None:
+def test_a_too_large_freshness_is_replaced() -> None:
     async def scenario(store: MemoryStore) -> None:
         daemon = Daemon(store, trust=POLICY)
         await daemon.bucket.publish(make_state(1))
         await store.create(layout.freshness(SCOPE), Content(b" " * (sizes.FRESHNESS + 1)))
         assert await daemon.timer.renew(SCOPE)
-        assert await vouched(store) == 1
+        assert await freshness_sequence(store) == 1
 
     run(scenario)
 
 
-def test_it_is_written_when_the_pointer_moved_or_half_its_time_is_over() -> None:
+def test_freshness_is_written_when_the_pointer_changed_or_half_its_lifetime_is_over() -> None:
     async def scenario(store: MemoryStore) -> None:
         daemon = Daemon(store)
         assert not await daemon.timer.renew(SCOPE), "nothing is published"
@@ -112,12 +114,12 @@ def test_it_is_written_when_the_pointer_moved_or_half_its_time_is_over() -> None
         assert await daemon.timer.renew(SCOPE)
         await daemon.bucket.publish(make_state(2))
         assert await daemon.timer.renew(SCOPE)
-        assert await vouched(store) == 2
+        assert await freshness_sequence(store) == 2
 
     run(scenario)
 
 
-def test_two_daemons_write_it_once() -> None:
+def test_two_daemons_write_one_freshness() -> None:
     async def scenario(store: MemoryStore) -> None:
         one, two = Daemon(store), Daemon(store, "two")
         await one.bucket.publish(make_state(1))
@@ -127,7 +129,7 @@ def test_two_daemons_write_it_once() -> None:
     run(scenario)
 
 
-def test_nobody_vouches_for_a_pointer_that_was_put_back() -> None:
+def test_no_freshness_is_signed_for_a_restored_older_pointer() -> None:
     async def scenario(store: MemoryStore) -> None:
         daemon = Daemon(store)
         await daemon.bucket.publish(make_state(1))
@@ -139,12 +141,12 @@ def test_nobody_vouches_for_a_pointer_that_was_put_back() -> None:
         daemon.runtime.seconds += 3600
         with pytest.raises(SequenceWentBack):
             await daemon.timer.renew(SCOPE)
-        assert await vouched(store) == 2
+        assert await freshness_sequence(store) == 2
 
     run(scenario)
 
 
-def test_nobody_begins_with_a_pointer_older_than_the_one_vouched_for() -> None:
+def test_a_new_daemon_signs_no_pointer_older_than_the_existing_freshness() -> None:
     async def scenario(store: MemoryStore) -> None:
         daemon = Daemon(store)
         await daemon.bucket.publish(make_state(1))
@@ -153,29 +155,29 @@ def test_nobody_begins_with_a_pointer_older_than_the_one_vouched_for() -> None:
         await daemon.timer.renew(SCOPE)
         there = await store.get(layout.pointer(SCOPE))
         await store.replace(layout.pointer(SCOPE), Content(old), there.version)
-        started_anew = Daemon(store, trust=POLICY)
-        started_anew.runtime.seconds += 3600
+        restarted = Daemon(store, trust=POLICY)
+        restarted.runtime.seconds += 3600
         with pytest.raises(SequenceWentBack, match="has sequence 1, and the newest one had 2"):
-            await started_anew.timer.renew(SCOPE)
-        assert await vouched(store) == 2
+            await restarted.timer.renew(SCOPE)
+        assert await freshness_sequence(store) == 2
 
     run(scenario)
 
 
-def test_by_a_policy_one_that_readers_refuse_is_written_anew() -> None:
+def test_with_a_policy_a_freshness_that_readers_refuse_is_written_again() -> None:
     async def scenario(store: MemoryStore) -> None:
-        ours = Daemon(store, trust=POLICY)
-        await ours.bucket.publish(make_state(1))
+        this_daemon = Daemon(store, trust=POLICY)
+        await this_daemon.bucket.publish(make_state(1))
         assert await Daemon(store, signer=STRANGER).timer.renew(SCOPE)
-        assert not await Daemon(store).timer.renew(SCOPE), "without a policy it is as good as any"
-        assert await ours.timer.renew(SCOPE)
+        assert not await Daemon(store).timer.renew(SCOPE), "without a policy it is accepted"
+        assert await this_daemon.timer.renew(SCOPE)
         POLICY.check_freshness((await store.get(layout.freshness(SCOPE))).body, SCOPE)
-        assert not await ours.timer.renew(SCOPE)
+        assert not await this_daemon.timer.renew(SCOPE)
 
     run(scenario)
 
 
-def test_nobody_vouches_for_a_pointer_that_was_not_verified() -> None:
+def test_no_freshness_is_signed_for_an_unverified_pointer() -> None:
     async def scenario(store: MemoryStore) -> None:
         await Daemon(store).bucket.publish(make_state(1))
         sound = await store.get(layout.pointer(SCOPE))
@@ -195,19 +197,19 @@ def test_nobody_vouches_for_a_pointer_that_was_not_verified() -> None:
         assert not await Daemon(FaultyStore(store, before=swap), trust=POLICY).timer.renew(SCOPE)
         assert reads.count(layout.pointer(SCOPE)) == 2
         with pytest.raises(ObjectMissing):
-            await vouched(store)
+            await freshness_sequence(store)
 
     run(scenario)
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b'{"signed": 1}', b"[" * 100_000])
-def test_one_that_cannot_be_read_is_written_anew(body: bytes) -> None:
+def test_an_unreadable_freshness_is_written_again(body: bytes) -> None:
     async def scenario(store: MemoryStore) -> None:
         daemon = Daemon(store)
         await daemon.bucket.publish(make_state(1))
         await store.create(layout.freshness(SCOPE), Content(body))
         assert await daemon.timer.renew(SCOPE)
-        assert await vouched(store) == 1
+        assert await freshness_sequence(store) == 1
 
     run(scenario)
 
@@ -219,14 +221,14 @@ def test_an_unclear_answer_is_left_to_the_next_round() -> None:
         await daemon.bucket.publish(make_state(1))
         assert not await daemon.timer.renew(SCOPE)
         with pytest.raises(ObjectMissing):
-            await vouched(store)
+            await freshness_sequence(store)
         assert await daemon.timer.renew(SCOPE)
 
     run(scenario)
 
 
 class SteppedRuntime(InlineRuntime):
-    """Its pauses are told, and end when the test says so."""
+    """Its pauses are recorded, and end when the test says so."""
 
     def __init__(self) -> None:
         super().__init__("stepped")
@@ -238,7 +240,7 @@ class SteppedRuntime(InlineRuntime):
         await self.go_on.acquire()
 
 
-def test_rounds_begin_at_once_and_go_on_over_scopes_that_cannot_be_vouched_for() -> None:
+def test_rounds_start_at_once_and_continue_past_failing_scopes() -> None:
     async def scenario(store: MemoryStore) -> None:
         runtime = SteppedRuntime()
         daemon = Daemon(store, minutes=600, runtime=runtime)
@@ -247,9 +249,9 @@ def test_rounds_begin_at_once_and_go_on_over_scopes_that_cannot_be_vouched_for()
         rounds = asyncio.create_task(daemon.timer.run())
         async with asyncio.timeout(10):
             assert 30 <= await runtime.pauses.get() <= 90, (
-                "a new scope is seen soon, however long a word holds"
+                "a new scope is noticed soon, with any lifetime"
             )
-            assert await vouched(store) == 1
+            assert await freshness_sequence(store) == 1
             assert list(daemon.timer.failing) == ["a/broken"]
             await daemon.bucket.publish(make_state(2))
             await store.delete(
@@ -257,14 +259,14 @@ def test_rounds_begin_at_once_and_go_on_over_scopes_that_cannot_be_vouched_for()
             )
             runtime.go_on.release()
             await runtime.pauses.get()
-            assert await vouched(store) == 2
+            assert await freshness_sequence(store) == 2
             assert daemon.timer.failing == {}
         rounds.cancel()
 
     run(scenario)
 
 
-def test_a_bucket_that_cannot_be_listed_fails_for_all_and_the_next_round_goes_on() -> None:
+def test_an_unlistable_bucket_fails_for_all_scopes_and_the_next_round_continues() -> None:
     async def scenario(store: MemoryStore) -> None:
         runtime = SteppedRuntime()
         daemon = Daemon(store, runtime=runtime)

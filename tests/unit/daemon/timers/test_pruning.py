@@ -1,4 +1,4 @@
-"""The timer that lets the journal forget: every hour, and not for a day after the clock has jumped."""
+"""The timer that prunes the journal: every hour, and not for a day after a step of the clock."""
 
 import asyncio
 import contextlib
@@ -15,7 +15,9 @@ HOUR = 3600
 
 
 class Clocks(InlineRuntime):
-    """Takes the steps of the wall clock, in seconds, one after each wait; and stops the timer after them."""
+    """Steps the wall clock by these seconds, one after each wait, and stops the timer after the
+    last.
+    """
 
     def __init__(self, *steps: float) -> None:
         super().__init__("clocks")
@@ -33,7 +35,7 @@ class Clocks(InlineRuntime):
 
 
 class Pruned:
-    """Remembers when it was pruned, in hours from the start."""
+    """Records when it was pruned, in hours from the start."""
 
     def __init__(self, runtime: InlineRuntime) -> None:
         self._runtime = runtime
@@ -67,7 +69,7 @@ def test_a_journal_is_pruned_every_hour() -> None:
 
 
 @pytest.mark.parametrize("fault", [SourceUnavailable("away"), ValueError("away")])
-def test_a_fault_ends_nothing_is_reported_and_tried_again_soon(fault: Exception) -> None:
+def test_a_fault_is_reported_and_pruning_is_tried_again_soon(fault: Exception) -> None:
     runtime = Clocks(0, 0)
     journal = Pruned(runtime)
     journal.fault = fault
@@ -78,7 +80,7 @@ def test_a_fault_ends_nothing_is_reported_and_tried_again_soon(fault: Exception)
     assert "away" in timer.failing[""]
 
 
-def test_the_next_success_ends_what_is_reported() -> None:
+def test_the_next_success_ends_the_reported_fault() -> None:
     class Recovers(Pruned):
         async def prune(self) -> int:
             self.fault = None if self.hours else SourceUnavailable("away")
@@ -91,23 +93,23 @@ def test_the_next_success_ends_what_is_reported() -> None:
 
 
 @pytest.mark.parametrize("step", [31 * 24 * HOUR, -31 * 24 * HOUR, HOUR + 1])
-def test_nothing_is_forgotten_for_a_day_after_the_wall_clock_stepped(step: float) -> None:
+def test_nothing_is_pruned_for_a_day_after_the_wall_clock_stepped(step: float) -> None:
     runtime = Clocks(0, step, *[0] * 25)
     journal = Pruned(runtime)
     with capture_logs() as logs:
         pruned(runtime, journal)
     assert journal.hours == [0, 1, 26, 27]
-    assert [(each["log_level"], each["seconds"]) for each in logs] == [("warning", step)]
+    assert [(line["log_level"], line["seconds"]) for line in logs] == [("warning", step)]
 
 
-def test_a_clock_that_is_slowly_set_right_has_not_stepped() -> None:
+def test_a_slewed_clock_has_not_stepped() -> None:
     runtime = Clocks(HOUR - 1, -HOUR + 1)
     journal = Pruned(runtime)
     pruned(runtime, journal)
     assert journal.hours == [0, 1, 2]
 
 
-def test_another_step_begins_the_day_again() -> None:
+def test_another_step_restarts_the_day() -> None:
     runtime = Clocks(2 * HOUR, *[0] * 11, -2 * HOUR, *[0] * 24)
     journal = Pruned(runtime)
     pruned(runtime, journal)

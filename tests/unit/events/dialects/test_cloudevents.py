@@ -1,3 +1,5 @@
+"""Decoding CloudEvents (structured, binary, batches, files), with every problem at its path."""
+
 import contextlib
 import json
 import string
@@ -77,12 +79,12 @@ def test_a_structured_event_is_decoded_whole():
     )
 
 
-def test_an_attribute_that_is_null_is_not_set():
+def test_a_null_attribute_is_not_set():
     event = decode_structured(with_attributes(subject=None, time=None, partitionkey=None))
     assert (event.subject, event.time, event.extensions) == (None, None, {})
 
 
-def test_an_event_survives_its_own_structured_form():
+def test_an_event_round_trips_through_its_structured_form():
     event = decode_structured(
         with_attributes(subject="s", time="2026-11-22T10:00:00+01:00", partitionkey="k")
     )
@@ -144,7 +146,7 @@ def test_a_batch_keeps_its_order():
     assert [event.id for event in decoded.events] == ["0", "1", "2"]
 
 
-def test_an_empty_batch_is_a_batch_of_none():
+def test_an_empty_batch_has_no_events():
     assert http(BATCH, []).events == ()
 
 
@@ -153,7 +155,7 @@ def test_problems_of_a_batch_start_with_the_index():
     assert list(found) == ["$[1].id", "$[2]"]
 
 
-def test_a_batch_over_the_limit_or_no_list_is_refused():
+def test_a_batch_above_the_limit_or_not_a_list_is_refused():
     assert problems(http, BATCH, [ENVELOPE] * 101) == {"$": "must hold at most 100 events"}
     assert problems(http, BATCH, ENVELOPE) == {"$": "must be a list of events"}
 
@@ -178,7 +180,7 @@ def test_an_answer_to_a_hostile_batch_is_bounded():
         "",
     ],
 )
-def test_a_content_type_nobody_reads_here_is_its_own_error(content_type):
+def test_an_unsupported_content_type_is_a_separate_error(content_type):
     with pytest.raises(UnsupportedContentType):
         http(content_type, ENVELOPE)
 
@@ -190,7 +192,7 @@ def test_no_content_type_and_two_of_them_are_refused():
         http(STRUCTURED, ENVELOPE, (b"content-type", b"application/json"))
 
 
-def test_plain_json_without_ce_headers_says_what_a_cloudevent_is():
+def test_plain_json_without_ce_headers_is_refused_with_an_explanation():
     assert problems(http, "application/json", ENVELOPE)["$"].startswith("must be a CloudEvent")
 
 
@@ -283,7 +285,7 @@ URI = "must be an absolute URI, such as https://registry.example.com/"
         ({"ext": "a\nb"}, "must have printable characters only", "'a\\nb'"),
     ],
 )
-def test_a_problem_says_what_is_expected_and_what_was_found(attributes, expected, found):
+def test_a_problem_has_the_expected_and_the_found_value(attributes, expected, found):
     with pytest.raises(InvalidEvent) as caught:
         decode_structured(with_attributes(**attributes))
     assert [(problem.expected, problem.found) for problem in caught.value.problems] == [
@@ -291,7 +293,7 @@ def test_a_problem_says_what_is_expected_and_what_was_found(attributes, expected
     ]
 
 
-def test_a_problem_of_a_header_says_what_is_expected_and_what_was_found():
+def test_a_problem_of_a_header_has_the_expected_and_the_found_value():
     headers = [
         (b"ce-id", b"1"),
         (b"ce-id", b"2"),
@@ -315,8 +317,8 @@ def test_a_problem_of_a_header_says_what_is_expected_and_what_was_found():
     ]
 
 
-def judge(kind, data):
-    """Finds fault with any data of type `t`."""
+def validate(kind, data):
+    """Reports a problem for any data of type `t`."""
     return [Problem(f"$.data.{next(iter(data))}", "is judged")] if kind == "t" else []
 
 
@@ -336,39 +338,41 @@ HEADERS = [
             lambda: decode_http(
                 [(b"content-type", STRUCTURED.encode())],
                 json.dumps(BROKEN).encode(),
-                judge_data=judge,
+                judge_data=validate,
             ),
             "$",
         ),
         (
             lambda: decode_http(
-                [(b"content-type", BATCH.encode())], json.dumps([BROKEN]).encode(), judge_data=judge
+                [(b"content-type", BATCH.encode())],
+                json.dumps([BROKEN]).encode(),
+                judge_data=validate,
             ),
             "$[0]",
         ),
         (
             lambda: decode_http(
-                [(b"content-type", b"application/json"), *HEADERS], b'{"a":1}', judge_data=judge
+                [(b"content-type", b"application/json"), *HEADERS], b'{"a":1}', judge_data=validate
             ),
             "$",
         ),
-        (lambda: decode_structured(json.dumps(BROKEN).encode(), judge_data=judge), "$"),
-        (lambda: decode_many(json.dumps(BROKEN).encode(), judge_data=judge), "$"),
-        (lambda: decode_many(json.dumps([BROKEN]).encode(), judge_data=judge), "$[0]"),
+        (lambda: decode_structured(json.dumps(BROKEN).encode(), judge_data=validate), "$"),
+        (lambda: decode_many(json.dumps(BROKEN).encode(), judge_data=validate), "$"),
+        (lambda: decode_many(json.dumps([BROKEN]).encode(), judge_data=validate), "$[0]"),
         (
             lambda: decode_many(
-                json.dumps(BROKEN).encode() + b"\n" + with_attributes(), judge_data=judge
+                json.dumps(BROKEN).encode() + b"\n" + with_attributes(), judge_data=validate
             ),
             "line 1 $",
         ),
     ],
     ids=["structured", "batch", "binary", "one", "file", "array", "lines"],
 )
-def test_problems_of_envelope_and_data_come_at_once(decode, before):
+def test_problems_of_envelope_and_data_are_reported_at_once(decode, before):
     assert list(problems(decode)) == [f"{before}.id", f"{before}.data.a"]
 
 
-def test_data_behind_a_broken_header_is_judged_too():
+def test_data_of_an_event_with_a_broken_header_is_validated_too():
     headers = [
         (b"content-type", b"application/json"),
         *HEADERS[:3],
@@ -376,14 +380,14 @@ def test_data_behind_a_broken_header_is_judged_too():
         (b"ce-id", b"2"),
     ]
 
-    assert list(problems(decode_http, headers, b'{"a":1}', judge_data=judge)) == [
+    assert list(problems(decode_http, headers, b'{"a":1}', judge_data=validate)) == [
         "$.id",
         "$.data.a",
     ]
-    assert list(problems(decode_http, headers, b"{", judge_data=judge)) == ["$.id", "$.data"]
+    assert list(problems(decode_http, headers, b"{", judge_data=validate)) == ["$.id", "$.data"]
 
 
-def test_problems_of_data_count_among_those_that_an_answer_may_have():
+def test_problems_of_data_count_towards_the_limit_of_an_answer():
     def many(kind, data):
         return [Problem(f"$.data.{number}", "is judged") for number in range(200)]
 
@@ -397,7 +401,7 @@ def test_problems_of_data_count_among_those_that_an_answer_may_have():
         assert len(caught.value.problems) == MOST_PROBLEMS
 
 
-def test_an_event_may_nest_as_deep_in_a_batch_as_alone():
+def test_an_event_may_nest_as_deeply_in_a_batch_as_alone():
     limits = DecodingLimits(deepest=5)
     for data, is_too_deep in ({"a": [[[]]]}, False), ({"a": [[[[]]]]}, True):
         for body in (ENVELOPE | {"data": data}, [ENVELOPE | {"data": data}]):
@@ -412,7 +416,7 @@ def test_an_event_may_nest_as_deep_in_a_batch_as_alone():
                 decode_http(headers, json.dumps(body).encode(), limits)
 
 
-def test_a_problem_of_the_whole_body_says_what_is_expected_and_what_was_found():
+def test_a_problem_of_the_whole_body_has_the_expected_and_the_found_value():
     for content_type, body, expected, found in (
         (STRUCTURED, 3, "must be an event: a JSON object", "3"),
         (BATCH, 3, "must be a list of events", "3"),
@@ -429,13 +433,13 @@ def test_a_problem_of_the_whole_body_says_what_is_expected_and_what_was_found():
     ):
         with pytest.raises(InvalidEvent) as caught:
             http(content_type, body)
-        assert [(each.path, each.expected, each.found) for each in caught.value.problems] == [
-            ("$", expected, found)
-        ]
+        assert [
+            (problem.path, problem.expected, problem.found) for problem in caught.value.problems
+        ] == [("$", expected, found)]
 
 
 @pytest.mark.parametrize(
-    ("content_type", "words"),
+    ("content_type", "error"),
     [
         (
             "text/plain",
@@ -444,13 +448,13 @@ def test_a_problem_of_the_whole_body_says_what_is_expected_and_what_was_found():
         ("application/json; charset=latin-1", "must be UTF-8: charset 'latin-1' is not supported"),
     ],
 )
-def test_a_content_type_that_is_not_read_is_refused_with_those_that_are(content_type, words):
+def test_an_unsupported_content_type_is_refused_with_the_supported_ones(content_type, error):
     with pytest.raises(UnsupportedContentType) as refused:
         http(content_type, ENVELOPE)
-    assert str(refused.value) == words
+    assert str(refused.value) == error
 
 
-def test_a_request_without_one_content_type_says_so():
+def test_a_request_without_a_single_content_type_is_refused():
     for headers in ([], [(b"content-type", b"application/json")] * 2):
         with pytest.raises(
             UnsupportedContentType, match=r"^a request needs one Content-Type header$"
@@ -459,7 +463,7 @@ def test_a_request_without_one_content_type_says_so():
 
 
 @pytest.mark.parametrize("charset", ["utf-8", "UTF8", '"utf-8"', "us-ascii"])
-def test_a_charset_that_is_part_of_utf8_is_taken(charset):
+def test_a_charset_that_is_a_subset_of_utf8_is_accepted(charset):
     assert http(f"{STRUCTURED}; profile=x; charset={charset}", ENVELOPE).events
 
 
@@ -480,11 +484,11 @@ def test_a_charset_that_is_part_of_utf8_is_taken(charset):
         {"type": "com.example.anything"},
     ],
 )
-def test_an_unusual_but_right_attribute_is_taken(attributes):
+def test_an_unusual_but_valid_attribute_is_accepted(attributes):
     decode_structured(with_attributes(**attributes))
 
 
-def test_a_missing_id_is_never_made_up():
+def test_a_missing_id_is_never_invented():
     body = {name: value for name, value in ENVELOPE.items() if name != "id"}
     assert problems(http, STRUCTURED, body) == {"$.id": "is required"}
     assert problems(binary, without=("id",)) == {"$.id": "is required"}
@@ -497,7 +501,7 @@ def test_a_reference_to_data_is_not_followed():
     assert found == {"$.data": "is required: dataref is not followed, send the data itself"}
 
 
-def test_an_event_that_is_no_object_is_refused():
+def test_an_event_that_is_not_an_object_is_refused():
     assert problems(decode_structured, b"[]") == {"$": "must be an event: a JSON object"}
 
 
@@ -512,7 +516,7 @@ def test_no_problem_shows_control_characters_of_a_headers_name(name):
         )
 
 
-def test_all_problems_of_a_binary_event_come_at_once():
+def test_all_problems_of_a_binary_event_are_reported_at_once():
     headers = [
         (b"ce-id", b"1"),
         (b"ce-id", b"2"),
@@ -551,7 +555,7 @@ def test_problems_of_lines_start_with_the_line():
     assert list(problems(decode_many, with_attributes(id=""))) == ["$.id"]
 
 
-def test_a_broken_file_says_where_it_breaks():
+def test_a_broken_file_is_refused_with_the_place():
     with pytest.raises(InvalidEvent, match="line 2 column"):
         decode_many(b'{"id":\n x}')
     with pytest.raises(InvalidEvent):
@@ -627,7 +631,7 @@ def test_the_public_sdk_and_this_decoder_agree_on_what_the_sdk_writes(parts):
     ),
     st.binary(max_size=30),
 )
-def test_no_request_gets_anything_but_an_event_or_one_of_two_errors(headers, body):
+def test_every_request_is_an_event_or_one_of_two_errors(headers, body):
     given_headers = [(name.encode(), value) for name, value in headers]
     for content_type in (b"application/json", STRUCTURED.encode(), BATCH.encode()):
         with contextlib.suppress(InvalidEvent, UnsupportedContentType):

@@ -1,4 +1,4 @@
-"""A journal on a real file, with a clock that stands still until it is told."""
+"""A journal on a real file, with a clock that only the test moves."""
 
 import asyncio
 import itertools
@@ -62,5 +62,5 @@ def scope():
 
 @pytest.fixture
 def play():
-    """Runs the coroutine that a test is."""
+    """Runs the coroutine of a test."""
     return asyncio.run

@@ -1,4 +1,4 @@
-"""What only the whole journal can show: waiting, instances, two processes, and kills."""
+"""Properties of the whole journal: waiting, instances, two processes, and kills."""
 
 import asyncio
 import gc
@@ -19,7 +19,7 @@ from events.source import Recorded
 GOOD = Outcome(OutcomeKind.PUBLISHED, "folded", "state-1")
 
 
-def test_who_waits_for_an_event_is_woken_by_an_append(bench, play):
+def test_an_append_wakes_the_waiting_reader(bench, play):
     async def story():
         async with bench.journal() as journal:
             journal._poll = 3600.0
@@ -32,7 +32,7 @@ def test_who_waits_for_an_event_is_woken_by_an_append(bench, play):
     play(story())
 
 
-def test_what_another_process_appends_is_seen(bench, play):
+def test_an_append_by_another_process_is_noticed(bench, play):
     async def story():
         async with bench.journal() as journal, bench.journal(run=False) as beside:
             waiting = asyncio.ensure_future(journal.next())
@@ -43,7 +43,7 @@ def test_what_another_process_appends_is_seen(bench, play):
     play(story())
 
 
-def test_waiting_can_be_given_up_without_losing_an_event(bench, play):
+def test_waiting_can_be_cancelled_without_losing_an_event(bench, play):
     async def story():
         async with bench.journal() as journal:
             waiting = asyncio.ensure_future(journal.next())
@@ -52,7 +52,7 @@ def test_waiting_can_be_given_up_without_losing_an_event(bench, play):
             await asyncio.wait([waiting])
             [accepted] = await journal.append([bench.arrival("1")])
             waiting = asyncio.ensure_future(journal.next())
-            await asyncio.sleep(0)  # its query is on its way
+            await asyncio.sleep(0)  # its query is queued
             waiting.cancel()
             await asyncio.wait([waiting])
             assert (await journal.next()).position == accepted.position
@@ -60,7 +60,7 @@ def test_waiting_can_be_given_up_without_losing_an_event(bench, play):
     play(story())
 
 
-def test_a_restored_journal_takes_a_new_instance_and_delivers_again(bench, play, scope):
+def test_a_restored_journal_gets_a_new_instance_and_delivers_again(bench, play, scope):
     async def story():
         async with bench.journal() as journal:
             done, waiting = await journal.append([bench.arrival("1"), bench.arrival("2")])
@@ -85,7 +85,7 @@ def test_a_restored_journal_takes_a_new_instance_and_delivers_again(bench, play,
     play(story())
 
 
-def test_an_empty_restored_journal_counts_on_above_what_was_recorded(bench, play):
+def test_an_empty_restored_journal_continues_above_the_recorded_positions(bench, play):
     async def story():
         async with bench.journal() as journal:
             assert await journal.highest() == 0
@@ -96,24 +96,24 @@ def test_an_empty_restored_journal_counts_on_above_what_was_recorded(bench, play
     play(story())
 
 
-def test_a_delivery_that_was_read_while_a_new_instance_was_taken_is_read_anew(bench, play):
+def test_a_delivery_read_during_a_change_of_instance_is_read_again(bench, play):
     async def story():
         async with bench.journal() as journal:
             await journal.append([bench.arrival("1"), bench.arrival("2")])
             assert (await journal.next()).event.id == "1"
             reinstating = asyncio.ensure_future(journal.reinstate(recorded=100))
             await asyncio.sleep(0)
-            # Its query stands in line behind the change, and still knows the old place and instance.
+            # Its query is queued behind the change, and still has the old place and instance.
             delivery = await journal.next()
             await reinstating
             delivered = [delivery, await journal.next()]
-            assert [each.event.id for each in delivered] == ["1", "2"]
-            assert {each.position.instance for each in delivered} == {journal.instance}
+            assert [item.event.id for item in delivered] == ["1", "2"]
+            assert {item.position.instance for item in delivered} == {journal.instance}
 
     play(story())
 
 
-def test_a_closed_journal_says_so_and_can_be_closed_again(bench, play):
+def test_a_closed_journal_raises_an_error_and_can_be_closed_again(bench, play):
     async def story():
         async with bench.journal() as journal:
             waiting = asyncio.ensure_future(journal.next())
@@ -128,7 +128,7 @@ def test_a_closed_journal_says_so_and_can_be_closed_again(bench, play):
     play(story())
 
 
-def test_every_part_of_an_event_survives_being_kept(bench, play):
+def test_every_part_of_an_event_is_stored(bench, play):
     async def story():
         event = Event(
             id="ä/\U0001f600",
@@ -180,7 +180,7 @@ def kill_after(path: Path, steps: str) -> None:
     assert done.returncode == 9, done.stderr
 
 
-def test_an_event_is_there_after_a_kill_right_behind_its_append(bench, play):
+def test_an_event_survives_a_kill_right_after_its_append(bench, play):
     kill_after(bench.path, 'await journal.append([arrival("1"), arrival("2")])')
 
     async def story():
@@ -190,7 +190,7 @@ def test_an_event_is_there_after_a_kill_right_behind_its_append(bench, play):
     play(story())
 
 
-def test_nothing_of_a_batch_is_there_after_a_kill_in_the_middle_of_its_append(bench, play):
+def test_a_kill_during_an_append_leaves_nothing_of_the_batch(bench, play):
     kill_after(
         bench.path,
         """
@@ -212,7 +212,7 @@ def test_nothing_of_a_batch_is_there_after_a_kill_in_the_middle_of_its_append(be
     play(story())
 
 
-def test_an_outcome_recorded_before_a_kill_is_there_and_its_event_is_delivered_again(bench, play):
+def test_an_outcome_recorded_before_a_kill_survives_and_its_event_is_delivered_again(bench, play):
     kill_after(
         bench.path,
         """
@@ -227,34 +227,34 @@ def test_an_outcome_recorded_before_a_kill_is_there_and_its_event_is_delivered_a
             assert await journal.recorded("a/b", [delivery.position]) == {
                 delivery.position: (Recorded(GOOD, "write"),)
             }
-            assert {each.position for each in await journal.waiting("a/b")} & {
+            assert {item.position for item in await journal.waiting("a/b")} & {
                 delivery.position
             } == {delivery.position}
 
     play(story())
 
 
-def test_of_many_commits_under_way_the_newest_sixteen_are_remembered(bench, play, scope):
+def test_of_many_pending_commits_the_newest_sixteen_are_remembered(bench, play, scope):
     async def story():
         async with bench.journal() as journal:
             [accepted] = await journal.append([bench.arrival("1")])
             for number in range(20):
                 await journal.record(scope, f"write-{number}", {accepted.position: GOOD})
-            told = (await journal.recorded(scope, [accepted.position]))[accepted.position]
-            assert [each.commit for each in told] == [f"write-{number}" for number in range(4, 20)]
+            recorded = (await journal.recorded(scope, [accepted.position]))[accepted.position]
+            assert [record.commit for record in recorded] == [
+                f"write-{number}" for number in range(4, 20)
+            ]
             await journal.settle(scope, {accepted.position: GOOD})
             await journal.record(scope, "late", {accepted.position: GOOD})
         with closing(sqlite3.connect(bench.path)) as db:
             assert db.execute("SELECT count(*) FROM recorded").fetchone() == (0,), (
-                "nothing asks for them any more"
+                "nothing refers to them any more"
             )
 
     play(story())
 
 
-def test_a_settled_event_is_never_delivered_again_and_a_half_settled_one_waits_where_it_did(
-    bench, play
-):
+def test_a_settled_event_is_never_delivered_again_and_a_half_settled_one_still_waits(bench, play):
     kill_after(
         bench.path,
         """
@@ -268,10 +268,10 @@ def test_a_settled_event_is_never_delivered_again_and_a_half_settled_one_waits_w
         async with bench.journal() as journal:
             delivery = await journal.next()
             assert delivery.event.id == "2"
-            assert {each.position for each in await journal.waiting("a/b")} & {
+            assert {item.position for item in await journal.waiting("a/b")} & {
                 delivery.position
             } == set()
-            assert {each.position for each in await journal.waiting("c/d")} & {
+            assert {item.position for item in await journal.waiting("c/d")} & {
                 delivery.position
             } == {delivery.position}
             assert (await journal.backlog()).events == 1
@@ -279,7 +279,7 @@ def test_a_settled_event_is_never_delivered_again_and_a_half_settled_one_waits_w
     play(story())
 
 
-def test_a_kill_frees_the_lock(bench, play):
+def test_a_kill_releases_the_lock(bench, play):
     kill_after(bench.path, "pass")
 
     async def story():
@@ -289,9 +289,7 @@ def test_a_kill_frees_the_lock(bench, play):
     play(story())
 
 
-def test_an_event_that_waits_in_many_scopes_is_decoded_once_and_kept_only_while_it_is_held(
-    bench, play
-):
+def test_an_event_in_many_scopes_is_decoded_once_and_cached_only_while_referenced(bench, play):
     async def story():
         scopes = [f"texture/t{number}" for number in range(3)]
         async with bench.journal() as journal:
@@ -300,7 +298,7 @@ def test_an_event_that_waits_in_many_scopes_is_decoded_once_and_kept_only_while_
             assert {id(event) for event in held} == {id(held[0])}
             gone = weakref.ref(held[0])
             held.clear()
-            await journal.backlog()  # the journal's thread holds what it returned last
+            await journal.backlog()  # the journal's thread keeps the last value that it returned
             gc.collect()
             assert gone() is None
             [again] = await journal.waiting(scopes[0])

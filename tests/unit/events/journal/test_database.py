@@ -1,3 +1,5 @@
+"""Opening the journal's database: locks, instances, schemas and damaged files."""
+
 import asyncio
 import os
 import shutil
@@ -23,7 +25,7 @@ from events.source import Recorded
 GOOD = Outcome(OutcomeKind.PUBLISHED, "folded", "state-1")
 
 
-def test_a_new_journal_gets_its_directory_and_is_for_its_owner_alone(bench, play, tmp_path):
+def test_a_new_journal_gets_its_directory_and_is_private_to_its_owner(bench, play, tmp_path):
     async def story():
         path = tmp_path / "some where" / "else" / "journal.db"
         before = os.umask(0)
@@ -56,7 +58,7 @@ def test_commits_are_synced_to_the_log_before_they_return(bench, play):
     play(story())
 
 
-def test_a_second_run_on_the_journal_is_refused_and_told_who_holds_it(bench, play):
+def test_a_second_run_on_the_journal_is_refused_with_the_holder_of_the_lock(bench, play):
     async def story():
         async with bench.journal():
             with pytest.raises(
@@ -65,12 +67,12 @@ def test_a_second_run_on_the_journal_is_refused_and_told_who_holds_it(bench, pla
                 async with bench.journal():
                     pass
         async with bench.journal():
-            pass  # the lock went with the journal
+            pass  # the lock was released with the journal
 
     play(story())
 
 
-def test_a_run_of_another_process_is_refused_and_a_verb_beside_it_is_not(bench, play, tmp_path):
+def test_a_run_of_another_process_is_refused_and_a_concurrent_command_is_not(bench, play, tmp_path):
     script = f"""
 import asyncio, sys
 from datetime import UTC, datetime
@@ -103,7 +105,7 @@ asyncio.run(main())
     play(story())
 
 
-def test_a_verb_does_not_create_a_journal(bench, play):
+def test_a_command_does_not_create_a_journal(bench, play):
     async def story():
         with pytest.raises(JournalMissing, match="start `rebundle run`"):
             async with bench.journal(run=False):
@@ -113,7 +115,7 @@ def test_a_verb_does_not_create_a_journal(bench, play):
     play(story())
 
 
-def test_a_journal_that_is_opened_again_is_the_same_instance(bench, play):
+def test_a_reopened_journal_is_the_same_instance(bench, play):
     async def story():
         async with bench.journal() as journal:
             first = journal.instance
@@ -141,16 +143,16 @@ def test_a_copied_journal_delivers_its_unsettled_events_under_a_new_instance(
         async with bench.journal(path=copy) as journal:
             assert journal.instance != original
             deliveries = [await journal.next(), await journal.next()]
-            assert [each.event.id for each in deliveries] == ["1", "2"]
-            assert {each.position.instance for each in deliveries} == {journal.instance}
+            assert [delivery.event.id for delivery in deliveries] == ["1", "2"]
+            assert {delivery.position.instance for delivery in deliveries} == {journal.instance}
             # That commit named a position of the original.
             assert await journal.recorded(scope, [deliveries[0].position]) == {}
-            # Positions of the original say nothing here.
-            assert {each.position for each in await journal.waiting(scope)} & {
+            # Positions of the original do not count here.
+            assert {delivery.position for delivery in await journal.waiting(scope)} & {
                 recorded.position
             } == set()
             await journal.settle(scope, {recorded.position: GOOD})
-            assert {each.position for each in await journal.waiting(scope)} & {
+            assert {delivery.position for delivery in await journal.waiting(scope)} & {
                 deliveries[0].position
             } == {deliveries[0].position}
             renewed = journal.instance
@@ -162,7 +164,7 @@ def test_a_copied_journal_delivers_its_unsettled_events_under_a_new_instance(
     play(story())
 
 
-def test_a_verb_on_a_copy_leaves_its_instance_alone(bench, play, tmp_path):
+def test_a_command_on_a_copy_keeps_its_instance(bench, play, tmp_path):
     async def story():
         async with bench.journal() as journal:
             original = journal.instance
@@ -174,7 +176,7 @@ def test_a_verb_on_a_copy_leaves_its_instance_alone(bench, play, tmp_path):
     play(story())
 
 
-def test_a_file_that_is_no_database_is_damaged_and_left_as_it_is(bench, play):
+def test_a_file_that_is_not_a_database_is_damaged_and_left_unchanged(bench, play):
     async def story():
         bench.path.write_bytes(b"not a database at all, but long enough to look at" * 50)
         before = bench.path.read_bytes()
@@ -187,7 +189,7 @@ def test_a_file_that_is_no_database_is_damaged_and_left_as_it_is(bench, play):
     play(story())
 
 
-def test_a_database_of_something_else_is_no_journal(bench, play):
+def test_a_database_of_another_program_is_not_a_journal(bench, play):
     async def story():
         with closing(sqlite3.connect(bench.path)) as db:
             db.execute("CREATE TABLE photos (id)")
@@ -216,23 +218,23 @@ def test_a_torn_page_is_found_when_the_journal_is_opened_to_run(bench, play):
 
 
 @pytest.mark.parametrize(
-    ("version", "words"), [("4", "newer release"), ("one", "schema version is 'one'")]
+    ("version", "message"), [("4", "newer release"), ("one", "schema version is 'one'")]
 )
-def test_a_schema_nobody_here_knows_is_refused(bench, play, version, words):
+def test_an_unknown_schema_is_refused(bench, play, version, message):
     async def story():
         async with bench.journal():
             pass
         with closing(sqlite3.connect(bench.path, isolation_level=None)) as db:
             db.execute("UPDATE meta SET value = ? WHERE key = 'schema'", (version,))
         for run in (True, False):
-            with pytest.raises(JournalDamaged, match=words):
+            with pytest.raises(JournalDamaged, match=message):
                 async with bench.journal(run=run):
                     pass
 
     play(story())
 
 
-def test_a_journal_of_schema_1_goes_on_with_what_it_had_recorded(bench, play, scope):
+def test_a_journal_of_schema_1_continues_with_its_records(bench, play, scope):
     async def story():
         async with bench.journal() as journal:
             waiting, done, _ = await journal.append(
@@ -251,15 +253,15 @@ def test_a_journal_of_schema_1_goes_on_with_what_it_had_recorded(bench, play, sc
             async with bench.journal(run=False):
                 pass
         async with bench.journal() as journal:
-            told = await journal.recorded(scope, [waiting.position, done.position])
-            assert told == {
+            reported = await journal.recorded(scope, [waiting.position, done.position])
+            assert reported == {
                 waiting.position: (Recorded(GOOD, ""),),
                 done.position: (Recorded(GOOD, None),),
             }
-            assert {each.event.id for each in await journal.waiting(scope)} == {"0", "2"}
+            assert {delivery.event.id for delivery in await journal.waiting(scope)} == {"0", "2"}
             await journal.withdraw(scope, "")
             assert await journal.recorded(scope, [waiting.position]) == {}, (
-                "the lane itself has it no more"
+                "the lane itself no longer has it"
             )
         async with bench.journal(run=False) as beside:
             assert len(await beside.waiting(scope)) == 2
@@ -270,7 +272,7 @@ def test_a_journal_of_schema_1_goes_on_with_what_it_had_recorded(bench, play, sc
     play(story())
 
 
-def test_a_place_that_cannot_be_written_is_unavailable_not_a_traceback(bench, play, tmp_path):
+def test_an_unwritable_place_is_an_error_and_not_a_traceback(bench, play, tmp_path):
     async def story():
         (tmp_path / "file").write_text("x")
         with pytest.raises(SourceUnavailable):
@@ -294,14 +296,14 @@ def test_a_place_that_cannot_be_written_is_unavailable_not_a_traceback(bench, pl
         (sqlite3.SQLITE_NOTADB, JournalDamaged),
     ],
 )
-def test_errors_of_sqlite_become_what_a_caller_can_do(tmp_path, code, kind):
+def test_errors_of_sqlite_become_errors_that_a_caller_can_handle(tmp_path, code, kind):
     error = sqlite3.OperationalError("told by SQLite")
     error.sqlite_errorcode = code
     with pytest.raises(kind, match="told by SQLite"), translated(tmp_path):
         raise error
 
 
-def test_a_full_disk_is_a_full_journal_and_nothing_is_kept(bench, play):
+def test_a_full_disk_is_a_full_journal_and_nothing_is_stored(bench, play):
     async def story():
         async with bench.journal() as journal:
             await journal.append([bench.arrival("1")])
@@ -322,10 +324,12 @@ def test_a_full_disk_is_a_full_journal_and_nothing_is_kept(bench, play):
 
 @pytest.mark.parametrize("run", [False, True])
 @pytest.mark.parametrize("table", ["parts", "meta"])
-def test_a_database_of_another_program_stays_byte_for_byte_what_it_is(
+def test_a_database_of_another_program_stays_byte_for_byte_unchanged(
     bench, play, tmp_path, table, run
 ):
-    """Root may run a verb where another user has put a link to a database in the journal's place."""
+    """Root may run a command where another user has put a link to a database in place of the
+    journal.
+    """
     other, link = tmp_path / "other.db", tmp_path / "journal.db"
     with closing(sqlite3.connect(other)) as db:
         db.execute(f"CREATE TABLE {table} (key TEXT, value TEXT)")

@@ -1,3 +1,5 @@
+"""Dead letters in the journal: replay, drop, and taking out a stuck event."""
+
 import asyncio
 
 import pytest
@@ -11,7 +13,7 @@ BAD = Outcome(OutcomeKind.DEAD_LETTERED, "model m is new to the scope and needs 
 GOOD = Outcome(OutcomeKind.PUBLISHED, "folded", "state-1")
 
 
-def test_a_dead_letter_is_seen_only_once_its_commit_is_through(bench, play, scope):
+def test_a_dead_letter_is_visible_only_after_its_commit(bench, play, scope):
     async def story():
         async with bench.journal() as journal:
             [accepted] = await journal.append([bench.arrival("1")])
@@ -32,7 +34,7 @@ def test_a_dead_letter_is_seen_only_once_its_commit_is_through(bench, play, scop
     play(story())
 
 
-def test_settling_twice_makes_one_dead_letter(bench, play, scope):
+def test_settling_twice_creates_one_dead_letter(bench, play, scope):
     async def story():
         async with bench.journal() as journal:
             [accepted] = await journal.append([bench.arrival("1")])
@@ -43,7 +45,7 @@ def test_settling_twice_makes_one_dead_letter(bench, play, scope):
     play(story())
 
 
-def test_a_replay_stands_at_a_new_position_for_its_scope_alone_and_passes_the_identity_check(
+def test_a_replay_gets_a_new_position_for_its_scope_alone_and_passes_the_identity_check(
     bench, play, scope
 ):
     async def story():
@@ -65,7 +67,7 @@ def test_a_replay_stands_at_a_new_position_for_its_scope_alone_and_passes_the_id
             assert await journal.dead_letters() == ()
             with pytest.raises(NotWaiting, match=f"being replayed at position {position.offset}"):
                 await journal.replay(letter.id, by="ann")
-            # Its own id still is known at its first position.
+            # The original id is still recognised at its first position.
             [known] = await journal.append([bench.arrival("1")])
             assert known.position == accepted.position
 
@@ -93,7 +95,7 @@ def test_a_dead_letter_is_settled_when_its_replay_is(bench, play, scope):
     play(story())
 
 
-def test_a_replay_that_fails_again_is_a_dead_letter_of_its_own(bench, play, scope):
+def test_a_replay_that_fails_again_is_a_new_dead_letter(bench, play, scope):
     async def story():
         async with bench.journal() as journal:
             [accepted] = await journal.append([bench.arrival("1")])
@@ -114,7 +116,7 @@ def test_a_replay_that_fails_again_is_a_dead_letter_of_its_own(bench, play, scop
     play(story())
 
 
-def test_a_dropped_one_is_closed_with_its_reason(bench, play, scope):
+def test_a_dropped_dead_letter_is_closed_with_its_reason(bench, play, scope):
     async def story():
         async with bench.journal() as journal:
             [accepted] = await journal.append([bench.arrival("1")])
@@ -133,7 +135,7 @@ def test_a_dropped_one_is_closed_with_its_reason(bench, play, scope):
     play(story())
 
 
-def test_a_number_nobody_gave_is_not_found(bench, play):
+def test_an_unknown_number_is_not_found(bench, play):
     async def story():
         async with bench.journal() as journal:
             for call in (
@@ -147,7 +149,7 @@ def test_a_number_nobody_gave_is_not_found(bench, play):
     play(story())
 
 
-def test_a_stuck_event_is_taken_out_of_one_lane_and_waits_on_in_the_others(bench, play, scope):
+def test_a_stuck_event_is_taken_out_of_one_lane_and_stays_in_the_others(bench, play, scope):
     async def story():
         async with bench.journal() as journal:
             [accepted] = await journal.append([bench.arrival("1", scopes=(scope, "other/edge"))])
@@ -155,10 +157,10 @@ def test_a_stuck_event_is_taken_out_of_one_lane_and_waits_on_in_the_others(bench
                 accepted.position.offset, scope, reason="stuck", by="ann"
             )
             assert (letter.scope, letter.reason, letter.by) == (scope, "stuck", "ann")
-            assert {each.position for each in await journal.waiting(scope)} & {
+            assert {delivery.position for delivery in await journal.waiting(scope)} & {
                 accepted.position
             } == set()
-            assert {each.position for each in await journal.waiting("other/edge")} & {
+            assert {delivery.position for delivery in await journal.waiting("other/edge")} & {
                 accepted.position
             } == {accepted.position}
             with pytest.raises(NotWaiting, match=f"does not wait in {scope}"):
@@ -171,7 +173,7 @@ def test_a_stuck_event_is_taken_out_of_one_lane_and_waits_on_in_the_others(bench
     play(story())
 
 
-def test_an_event_nobody_has_dispatched_is_taken_out_only_of_a_named_scope(bench, play, scope):
+def test_an_undispatched_event_is_taken_out_only_of_a_named_scope(bench, play, scope):
     async def story():
         async with bench.journal() as journal:
             [accepted] = await journal.append([bench.arrival("1", scopes=None)])
@@ -180,7 +182,7 @@ def test_an_event_nobody_has_dispatched_is_taken_out_only_of_a_named_scope(bench
             await journal.take_out("1", scope, reason="stuck", by="ann")
             await journal.assign(accepted.position, [scope, "other/edge"])
             assert await journal.waiting(scope) == ()
-            assert [each.position for each in await journal.waiting("other/edge")] == [
+            assert [delivery.position for delivery in await journal.waiting("other/edge")] == [
                 accepted.position
             ]
 
@@ -197,7 +199,7 @@ def test_an_id_that_several_events_have_must_be_named_by_position(bench, play, s
                 await journal.take_out("1", None, reason="stuck", by="ann")
             [letter] = await journal.take_out(two.position.offset, None, reason="stuck", by="ann")
             assert letter.position == two.position
-            assert {each.position for each in await journal.waiting(scope)} & {
+            assert {delivery.position for delivery in await journal.waiting(scope)} & {
                 one.position,
                 two.position,
             } == {one.position}
@@ -220,12 +222,12 @@ def test_a_commit_that_wins_over_an_operator_closes_the_dead_letter(bench, play,
     play(story())
 
 
-def test_an_event_taken_out_beside_the_daemon_is_seen_by_it(bench, play, scope):
+def test_the_daemon_notices_an_event_taken_out_by_a_command(bench, play, scope):
     async def story():
         async with bench.journal() as daemon, bench.journal(run=False) as operator:
             [accepted] = await daemon.append([bench.arrival("1")])
             await operator.take_out("1", None, reason="stuck", by="ann")
-            assert {each.position for each in await daemon.waiting(scope)} & {
+            assert {delivery.position for delivery in await daemon.waiting(scope)} & {
                 accepted.position
             } == set()
             waiting = asyncio.ensure_future(daemon.next())

@@ -1,4 +1,4 @@
-"""The journal's files: held by one run, and missed as soon as somebody moves or replaces them."""
+"""The files of the journal: locked by one run, and checked for being moved or replaced."""
 
 import asyncio
 import errno
@@ -64,7 +64,7 @@ def replace(path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", ["", "-wal", "-shm"])
 @pytest.mark.parametrize("displace", [remove, replace])
-def test_nothing_is_acknowledged_once_a_file_is_gone_and_what_was_kept_goes_on(
+def test_nothing_is_accepted_once_a_file_is_missing_and_stored_events_are_delivered(
     bench, play, scope, suffix, displace
 ):
     async def story():
@@ -76,7 +76,7 @@ def test_nothing_is_acknowledged_once_a_file_is_gone_and_what_was_kept_goes_on(
                     await attempt
             assert (await journal.next()).position == before.position
             assert (await journal.next()).event.id == "2", (
-                "it was not acknowledged, and is published all the same"
+                "it was not confirmed, and is published nevertheless"
             )
             await journal.settle(scope, {before.position: GOOD})
             assert await journal.recorded(scope, [before.position]) == {
@@ -86,7 +86,7 @@ def test_nothing_is_acknowledged_once_a_file_is_gone_and_what_was_kept_goes_on(
     play(story())
 
 
-def test_a_journal_that_is_put_back_acknowledges_again(bench, play, tmp_path):
+def test_a_restored_journal_file_accepts_again(bench, play, tmp_path):
     async def story():
         async with bench.journal() as journal:
             names = [Path(f"{bench.path}{suffix}") for suffix in ("", "-wal", "-shm")]
@@ -103,8 +103,8 @@ def test_a_journal_that_is_put_back_acknowledges_again(bench, play, tmp_path):
     play(story())
 
 
-@pytest.mark.parametrize("verb", ["replay", "drop", "take_out"])
-def test_no_verb_is_confirmed_in_a_file_that_is_gone(bench, play, scope, verb):
+@pytest.mark.parametrize("command", ["replay", "drop", "take_out"])
+def test_no_command_is_confirmed_in_a_missing_file(bench, play, scope, command):
     async def story():
         async with bench.journal() as journal:
             failed, waiting = await journal.append([bench.arrival("1"), bench.arrival("2")])
@@ -121,7 +121,7 @@ def test_no_verb_is_confirmed_in_a_file_that_is_gone(bench, play, scope, verb):
                 ),
             }
             with pytest.raises(JournalDisplaced):
-                await calls[verb]()
+                await calls[command]()
 
     play(story())
 
@@ -152,7 +152,8 @@ def test_a_refused_run_leaves_the_locks_of_the_first(bench, play):
                 async with bench.journal():
                     pass
             assert "stop that one first" in await opened_elsewhere(bench.path, "run")
-            # With SQLite's own locks lost, another process would take itself for the last one and remove the log.
+            # With SQLite's own locks lost, another process would believe to be the last one and
+            # remove the log.
             assert await opened_elsewhere(bench.path, "beside") == "0\n"
             await journal.append([bench.arrival("1")])
 
@@ -161,7 +162,9 @@ def test_a_refused_run_leaves_the_locks_of_the_first(bench, play):
 
 @pytest.mark.parametrize("name", ["journal.db", "journal.db.lock"])
 @pytest.mark.parametrize("kind", ["fifo", "folder"])
-def test_what_is_no_file_in_the_place_of_one_is_refused_at_once(bench, play, tmp_path, name, kind):
+def test_a_special_file_in_place_of_a_journal_file_is_refused_at_once(
+    bench, play, tmp_path, name, kind
+):
     (os.mkfifo if kind == "fifo" else os.mkdir)(tmp_path / name)
 
     async def story():
@@ -172,9 +175,7 @@ def test_what_is_no_file_in_the_place_of_one_is_refused_at_once(bench, play, tmp
     play(story())
 
 
-def test_a_file_with_a_second_name_in_the_place_of_the_lock_file_is_not_written(
-    bench, play, tmp_path
-):
+def test_a_hard_link_in_place_of_the_lock_file_is_not_written(bench, play, tmp_path):
     (tmp_path / "precious").write_text("kept")
     Path(f"{bench.path}.lock").hardlink_to(tmp_path / "precious")
 
@@ -187,7 +188,7 @@ def test_a_file_with_a_second_name_in_the_place_of_the_lock_file_is_not_written(
     assert (tmp_path / "precious").read_text() == "kept"
 
 
-def test_a_link_in_the_place_of_the_lock_file_is_not_followed(bench, play, tmp_path):
+def test_a_link_in_place_of_the_lock_file_is_not_followed(bench, play, tmp_path):
     Path(f"{bench.path}.lock").symlink_to(tmp_path / "elsewhere")
 
     async def story():
@@ -234,13 +235,13 @@ def test_a_journal_on_another_machine_is_a_copy(bench, play, tmp_path, first, se
         on(ONE)
         async with bench.journal(machine_id_file=file) as journal:
             assert (journal.instance != renewed) == (second == TWO), (
-                "what is not known is not forgotten"
+                "an unknown value does not erase the known one"
             )
 
     play(story())
 
 
-def test_a_journal_of_schema_2_goes_on_under_its_instance(bench, play):
+def test_a_journal_of_schema_2_continues_under_its_instance(bench, play):
     async def story():
         async with bench.journal() as journal:
             original = journal.instance
@@ -280,7 +281,7 @@ def test_the_bucket_is_remembered(bench, play):
     play(story())
 
 
-SOMEBODY = 65534
+OTHER_USER = 65534
 ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root makes files for others")
 
 
@@ -288,7 +289,7 @@ ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root makes files for o
 def home():
     """The folder of another user, which that user can reach."""
     with tempfile.TemporaryDirectory() as made:
-        os.chown(made, SOMEBODY, SOMEBODY)
+        os.chown(made, OTHER_USER, OTHER_USER)
         yield Path(made)
 
 
@@ -317,15 +318,15 @@ def test_the_user_of_a_service_can_open_a_journal_that_root_started(bench, play,
                 "lib",
                 *(f"journal.db{suffix}" for suffix in ("", "-wal", "-shm", ".lock")),
             }
-            assert found == dict.fromkeys(names, (SOMEBODY, SOMEBODY))
+            assert found == dict.fromkeys(names, (OTHER_USER, OTHER_USER))
 
     play(story())
-    with_permissions_of(SOMEBODY, lambda: run_once(path))
+    with_permissions_of(OTHER_USER, lambda: run_once(path))
 
 
 @ROOT
 @pytest.mark.parametrize("name", ["journal.db", "journal.db.lock"])
-def test_root_gives_away_no_file_that_was_there_before_and_the_service_says_what_helps(home, name):
+def test_root_changes_the_owner_of_no_existing_file_and_the_service_reports_the_remedy(home, name):
     path = home / "journal.db"
     (home / name).touch(0o600)
     run_once(path)
@@ -333,14 +334,14 @@ def test_root_gives_away_no_file_that_was_there_before_and_the_service_says_what
     with pytest.raises(
         SourceUnavailable, match=r"belongs to another user.*sudo chown --reference="
     ) as refused:
-        with_permissions_of(SOMEBODY, lambda: run_once(path))
+        with_permissions_of(OTHER_USER, lambda: run_once(path))
     command = str(refused.value).partition("sudo ")[2]
     subprocess.run(["sh", "-c", command], check=True, timeout=60)
-    with_permissions_of(SOMEBODY, lambda: run_once(path))
+    with_permissions_of(OTHER_USER, lambda: run_once(path))
 
 
 @ROOT
-def test_nothing_of_root_is_left_where_it_cannot_be_given_away(home, monkeypatch):
+def test_no_file_of_root_remains_where_its_owner_cannot_be_changed(home, monkeypatch):
     def refuse(*_arguments):
         raise PermissionError(errno.EPERM, "Operation not permitted")
 
@@ -350,8 +351,8 @@ def test_nothing_of_root_is_left_where_it_cannot_be_given_away(home, monkeypatch
     assert list(home.iterdir()) == []
 
 
-def test_a_journal_that_may_not_be_opened_says_so(tmp_path):
-    """The owner of file and folder is the same: a change of the owner would not help."""
+def test_a_journal_without_open_permission_is_reported(tmp_path):
+    """File and folder have the same owner, so a change of the owner would not help."""
     path = tmp_path / "journal.db"
     path.touch(0o000)
     Path(f"{path}.lock").touch(0o000)
@@ -382,14 +383,14 @@ def test_a_journal_that_may_not_be_read_names_user_command_and_file(tmp_path, cl
 @ROOT
 def test_a_journal_of_a_service_says_as_which_user_to_use_it(home):
     path = home / "journal.db"
-    with_permissions_of(SOMEBODY, lambda: run_once(path))
+    with_permissions_of(OTHER_USER, lambda: run_once(path))
     path.chmod(0o600)
     with pytest.raises(SourceUnavailable, match=r"run this as a user that may use it: sudo -u "):
-        with_permissions_of(SOMEBODY + 1, lambda: beside(path))
+        with_permissions_of(OTHER_USER + 1, lambda: beside(path))
 
 
 @ROOT
-def test_a_folder_that_may_not_be_searched_says_so(home):
+def test_a_folder_without_search_permission_is_reported(home):
     (home / "closed").mkdir(0o700)
     with pytest.raises(SourceUnavailable, match=r"Permission denied; .*may not use .*/closed: ls"):
-        with_permissions_of(SOMEBODY, lambda: run_once(home / "closed/journal.db"))
+        with_permissions_of(OTHER_USER, lambda: run_once(home / "closed/journal.db"))

@@ -1,3 +1,5 @@
+"""Appending events: positions, repeated events, conflicts and the limits of the journal."""
+
 import pytest
 
 from events.errors import IdentityConflict, JournalFull, Problem
@@ -11,12 +13,14 @@ def test_an_event_gets_a_position_above_the_one_before(bench, play):
             two, three = await journal.append([bench.arrival("2"), bench.arrival("3")])
             assert not one.known
             assert one.position.offset < two.position.offset < three.position.offset
-            assert {each.position.instance for each in (one, two, three)} == {journal.instance}
+            assert {delivery.position.instance for delivery in (one, two, three)} == {
+                journal.instance
+            }
 
     play(story())
 
 
-def test_the_same_event_again_is_known_with_its_first_position(bench, play):
+def test_a_repeated_event_is_recognised_with_its_first_position(bench, play):
     async def story():
         async with bench.journal() as journal:
             [first] = await journal.append([bench.arrival("1")])
@@ -47,7 +51,9 @@ def test_the_same_id_of_another_intake_or_source_is_another_event(bench, play, o
     play(story())
 
 
-def test_an_id_with_another_content_is_a_conflict_and_nothing_of_the_batch_is_kept(bench, play):
+def test_a_known_id_with_different_content_is_a_conflict_and_nothing_of_the_batch_is_kept(
+    bench, play
+):
     async def story():
         async with bench.journal() as journal:
             await journal.append([bench.arrival("1")])
@@ -62,7 +68,7 @@ def test_an_id_with_another_content_is_a_conflict_and_nothing_of_the_batch_is_ke
     play(story())
 
 
-def test_a_full_journal_takes_nothing_new_but_knows_what_it_has(bench, play, scope):
+def test_a_full_journal_accepts_nothing_new_but_recognises_its_events(bench, play, scope):
     async def story():
         async with bench.journal(limits=JournalLimits(most_unsettled=2)) as journal:
             await journal.append([bench.arrival("1")])
@@ -81,7 +87,7 @@ def test_a_full_journal_takes_nothing_new_but_knows_what_it_has(bench, play, sco
     play(story())
 
 
-def test_the_limit_of_bytes_counts_what_waits(bench, play):
+def test_the_limit_of_bytes_counts_waiting_events(bench, play):
     async def story():
         async with bench.journal(limits=JournalLimits(most_unsettled_bytes=1000)) as journal:
             with pytest.raises(JournalFull):
@@ -93,7 +99,7 @@ def test_the_limit_of_bytes_counts_what_waits(bench, play):
     play(story())
 
 
-def test_what_was_rejected_is_listed_newest_first_with_its_problems(bench, play):
+def test_rejected_events_are_listed_newest_first_with_their_problems(bench, play):
     async def story():
         problems = (Problem("$.id", "is required"), Problem("$.data.a", "must be text", "7"))
         async with bench.journal() as journal:
@@ -121,18 +127,18 @@ def test_the_ring_of_rejected_is_bounded_in_entries(bench, play):
         async with bench.journal(limits=JournalLimits(most_rejected=3)) as journal:
             for number in range(5):
                 await journal.reject("http", str(number).encode(), ())
-            assert [each.body for each in await journal.rejected()] == [b"4", b"3", b"2"]
+            assert [rejected.body for rejected in await journal.rejected()] == [b"4", b"3", b"2"]
             assert (await journal.backlog()).rejected == 3
 
     play(story())
 
 
-def test_the_ring_of_rejected_is_bounded_in_bytes_and_shortens_what_alone_is_too_large(bench, play):
+def test_the_ring_of_rejected_is_bounded_in_bytes_and_shortens_too_large_entries(bench, play):
     async def story():
         async with bench.journal(limits=JournalLimits(most_rejected_bytes=10)) as journal:
             await journal.reject("http", b"12345", ())
             await journal.reject("http", b"67890", ())
-            assert [each.body for each in await journal.rejected()] == [b"67890", b"12345"]
+            assert [rejected.body for rejected in await journal.rejected()] == [b"67890", b"12345"]
             await journal.reject("http", b"x" * 50, ())
             [kept] = await journal.rejected()
             assert (kept.body, kept.size) == (b"x" * 10, 50)

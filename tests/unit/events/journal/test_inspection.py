@@ -1,3 +1,5 @@
+"""Queries of the journal: events, backlog, pruning and the probe."""
+
 import contextlib
 import sqlite3
 
@@ -42,7 +44,7 @@ def test_an_event_is_found_with_its_outcome_in_each_scope(bench, play, scope):
     play(story())
 
 
-def test_the_backlog_counts_what_waits_where_and_since_when(bench, play, scope):
+def test_the_backlog_counts_waiting_events_with_scope_and_age(bench, play, scope):
     async def story():
         async with bench.journal() as journal:
             assert (await journal.backlog()).oldest is None
@@ -68,7 +70,9 @@ def test_the_backlog_counts_what_waits_where_and_since_when(bench, play, scope):
     play(story())
 
 
-def test_bodies_of_settled_events_go_after_7_days_and_identities_after_30(bench, play, scope):
+def test_bodies_of_settled_events_are_removed_after_7_days_and_identities_after_30(
+    bench, play, scope
+):
     async def story():
         async with bench.journal() as journal:
             [accepted] = await journal.append([bench.arrival("1")])
@@ -83,14 +87,14 @@ def test_bodies_of_settled_events_go_after_7_days_and_identities_after_30(bench,
             assert await journal.prune() == 0, "no newer event shows that the clock is right"
             await journal.append([bench.arrival("2")])
             assert await journal.prune() == 1
-            [anew] = await journal.append([bench.arrival("1")])
-            assert not anew.known
-            assert anew.position.offset > accepted.position.offset
+            [repeated] = await journal.append([bench.arrival("1")])
+            assert not repeated.known
+            assert repeated.position.offset > accepted.position.offset
 
     play(story())
 
 
-def test_what_waits_and_what_has_an_open_dead_letter_is_never_forgotten(bench, play, scope):
+def test_waiting_events_and_open_dead_letters_are_never_pruned(bench, play, scope):
     async def story():
         async with bench.journal() as journal:
             _waiting, failed = await journal.append([bench.arrival("1"), bench.arrival("2")])
@@ -113,7 +117,7 @@ def test_what_waits_and_what_has_an_open_dead_letter_is_never_forgotten(bench, p
     play(story())
 
 
-def test_pruning_goes_on_until_nothing_is_left_to_forget(bench, play):
+def test_pruning_continues_until_nothing_is_left(bench, play):
     async def story():
         async with bench.journal(limits=JournalLimits(most_unsettled=5000)) as journal:
             await journal.append([bench.arrival(str(number), scopes=()) for number in range(2500)])
@@ -126,7 +130,7 @@ def test_pruning_goes_on_until_nothing_is_left_to_forget(bench, play):
     play(story())
 
 
-def test_a_clock_that_is_ahead_makes_no_identity_unknown(bench, play, scope):
+def test_a_clock_ahead_removes_no_identity(bench, play, scope):
     async def story():
         async with bench.journal() as journal:
             [accepted] = await journal.append([bench.arrival("1")])
@@ -140,12 +144,12 @@ def test_a_clock_that_is_ahead_makes_no_identity_unknown(bench, play, scope):
     play(story())
 
 
-def test_a_disk_that_is_full_for_events_is_full_although_a_row_would_fit(bench, play):
+def test_a_disk_without_room_for_events_is_full_although_a_row_would_fit(bench, play):
     big = {"a": "x" * 20_000}
 
     async def story():
         async with bench.journal() as journal:
-            # SQLite refuses to grow the database, as it does on a full disk.
+            # SQLite refuses to grow the database, as on a full disk.
             await journal._call(lambda db: db.execute("PRAGMA max_page_count = 1").fetchone())
             await journal.probe()
             with pytest.raises(JournalFull, match="no space is left"):
@@ -163,7 +167,7 @@ def test_a_disk_that_is_full_for_events_is_full_although_a_row_would_fit(bench, 
     play(story())
 
 
-def test_a_probe_writes_durably_and_tells_when_it_cannot(bench, play):
+def test_a_probe_writes_durably_and_reports_when_it_cannot(bench, play):
     async def story():
         async with bench.journal() as journal:
             await journal.probe()

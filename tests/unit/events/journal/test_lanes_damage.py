@@ -1,4 +1,4 @@
-"""An event whose stored row was damaged holds up no other one."""
+"""An event with a damaged row delays no other event."""
 
 import contextlib
 import sqlite3
@@ -37,9 +37,9 @@ def test_a_damaged_event_is_reported_in_its_lane_and_the_others_are_delivered(
             damage(bench.path, column, value, "1")
             assert [(await journal.next()).identity.id for _ in range(2)] == ["2", "3"]
             waiting = await journal.waiting(scope)
-            assert [each.identity.id for each in waiting] == ["2", "3"]
+            assert [delivery.identity.id for delivery in waiting] == ["2", "3"]
             done = Outcome(OutcomeKind.PUBLISHED, "published as s", "s")
-            await journal.settle(scope, {each.position: done for each in waiting})
+            await journal.settle(scope, {delivery.position: done for delivery in waiting})
             lanes = {lane.scope: lane for lane in (await journal.backlog()).lanes}
             assert {name: lane.waiting for name, lane in lanes.items()} == {scope: 1, OTHER: 1}
             for lane in lanes.values():
@@ -56,12 +56,15 @@ def test_a_damaged_event_is_reported_in_its_lane_and_the_others_are_delivered(
     play(story())
 
 
-def test_a_batch_is_as_large_as_before_behind_damaged_events(bench, play, scope):
+def test_damaged_events_do_not_shrink_a_batch(bench, play, scope):
     async def story():
         async with bench.journal() as journal:
             await journal.append([bench.arrival(str(number)) for number in range(6)])
             for number in range(3):
                 damage(bench.path, "body", b"{", str(number))
-            assert [each.identity.id for each in await journal.waiting(scope, most=2)] == ["3", "4"]
+            assert [delivery.identity.id for delivery in await journal.waiting(scope, most=2)] == [
+                "3",
+                "4",
+            ]
 
     play(story())

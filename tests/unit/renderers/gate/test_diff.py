@@ -1,4 +1,4 @@
-"""Agreement of values: exact, or with what a template of the bundle's own may add."""
+"""Comparison of values: exact, or with additions that a custom template may make."""
 
 from decimal import Decimal
 
@@ -17,7 +17,7 @@ COMMAND = ["tool", "--name=a", "-c", "/x"]
         ({"a": Default("V", Decimal(1024))}, {"a": "${V:-1k}"}),
     ],
 )
-def test_the_same_agrees(expected, found):
+def test_equal_values_agree(expected, found):
     assert difference(expected, found, (), may_add=False) is None
     assert difference(expected, found, (), may_add=True) is None
 
@@ -37,7 +37,7 @@ def test_the_same_agrees(expected, found):
         ({"a": {"x": 1}}, {"a": {"x": 1, "disable": True}}, (("a", "disable"), "nothing", "True")),
     ],
 )
-def test_another_value_differs_at_its_path_whoever_made_it(expected, found, different):
+def test_another_value_differs_at_its_path(expected, found, different):
     for may_add in (False, True):
         assert difference(expected, found, (), may_add=may_add) == different
 
@@ -60,7 +60,7 @@ def test_another_value_differs_at_its_path_whoever_made_it(expected, found, diff
         ({"a": {"b": [{"c": 1}]}}, {"a": {"b": [{"c": 1, "d": 2}, {"e": 3}]}}),
     ],
 )
-def test_what_is_added_agrees_only_where_it_may_be(expected, found):
+def test_an_addition_agrees_only_where_it_is_allowed(expected, found):
     assert difference(expected, found, (), may_add=True) is None
     assert difference(expected, found, (), may_add=False) is not None
 
@@ -70,7 +70,7 @@ MISSING = "nothing of it, or not in this order"
 
 
 @pytest.mark.parametrize(
-    ("key", "expected", "found", "said"),
+    ("key", "expected", "found", "message"),
     [
         ("command", COMMAND, [*COMMAND, "--name=b"], (TWICE, "'--name=b'")),
         ("command", COMMAND, [*COMMAND, "--name", "b"], (TWICE, "'--name b'")),
@@ -95,5 +95,5 @@ MISSING = "nothing of it, or not in this order"
         ("entrypoint", ["sh", "x"], ["sh", "-c", "x"], ("['sh', 'x']", "['sh', '-c', 'x']")),
     ],
 )
-def test_what_contradicts_is_no_addition(key, expected, found, said):
-    assert difference({key: expected}, {key: found}, (), may_add=True) == ((key,), *said)
+def test_a_contradiction_is_not_an_addition(key, expected, found, message):
+    assert difference({key: expected}, {key: found}, (), may_add=True) == ((key,), *message)

@@ -1,4 +1,6 @@
-"""The gate: silent about what the renderer makes, red for every planted fault, with file and line."""
+"""The gate accepts everything that the renderer makes, and reports every planted fault with file
+and line.
+"""
 
 import json
 from dataclasses import dataclass
@@ -55,7 +57,7 @@ def body_of(bundle: RenderedBundle, path: str) -> bytes:
 
 @given(compositions(), render_defaults())
 @settings(max_examples=60)
-def test_whatever_the_renderer_makes_passes(composition, defaults):
+def test_all_output_of_the_renderer_passes(composition, defaults):
     gate.check(composition, defaults, render(composition, defaults))
 
 
@@ -76,7 +78,7 @@ class Fault:
     old: str
     new: str
     line_of: str | None = None
-    """The failure names the line where this text first is in the broken file; None: any line."""
+    """The failure names the first line with this text in the broken file; None: any line."""
 
 
 FAULTS = {
@@ -361,7 +363,7 @@ FAULTS = {
 
 
 MESSAGES = json.loads((Path(__file__).parents[3] / "data" / "gate_messages.json").read_text())
-"""What is said about each fault and each contradiction: file and line, what was expected there and what was found."""
+"""The message for each fault and contradiction: file and line, expected and found value."""
 
 
 @pytest.mark.parametrize(("name", "fault"), FAULTS.items(), ids=FAULTS)
@@ -390,7 +392,7 @@ def test_a_missing_file_fails(path):
         gate.check(MIXED, DEFAULTS, without)
 
 
-def test_a_file_too_many_fails():
+def test_an_extra_file_fails():
     bundle = render()
 
     with pytest.raises(GateFailure) as failure:
@@ -399,14 +401,14 @@ def test_a_file_too_many_fails():
     assert failure.value.file == "base/x"
 
 
-def test_a_file_twice_fails():
+def test_a_duplicate_file_fails():
     bundle = render()
 
     with pytest.raises(GateFailure, match="each path once"):
         gate.check(MIXED, DEFAULTS, RenderedBundle((*bundle.files, bundle.files[0])))
 
 
-def test_a_script_that_may_not_run_fails():
+def test_a_script_that_is_not_executable_fails():
     bundle = render()
     files = tuple(RenderedFile(file.path, file.body) for file in bundle.files)
 
@@ -414,7 +416,7 @@ def test_a_script_that_may_not_run_fails():
         gate.check(MIXED, DEFAULTS, RenderedBundle(files))
 
 
-def test_bytes_that_are_no_text_fail_with_their_line():
+def test_bytes_that_are_not_text_fail_with_their_line():
     bundle = render()
     body = body_of(bundle, MAP).replace(b"102 s102s", b"102 \xff")
 
@@ -434,8 +436,8 @@ def test_a_bundle_under_other_defaults_fails():
         gate.check(MIXED, GOLDEN_DEFAULTS, render())
 
 
-def test_a_verdict_is_not_carried_to_another_model_with_the_same_text():
-    """The text that is right for one composition is judged anew for another."""
+def test_a_verdict_is_not_reused_for_another_model_with_the_same_text():
+    """A text that is right for one composition is checked again for another."""
     document = golden_document()
     bundle = render(Composition.model_validate(document), GOLDEN_DEFAULTS)
     gate.check(Composition.model_validate(document), GOLDEN_DEFAULTS, bundle)
@@ -445,7 +447,7 @@ def test_a_verdict_is_not_carried_to_another_model_with_the_same_text():
         gate.check(Composition.model_validate(document), GOLDEN_DEFAULTS, bundle)
 
 
-def test_the_order_of_a_documents_models_is_no_matter():
+def test_the_order_of_models_in_a_document_is_irrelevant():
     document = composition_document(4)
     document["models"].reverse()
     composition = Composition.model_validate(document)
@@ -522,7 +524,7 @@ ADDITIONS = {
 
 
 @pytest.mark.parametrize(("name", "old", "new"), ADDITIONS.values(), ids=ADDITIONS)
-def test_a_template_of_the_bundles_own_may_say_more(name, old, new):
+def test_a_custom_template_may_add_content(name, old, new):
     bundle, overridden = with_change(name, old, new)
 
     gate.check(MIXED, DEFAULTS, bundle, overridden)
@@ -604,7 +606,7 @@ CONTRADICTIONS = {
 
 
 @pytest.mark.parametrize(("name", "change"), CONTRADICTIONS.items(), ids=CONTRADICTIONS)
-def test_a_template_of_the_bundles_own_contradicts_nothing(name, change):
+def test_a_custom_template_may_not_contradict_the_composition(name, change):
     bundle, overridden = with_change(*change)
 
     with pytest.raises(GateFailure) as failure:
@@ -618,7 +620,7 @@ def test_every_message_belongs_to_a_fault():
 
 
 def test_every_template_overridden_by_the_built_in_text_passes():
-    """What the files say is judged by meaning, too, where their text is not the package's."""
+    """A custom template may write the same meaning with another text."""
     overridden = frozenset(Templates.built_in().names)
 
     gate.check(MIXED, DEFAULTS, render(), overridden)

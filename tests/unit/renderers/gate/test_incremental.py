@@ -1,4 +1,4 @@
-"""What the gate need not judge again: only what is the same model in the same bytes."""
+"""What the gate may skip: only an unchanged model with unchanged bytes."""
 
 import pytest
 from hypothesis import given
@@ -32,7 +32,7 @@ def lines_of(models):
 
 
 @given(bundles, bundles)
-def test_runs_are_all_the_models_and_say_where_each_was(models, before):
+def test_runs_cover_all_models_and_give_their_old_places(models, before):
     steps = runs(models, before)
 
     covered = [index for step in steps for index in range(step.first, step.first + step.count)]
@@ -48,7 +48,7 @@ def test_runs_are_all_the_models_and_say_where_each_was(models, before):
 
 
 @given(bundles, bundles)
-def test_what_did_not_change_is_cut_as_it_was_and_not_judged_again(models, before):
+def test_an_unchanged_model_is_cut_as_before_and_not_checked_again(models, before):
     earlier, _ = cut(lines_of(before), 0, runs(before, ()), None, end_of_line)
 
     cutting, changed = cut(lines_of(models), 0, runs(models, before), earlier, end_of_line)
@@ -60,7 +60,7 @@ def test_what_did_not_change_is_cut_as_it_was_and_not_judged_again(models, befor
 
 
 @given(bundles.filter(len), st.data())
-def test_a_model_whose_text_is_another_is_judged_again(models, data):
+def test_a_model_with_another_text_is_checked_again(models, data):
     earlier, _ = cut(lines_of(models), 0, runs(models, ()), None, end_of_line)
     broken = data.draw(st.integers(0, len(models) - 1))
     lines = lines_of(models).splitlines(keepends=True)
@@ -72,17 +72,17 @@ def test_a_model_whose_text_is_another_is_judged_again(models, data):
     assert [cutting.piece(index) for index in range(len(models))] == lines
 
 
-def test_a_run_has_an_upper_length():
+def test_a_run_has_a_maximum_length():
     models = [make_model(f"m{number:03}") for number in range(70)]
 
     assert runs(models, models) == [Run(0, 32, 0), Run(32, 32, 32), Run(64, 6, 64)]
 
 
-def test_an_equal_model_of_another_reading_is_the_same():
+def test_an_equal_model_parsed_again_is_the_same():
     assert runs([make_model("a")], [make_model("a")]) == [Run(0, 1, 0)]
 
 
-def test_a_missing_line_is_unreadable_where_it_is_missing():
+def test_a_missing_line_is_an_error_at_its_place():
     with pytest.raises(Unreadable) as refused:
         cut(b"a 1\n", 0, [Run(0, 1, None), Run(1, 1, None)], None, end_of_line)
 
@@ -95,7 +95,7 @@ def test_a_line_is_counted_from_the_start_of_the_text():
 
 def test_the_size_grows_with_text_and_models():
     models = tuple(_MODELS.values())
-    judged = PassedBundle(models, {"x": Cutting(b"x" * 1000, range(9))}, (), (), frozenset())
+    passed = PassedBundle(models, {"x": Cutting(b"x" * 1000, range(9))}, (), (), frozenset())
 
-    assert judged.size > 1000
+    assert passed.size > 1000
     assert NOTHING.size == 0

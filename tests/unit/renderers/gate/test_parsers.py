@@ -1,4 +1,4 @@
-"""The gate's parsers, alone: what they read, and that they refuse the rest with its line."""
+"""The gate's parsers alone: what they read, and that they refuse everything else with its line."""
 
 from itertools import pairwise
 
@@ -12,7 +12,7 @@ DOCUMENT = (
 )
 
 
-def test_a_document_is_cut_at_services_of_its_top_and_bottom():
+def test_a_document_is_cut_at_its_first_and_last_services():
     text = DOCUMENT.replace(b"  b:\n", b"  x:\n    y: 2\n\n  b:\n")
     document = parsers.document(text, ["a"], ["b"])
 
@@ -26,7 +26,7 @@ def test_a_document_is_cut_at_services_of_its_top_and_bottom():
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "message"),
     [
         (b"", "line 1: expected a document with services and then networks, found another one"),
         (
@@ -47,15 +47,15 @@ def test_a_document_is_cut_at_services_of_its_top_and_bottom():
         ),
     ],
 )
-def test_a_document_without_services_and_networks_is_refused(text, words):
+def test_a_document_without_services_and_networks_is_refused(text, message):
     with pytest.raises(Unreadable) as refused:
         parsers.document(text, ["a"], [])
 
-    assert str(refused.value) == words
+    assert str(refused.value) == message
 
 
 @pytest.mark.parametrize(
-    ("top", "bottom", "words"),
+    ("top", "bottom", "message"),
     [
         (["b"], [], "line 3: expected service b here or below, found none"),
         (["a", "c"], [], "line 3: expected service c here or below, found none"),
@@ -66,14 +66,14 @@ def test_a_document_without_services_and_networks_is_refused(text, words):
         (["a", "n"], [], "line 3: expected service n here or below, found none"),
     ],
 )
-def test_services_that_are_not_at_their_end_are_refused(top, bottom, words):
+def test_services_that_are_not_at_their_end_are_refused(top, bottom, message):
     with pytest.raises(Unreadable) as refused:
         parsers.document(DOCUMENT, top, bottom)
 
-    assert str(refused.value) == words
+    assert str(refused.value) == message
 
 
-def test_a_document_is_cut_from_its_own_end_where_a_name_is_there_twice():
+def test_with_a_duplicate_name_a_document_is_cut_from_its_end():
     text = b"".join(b"  %b:\n    x: 1\n\n" % name for name in (b"a", b"c", b"b", b"c", b"d"))
     text = b"\nservices:\n" + text + b"networks:\n  n: {}\n"
     first, second, third, fourth, end = parsers.document(text, ["a", "c"], ["c", "d"]).cuts
@@ -116,7 +116,7 @@ def test_yaml_is_read_with_the_line_of_each_part():
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "message"),
     [
         ("", "line 1: expected a document, found none"),
         ("# only\n", "line 1: expected a document, found none"),
@@ -152,20 +152,20 @@ def test_yaml_is_read_with_the_line_of_each_part():
         ("a: 1\nb: [1, &x 2]\n", "line 2: expected no anchor and no tag, found x"),
     ],
 )
-def test_yaml_beyond_the_plain_is_refused_with_its_line(text, words):
+def test_yaml_with_advanced_features_is_refused_with_its_line(text, message):
     with pytest.raises(Unreadable) as refused:
         parsers.yaml_text(text)
 
-    assert str(refused.value).startswith(words)
+    assert str(refused.value).startswith(message)
 
 
-def test_an_entry_of_a_sequence_has_its_own_line():
+def test_an_entry_of_a_sequence_has_its_line():
     text = parsers.yaml_text("a:\n  - b: 1\n  - b: 2\n")
 
     assert [text.line(("a", index)) for index in (0, 1, 2)] == [2, 3, 2]
 
 
-def test_what_has_quotes_is_text_and_what_has_none_means_what_yaml_says():
+def test_quoted_values_are_text_and_plain_ones_follow_yaml():
     text = "a: '1'\nb: \"no\"\nc: 1\nd: no\ne: " + "x" * 200 + "\nf: " + "1" * 200 + "\n"
 
     assert parsers.yaml_text(text).value == {
@@ -178,7 +178,7 @@ def test_what_has_quotes_is_text_and_what_has_none_means_what_yaml_says():
     }
 
 
-def test_a_blank_at_the_very_end_is_refused():
+def test_a_trailing_blank_is_refused():
     with pytest.raises(
         Unreadable,
         match=r"^line 2: expected no tab, carriage return or blank at the end, found 'b: x '$",
@@ -187,19 +187,19 @@ def test_a_blank_at_the_very_end_is_refused():
 
 
 @pytest.mark.parametrize("word", ["default", "include", "hostnames", "volatile"])
-def test_a_word_of_nginx_needs_its_backslash(word):
+def test_a_keyword_of_nginx_needs_its_backslash(word):
     assert parsers.map_line(f"\\{word} s:1;\n") == (word, "s", 1)
     with pytest.raises(Unreadable, match="a backslash before a reserved word of nginx"):
         parsers.map_line(f"{word} s:1;\n")
 
 
-def test_a_map_line_is_read_as_nginx_reads_it():
+def test_a_map_line_is_read_like_nginx_reads_it():
     assert parsers.map_line("101 s101s:8500;\n") == ("101", "s101s", 8500)
     assert parsers.map_line("\\default sdefaults:1;\n") == ("default", "sdefaults", 1)
 
 
 @pytest.mark.parametrize(
-    ("line", "words"),
+    ("line", "message"),
     [
         ("101 s101s:8500\n", "line 1: expected <id> <service>:<port>;, found '101 s101s:8500\\n'"),
         ("101 s101s:8500;", "line 1: expected <id> <service>:<port>;, found '101 s101s:8500;'"),
@@ -212,11 +212,11 @@ def test_a_map_line_is_read_as_nginx_reads_it():
         ("a  sas:1;\n", "line 1: expected <id> <service>:<port>;, found 'a  sas:1;\\n'"),
     ],
 )
-def test_another_map_line_is_refused(line, words):
+def test_another_map_line_is_refused(line, message):
     with pytest.raises(Unreadable) as refused:
         parsers.map_line(line)
 
-    assert str(refused.value) == words
+    assert str(refused.value) == message
 
 
 def test_a_list_line_is_read_with_its_uri():
@@ -225,7 +225,7 @@ def test_a_list_line_is_read_with_its_uri():
 
 
 @pytest.mark.parametrize(
-    ("line", "words"),
+    ("line", "message"),
     [
         (
             "101/3 gcs:b/a",
@@ -250,11 +250,11 @@ def test_a_list_line_is_read_with_its_uri():
         ),
     ],
 )
-def test_another_list_line_is_refused(line, words):
+def test_another_list_line_is_refused(line, message):
     with pytest.raises(Unreadable) as refused:
         parsers.list_line(line)
 
-    assert str(refused.value) == words
+    assert str(refused.value) == message
 
 
 def test_an_env_file_is_read_without_its_comments():
@@ -262,7 +262,7 @@ def test_an_env_file_is_read_without_its_comments():
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "message"),
     [
         ("A=1\nA=2\n", "line 2: expected NAME=value, each name once, found 'A=2'"),
         ("A\n", "line 1: expected NAME=value, each name once, found 'A'"),
@@ -271,14 +271,14 @@ def test_an_env_file_is_read_without_its_comments():
         ("A='x'\n", "line 1: expected NAME=value, each name once, found \"A='x'\""),
     ],
 )
-def test_another_env_file_is_refused(text, words):
+def test_another_env_file_is_refused(text, message):
     with pytest.raises(Unreadable) as refused:
         parsers.env(text)
 
-    assert str(refused.value) == words
+    assert str(refused.value) == message
 
 
-def test_noted_amounts_are_read_with_their_units():
+def test_commented_amounts_are_read_with_their_units():
     assert parsers.noted_amounts("# x: CPU_LIMIT 0.5, MEM_LIMIT 4g\nA=1") == {
         "CPU_LIMIT": ("0.5", 1),
         "MEM_LIMIT": ("4", 1 << 30),
@@ -297,7 +297,7 @@ def test_batching_parameters_are_read():
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "message"),
     [
         ("a { value: x }\n", "line 1: expected a batching parameter, once, found 'a { value: x }'"),
         (
@@ -318,15 +318,15 @@ def test_batching_parameters_are_read():
         ),
     ],
 )
-def test_another_batching_file_is_refused(text, words):
+def test_another_batching_file_is_refused(text, message):
     with pytest.raises(Unreadable) as refused:
         parsers.batching(text)
 
-    assert str(refused.value) == words
+    assert str(refused.value) == message
 
 
 @pytest.mark.parametrize("text", [None, 1, "0", "${A}", "${A:-}", "${A:-1t}", "${A-1}", "x${A:-1}"])
-def test_what_is_no_variable_with_an_amount_is_none(text):
+def test_text_without_a_variable_and_an_amount_is_not_read(text):
     assert parsers.amount(text) is None
 
 
@@ -337,7 +337,7 @@ def test_an_amount_is_read_with_its_variable_and_unit():
 PATTERN = "# {{ name | markdown }} of {{ place }}\n\nprose\n{{ rest }}```\nend\n"
 
 
-def test_gaps_are_read_with_their_lines():
+def test_placeholders_are_read_with_their_lines():
     assert parsers.gaps("# a of b\n\nprose\nx\ny\n```\nend\n", PATTERN) == [
         (1, "name", "a"),
         (1, "place", "b"),
@@ -345,7 +345,7 @@ def test_gaps_are_read_with_their_lines():
     ]
 
 
-def test_the_last_gap_goes_on_to_the_end_and_every_other_to_what_follows_it_first():
+def test_the_last_placeholder_extends_to_the_end_and_others_to_the_next_match():
     inside = "x\n```\nend\ny\n"
     pattern = "-{{ x }}-{{ y }}.\n"
 
@@ -359,19 +359,19 @@ def test_the_last_gap_goes_on_to_the_end_and_every_other_to_what_follows_it_firs
     assert parsers.gaps("\na\n", "\n{{ x }}\n") == [(2, "x", "a")]
 
 
-def test_of_a_long_text_behind_the_end_only_the_start_is_shown():
+def test_only_the_start_of_a_long_trailing_text_is_shown():
     with pytest.raises(Unreadable) as refused:
         parsers.gaps("\na" + "m" * 80, "\na")
 
     assert str(refused.value) == f"line 2: expected the end, found '{'m' * 60}'"
 
 
-def test_a_pattern_without_gaps_is_the_text():
+def test_a_pattern_without_placeholders_matches_its_text():
     assert parsers.gaps("a\n", "a\n") == []
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "message"),
     [
         ("", "line 1: expected '# ', found ''"),
         ("## a of b\n\nprose\n```\nend\n", "line 1: expected '# ', found '##'"),
@@ -382,11 +382,11 @@ def test_a_pattern_without_gaps_is_the_text():
         ("# a of b\n\nprose\n```\n", "line 5: expected 'end', found ''"),
     ],
 )
-def test_another_text_than_the_patterns_is_refused_with_its_line(text, words):
+def test_a_text_that_does_not_match_the_pattern_is_refused_with_its_line(text, message):
     with pytest.raises(Unreadable) as refused:
         parsers.gaps(text, PATTERN)
 
-    assert str(refused.value) == words
+    assert str(refused.value) == message
 
 
 def test_options_are_read_with_the_key_they_are_below():
@@ -399,7 +399,7 @@ def test_options_are_read_with_the_key_they_are_below():
     ]
 
 
-def test_a_listing_is_switched_on_where_it_is_green():
+def test_a_green_listing_is_active():
     assert (
         parsers.switched_on("  a:\n    ...\n>     #- 1#\n      #- 2")
         == "  a:\n      - 1#\n      #- 2"
@@ -411,7 +411,9 @@ def test_directives_of_nginx_are_read_at_every_depth():
         '# x\nmap $a $b {\n    default "";\n    include f;\n}\nevents { }\nlog "a;{";\n'
     )
 
-    assert [(each.name, each.words, each.line, sorted(each.inside)) for each in found] == [
+    assert [
+        (finding.name, finding.words, finding.line, sorted(finding.inside)) for finding in found
+    ] == [
         ("default", ("",), 3, []),
         ("include", ("f",), 4, []),
         ("map", ("$a", "$b"), 2, [("default", ""), ("include", "f")]),
@@ -421,7 +423,7 @@ def test_directives_of_nginx_are_read_at_every_depth():
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "message"),
     [
         ("a", "line 1: expected ';' or '}' before the end, found the end"),
         ("a {\n", "line 1: expected ';' or '}' before the end, found the end"),
@@ -434,8 +436,8 @@ def test_directives_of_nginx_are_read_at_every_depth():
         ('a;\n"b\n', "line 2: expected a word, a quoted word, ';' or a brace, found '\"b\\n'"),
     ],
 )
-def test_another_configuration_of_nginx_is_refused(text, words):
+def test_another_configuration_of_nginx_is_refused(text, message):
     with pytest.raises(Unreadable) as refused:
         parsers.nginx(text)
 
-    assert str(refused.value) == words
+    assert str(refused.value) == message

@@ -1,9 +1,11 @@
+"""`rebundle config`: checks and shows settings, and prints schema and built-in templates."""
+
 import json
 
 from renderers.template_set import Templates
 
 
-def test_check_tells_every_problem_with_its_source(tmp_path, rebundle, monkeypatch):
+def test_check_reports_every_problem_with_its_source(tmp_path, rebundle, monkeypatch):
     monkeypatch.setenv("REBUNDLE_HTTP__LISTEN", "nowhere")
     (tmp_path / "rebundle.toml").write_text('[journal]\npaht = "x"\n[log]\nlevel = "loud"\n')
 
@@ -16,7 +18,7 @@ def test_check_tells_every_problem_with_its_source(tmp_path, rebundle, monkeypat
     assert "rebundle.toml:4" in result.err
 
 
-def test_check_of_sound_settings_is_done(rebundle):
+def test_check_of_valid_settings_succeeds(rebundle):
     assert rebundle("config", "check", "-o", "json").json["ok"] is True
 
 
@@ -38,13 +40,15 @@ def test_the_schema_is_a_json_schema_of_the_file(rebundle):
     assert {"bucket", "http", "journal", "render"} <= set(schema["properties"])
 
 
-def test_a_faulty_setting_stops_every_verb_with_a_usage_error(rebundle, monkeypatch):
+def test_a_faulty_setting_stops_every_command_with_a_usage_error(rebundle, monkeypatch):
     monkeypatch.setenv("REBUNDLE_BUCKET", "ftp://nowhere")
 
     assert rebundle("scopes").code == 2
 
 
-def test_check_reads_the_templates_of_every_scope_and_tells_which_are_replaced(tmp_path, rebundle):
+def test_check_reads_the_templates_of_every_scope_and_reports_which_are_replaced(
+    tmp_path, rebundle
+):
     own = tmp_path / "own"
     own.mkdir()
     (own / "header.yaml").write_text("# Ours.\nservices:\n")
@@ -59,7 +63,7 @@ def test_check_reads_the_templates_of_every_scope_and_tells_which_are_replaced(t
     assert f"{own}/modles.map:1: scopes.a/b.templates: is not the name of a template" in faulty.err
 
 
-def test_the_schema_describes_what_a_scope_may_have_of_its_own(rebundle):
+def test_the_schema_describes_the_settings_of_a_scope(rebundle):
     described = json.loads(rebundle("config", "schema").out)
 
     scope = described["properties"]["scopes"]["additionalProperties"]["$ref"].rpartition("/")[2]

@@ -1,3 +1,5 @@
+"""`rebundle dead-letters`: lists, shows, adds, replays and drops dead letters."""
+
 import asyncio
 import sqlite3
 from contextlib import closing
@@ -15,7 +17,7 @@ def test_open_dead_letters_are_listed_with_their_reason_escaped(journal, rebundl
     assert "is used\\x1b already" in table
 
 
-def test_what_was_rejected_is_listed_with_its_problems(journal, rebundle):
+def test_rejected_events_are_listed_with_their_problems(journal, rebundle):
     (rejected,) = rebundle("dead-letters", "list", "--rejected", "-o", "json").json["rejected"]
 
     assert rejected["problems"] == [{"path": "$.id", "expected": "is required", "found": "\033"}]
@@ -30,8 +32,8 @@ def test_show_has_the_whole_event(journal, rebundle):
 
 
 def test_an_unknown_number_is_not_found(journal, rebundle):
-    for verb in (["show", 9], ["replay", 9], ["drop", 9, "--reason", "x"]):
-        assert rebundle("dead-letters", *verb).code == 3
+    for command in (["show", 9], ["replay", 9], ["drop", 9, "--reason", "x"]):
+        assert rebundle("dead-letters", *command).code == 3
 
 
 def test_add_takes_a_stuck_event_out_of_its_lane(journal, rebundle):
@@ -50,23 +52,23 @@ def test_add_takes_a_stuck_event_out_of_its_lane(journal, rebundle):
     assert event["scopes"][0]["outcome"] == "dead-lettered"
 
 
-def test_an_id_of_digits_is_an_id_and_a_position_has_its_at(journal, rebundle):
+def test_an_id_of_digits_is_an_id_and_a_position_has_an_at_sign(journal, rebundle):
     by_id = rebundle(
         "dead-letters", "add", "42", "--scope", "other/target", "--reason", "stuck", "-o", "json"
     )
     by_position = rebundle("dead-letters", "add", "@2", "--reason", "stuck", "-o", "json")
 
-    assert [(each["event"], each["scope"]) for each in by_id.json["dead_letters"]] == [
+    assert [(letter["event"], letter["scope"]) for letter in by_id.json["dead_letters"]] == [
         ("42", "other/target")
     ]
-    assert [each["event"] for each in by_position.json["dead_letters"]] == ["e2"]
+    assert [letter["event"] for letter in by_position.json["dead_letters"]] == ["e2"]
 
 
 def test_add_of_an_event_that_does_not_wait_is_refused(journal, rebundle):
     assert rebundle("dead-letters", "add", "e1", "--reason", "x").code == 4
 
 
-def test_replay_puts_the_event_behind_everything_that_waits(journal, rebundle):
+def test_replay_queues_the_event_behind_all_waiting_events(journal, rebundle):
     result = rebundle("dead-letters", "replay", 1, "-o", "json")
 
     assert (result.code, result.json["scope"]) == (0, SCOPE)
@@ -118,7 +120,7 @@ def test_the_journal_is_read_beside_a_daemon_that_holds_it(journal, rebundle):
         ("UPDATE rejected SET intake = x'ff'", ("list", "--rejected")),
     ],
 )
-def test_what_no_release_writes_is_a_damaged_journal(journal, rebundle, change, arguments):
+def test_content_that_no_release_writes_is_a_damaged_journal(journal, rebundle, change, arguments):
     with closing(sqlite3.connect(journal)) as db:
         db.execute(change)
         db.commit()

@@ -1,3 +1,5 @@
+"""`rebundle diff`: compares two publications, by default live and desired."""
+
 from tests.support.buckets import SCOPE
 
 
@@ -37,10 +39,10 @@ def test_the_document_has_models_and_each_files_diff(bucket, rebundle):
 
     assert view["models"]["removed"] == [{"id": "102", "version": "1"}]
     assert view["models"]["moved"] == [{"id": "101", "from": "2", "to": "1"}]
-    assert {each["path"]: each["status"] for each in view["files"]}[
+    assert {file["path"]: file["status"] for file in view["files"]}[
         "example/conf/bundle/batching_102.txt"
     ] == "removed"
-    assert all(each["diff"].startswith("--- ") for each in view["files"])
+    assert all(file["diff"].startswith("--- ") for file in view["files"])
 
 
 def test_credentials_never_appear(bucket, rebundle):

@@ -1,8 +1,8 @@
-"""`rebundle doctor`, on a folder and on servers with oddities."""
+"""`rebundle doctor` on a folder and on servers with defects."""
 
 import pytest
 
-from tests.support.odd_s3 import Oddity, odd_s3
+from tests.support.faulty_s3_server import Defect, faulty_s3
 
 
 @pytest.fixture(autouse=True)
@@ -15,7 +15,7 @@ def _credentials(monkeypatch, tmp_path):
 
 
 def verdicts(result):
-    return {each["clause"]: each["verdict"] for each in result.json["findings"]}
+    return {finding["clause"]: finding["verdict"] for finding in result.json["findings"]}
 
 
 def test_the_configured_bucket_is_probed_and_left_as_it_was(bucket, rebundle):
@@ -32,16 +32,16 @@ def test_the_configured_bucket_is_probed_and_left_as_it_was(bucket, rebundle):
 
     assert (result.code, result.json["store"], result.json["usable"]) == (0, "directory", True)
     assert set(verdicts(result).values()) == {"ok"}
-    assert all(each["means"] and each["seconds"] >= 0 for each in result.json["findings"])
+    assert all(finding["means"] and finding["seconds"] >= 0 for finding in result.json["findings"])
     assert files() == before
 
 
-def test_the_table_tells_every_step_and_the_clock(bucket, rebundle):
-    told = rebundle("doctor", bucket).out
+def test_the_table_shows_every_step_and_the_clock(bucket, rebundle):
+    output = rebundle("doctor", bucket).out
 
-    assert "equal to this machine's" in told
-    assert "replace stale" in told
-    assert "bundles can be published here" in told
+    assert "equal to this machine's" in output
+    assert "replace stale" in output
+    assert "bundles can be published here" in output
 
 
 def test_the_bucket_is_named_once(bucket, rebundle):
@@ -51,41 +51,41 @@ def test_the_bucket_is_named_once(bucket, rebundle):
 
 
 def test_a_server_that_ignores_conditions_is_refused(bucket, rebundle):
-    with odd_s3(Oddity.IGNORES_CONDITIONS) as server:
+    with faulty_s3(Defect.IGNORES_CONDITIONS) as server:
         result = rebundle("doctor", server.url("p"), "-o", "json")
-        told = rebundle("doctor", server.url("p")).out
+        output = rebundle("doctor", server.url("p")).out
 
     assert (result.code, result.json["usable"], verdicts(result)["create once"]) == (
         6,
         False,
         "refused",
     )
-    assert "published states could be overwritten" in told
-    assert "do not publish here" in told
+    assert "published states could be overwritten" in output
+    assert "do not publish here" in output
     assert server.objects == {}
 
 
 @pytest.mark.parametrize(
-    ("oddity", "form"), [(Oddity.NONE, "quoted"), (Oddity.COMPARES_WITHOUT_QUOTES, "unquoted")]
+    ("defect", "form"), [(Defect.NONE, "quoted"), (Defect.COMPARES_WITHOUT_QUOTES, "unquoted")]
 )
-def test_the_form_of_etags_that_the_server_compares_is_found_out(bucket, rebundle, oddity, form):
-    with odd_s3(oddity) as server:
+def test_the_form_of_etags_that_the_server_compares_is_detected(bucket, rebundle, defect, form):
+    with faulty_s3(defect) as server:
         result = rebundle("doctor", server.url("p"), "-o", "json")
 
     assert (result.code, result.json["etags"]) == (0, form)
     assert verdicts(result)["replace stale"] == "ok"
 
 
-def test_keys_that_may_not_delete_are_told_and_suffice(bucket, rebundle):
-    with odd_s3(Oddity.FORBIDS_DELETION) as server:
+def test_credentials_without_delete_permission_are_reported_and_suffice(bucket, rebundle):
+    with faulty_s3(Defect.FORBIDS_DELETION) as server:
         result = rebundle("doctor", server.url("p"), "-o", "json")
 
     assert (result.code, verdicts(result)["clean up"]) == (0, "note")
     assert {key.rpartition("/")[0] for key in server.objects} == {"p/.rebundle/probe"}
 
 
-def test_a_server_that_is_away_is_not_judged(bucket, rebundle):
-    with odd_s3(Oddity.NONE) as server:
+def test_an_unreachable_server_gets_no_verdict(bucket, rebundle):
+    with faulty_s3(Defect.NONE) as server:
         pass
 
     result = rebundle("doctor", server.url(), "-o", "json")
@@ -94,9 +94,9 @@ def test_a_server_that_is_away_is_not_judged(bucket, rebundle):
     assert "it is unknown" in rebundle("doctor", server.url()).out
 
 
-def test_what_the_server_lacks_by_itself_is_told(bucket, rebundle):
+def test_guarantees_that_the_server_lacks_are_reported(bucket, rebundle):
     """It compares no digests."""
-    with odd_s3(Oddity.NONE) as server:
+    with faulty_s3(Defect.NONE) as server:
         result = rebundle("doctor", server.url("p"), "-o", "json")
 
     assert (result.code, verdicts(result)["checksum"], verdicts(result)["delete stale"]) == (

@@ -1,3 +1,5 @@
+"""`rebundle example restore`: writes defaults of example/ and keeps copies of overrides."""
+
 import io
 from pathlib import Path
 
@@ -7,7 +9,7 @@ ENV = "example/conf/bundle/.env"
 CREDENTIALS = "example/creds/bundle/.env"
 
 
-def test_restore_puts_the_default_back_and_keeps_what_was_there(bucket, rebundle):
+def test_restore_writes_the_default_and_keeps_a_copy_of_the_override(bucket, rebundle):
     default = live_file(bucket, ENV).read_bytes()
     live_file(bucket, ENV).write_bytes(b"MINE=1\n")
 
@@ -54,7 +56,7 @@ def test_restore_asks_only_about_a_file_that_would_change(bucket, rebundle, monk
     assert rebundle("example", "restore", SCOPE, "example/nothing").code == 3
 
 
-def test_restore_brings_a_deleted_file_back(bucket, rebundle):
+def test_restore_recreates_a_deleted_file(bucket, rebundle):
     live_file(bucket, ENV).unlink()
     assert f"{ENV}: deleted by an operator" in rebundle("status", SCOPE).out
 
@@ -81,7 +83,7 @@ def test_changed_credentials_are_never_read_copied_or_replaced(bucket, rebundle)
     assert not (bucket / str(SCOPE) / ".rebundle/replaced").exists()
 
 
-def test_deleted_credentials_come_back(bucket, rebundle):
+def test_deleted_credentials_are_recreated(bucket, rebundle):
     live_file(bucket, CREDENTIALS).unlink()
 
     assert rebundle("example", "restore", SCOPE, CREDENTIALS, "--yes").code == 0
@@ -94,7 +96,7 @@ def test_a_path_that_live_does_not_have_is_not_found(bucket, rebundle):
     )
 
 
-def test_restore_needs_yes_where_nobody_can_be_asked(bucket, rebundle, monkeypatch):
+def test_restore_needs_yes_without_a_terminal(bucket, rebundle, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO())
     live_file(bucket, ENV).write_bytes(b"MINE=1\n")
 

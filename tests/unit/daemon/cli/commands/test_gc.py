@@ -1,3 +1,5 @@
+"""`rebundle gc`: releases and deletes old publications, and reports what and why."""
+
 import os
 import time
 
@@ -12,7 +14,9 @@ MONTHS = 100 * 86_400
 
 @pytest.fixture
 def aged(bucket, monkeypatch):
-    """The bucket, as if all of it had been stored a hundred days ago; only the newest publication is kept."""
+    """The bucket as if everything had been stored a hundred days ago, with only the newest
+    publication kept.
+    """
     monkeypatch.setenv("REBUNDLE_RETENTION__NEWEST", "1")
     monkeypatch.setenv("REBUNDLE_RETENTION__DAYS", "0")
     for path in bucket.rglob("states/**/*"):
@@ -26,18 +30,18 @@ def states(bucket):
     )
 
 
-def test_gc_releases_and_deletes_and_tells_what_and_why(aged, rebundle):
+def test_gc_releases_and_deletes_and_reports_what_and_why(aged, rebundle):
     result = rebundle("gc", SCOPE, "--by", "cron", "--reason", "room", "-o", "json")
 
-    [told] = result.json["scopes"]
+    [report] = result.json["scopes"]
     assert (result.code, result.json["dry_run"], result.json["errors"]) == (0, False, [])
-    assert [each["state"] for each in told["deleted"]] == ["state-1", "state-2"]
-    assert told["bytes"] == sum(each["bytes"] for each in told["deleted"]) > 0
-    assert "superseded 0 days ago" in told["deleted"][0]["why"]
-    assert [(each["state"], each["why"]) for each in told["kept"]] == [("state-3", "live")]
+    assert [deletable["state"] for deletable in report["deleted"]] == ["state-1", "state-2"]
+    assert report["bytes"] == sum(deletable["bytes"] for deletable in report["deleted"]) > 0
+    assert "superseded 0 days ago" in report["deleted"][0]["why"]
+    assert [(kept["state"], kept["why"]) for kept in report["kept"]] == [("state-3", "live")]
     assert states(aged) == ["state-3"]
     entry = pointer(aged).history[-1]
-    assert (entry.kind, entry.by, entry.reason, told["sequence"]) == (
+    assert (entry.kind, entry.by, entry.reason, report["sequence"]) == (
         "gc",
         "cron",
         "room",
@@ -48,7 +52,7 @@ def test_gc_releases_and_deletes_and_tells_what_and_why(aged, rebundle):
     assert "nothing in the bucket needs attention" in rebundle("status", SCOPE).out
 
 
-def test_a_dry_run_tells_the_same_and_changes_nothing(aged, rebundle):
+def test_a_dry_run_reports_the_same_and_changes_nothing(aged, rebundle):
     before = pointer(aged)
 
     result = rebundle("gc", "--all", "--dry-run")
@@ -59,7 +63,7 @@ def test_a_dry_run_tells_the_same_and_changes_nothing(aged, rebundle):
     assert (pointer(aged), states(aged)) == (before, ["state-1", "state-2", "state-3"])
 
 
-def test_a_dry_run_of_one_part_tells_what_that_part_would_do(aged, rebundle):
+def test_a_dry_run_of_one_part_reports_what_that_part_would_do(aged, rebundle):
     first = rebundle("gc", SCOPE, "--dry-run", "--only", "delete", "-o", "json").json["scopes"][0]
     assert (first["deleted"], len(first["left"]), first["released"]) == ([], 2, [])
     releasing = rebundle("gc", SCOPE, "--dry-run", "--only", "release", "-o", "json").json[
@@ -75,16 +79,19 @@ def test_a_dry_run_of_one_part_tells_what_that_part_would_do(aged, rebundle):
 
 
 @pytest.mark.parametrize("daemon_deletes", [True, False])
-def test_a_dry_run_says_where_the_daemon_would_only_release(
+def test_a_dry_run_reports_where_the_daemon_would_only_release(
     aged, rebundle, monkeypatch, daemon_deletes
 ):
     monkeypatch.setenv("REBUNDLE_RETENTION__DELETE", str(daemon_deletes).lower())
 
-    told = [rebundle("gc", SCOPE, "--dry-run", *only).err for only in ((), ("--only", "release"))]
-    assert ["the daemon only releases" in each for each in told] == [not daemon_deletes, False]
+    report = [rebundle("gc", SCOPE, "--dry-run", *only).err for only in ((), ("--only", "release"))]
+    assert ["the daemon only releases" in item for item in report] == [
+        not daemon_deletes,
+        False,
+    ]
 
 
-def test_what_is_collected_and_not_followed_by_the_live_tree_is_told_as_collected(aged, rebundle):
+def test_a_collection_that_the_live_tree_does_not_follow_is_reported_as_done(aged, rebundle):
     (aged / layout.live_tree(SCOPE, layout.MARKER)).unlink(missing_ok=True)
     (aged / layout.live_tree(SCOPE, layout.MARKER)).mkdir()
 
@@ -94,7 +101,7 @@ def test_what_is_collected_and_not_followed_by_the_live_tree_is_told_as_collecte
     assert f"committed as sequence {pointer(aged).sequence}" in result.err
 
 
-def test_old_copies_of_replaced_files_go_and_are_counted(bucket, rebundle, monkeypatch):
+def test_old_copies_of_replaced_files_are_deleted_and_counted(bucket, rebundle, monkeypatch):
     monkeypatch.setenv("REBUNDLE_RETENTION__DAYS", "30")
     for digest in ("1" * 64, "2" * 64):
         copy = bucket / layout.replaced(SCOPE, "base/bundle/docker-compose.yaml", digest)
@@ -107,13 +114,13 @@ def test_old_copies_of_replaced_files_go_and_are_counted(bucket, rebundle, monke
     assert len(list(copy.parent.iterdir())) == 2
     result = rebundle("gc", SCOPE, "-o", "json")
 
-    [told] = result.json["scopes"]
+    [report] = result.json["scopes"]
     key = layout.replaced(SCOPE, "base/bundle/docker-compose.yaml", "1" * 64)
-    assert (result.code, told["copies"], told["bytes"]) == (0, [{"key": key, "bytes": 64}], 64)
-    assert [each.name for each in copy.parent.iterdir()] == ["2" * 64]
+    assert (result.code, report["copies"], report["bytes"]) == (0, [{"key": key, "bytes": 64}], 64)
+    assert [path.name for path in copy.parent.iterdir()] == ["2" * 64]
 
 
-def test_nothing_to_collect_is_said_and_nothing_written(bucket, rebundle):
+def test_an_empty_collection_is_reported_and_writes_nothing(bucket, rebundle):
     before = pointer(bucket)
 
     result = rebundle("gc", SCOPE)
@@ -156,8 +163,8 @@ def test_a_scope_that_cannot_be_read_does_not_stop_the_others(aged, rebundle):
 
     result = rebundle("gc", "--all", "-o", "json")
 
-    assert (result.code, [each["scope"] for each in result.json["errors"]]) == (5, [str(SCOPE)])
-    assert [each["scope"] for each in result.json["scopes"]] == [f"{SCOPE.bundle}/other"]
+    assert (result.code, [error["scope"] for error in result.json["errors"]]) == (5, [str(SCOPE)])
+    assert [row["scope"] for row in result.json["scopes"]] == [f"{SCOPE.bundle}/other"]
     assert rebundle("gc", SCOPE).code == 5
 
 
@@ -171,9 +178,9 @@ def test_keys_of_no_publication_are_named(bucket, rebundle):
     "arguments",
     [(), (SCOPE, "--all"), (SCOPE, "--only", "both"), (SCOPE, "--dry-run", "--only", "both")],
 )
-def test_what_cannot_be_meant_is_refused(bucket, rebundle, arguments):
+def test_contradicting_options_are_refused(bucket, rebundle, arguments):
     assert rebundle("gc", *arguments).code == 2
 
 
-def test_a_scope_that_is_not_there_is_not_found(bucket, rebundle):
+def test_a_scope_that_does_not_exist_is_not_found(bucket, rebundle):
     assert rebundle("gc", "no/such").code == 3

@@ -1,3 +1,5 @@
+"""`rebundle healthcheck`: whether a daemon answers at the configured address."""
+
 import json
 
 import pytest
@@ -26,7 +28,7 @@ def test_any_other_answer_is_a_failure(rebundle, status):
         assert rebundle("healthcheck", "--listen", url.removeprefix("http://")).code == 1
 
 
-def test_a_daemon_that_asks_to_be_restarted_says_why(rebundle):
+def test_a_daemon_that_needs_a_restart_reports_why(rebundle):
     detail = json.dumps({"detail": "the task that hands out events has ended\x1b[2J"}).encode()
     with server(says(503, detail)) as (url, _):
         result = rebundle("healthcheck", "--listen", url.removeprefix("http://"))
@@ -35,7 +37,7 @@ def test_a_daemon_that_asks_to_be_restarted_says_why(rebundle):
     assert "/livez answers 503: the task that hands out events has ended\\x1b[2J" in result.err
 
 
-def test_nobody_there_is_a_failure(rebundle):
+def test_no_daemon_at_the_address_is_a_failure(rebundle):
     with server(says(200)) as (url, _):
         pass
 

@@ -1,12 +1,14 @@
+"""`rebundle history`: the changes of a pointer, with author, time and reason."""
+
 from tests.support.buckets import SCOPE
 
 
-def test_history_tells_who_when_and_why_newest_first(bucket, rebundle):
+def test_history_shows_who_when_and_why_newest_first(bucket, rebundle):
     rebundle("hold", SCOPE, "--reason", "release freeze", "--by", "alice@laptop")
 
     newest, *_ = changes = rebundle("history", SCOPE, "-o", "json").json["history"]
 
-    assert [each["sequence"] for each in changes] == [4, 3, 2, 1]
+    assert [change["sequence"] for change in changes] == [4, 3, 2, 1]
     assert (newest["kind"], newest["by"], newest["reason"]) == (
         "hold",
         "alice@laptop",
@@ -28,19 +30,19 @@ def test_a_reason_with_control_characters_cannot_steer_the_terminal(bucket, rebu
     assert "\033" not in table
 
 
-def test_history_says_what_a_pin_and_a_quarantine_did_and_undid(bucket, rebundle):
-    for verb in (
+def test_history_shows_pins_and_quarantines_and_their_ends(bucket, rebundle):
+    for command in (
         ("pin", SCOPE, "state-1"),
         ("pin", SCOPE, "state-1", "--lift"),
         ("quarantine", SCOPE, "state-1", "--reason", "bad scores"),
         ("quarantine", SCOPE, "state-1", "--reason", "it was the camera", "--lift"),
     ):
-        assert rebundle(*verb).code == 0, verb
+        assert rebundle(*command).code == 0, command
     table = rebundle("history", SCOPE).out
 
-    for told in ("pin state-1", "unpin state-1", "quarantine ", "lift quarantine "):
-        assert told in table
+    for expected in ("pin state-1", "unpin state-1", "quarantine ", "lift quarantine "):
+        assert expected in table
 
 
-def test_a_limit_below_one_is_a_mistake(bucket, rebundle):
+def test_a_limit_below_one_is_a_usage_error(bucket, rebundle):
     assert rebundle("history", SCOPE, "--limit", 0).code == 2

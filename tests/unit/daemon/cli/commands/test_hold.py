@@ -1,3 +1,5 @@
+"""`rebundle hold` and `rebundle resume`: keep live, and make desired live again."""
+
 import io
 from concurrent.futures import ThreadPoolExecutor
 
@@ -34,7 +36,7 @@ def test_a_dry_run_of_resume_changes_nothing(bucket, rebundle):
     assert pointer(bucket).hold is not None
 
 
-def test_resume_asks_and_takes_no_for_an_answer(bucket, rebundle, monkeypatch):
+def test_resume_asks_and_no_cancels_it(bucket, rebundle, monkeypatch):
     rebundle("hold", SCOPE, "--reason", "freeze")
     monkeypatch.setattr("sys.stdin", Terminal("n\n"))
 
@@ -42,7 +44,7 @@ def test_resume_asks_and_takes_no_for_an_answer(bucket, rebundle, monkeypatch):
     assert pointer(bucket).hold is not None
 
 
-def test_resume_agreed_to_is_refused_once_desired_has_moved_on(bucket, rebundle, monkeypatch):
+def test_a_confirmed_resume_is_refused_once_desired_has_changed(bucket, rebundle, monkeypatch):
     class Slow(Terminal):
         def readline(self):
             with ThreadPoolExecutor(1) as thread:
@@ -59,7 +61,7 @@ def test_resume_agreed_to_is_refused_once_desired_has_moved_on(bucket, rebundle,
     assert pointer(bucket).live.state == "state-3"
 
 
-def test_resume_of_what_is_not_held_changes_nothing(bucket, rebundle):
+def test_resume_without_a_hold_changes_nothing(bucket, rebundle):
     result = rebundle("resume", SCOPE, "-o", "json")
 
     assert (result.code, result.json["changed"], pointer(bucket).sequence) == (0, False, 3)
@@ -71,7 +73,7 @@ def test_resume_is_refused_while_desired_is_quarantined(bucket, rebundle):
     assert rebundle("resume", SCOPE, "--yes").code == 4
 
 
-def test_a_blank_reason_is_a_mistake(bucket, rebundle):
+def test_a_blank_reason_is_a_usage_error(bucket, rebundle):
     result = rebundle("hold", SCOPE, "--reason", " ")
 
     assert result.code == 2

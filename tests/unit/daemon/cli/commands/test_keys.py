@@ -1,4 +1,4 @@
-"""Keys from their making to their revocation, by the command, on a bucket."""
+"""`rebundle keys`: keys from generation to revocation, and the other commands with a trust policy."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from tests.support.buckets import SCOPE
 
 @pytest.fixture
 def policy(bucket, rebundle, tmp_path, monkeypatch) -> Path:
-    """One key, with which everybody here signs, and which everybody here trusts."""
+    """One key, which signs everything here and which the policy trusts."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.delenv("STATE_DIRECTORY", raising=False)
     assert rebundle("keys", "generate", tmp_path / "one.key").code == 0
@@ -25,17 +25,17 @@ def policy(bucket, rebundle, tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture
 def trusting(policy, rebundle, monkeypatch) -> Path:
-    """The bucket is signed, and read by the policy."""
+    """A signed bucket, read with the trust policy."""
     assert rebundle("republish", SCOPE).code == 0
     monkeypatch.setenv("REBUNDLE_TRUST__POLICY", str(policy))
     return policy
 
 
 def keyids(policy: Path) -> list[str]:
-    return [each["keyid"] for each in json.loads(policy.read_text())["keys"]]
+    return [key["keyid"] for key in json.loads(policy.read_text())["keys"]]
 
 
-def test_a_new_key_is_for_its_owner_alone_and_is_never_overwritten(rebundle, tmp_path):
+def test_a_new_key_is_private_to_its_owner_and_never_overwritten(rebundle, tmp_path):
     made = rebundle("keys", "generate", tmp_path / "k", "-o", "json")
     again = rebundle("keys", "generate", tmp_path / "k")
 
@@ -45,11 +45,11 @@ def test_a_new_key_is_for_its_owner_alone_and_is_never_overwritten(rebundle, tmp
     assert (again.code, "never overwritten" in again.err) == (2, True)
 
 
-def test_what_is_signed_passes_and_what_is_older_than_the_key_does_not(trusting, rebundle):
+def test_signed_documents_pass_and_those_older_than_the_key_do_not(trusting, rebundle):
     result = rebundle("verify", SCOPE, "-o", "json")
 
     assert result.code == 5
-    whole = {each["what"]: each["problem"] for each in result.json["checks"]}
+    whole = {check["what"]: check["problem"] for check in result.json["checks"]}
     refused = {what: problem for what, problem in whole.items() if problem}
     assert sorted(what.split("@")[0] for what in refused) == [
         "state state-1",
@@ -59,18 +59,18 @@ def test_what_is_signed_passes_and_what_is_older_than_the_key_does_not(trusting,
     assert all("is not signed" in problem for problem in refused.values())
     assert [
         what.split("@")[0] for what in whole if what.startswith("state") and what not in refused
-    ] == ["state state-3"], "published anew, by who signs"
+    ] == ["state state-3"], "republished with a signature"
     assert "freshness" in result.json["not_checked"][0]
 
 
-def test_every_verb_refuses_a_bucket_that_nobody_trusted_has_signed(policy, rebundle, monkeypatch):
+def test_every_command_refuses_a_bucket_without_a_trusted_signature(policy, rebundle, monkeypatch):
     monkeypatch.setenv("REBUNDLE_TRUST__POLICY", str(policy))
-    for verb in (["show", SCOPE], ["states", SCOPE], ["hold", SCOPE, "--reason", "r"]):
-        result = rebundle(*verb)
+    for command in (["show", SCOPE], ["states", SCOPE], ["hold", SCOPE, "--reason", "r"]):
+        result = rebundle(*command)
         assert (result.code, "is not signed, as the trust policy requires" in result.err) == (
             5,
             True,
-        ), verb
+        ), command
         assert f"`rebundle republish {SCOPE} --reason 'first signature'`" in result.err
 
 
@@ -102,7 +102,7 @@ def test_recover_writes_an_empty_pointer_where_an_operator_asks_for_it(
     assert (result.code, result.json["after"]["live"]) == (0, None)
 
 
-def test_a_policy_without_a_place_for_what_was_accepted_is_refused(trusting, rebundle, monkeypatch):
+def test_a_policy_without_a_state_file_is_refused(trusting, rebundle, monkeypatch):
     for variable in ("STATE_DIRECTORY", "XDG_STATE_HOME", "HOME"):
         monkeypatch.delenv(variable, raising=False)
     result = rebundle("verify", SCOPE)
@@ -110,7 +110,7 @@ def test_a_policy_without_a_place_for_what_was_accepted_is_refused(trusting, reb
     assert (result.code, "set trust.state_file" in result.err) == (5, True)
 
 
-def test_who_has_no_key_changes_no_signed_pointer(trusting, bucket, rebundle, monkeypatch):
+def test_without_a_key_no_signed_pointer_is_changed(trusting, bucket, rebundle, monkeypatch):
     monkeypatch.delenv("REBUNDLE_SIGNING__KEY_FILE")
     before = (bucket / str(SCOPE) / "pointer.json").read_bytes()
     result = rebundle("hold", SCOPE, "--reason", "r")
@@ -119,7 +119,7 @@ def test_who_has_no_key_changes_no_signed_pointer(trusting, bucket, rebundle, mo
     assert (bucket / str(SCOPE) / "pointer.json").read_bytes() == before
 
 
-def test_a_pointer_that_was_put_back_is_refused_by_the_next_command_too(trusting, bucket, rebundle):
+def test_a_restored_older_pointer_is_refused_by_the_next_command_too(trusting, bucket, rebundle):
     pointer = bucket / str(SCOPE) / "pointer.json"
     old = pointer.read_bytes()
     assert rebundle("hold", SCOPE, "--reason", "r").code == 0
@@ -132,7 +132,7 @@ def test_a_pointer_that_was_put_back_is_refused_by_the_next_command_too(trusting
     assert "has sequence 4, and 5 was seen here before" in result.err
 
 
-def test_what_was_seen_counts_for_one_bucket_however_it_is_named(
+def test_a_seen_sequence_counts_for_one_bucket_under_any_name(
     trusting, bucket, rebundle, monkeypatch
 ):
     younger = shutil.copytree(bucket, bucket.parent / "elsewhere" / bucket.name)
@@ -171,7 +171,7 @@ def test_a_policy_in_a_folder_that_others_may_write_trusts_nothing(trusting, reb
     assert (result.code, f"chmod go-w {trusting.parent}" in result.err) == (5, True)
 
 
-def test_what_was_accepted_is_private_and_is_refused_where_others_may_write_it(
+def test_the_state_file_is_private_and_refused_where_others_may_write_it(
     trusting, rebundle, tmp_path
 ):
     rebundle("status")
@@ -182,7 +182,7 @@ def test_what_was_accepted_is_private_and_is_refused_where_others_may_write_it(
     assert (result.code, f"chmod go-w {kept}" in result.err) == (5, True)
 
 
-def test_a_policy_is_written_so_that_it_can_be_read_whatever_the_umask(rebundle, tmp_path, policy):
+def test_a_policy_is_written_readable_with_any_umask(rebundle, tmp_path, policy):
     written, before = tmp_path / "by a group.json", os.umask(0o002)
     try:
         assert rebundle("keys", "trust", written, tmp_path / "one.key.pub").code == 0
@@ -191,14 +191,14 @@ def test_a_policy_is_written_so_that_it_can_be_read_whatever_the_umask(rebundle,
     assert written.stat().st_mode & 0o777 == 0o644
 
 
-def test_a_policy_that_is_gone_trusts_nothing(trusting, rebundle):
+def test_a_missing_policy_trusts_nothing(trusting, rebundle):
     trusting.unlink()
     result = rebundle("show", SCOPE)
 
     assert (result.code, f"trust.policy: there is no file {trusting}" in result.err) == (2, True)
 
 
-def test_a_revocation_says_what_it_blocks_before_and_after(trusting, rebundle):
+def test_a_revocation_reports_what_it_blocks_before_and_after(trusting, rebundle):
     (keyid,) = keyids(trusting)
     asked = rebundle(
         "keys", "revoke", trusting, keyid[:8], "--reason", "lost", "--dry-run", "-o", "json"
@@ -206,7 +206,7 @@ def test_a_revocation_says_what_it_blocks_before_and_after(trusting, rebundle):
     assert rebundle("show", SCOPE).code == 0
     done = rebundle("keys", "revoke", trusting, keyid[:8], "--reason", "lost", "-o", "json")
 
-    whats = [each["what"].split("@")[0] for each in asked.json["blocked"]]
+    whats = [blocked["what"].split("@")[0] for blocked in asked.json["blocked"]]
     assert whats[0] == "pointer"
     assert len(whats) == 2, "the pointer, and the one publication that it has signed"
     assert asked.json["blocked"] == done.json["blocked"]
@@ -226,22 +226,22 @@ def test_a_revocation_says_what_it_blocks_before_and_after(trusting, rebundle):
     assert rebundle("keys", "trust", trusting, trusting.with_name("one.key.pub")).code == 2
 
 
-def test_a_key_can_be_revoked_whatever_the_bucket_is_like(trusting, bucket, rebundle, monkeypatch):
-    """Or who stole it would decide when it is revoked."""
+def test_a_key_can_be_revoked_in_any_state_of_the_bucket(trusting, bucket, rebundle, monkeypatch):
+    """Otherwise the thief of a key could prevent its revocation."""
     (keyid,) = keyids(trusting)
     damaged = next((bucket / str(SCOPE) / "states").rglob("manifest.json"))
     damaged.write_bytes(damaged.read_bytes() + b" ")
     done = rebundle("keys", "revoke", trusting, keyid, "--reason", "stolen", "-o", "json")
 
     assert done.code == 0
-    assert [each["keyid"] for each in json.loads(trusting.read_text())["revoked"]] == [keyid]
-    assert [each["what"].split("@")[0] for each in done.json["unread"]] == [
+    assert [key["keyid"] for key in json.loads(trusting.read_text())["revoked"]] == [keyid]
+    assert [path["what"].split("@")[0] for path in done.json["unread"]] == [
         damaged.parent.parent.name
     ]
-    assert "pointer" in [each["what"] for each in done.json["blocked"]]
+    assert "pointer" in [blocked["what"] for blocked in done.json["blocked"]]
 
 
-def test_a_key_can_be_revoked_while_the_bucket_is_away(trusting, rebundle, monkeypatch):
+def test_a_key_can_be_revoked_while_the_bucket_is_unreachable(trusting, rebundle, monkeypatch):
     (keyid,) = keyids(trusting)
     monkeypatch.setenv("REBUNDLE_BUCKET", "s3://away/x?endpoint=http://127.0.0.1:9")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
@@ -251,10 +251,10 @@ def test_a_key_can_be_revoked_while_the_bucket_is_away(trusting, rebundle, monke
     done = rebundle("keys", "revoke", trusting, keyid, "--reason", "stolen")
 
     assert (done.code, "unknown whether" in done.err) == (0, True)
-    assert [each["keyid"] for each in json.loads(trusting.read_text())["revoked"]] == [keyid]
+    assert [key["keyid"] for key in json.loads(trusting.read_text())["revoked"]] == [keyid]
 
 
-def test_a_key_is_not_named_by_next_to_nothing(trusting, rebundle):
+def test_a_very_short_prefix_names_no_key(trusting, rebundle):
     before = trusting.read_bytes()
     for start in ("", keyids(trusting)[0][:7]):
         refused = rebundle("keys", "revoke", trusting, start, "--reason", "r")
@@ -262,7 +262,7 @@ def test_a_key_is_not_named_by_next_to_nothing(trusting, rebundle):
     assert trusting.read_bytes() == before
 
 
-def test_a_policy_behind_a_link_stays_one_for_whoever_it_is_open_to(trusting, rebundle, tmp_path):
+def test_a_policy_behind_a_link_stays_a_link_and_keeps_its_readers(trusting, rebundle, tmp_path):
     trusting.chmod(0o600)
     link = tmp_path / "link.json"
     link.symlink_to(trusting)
@@ -275,14 +275,14 @@ def test_a_policy_behind_a_link_stays_one_for_whoever_it_is_open_to(trusting, re
 
 
 def test_a_policy_in_a_folder_that_others_may_write_is_not_made(rebundle, tmp_path, policy):
-    """Else whoever may write the folder makes root write wherever a link of theirs leads to."""
+    """Otherwise a user who may write the folder could make root write through a link to any place."""
     shared = tmp_path / "shared"
     shared.mkdir()
     (shared / "policy.json").symlink_to(shared / "nologin")
     shared.chmod(0o777)
     refused = rebundle("keys", "trust", shared / "policy.json", tmp_path / "one.key.pub")
     assert (refused.code, f"chmod go-w {shared}" in refused.err) == (2, True)
-    assert [each.name for each in shared.iterdir()] == ["policy.json"]
+    assert [path.name for path in shared.iterdir()] == ["policy.json"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root acts in everybody's folders")
@@ -298,10 +298,10 @@ def test_root_changes_no_policy_that_another_user_may_replace(rebundle, tmp_path
     assert policy.read_bytes() == before
 
 
-def test_who_signs_with_a_key_that_its_own_policy_does_not_accept_writes_nothing(
+def test_a_signer_whose_policy_rejects_its_own_key_writes_nothing(
     trusting, bucket, rebundle, tmp_path, monkeypatch
 ):
-    """Or nobody with the policy could read the scope any more."""
+    """Otherwise no reader with the policy could read the scope any more."""
     before = (bucket / str(SCOPE) / "pointer.json").read_bytes()
     assert rebundle("keys", "generate", tmp_path / "other.key").code == 0
     monkeypatch.setenv("REBUNDLE_SIGNING__KEY_FILE", str(tmp_path / "other.key"))
@@ -320,13 +320,15 @@ def test_who_signs_with_a_key_that_its_own_policy_does_not_accept_writes_nothing
 
     assert (unknown.code, "is not in the trust policy" in unknown.err) == (5, True)
     assert (publisher.code, "may not sign as pointer" in publisher.err) == (5, True)
-    for each in (republished, asked):
-        assert (each.code, "may not sign as publish" in each.err) == (5, True)
+    for item in (republished, asked):
+        assert (item.code, "may not sign as publish" in item.err) == (5, True)
     assert (bucket / str(SCOPE) / "pointer.json").read_bytes() == before
     assert rebundle("hold", SCOPE, "--reason", "r").code == 0
 
 
-def test_a_daemon_that_nobody_could_read_does_not_start(trusting, rebundle, tmp_path, monkeypatch):
+def test_a_daemon_whose_policy_rejects_its_key_does_not_start(
+    trusting, rebundle, tmp_path, monkeypatch
+):
     monkeypatch.setenv("REBUNDLE_JOURNAL__PATH", str(tmp_path / "journal.db"))
     # An address of no machine: a daemon that did start would end with 6.
     monkeypatch.setenv("REBUNDLE_HTTP__LISTEN", "192.0.2.1:1")
@@ -346,7 +348,7 @@ def test_a_daemon_that_nobody_could_read_does_not_start(trusting, rebundle, tmp_
     assert (no_key.code, "there is no signing key" in no_key.err) == (2, True)
 
 
-def test_keys_are_exchanged_without_a_moment_in_which_readers_refuse(
+def test_keys_are_rotated_without_a_moment_in_which_readers_refuse(
     trusting, rebundle, tmp_path, monkeypatch
 ):
     old = keyids(trusting)[0]
@@ -364,7 +366,7 @@ def test_keys_are_exchanged_without_a_moment_in_which_readers_refuse(
     assert rebundle("show", SCOPE).code == 0
 
 
-def test_a_key_counts_only_for_what_it_is_trusted_for(policy, rebundle, tmp_path, monkeypatch):
+def test_a_key_counts_only_for_its_trusted_roles(policy, rebundle, tmp_path, monkeypatch):
     assert rebundle("republish", SCOPE).code == 0
     monkeypatch.setenv("REBUNDLE_TRUST__POLICY", str(policy))
     public = tmp_path / "one.key.pub"
@@ -376,7 +378,7 @@ def test_a_key_counts_only_for_what_it_is_trusted_for(policy, rebundle, tmp_path
     assert rebundle("show", SCOPE).code == 0
 
 
-def test_freshness_is_demanded_of_readers_and_not_of_who_signs(
+def test_freshness_is_required_by_readers_and_not_by_signers(
     trusting, rebundle, tmp_path, monkeypatch
 ):
     public = tmp_path / "one.key.pub"
@@ -424,7 +426,9 @@ def test_a_copied_publication_is_verified_without_a_bucket(copied, rebundle, mon
     assert "whether the state is live" in unchecked
 
 
-def test_without_a_policy_an_offline_check_says_that_nobody_vouches(copied, rebundle, monkeypatch):
+def test_without_a_policy_an_offline_check_reports_that_nothing_is_verified(
+    copied, rebundle, monkeypatch
+):
     monkeypatch.delenv("REBUNDLE_TRUST__POLICY")
     result = rebundle("verify", "--offline", copied, "-o", "json")
 
@@ -458,14 +462,16 @@ def test_a_folder_that_is_no_publication_is_not_found_and_the_ones_below_it_are_
     assert (above.code, f"such as {attempt}" in above.err) == (3, True)
 
 
-def test_status_tells_whose_word_it_takes_for_the_live_tree(trusting, rebundle, monkeypatch):
+def test_status_reports_what_it_trusts_about_the_live_tree(trusting, rebundle, monkeypatch):
     assert "marked synced" in rebundle("status").out
     monkeypatch.delenv("REBUNDLE_TRUST__POLICY")
     assert "marked synced" not in rebundle("status").out
 
 
-def test_a_live_tree_that_nobody_signed_is_held_against_what_is_signed(trusting, bucket, rebundle):
-    """A marker that says `updating` excuses nothing: whoever can write the tree can write it, too."""
+def test_an_unsigned_live_tree_is_compared_with_signed_documents(trusting, bucket, rebundle):
+    """A marker with status `updating` excuses nothing: an attacker who can write the tree can write
+    it, too.
+    """
     tree = bucket / str(SCOPE) / "docker-compose-gen"
     (tree / "base/bundle/docker-compose.yaml").unlink()
     marker = tree / ".rebundle.json"
@@ -473,7 +479,7 @@ def test_a_live_tree_that_nobody_signed_is_held_against_what_is_signed(trusting,
     result = rebundle("verify", SCOPE, "live", "-o", "json")
 
     assert result.code == 5
-    [problem] = [each["problem"] for each in result.json["checks"] if each["problem"]]
+    [problem] = [check["problem"] for check in result.json["checks"] if check["problem"]]
     assert problem.startswith(
         "not in sync with live: base/bundle/docker-compose.yaml; tree and marker are not signed"
     )

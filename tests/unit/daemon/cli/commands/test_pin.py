@@ -5,7 +5,7 @@ from tests.support.buckets import SCOPE, in_bucket
 
 def pinned(bucket):
     pointer = in_bucket(bucket, lambda published: published.pointer())
-    return [each.state for each in pointer.retained if each.pinned]
+    return [publication.state for publication in pointer.retained if publication.pinned]
 
 
 def test_a_pin_keeps_a_state_until_it_is_lifted(bucket, rebundle):
@@ -16,7 +16,7 @@ def test_a_pin_keeps_a_state_until_it_is_lifted(bucket, rebundle):
     assert pinned(bucket) == []
 
 
-def test_pinning_again_changes_nothing_and_says_so(bucket, rebundle):
+def test_pinning_again_changes_nothing_and_reports_that(bucket, rebundle):
     rebundle("pin", SCOPE, "state-1")
 
     result = rebundle("pin", SCOPE, "state-1", "-o", "json")

@@ -1,3 +1,5 @@
+"""`rebundle quarantine`: rejects a composition, or lifts the rejection."""
+
 from tests.support.buckets import SCOPE, composition_with, in_bucket, pointer
 
 
@@ -15,7 +17,7 @@ def test_a_quarantined_composition_does_not_become_live_under_another_id(bucket,
     assert pointer(bucket).quarantined[0].by == "alice"
 
 
-def test_the_live_composition_needs_a_state_to_go_back_to(bucket, rebundle):
+def test_quarantining_the_live_composition_needs_a_state_to_roll_back_to(bucket, rebundle):
     refused = rebundle("quarantine", SCOPE, "state-3", "--reason", "bad")
     assert refused.code == 4
     assert "--rollback-to" in refused.err
@@ -37,14 +39,14 @@ def test_the_live_composition_needs_a_state_to_go_back_to(bucket, rebundle):
     assert result.json["after"]["hold"]["reason"] == "bad"
 
 
-def test_a_quarantine_that_changes_what_is_live_asks_first(bucket, rebundle):
+def test_a_quarantine_that_changes_live_asks_first(bucket, rebundle):
     pointer = bucket / str(SCOPE) / "pointer.json"
     before = pointer.read_bytes()
     refused = rebundle(
         "quarantine", SCOPE, "state-3", "--reason", "bad", "--rollback-to", "state-1"
     )
 
-    assert (refused.code, "--yes" in refused.err) == (2, True), "nobody sits at a terminal here"
+    assert (refused.code, "--yes" in refused.err) == (2, True), "there is no terminal here"
     assert pointer.read_bytes() == before
     assert (
         rebundle(
@@ -53,7 +55,7 @@ def test_a_quarantine_that_changes_what_is_live_asks_first(bucket, rebundle):
         == 0
     )
     assert rebundle("quarantine", SCOPE, "state-1", "--reason", "bad").code == 0, (
-        "what is not live needs no question"
+        "a state that is not live needs no confirmation"
     )
 
 
@@ -64,7 +66,7 @@ def test_lift_accepts_the_composition_again(bucket, rebundle):
     assert pointer(bucket).quarantined == ()
 
 
-def test_lift_and_rollback_to_do_not_go_together(bucket, rebundle):
+def test_lift_and_rollback_to_are_mutually_exclusive(bucket, rebundle):
     assert (
         rebundle(
             "quarantine", SCOPE, "state-2", "--reason", "x", "--lift", "--rollback-to", "state-1"
@@ -73,7 +75,7 @@ def test_lift_and_rollback_to_do_not_go_together(bucket, rebundle):
     )
 
 
-def test_a_quarantine_whose_states_are_gone_is_lifted_by_the_digest_of_the_composition(
+def test_a_quarantine_without_any_state_left_is_lifted_by_the_digest_of_the_composition(
     bucket, rebundle, monkeypatch
 ):
     rebundle("quarantine", SCOPE, "state-2", "--reason", "bad")

@@ -1,3 +1,5 @@
+"""`rebundle recover`: rebuilds or repairs a pointer, and reports everything it did."""
+
 import json
 import re
 import shlex
@@ -19,7 +21,7 @@ def lost(bucket):
     return bucket
 
 
-def test_a_lost_pointer_is_recovered_and_everything_is_told(lost, rebundle):
+def test_a_lost_pointer_is_recovered_and_everything_is_reported(lost, rebundle):
     assert "rebundle recover" in rebundle("states", SCOPE).err
 
     result = rebundle(*ASKED, "--yes", "-o", "json")
@@ -57,7 +59,7 @@ def test_a_gap_that_came_after_a_recovery_is_found(lost, rebundle):
     assert (result.code, "gaps or duplicates" in result.out) == (5, True)
 
 
-def test_a_dry_run_tells_the_same_and_writes_nothing(lost, rebundle):
+def test_a_dry_run_reports_the_same_and_writes_nothing(lost, rebundle):
     result = rebundle(*ASKED, "--dry-run")
 
     assert result.code == 0
@@ -67,7 +69,7 @@ def test_a_dry_run_tells_the_same_and_writes_nothing(lost, rebundle):
     assert not (lost / layout.pointer(SCOPE)).exists()
 
 
-def test_nothing_is_written_unless_somebody_says_yes(lost, rebundle):
+def test_nothing_is_written_without_a_yes(lost, rebundle):
     assert rebundle(*ASKED).code == 2
     assert not (lost / layout.pointer(SCOPE)).exists()
 
@@ -78,7 +80,7 @@ def test_no_hold_counts_where_live_is_desired(lost, rebundle):
     assert (found.hold, found.live.state, found.desired.state) == (None, "state-3", "state-3")
 
 
-def test_another_live_state_than_desired_is_held_in_any_case(lost, rebundle):
+def test_a_live_state_other_than_desired_is_always_held(lost, rebundle):
     result = rebundle(*ASKED, "--yes", "--no-hold", "--live", "state-2")
     found = pointer(lost)
     assert (result.code, "held in spite of --no-hold" in result.out) == (0, True)
@@ -97,11 +99,11 @@ def test_a_damaged_pointer_and_a_damaged_state_are_named(bucket, rebundle):
         True,
         True,
     )
-    assert [each.state for each in pointer(bucket).retained] == ["state-2", "state-3"]
+    assert [publication.state for publication in pointer(bucket).retained] == ["state-2", "state-3"]
 
 
 @pytest.mark.parametrize("garbage", [b"\x93\x01 random [", b"[[[", b"words", b'{"signed":'])
-def test_a_pointer_of_random_bytes_is_said_to_be_no_json(bucket, rebundle, garbage):
+def test_a_pointer_of_random_bytes_is_reported_as_invalid_json(bucket, rebundle, garbage):
     (bucket / layout.pointer(SCOPE)).write_bytes(garbage)
 
     result = rebundle("states", SCOPE)
@@ -126,10 +128,10 @@ def test_a_damaged_archive_is_reported_with_the_command_that_leaves_its_state_ou
     assert result.code == {"changed": 5, "gone": 3}[damage]
     [command] = re.findall(r"`rebundle (recover .*)`", result.err)
     assert rebundle(*shlex.split(command), "--yes").code == 0
-    assert "state-1" not in [each.state for each in pointer(bucket).retained]
+    assert "state-1" not in [publication.state for publication in pointer(bucket).retained]
 
 
-def test_a_scope_that_is_whole_is_left_alone_without_a_question(bucket, rebundle):
+def test_a_healthy_scope_is_left_alone_without_a_question(bucket, rebundle):
     before = pointer(bucket)
 
     result = rebundle(*ASKED)
@@ -146,11 +148,11 @@ def test_a_scope_that_is_whole_is_left_alone_without_a_question(bucket, rebundle
         ((*ASKED, "--yes", "--live", "state-9"), 3),
     ],
 )
-def test_what_cannot_be_done_is_refused(lost, rebundle, arguments, code):
+def test_impossible_recoveries_are_refused(lost, rebundle, arguments, code):
     assert rebundle(*arguments).code == code
 
 
-def test_a_live_tree_that_cannot_follow_is_told_beside_the_pointer_that_was_written(lost, rebundle):
+def test_a_live_tree_that_cannot_follow_is_reported_beside_the_written_pointer(lost, rebundle):
     tree = lost / layout.live_tree(SCOPE)
     shutil.rmtree(tree / "base")
     (tree / "base").write_text("in the way of its files")
@@ -162,8 +164,8 @@ def test_a_live_tree_that_cannot_follow_is_told_beside_the_pointer_that_was_writ
     assert pointer(lost).sequence == 132
 
 
-def test_a_first_publication_that_is_under_way_is_not_published_unless_it_is_named(lost, rebundle):
-    """The state is uploaded; pointer, history and live tree are not there yet."""
+def test_a_first_publication_in_progress_is_not_published_unless_it_is_named(lost, rebundle):
+    """The state is uploaded. Pointer, history and live tree do not exist yet."""
     shutil.rmtree(lost / layout.live_tree(SCOPE))
     shutil.rmtree(lost / ".rebundle" / "store" / layout.live_tree(SCOPE), ignore_errors=True)
 
@@ -174,7 +176,7 @@ def test_a_first_publication_that_is_under_way_is_not_published_unless_it_is_nam
     [*_, command] = re.findall(r"`rebundle (recover .*)`", result.out)
     named = re.search(r"--live (\S+)", command)[1]
     assert rebundle(*shlex.split(command), "--yes").code == 0
-    assert [str(each.id) for each in pointer(lost).retained] == [named]
+    assert [str(publication.id) for publication in pointer(lost).retained] == [named]
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "bundle.tar.gz"])
@@ -193,7 +195,7 @@ def test_an_old_state_behind_a_symbolic_link_is_left_out_with_the_command_that_h
         r"left out state-1@\w+, which cannot be read: .* symbolic link .* mv ", result.out
     )
     found = pointer(lost)
-    assert ([each.state for each in found.retained], found.live.state) == (
+    assert ([publication.state for publication in found.retained], found.live.state) == (
         ["state-2", "state-3"],
         "state-3",
     )
@@ -227,7 +229,7 @@ def test_a_recovery_stops_where_the_state_that_has_to_be_live_is_a_symbolic_link
     assert pointer(lost).live.state == "state-2"
 
 
-def test_uploads_that_nothing_names_are_listed_with_the_command_that_takes_one(bucket, rebundle):
+def test_unreferenced_uploads_are_listed_with_the_command_that_adopts_one(bucket, rebundle):
     stored = in_bucket(
         bucket, lambda it: it.store_state(composition_with("9"), "state-9", Revision(producer=9))
     )

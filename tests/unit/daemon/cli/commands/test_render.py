@@ -1,3 +1,5 @@
+"""`rebundle render`: renders an event, a composition or a manifest into a folder."""
+
 import io
 import json
 
@@ -72,7 +74,7 @@ def test_a_manifest_gives_the_bytes_that_were_published(bucket, tmp_path, rebund
     assert contents(tmp_path / "out") == tree
 
 
-def test_a_manifest_of_another_renderer_is_rendered_and_that_is_said(bucket, tmp_path, rebundle):
+def test_a_manifest_of_another_renderer_is_rendered_with_a_notice(bucket, tmp_path, rebundle):
     (manifest,) = (bucket / str(SCOPE) / "states/state-3").glob("*/manifest.json")
     document = json.loads(manifest.read_bytes()) | {"renderer": "0.9", "content_digest": "0" * 64}
 
@@ -82,7 +84,7 @@ def test_a_manifest_of_another_renderer_is_rendered_and_that_is_said(bucket, tmp
     assert "another renderer" in result.err
 
 
-def test_a_manifest_whose_content_is_another_fails_verification(bucket, tmp_path, rebundle):
+def test_a_manifest_with_different_content_fails_verification(bucket, tmp_path, rebundle):
     (manifest,) = (bucket / str(SCOPE) / "states/state-3").glob("*/manifest.json")
     document = json.loads(manifest.read_bytes()) | {"content_digest": "0" * 64}
 
@@ -161,7 +163,7 @@ def own_templates(tmp_path):
     return config
 
 
-def test_what_the_settings_give_a_scope_is_used(bucket, tmp_path, rebundle):
+def test_the_settings_of_a_scope_are_used(bucket, tmp_path, rebundle):
     config = own_templates(tmp_path)
     document = golden_document() | {"bundle": {"name": SCOPE.bundle, "target": SCOPE.target}}
 
@@ -212,7 +214,7 @@ def test_templates_that_cannot_be_used_are_a_usage_error_and_nothing_is_written(
     assert not (tmp_path / "out").exists()
 
 
-def test_what_the_daemon_would_refuse_for_its_size_is_refused_and_the_setting_named(
+def test_a_composition_too_large_for_the_daemon_is_refused_and_the_setting_named(
     tmp_path, rebundle, monkeypatch
 ):
     monkeypatch.setenv("REBUNDLE_LIMITS__MODELS", "1")

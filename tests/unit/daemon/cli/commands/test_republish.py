@@ -1,3 +1,5 @@
+"""`rebundle republish`: renders and publishes desired again, with the present settings."""
+
 import json
 import re
 
@@ -9,7 +11,7 @@ from renderers.template_set import Templates
 from tests.support.buckets import SCOPE, composition_with, in_bucket, pointer
 
 
-def test_desired_is_rendered_anew_under_its_id_with_the_configured_defaults(
+def test_desired_is_re_rendered_under_its_id_with_the_configured_defaults(
     bucket, rebundle, monkeypatch
 ):
     monkeypatch.setenv("REBUNDLE_RENDER__ROUTER_IMAGE", "registry.example.com/nginx:9.9")
@@ -25,7 +27,7 @@ def test_desired_is_rendered_anew_under_its_id_with_the_configured_defaults(
     assert after.history[-1].by == "alice"
     compose = bucket / str(SCOPE) / "docker-compose-gen/base/bundle/docker-compose.yaml"
     assert b"registry.example.com/nginx:9.9" in compose.read_bytes()
-    assert [each["id"] for each in rebundle("show", SCOPE, "-o", "json").json["events"]] == [
+    assert [event["id"] for event in rebundle("show", SCOPE, "-o", "json").json["events"]] == [
         "event-of-state-3"
     ]
     assert rebundle("verify", SCOPE).code == 0
@@ -38,28 +40,28 @@ def test_a_dry_run_shows_what_would_differ_and_writes_nothing(bucket, rebundle, 
     sequence = pointer(bucket).sequence
 
     result = rebundle("republish", SCOPE, "--dry-run")
-    told = rebundle("republish", SCOPE, "--dry-run", "-o", "json").json
+    preview = rebundle("republish", SCOPE, "--dry-run", "-o", "json").json
 
     assert (result.code, contents(bucket)) == (0, before)
     assert result.err.startswith("1 file differs; example/creds/ is not compared\n")
     assert "restart it" in result.err
     assert f"republish (would be sequence {sequence} → {sequence + 1})" in result.out
     assert "+    image: docker.io/library/nginx:9.9" in result.out.splitlines()
-    assert (told["verb"], told["scope"], told["changed"], told["dry_run"]) == (
+    assert (preview["verb"], preview["scope"], preview["changed"], preview["dry_run"]) == (
         "republish",
         str(SCOPE),
         True,
         True,
     )
-    assert (told["before"]["sequence"], told["after"]["sequence"]) == (sequence, sequence + 1)
-    assert told["after"]["live"]["state"] == "state-3"
-    assert told["after"]["live"]["attempt"] == ""
-    (changed,) = told["files"]
+    assert (preview["before"]["sequence"], preview["after"]["sequence"]) == (sequence, sequence + 1)
+    assert preview["after"]["live"]["state"] == "state-3"
+    assert preview["after"]["live"]["attempt"] == ""
+    (changed,) = preview["files"]
     assert (changed["path"], changed["status"]) == ("base/bundle/docker-compose.yaml", "modified")
     assert "+    image: docker.io/library/nginx:9.9\n" in changed["diff"]
 
 
-def test_a_dry_run_of_what_is_published_so_already_says_so(bucket, rebundle):
+def test_a_dry_run_reports_that_nothing_would_differ(bucket, rebundle):
     rebundle("republish", SCOPE)
 
     result = rebundle("republish", SCOPE, "--dry-run")
@@ -86,7 +88,7 @@ def test_a_dry_run_under_a_hold_leaves_live_where_it_is(bucket, rebundle):
     [lambda archive: archive.unlink(), lambda archive: archive.write_bytes(b"\0" * 8)],
     ids=["gone", "damaged"],
 )
-def test_a_dry_run_goes_on_where_the_verb_would_mend_what_is_published(bucket, rebundle, harm):
+def test_a_dry_run_continues_where_the_command_would_repair_a_publication(bucket, rebundle, harm):
     live = pointer(bucket).live
     harm(bucket / str(SCOPE) / "states" / live.state / live.attempt / "bundle.tar.gz")
 
@@ -99,7 +101,7 @@ def test_a_dry_run_goes_on_where_the_verb_would_mend_what_is_published(bucket, r
     assert rebundle("republish", SCOPE).code == 0
 
 
-def test_a_dry_run_is_refused_as_the_verb_would_be(bucket, rebundle, monkeypatch):
+def test_a_dry_run_is_refused_like_the_command(bucket, rebundle, monkeypatch):
     monkeypatch.setenv("REBUNDLE_PUBLISH__PINNING", "require")
 
     result = rebundle("republish", SCOPE, "--dry-run")
@@ -107,15 +109,15 @@ def test_a_dry_run_is_refused_as_the_verb_would_be(bucket, rebundle, monkeypatch
     assert (result.code, "not pinned by digest: image" in result.err) == (1, True)
 
 
-@pytest.mark.parametrize("verb", ["republish", "hold"])
-def test_a_dry_run_on_the_pointer_of_a_newer_release_is_refused_as_the_verb_would_be(
-    bucket, rebundle, verb
+@pytest.mark.parametrize("command", ["republish", "hold"])
+def test_a_dry_run_on_the_pointer_of_a_newer_release_is_refused_like_the_command(
+    bucket, rebundle, command
 ):
     path = bucket / str(SCOPE) / "pointer.json"
     path.write_bytes(path.read_bytes().replace(b'"schema":2', b'"schema":99'))
 
-    for words in ((), ("--dry-run",)):
-        result = rebundle(verb, SCOPE, "--reason", "a look", *words)
+    for arguments in ((), ("--dry-run",)):
+        result = rebundle(command, SCOPE, "--reason", "a look", *arguments)
         assert (result.code, "written by a newer release" in result.err) == (4, True)
 
 
@@ -123,7 +125,7 @@ def contents(bucket):
     return {path: path.read_bytes() for path in bucket.rglob("*") if path.is_file()}
 
 
-def test_what_may_change_under_its_name_is_refused_where_the_setting_says_so(
+def test_mutable_references_are_refused_where_the_setting_requires_it(
     bucket, rebundle, monkeypatch
 ):
     monkeypatch.setenv("REBUNDLE_PUBLISH__PINNING", "require")
@@ -152,7 +154,7 @@ def test_a_retired_scope_has_nothing_to_republish(bucket, rebundle):
     assert rebundle("republish", SCOPE).code == 3
 
 
-def test_what_a_newer_renderer_made_is_not_overwritten(bucket, rebundle):
+def test_a_publication_of_a_newer_renderer_is_not_overwritten(bucket, rebundle):
     path = bucket / str(SCOPE) / "pointer.json"
     path.write_bytes(path.read_bytes().replace(b'"renderer":"1"', b'"renderer":"999.1"'))
 
@@ -162,7 +164,7 @@ def test_what_a_newer_renderer_made_is_not_overwritten(bucket, rebundle):
     assert "newer release" in result.err
 
 
-def test_a_rendering_of_what_is_no_longer_desired_is_not_published(bucket):
+def test_a_rendering_of_an_outdated_desired_state_is_not_published(bucket):
     async def race(published):
         before = await published.pointer()
         rendered = await rendered_again(published, before)
@@ -176,7 +178,7 @@ def test_a_rendering_of_what_is_no_longer_desired_is_not_published(bucket):
     assert pointer(bucket).desired.state == "state-4"
 
 
-def test_what_was_stored_before_a_collection_is_not_published_after_it(bucket):
+def test_a_state_stored_before_a_collection_is_not_published_after_it(bucket):
     async def race(published):
         before = await published.pointer()
         rendered = await rendered_again(published, before)
@@ -198,7 +200,9 @@ async def rendered_again(published, before):
     )
 
 
-def test_what_a_scope_has_of_its_own_is_rendered_and_recorded(bucket, rebundle, tmp_path):
+def test_the_templates_and_defaults_of_a_scope_are_rendered_and_recorded(
+    bucket, rebundle, tmp_path
+):
     own = tmp_path / "own"
     own.mkdir()
     (own / "header.yaml").write_text("# Ours.\nservices:\n")
@@ -223,7 +227,7 @@ def test_what_a_scope_has_of_its_own_is_rendered_and_recorded(bucket, rebundle, 
     )
 
 
-def test_a_scopes_own_settings_are_no_other_scopes(bucket, rebundle, tmp_path):
+def test_the_settings_of_a_scope_apply_to_no_other_scope(bucket, rebundle, tmp_path):
     config = tmp_path / "rebundle.toml"
     config.write_text('[scopes."other/target"]\ntemplates = "nowhere"\nrender.restart = "always"\n')
 

@@ -1,3 +1,5 @@
+"""`rebundle retire`: leaves a scope without a live state and deletes nothing."""
+
 import io
 
 from tests.support.buckets import SCOPE, composition_with, in_bucket
@@ -8,7 +10,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_retire_leaves_nothing_live_and_everything_stored_and_a_state_brings_it_back(
+def test_retire_leaves_nothing_live_deletes_nothing_and_a_new_state_reactivates_the_scope(
     bucket, rebundle
 ):
     before = sorted(path for path in bucket.rglob("*") if "states" in path.parts)
@@ -27,7 +29,7 @@ def test_retire_leaves_nothing_live_and_everything_stored_and_a_state_brings_it_
     assert (after.live.state, after.sequence) == ("state-8", 5)
 
 
-def test_retire_needs_yes_from_a_flag_or_a_person(bucket, rebundle, monkeypatch):
+def test_retire_needs_a_confirmation_by_flag_or_prompt(bucket, rebundle, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO())
 
     assert rebundle("retire", SCOPE, "--reason", "gone").code == 2

@@ -1,3 +1,5 @@
+"""`rebundle rollback`: makes an earlier state live and sets a hold."""
+
 import io
 from concurrent.futures import ThreadPoolExecutor
 
@@ -53,7 +55,7 @@ def test_a_dry_run_shows_what_would_change_and_changes_nothing(bucket, rebundle)
     assert pointer(bucket) == before
 
 
-def test_without_a_terminal_yes_is_needed(bucket, rebundle, monkeypatch):
+def test_without_a_terminal_the_flag_yes_is_needed(bucket, rebundle, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
 
     result = rebundle("rollback", SCOPE, "state-1", "--reason", "bad")
@@ -72,9 +74,9 @@ def test_at_a_terminal_it_asks(bucket, rebundle, monkeypatch, answer, code, live
     assert pointer(bucket).live.state == live
 
 
-def test_what_was_agreed_to_is_refused_once_another_state_is_live(bucket, rebundle, monkeypatch):
+def test_a_confirmed_rollback_is_refused_once_another_state_is_live(bucket, rebundle, monkeypatch):
     class Slow(Terminal):
-        """Somebody publishes while the operator thinks."""
+        """Another writer publishes while the operator reads the question."""
 
         def readline(self):
             thread = ThreadPoolExecutor(1)
@@ -101,7 +103,7 @@ def test_an_unexpected_live_state_is_a_conflict(bucket, rebundle):
     assert (result.code, pointer(bucket).sequence) == (4, 3)
 
 
-def test_discard_newer_drops_desired_and_says_what_a_waiting_event_does(bucket, rebundle):
+def test_discard_newer_drops_desired_and_reports_what_a_waiting_event_does(bucket, rebundle):
     result = rebundle(
         "rollback", SCOPE, "state-1", "--reason", "bad", "--yes", "--discard-newer", "--quiet"
     )
@@ -124,7 +126,7 @@ def test_a_state_that_is_not_retained_is_not_found(bucket, rebundle):
 
 
 @pytest.mark.parametrize("name", ["fine-2026", "fine-2026-11"])
-def test_a_unique_beginning_is_resolved_where_a_person_sees_what_it_is_taken_for(
+def test_a_unique_prefix_is_resolved_where_the_user_sees_the_result(
     bucket, rebundle, monkeypatch, name
 ):
     in_bucket(bucket, lambda it: it.publish(composition_with("3"), "fine-2026-11", 4))
@@ -139,13 +141,13 @@ def test_a_unique_beginning_is_resolved_where_a_person_sees_what_it_is_taken_for
     assert f"Roll {SCOPE} back to fine-2026-11?" in result.err
 
 
-@pytest.mark.parametrize("verb", ["rollback", "pin", "quarantine"])
-def test_a_verb_that_does_not_ask_takes_no_beginning(bucket, rebundle, verb):
+@pytest.mark.parametrize("command", ["rollback", "pin", "quarantine"])
+def test_a_command_that_does_not_ask_accepts_no_prefix(bucket, rebundle, command):
     in_bucket(bucket, lambda it: it.publish(composition_with("3"), "fine-2026-11", 4))
     in_bucket(bucket, lambda it: it.publish(composition_with("4"), "state-5", 5))
 
     result = rebundle(
-        verb, SCOPE, "fine", "--reason", "r", *(["--yes"] if verb == "rollback" else [])
+        command, SCOPE, "fine", "--reason", "r", *(["--yes"] if command == "rollback" else [])
     )
 
     assert (result.code, "is fine-2026-11 meant?" in result.err, pointer(bucket).sequence) == (
@@ -155,7 +157,7 @@ def test_a_verb_that_does_not_ask_takes_no_beginning(bucket, rebundle, verb):
     )
 
 
-def test_an_ambiguous_beginning_is_refused_with_how_many_states_fit(bucket, rebundle):
+def test_an_ambiguous_prefix_is_refused_with_the_number_of_matches(bucket, rebundle):
     for number in range(4, 8):
         in_bucket(
             bucket, lambda it, n=number: it.publish(composition_with(str(n)), f"state-{n}", n)
@@ -170,7 +172,7 @@ def test_an_ambiguous_beginning_is_refused_with_how_many_states_fit(bucket, rebu
     )
 
 
-def test_a_state_and_its_attempt_are_taken_as_they_are(bucket, rebundle):
+def test_a_state_with_its_attempt_is_used_as_given(bucket, rebundle):
     attempt = pointer(bucket).retained_of("state-1")[0].attempt
 
     result = rebundle(
@@ -186,7 +188,7 @@ def test_a_quarantined_state_is_refused(bucket, rebundle):
     assert rebundle("rollback", SCOPE, "state-1", "--reason", "bad", "--yes").code == 4
 
 
-def test_a_live_state_that_is_gone_stops_nobody_from_leaving_it(bucket, rebundle):
+def test_a_missing_live_state_does_not_prevent_a_rollback(bucket, rebundle):
     for archive in (bucket / str(SCOPE) / "states/state-3").glob("*/bundle.tar.gz"):
         archive.unlink()
 
@@ -196,7 +198,7 @@ def test_a_live_state_that_is_gone_stops_nobody_from_leaving_it(bucket, rebundle
     assert "the difference cannot be shown" in result.err
 
 
-def test_a_retired_scope_is_brought_back_by_a_rollback(bucket, rebundle):
+def test_a_rollback_reactivates_a_retired_scope(bucket, rebundle):
     rebundle("retire", SCOPE, "--reason", "gone", "--yes")
 
     result = rebundle("rollback", SCOPE, "state-2", "--reason", "needed after all", "--yes")
@@ -205,7 +207,7 @@ def test_a_retired_scope_is_brought_back_by_a_rollback(bucket, rebundle):
     assert "live: nothing → state-2 (2)" in result.err
 
 
-def test_a_damaged_target_is_found_out_before_it_is_live(bucket, rebundle):
+def test_a_damaged_target_is_found_before_it_is_live(bucket, rebundle):
     for archive in (bucket / str(SCOPE) / "states/state-1").glob("*/bundle.tar.gz"):
         archive.write_bytes(archive.read_bytes()[:-9])
 

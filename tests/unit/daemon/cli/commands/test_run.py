@@ -1,4 +1,9 @@
-def test_faulty_templates_stop_the_start_before_anything_is_made(tmp_path, rebundle, monkeypatch):
+"""`rebundle run`: refuses to start with faulty templates."""
+
+
+def test_faulty_templates_stop_the_start_before_anything_is_created(
+    tmp_path, rebundle, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "own").mkdir()
     (tmp_path / "own/models.map").write_text("{% if %}")

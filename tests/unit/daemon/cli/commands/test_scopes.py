@@ -1,12 +1,15 @@
+"""`rebundle scopes`: lists the scopes of a bucket with their live state."""
+
 import structlog
 
+from daemon.logs import Logger
 from daemon.publishing.reader import Reader, Scopes
 from daemon.stores.directory.store import DirectoryStore
 from daemon.stores.errors import StoreRefused
 from tests.support.buckets import SCOPE, composition_with, in_bucket
 
 
-def test_scopes_lists_each_with_what_is_live(bucket, rebundle):
+def test_scopes_lists_every_scope_with_its_live_state(bucket, rebundle):
     (scope,) = rebundle("scopes", "-o", "json").json["scopes"]
 
     assert (scope["scope"], scope["live"]["state"], scope["sequence"]) == (str(SCOPE), "state-3", 3)
@@ -21,26 +24,22 @@ def test_an_unreadable_scope_does_not_hide_the_others(bucket, rebundle):
     result = rebundle("scopes", "-o", "json")
 
     assert result.code == 5
-    views = {each["scope"]: each for each in result.json["scopes"]}
+    views = {row["scope"]: row for row in result.json["scopes"]}
     assert "is damaged" in views["other/target"]["error"]
     assert views[str(SCOPE)]["error"] is None
 
 
-def test_a_folder_in_which_nothing_is_published_is_no_scope(bucket, rebundle):
+def test_a_folder_without_a_publication_is_not_a_scope(bucket, rebundle):
     (bucket / "other/target/states/state-1/attempt").mkdir(parents=True)
     (bucket / "other/target/states/state-1/attempt/manifest.json").write_text("{}")
 
-    assert [each["scope"] for each in rebundle("scopes", "-o", "json").json["scopes"]] == [
-        str(SCOPE)
-    ]
-    assert [each["scope"] for each in rebundle("status", "-o", "json").json["scopes"]] == [
-        str(SCOPE)
-    ]
+    assert [row["scope"] for row in rebundle("scopes", "-o", "json").json["scopes"]] == [str(SCOPE)]
+    assert [row["scope"] for row in rebundle("status", "-o", "json").json["scopes"]] == [str(SCOPE)]
     assert rebundle("verify", "--all").code == 0
     assert rebundle("verify", "other/target").code == 3
 
 
-def test_an_empty_bucket_says_so(tmp_path, rebundle):
+def test_an_empty_bucket_is_reported_as_empty(tmp_path, rebundle):
     (tmp_path / "empty").mkdir()
     result = rebundle("scopes", "--bucket", tmp_path / "empty")
 
@@ -67,7 +66,7 @@ def test_an_unusable_bucket_is_a_backend_failure(rebundle, monkeypatch):
     )
 
 
-def test_scopes_note_what_keeps_desired_from_going_live(bucket, rebundle):
+def test_scopes_shows_why_desired_is_not_live(bucket, rebundle):
     rebundle("quarantine", SCOPE, "state-2", "--reason", "bad")
     in_bucket(bucket, lambda published: published.publish(composition_with("2"), "state-5", 5))
     assert "desired is quarantined" in rebundle("scopes").out
@@ -79,7 +78,7 @@ def test_scopes_note_what_keeps_desired_from_going_live(bucket, rebundle):
     assert "held  " in rebundle("scopes").out
 
 
-def test_scopes_note_that_desired_waits_once_its_quarantine_is_lifted(bucket, rebundle):
+def test_scopes_shows_that_desired_waits_for_resume_after_a_lifted_quarantine(bucket, rebundle):
     rebundle("quarantine", SCOPE, "state-2", "--reason", "bad")
     in_bucket(bucket, lambda published: published.publish(composition_with("2"), "state-5", 5))
     rebundle("quarantine", SCOPE, "state-5", "--reason", "fine", "--lift")
@@ -87,20 +86,19 @@ def test_scopes_note_that_desired_waits_once_its_quarantine_is_lifted(bucket, re
     assert "desired waits for resume" in rebundle("scopes").out
 
 
-def test_what_a_store_logs_does_not_stand_among_the_data(bucket, rebundle, monkeypatch):
+def test_log_lines_of_a_store_do_not_mix_with_the_data(bucket, rebundle, monkeypatch):
     async def scopes(_reader):
-        structlog.get_logger("daemon.stores").info("nobody need know")
-        structlog.get_logger("daemon.stores").warning("the server has said\nsomething odd", key="x")
+        Logger("daemon.stores").info("nobody need know")
+        Logger("daemon.stores").warning("the server has said\nsomething odd", key="x")
         return Scopes()
 
-    before = structlog.get_config()
+    structlog.reset_defaults()
     monkeypatch.setattr(Reader, "scopes", scopes)
     result = rebundle("scopes", "-o", "json")
 
     assert result.json["scopes"] == []
     assert "something odd" in result.err
     assert "nobody need know" not in result.err
-    assert structlog.get_config() == before
 
 
 def test_a_bundle_whose_folder_cannot_be_listed_is_a_row_and_hides_no_other(
@@ -118,11 +116,11 @@ def test_a_bundle_whose_folder_cannot_be_listed_is_a_row_and_hides_no_other(
         return await folders(store, prefix)
 
     monkeypatch.setattr(DirectoryStore, "folders", listed)
-    for verb in (("scopes",), ("status",)):
-        result = rebundle(*verb, "-o", "json")
-        assert (result.code, [each["scope"] for each in result.json["scopes"]]) == (6, [str(SCOPE)])
+    for command in (("scopes",), ("status",)):
+        result = rebundle(*command, "-o", "json")
+        assert (result.code, [row["scope"] for row in result.json["scopes"]]) == (6, [str(SCOPE)])
         assert "Permission denied" in result.json["unreadable_folders"]["private"]
-        assert "give this user permission" in rebundle(*verb).out
+        assert "give this user permission" in rebundle(*command).out
     verified = rebundle("verify", "--all", "-o", "json")
     assert (verified.code, [c["scope"] for c in verified.json["checks"] if not c["ok"]]) == (
         6,

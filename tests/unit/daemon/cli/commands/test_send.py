@@ -1,3 +1,5 @@
+"""`rebundle send`: sends events from a file to a daemon, and waits for their outcome."""
+
 import json
 
 import pytest
@@ -21,12 +23,12 @@ def event(number, kind="io.rebundle.bundle_state.created.v1", **data):
 
 def write_events(tmp_path, *events):
     path = tmp_path / "events.jsonl"
-    path.write_text("".join(json.dumps(each) + "\n" for each in events))
+    path.write_text("".join(json.dumps(event) + "\n" for event in events))
     return path
 
 
 def accepting(handler):
-    """Takes everything, as the daemon does."""
+    """Accepts everything, like the daemon."""
     body = json.loads(handler.received)
     taken = body if isinstance(body, list) else [body]
     known = [
@@ -36,7 +38,7 @@ def accepting(handler):
     says(202, json.dumps({"events": known}).encode())(handler)
 
 
-def test_one_event_goes_as_it_is_and_more_as_a_batch(tmp_path, rebundle):
+def test_one_event_is_sent_alone_and_several_as_a_batch(tmp_path, rebundle):
     with server(accepting) as (url, seen):
         one = rebundle("send", write_events(tmp_path, event(1)), "--to", url)
         three = rebundle(
@@ -45,21 +47,21 @@ def test_one_event_goes_as_it_is_and_more_as_a_batch(tmp_path, rebundle):
 
     assert (one.code, three.code) == (0, 0)
     assert [request[2]["Content-Type"] for request in seen] == [STRUCTURED, BATCH]
-    assert [each["id"] for each in json.loads(seen[1][3])] == ["e1", "e2", "e3"]
-    assert [each["known"] for each in three.json["events"]] == [False, True, False]
+    assert [load["id"] for load in json.loads(seen[1][3])] == ["e1", "e2", "e3"]
+    assert [receipt["known"] for receipt in three.json["events"]] == [False, True, False]
     assert "accepted" in one.out
 
 
-def test_many_events_go_in_requests_of_a_hundred_in_their_order(tmp_path):
+def test_many_events_are_sent_in_order_in_requests_of_a_hundred(tmp_path):
     sent = read_events(str(write_events(tmp_path, *(event(number) for number in range(250)))))
 
     assert [len(request) for request in requests(sent)] == [100, 100, 50]
-    assert [each.event.id for request in requests(sent) for each in request] == [
+    assert [delivery.event.id for request in requests(sent) for delivery in request] == [
         f"e{n}" for n in range(250)
     ]
 
 
-def test_big_events_share_no_request_beyond_its_bytes(tmp_path):
+def test_large_events_share_a_request_only_up_to_its_byte_limit(tmp_path):
     sent = read_events(
         str(write_events(tmp_path, *(event(number, big="x" * 300_000) for number in range(3))))
     )
@@ -67,20 +69,20 @@ def test_big_events_share_no_request_beyond_its_bytes(tmp_path):
     assert [len(request) for request in requests(sent)] == [1, 1, 1]
 
 
-def test_rollback_requests_go_apart_because_their_token_is_another(tmp_path):
+def test_rollback_requests_are_sent_separately_with_their_own_token(tmp_path):
     kinds = ["a", "io.rebundle.bundle.rollback_requested.v1", "b", "c"]
     sent = read_events(
         str(write_events(tmp_path, *(event(n, kind) for n, kind in enumerate(kinds))))
     )
 
-    assert [[each.event.id for each in request] for request in requests(sent)] == [
+    assert [[delivery.event.id for delivery in request] for request in requests(sent)] == [
         ["e0"],
         ["e1"],
         ["e2", "e3"],
     ]
 
 
-def test_each_kind_goes_with_its_own_token_of_the_settings(tmp_path, rebundle, monkeypatch):
+def test_each_kind_is_sent_with_its_token_from_the_settings(tmp_path, rebundle, monkeypatch):
     monkeypatch.setenv("REBUNDLE_HTTP__TOKEN", "publishing-token-0123")
     monkeypatch.setenv("REBUNDLE_HTTP__ROLLBACK_TOKEN", "rolling-back-token-0123")
     events = write_events(tmp_path, event(1), event(3, "io.rebundle.bundle.rollback_requested.v1"))
@@ -103,7 +105,9 @@ def test_each_kind_goes_with_its_own_token_of_the_settings(tmp_path, rebundle, m
     ]
 
 
-def test_a_faulty_envelope_is_told_with_file_line_and_path_and_nothing_is_sent(tmp_path, rebundle):
+def test_a_faulty_envelope_is_reported_with_file_line_and_path_and_nothing_is_sent(
+    tmp_path, rebundle
+):
     path = write_events(tmp_path, event(1), event(2) | {"id": ""})
 
     with server(accepting) as (url, seen):
@@ -113,7 +117,7 @@ def test_a_faulty_envelope_is_told_with_file_line_and_path_and_nothing_is_sent(t
     assert f"{path}: line 2 $.id: must be text" in result.err
 
 
-def test_a_rejection_is_told_by_the_files_own_events_with_what_was_taken(tmp_path, rebundle):
+def test_a_rejection_names_the_events_of_the_file_and_what_was_accepted(tmp_path, rebundle):
     problem = {"path": "$[1].data.models", "expected": "is required", "found": ""}
     document = {
         "detail": "nothing was kept",
@@ -133,7 +137,7 @@ def test_a_rejection_is_told_by_the_files_own_events_with_what_was_taken(tmp_pat
         result = rebundle("send", events, "--to", url, "-o", "json")
 
     assert result.code == 1
-    assert [each["id"] for each in result.json["events"]] == ["e1"]
+    assert [item["id"] for item in result.json["events"]] == ["e1"]
     assert "1 of 3 events were accepted" in result.err
     assert f"{events} event 3: $.data.models: is required" in result.err
     assert "$: x (found y)" in result.err
@@ -142,7 +146,7 @@ def test_a_rejection_is_told_by_the_files_own_events_with_what_was_taken(tmp_pat
 @pytest.mark.parametrize(
     ("status", "code"), [(400, 1), (403, 4), (409, 4), (413, 1), (500, 6), (502, 6), (503, 6)]
 )
-def test_each_refusal_has_its_exit_code(tmp_path, rebundle, status, code):
+def test_every_refusal_has_its_exit_code(tmp_path, rebundle, status, code):
     with server(says(status, b'{"detail": "because"}', retry_after="7")) as (url, _):
         result = rebundle("send", write_events(tmp_path, event(1)), "--to", url)
 
@@ -178,7 +182,7 @@ def test_an_event_of_an_unknown_type_is_a_failure_that_names_the_nearest_type(
             ) in result.err
 
 
-def test_who_has_no_token_is_told_how_to_give_one(tmp_path, rebundle):
+def test_a_missing_token_is_reported_with_how_to_set_one(tmp_path, rebundle):
     with server(says(401, b'{"detail": "send the header"}')) as (url, _):
         without = rebundle("send", write_events(tmp_path, event(1)), "--to", url)
         (tmp_path / "token").write_text("wrong")
@@ -198,7 +202,7 @@ def test_who_has_no_token_is_told_how_to_give_one(tmp_path, rebundle):
 @pytest.mark.parametrize(
     "body", [b"hello", b'{"events": []}', b'{"events": 1}', b'{"events": [1]}']
 )
-def test_an_answer_of_something_else_is_no_success(tmp_path, rebundle, body):
+def test_an_answer_of_another_server_is_not_a_success(tmp_path, rebundle, body):
     with server(says(202, body)) as (url, _):
         assert rebundle("send", write_events(tmp_path, event(1)), "--to", url).code == 6
 
@@ -236,7 +240,7 @@ def answers(*documents):
     return answer
 
 
-def test_waiting_asks_until_the_event_has_settled_ever_more_slowly():
+def test_waiting_polls_with_growing_delays_until_the_event_is_acknowledged():
     clock = Clock()
     waiting, done = report("j@1", None), report("j@1", "2026-11-22T10:00:00Z", "published")
 
@@ -268,7 +272,7 @@ def test_waiting_ends_at_its_limit():
     assert view["settled_at"] is None
 
 
-def test_an_event_that_still_waits_names_the_command_that_shows_why(tmp_path, rebundle):
+def test_a_timeout_names_the_command_that_shows_why_the_event_still_waits(tmp_path, rebundle):
     def taken_then_waiting(handler):
         if handler.command == "POST":
             accepting(handler)
@@ -284,7 +288,7 @@ def test_an_event_that_still_waits_names_the_command_that_shows_why(tmp_path, re
     assert "`rebundle status e1` shows why" in result.err
 
 
-def test_an_event_that_was_ignored_at_the_door_is_not_waited_for():
+def test_an_event_of_an_unknown_type_is_not_waited_for():
     (view,) = wait_for(
         DaemonClient("http://127.0.0.1:1"), [{"id": "e1", "position": None, "ignored": True}], 3
     )

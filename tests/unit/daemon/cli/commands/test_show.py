@@ -1,25 +1,27 @@
+"""`rebundle show`: the models, events, files and digests of a publication."""
+
 import pytest
 
 from tests.support.buckets import SCOPE
 
 
-def test_show_tells_models_events_files_and_digests_of_live(bucket, rebundle):
+def test_show_prints_models_events_files_and_digests_of_live(bucket, rebundle):
     view = rebundle("show", SCOPE, "-o", "json").json
 
     assert (view["state"], view["status"]) == ("state-3", "live")
-    assert [(each["id"], each["version"]) for each in view["models"]] == [
+    assert [(model["id"], model["version"]) for model in view["models"]] == [
         ("101", "2"),
         ("102", "1"),
     ]
-    assert [each["id"] for each in view["events"]] == ["event-of-state-3"]
+    assert [event["id"] for event in view["events"]] == ["event-of-state-3"]
     assert {"base/bundle/docker-compose.yaml", "README.md"} < {
-        each["path"] for each in view["files"]
+        file["path"] for file in view["files"]
     }
     assert len(view["archive"]["sha256"]) == len(view["content_digest"]) == 64
 
 
 @pytest.mark.parametrize("name", ["state-1", "desired"])
-def test_show_takes_a_state_or_a_role(bucket, rebundle, name):
+def test_show_accepts_a_state_or_a_role(bucket, rebundle, name):
     assert rebundle("show", SCOPE, name).code == 0
 
 
@@ -46,17 +48,17 @@ def test_a_changed_manifest_fails_verification(bucket, rebundle):
     assert rebundle("show", SCOPE).code == 5
 
 
-def test_what_no_digest_holds_is_listed(bucket, rebundle):
+def test_references_without_a_digest_are_listed(bucket, rebundle):
     shown = rebundle("show", SCOPE)
     as_data = rebundle("show", SCOPE, "-o", "json").json["movable"]
     status = rebundle("status", SCOPE, "-o", "json").json
     verified = rebundle("verify", SCOPE, "live", "-o", "json").json
 
     assert "not pinned by a digest" in shown.out
-    images = [each["name"] for each in as_data if each["kind"] == "image"]
+    images = [movable["name"] for movable in as_data if movable["kind"] == "image"]
     assert images
     assert all(image in shown.out for image in images)
     assert status["scopes"][0]["movable"] == as_data
     assert [
-        each["movable"] for each in verified["checks"] if each["what"].startswith("state ")
+        check["movable"] for check in verified["checks"] if check["what"].startswith("state ")
     ] == [as_data]

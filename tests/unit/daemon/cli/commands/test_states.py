@@ -1,25 +1,27 @@
+"""`rebundle states`: lists the publications of a scope with revision and status."""
+
 from daemon.publishing import operator_commands, protocol
 from tests.support.buckets import SCOPE, composition_with, in_bucket
 
 
 def statuses(rebundle):
     return {
-        each["state"]: each["status"]
-        for each in rebundle("states", SCOPE, "-o", "json").json["states"]
+        state["state"]: state["status"]
+        for state in rebundle("states", SCOPE, "-o", "json").json["states"]
     }
 
 
-def test_states_are_listed_newest_first_with_revision_and_standing(bucket, rebundle):
+def test_states_are_listed_newest_first_with_revision_and_status(bucket, rebundle):
     states = rebundle("states", SCOPE, "-o", "json").json["states"]
 
-    assert [(each["state"], each["revision"], each["status"]) for each in states] == [
+    assert [(state["state"], state["revision"], state["status"]) for state in states] == [
         ("state-3", "3", "live"),
         ("state-2", "2", "superseded"),
         ("state-1", "1", "superseded"),
     ]
 
 
-def test_each_reason_not_to_be_live_is_named(bucket, rebundle):
+def test_every_reason_not_to_be_live_is_named(bucket, rebundle):
     async def spoil(published):
         carry_out = published.operations.carry_out
         await carry_out(SCOPE, operator_commands.quarantine("state-2"), "op", "breaks the proxy")
@@ -44,21 +46,21 @@ def test_each_reason_not_to_be_live_is_named(bucket, rebundle):
     assert "superseded,pinned" in table
 
 
-def test_a_lifted_quarantine_leaves_desired_withheld_until_resume(bucket, rebundle):
-    async def withhold(published):
+def test_a_lifted_quarantine_leaves_desired_waiting_for_resume(bucket, rebundle):
+    async def lift(published):
         carry_out = published.operations.carry_out
         await carry_out(SCOPE, operator_commands.quarantine("state-2"), "op", "bad")
         await published.publish(composition_with("2"), "state-4", 4)
         await carry_out(SCOPE, operator_commands.lift_quarantine("state-4"), "op", "fine after all")
 
-    in_bucket(bucket, withhold)
+    in_bucket(bucket, lift)
 
-    assert statuses(rebundle)["state-4"] == "withheld"
+    assert statuses(rebundle)["state-4"] == "waiting for resume"
     assert rebundle("resume", SCOPE, "--yes").code == 0
     assert statuses(rebundle)["state-4"] == "live"
 
 
-def test_an_unknown_scope_is_not_found_and_no_scope_is_a_usage_error(bucket, rebundle):
+def test_an_unknown_scope_is_not_found_and_a_missing_argument_is_a_usage_error(bucket, rebundle):
     assert rebundle("states", "no/where").code == 3
     assert rebundle("states", "nowhere").code == 2
     assert rebundle("states", "../etc/x").code == 2

@@ -1,3 +1,5 @@
+"""`rebundle status`: what needs attention in bucket and journal, and the status of events."""
+
 import asyncio
 import os
 import re
@@ -23,14 +25,14 @@ COMPOSE = "base/bundle/docker-compose.yaml"
 
 
 def scope_of(result):
-    return next(each for each in result.json["scopes"] if each["scope"] == str(SCOPE))
+    return next(row for row in result.json["scopes"] if row["scope"] == str(SCOPE))
 
 
 def contents(bucket):
     return {path: path.read_bytes() for path in bucket.rglob("*") if path.is_file()}
 
 
-def test_a_sound_bucket_needs_no_attention_and_is_not_touched(bucket, rebundle):
+def test_a_healthy_bucket_needs_no_attention_and_is_not_modified(bucket, rebundle):
     before = contents(bucket)
 
     result = rebundle("status", "-o", "json")
@@ -40,7 +42,7 @@ def test_a_sound_bucket_needs_no_attention_and_is_not_touched(bucket, rebundle):
     assert contents(bucket) == before
 
 
-def test_overrides_and_what_operators_deleted_are_named(bucket, rebundle):
+def test_overrides_and_deleted_files_are_named(bucket, rebundle):
     live_file(bucket, ENV).write_text("MINE=1\n")
     live_file(bucket, "example/.env").unlink()
 
@@ -70,7 +72,7 @@ def test_a_hold_of_the_newest_state_names_the_command_that_ends_it(bucket, rebun
     assert why.endswith(f": freeze; `rebundle resume {SCOPE}` ends the hold")
 
 
-def test_a_withheld_desired_needs_attention_until_it_may_live(bucket, rebundle):
+def test_a_quarantined_desired_needs_attention_until_it_becomes_live(bucket, rebundle):
     rebundle("quarantine", SCOPE, "state-2", "--reason", "bad", "--by", "alice")
     in_bucket(bucket, lambda published: published.publish(composition_with("2"), "state-5", 5))
     (why,) = scope_of(rebundle("status", "-o", "json"))["attention"]
@@ -82,7 +84,7 @@ def test_a_withheld_desired_needs_attention_until_it_may_live(bucket, rebundle):
     assert "rebundle resume" in scope_of(rebundle("status", "-o", "json"))["attention"][0]
 
 
-def test_the_status_of_a_scope_names_what_is_quarantined(bucket, rebundle):
+def test_the_status_of_a_scope_names_its_quarantines(bucket, rebundle):
     rebundle("quarantine", SCOPE, "state-2", "--reason", "b\033ad", "--by", "alice")
 
     table = rebundle("status", SCOPE).out
@@ -93,7 +95,7 @@ def test_the_status_of_a_scope_names_what_is_quarantined(bucket, rebundle):
     assert "quarantined by" not in rebundle("status", SCOPE).out
 
 
-def test_a_hold_does_not_hide_that_what_waits_is_quarantined(bucket, rebundle):
+def test_a_hold_does_not_hide_that_the_waiting_state_is_quarantined(bucket, rebundle):
     in_bucket(bucket, lambda published: published.publish(composition_with("5"), "state-5", 5))
     quarantined = rebundle(
         "quarantine", SCOPE, "state-5", "--reason", "bad", "--rollback-to", "state-1", "-y"
@@ -106,7 +108,7 @@ def test_a_hold_does_not_hide_that_what_waits_is_quarantined(bucket, rebundle):
     assert "or wait for a state with another composition" in why
 
 
-def test_hand_edits_strays_and_missing_files_of_base_need_attention(bucket, rebundle):
+def test_edited_unknown_and_missing_files_of_base_need_attention(bucket, rebundle):
     live_file(bucket, COMPOSE).write_text("mine\n")
     live_file(bucket, "base/notes.txt").write_text("mine\n")
     live_file(bucket, "base/bundle/nginx/models.map").unlink()
@@ -173,11 +175,11 @@ def test_the_command_of_a_blocked_path_lets_the_tree_follow(bucket, rebundle, pu
 
     view = scope_of(rebundle("status", "-o", "json"))["live_tree"]
     assert (view["follows"], view["blocked"]) == (True, [])
-    assert [each.name for each in (bucket / ".rebundle/aside").glob("*/*")] == ["models.map"]
+    assert [item.name for item in (bucket / ".rebundle/aside").glob("*/*")] == ["models.map"]
     assert not [*path.parent.glob("models.map?*")], "hosts copy what is in base/"
 
 
-def test_a_path_that_cannot_be_written_is_named_with_what_to_do(bucket, rebundle):
+def test_an_unwritable_path_is_named_with_a_remedy(bucket, rebundle):
     link = live_file(bucket, "base/bundle/nginx/models.map")
     link.unlink()
     link.symlink_to("/nowhere")
@@ -213,10 +215,11 @@ def test_a_path_that_cannot_be_written_is_named_with_what_to_do(bucket, rebundle
 
 
 @pytest.mark.parametrize("held", [False, True])
-def test_what_only_a_pass_could_see_is_reported_with_its_time_and_the_command_that_clears_it(
-    bucket, rebundle, held
-):
-    """A folder in the way is in no listing: whether it is still there, only a write shows."""
+def test_faults_that_only_a_pass_sees_are_reported_with_time_and_remedy(bucket, rebundle, held):
+    """A folder at the path of a file is in no listing.
+
+    Only a write shows whether it is still there.
+    """
     if held:
         rebundle("hold", SCOPE, "--reason", "test")
     file = live_file(bucket, COMPOSE)
@@ -249,7 +252,7 @@ def test_what_only_a_pass_could_see_is_reported_with_its_time_and_the_command_th
     assert scope_of(rebundle("status", "-o", "json"))["live_tree"]["blocked"] == []
 
 
-def test_a_damaged_manifest_of_an_old_state_stops_no_tree_and_is_named_with_the_command_that_helps(
+def test_a_damaged_manifest_of_an_old_state_stops_no_tree_and_is_named_with_a_remedy(
     bucket, rebundle
 ):
     live_file(bucket, ENV).write_text("MINE=1\n")
@@ -266,7 +269,8 @@ def test_a_damaged_manifest_of_an_old_state_stops_no_tree_and_is_named_with_the_
     )
     assert (view["live_tree"]["synced"], view["live_tree"]["follows"]) == (True, True)
     assert [
-        each["publication"].partition("@")[0] for each in view["live_tree"]["damaged_manifests"]
+        damaged_manifest["publication"].partition("@")[0]
+        for damaged_manifest in view["live_tree"]["damaged_manifests"]
     ] == ["state-2"]
     why = view["attention"][-1]
     assert why.startswith(
@@ -283,7 +287,7 @@ def test_a_lost_pointer_needs_attention_and_hides_no_other_scope(bucket, rebundl
 
     result = rebundle("status", "-o", "json")
 
-    (lost,) = [each for each in result.json["scopes"] if each["scope"] == "other/target"]
+    (lost,) = [row for row in result.json["scopes"] if row["scope"] == "other/target"]
     assert "is gone" in lost["attention"][0]
     assert scope_of(result)["attention"] == []
     assert "unreadable" in rebundle("status").out
@@ -299,7 +303,7 @@ def test_a_lost_archive_of_live_needs_attention(bucket, rebundle):
     assert "cannot be compared with the live state: " in scope_of(result)["attention"][0]
     assert "gone from the bucket" in scope_of(result)["attention"][0]
     table = rebundle("status").out
-    assert "state-3 (3)   state-3 (3)" in table, "the pointer can be read, so it is shown"
+    assert "state-3 (3)   state-3 (3)" in table, "the pointer is readable, so it is shown"
     assert ("not compared" in table, "unreadable" in table) == (True, False)
 
 
@@ -321,7 +325,7 @@ def test_an_error_of_one_scope_is_its_own_row_and_sets_the_exit_code(
     result = rebundle("status", "-o", "json")
 
     assert result.code == code
-    views = {each["scope"]: each for each in result.json["scopes"]}
+    views = {row["scope"]: row for row in result.json["scopes"]}
     assert views[str(SCOPE)]["live"]["state"] == "state-3"
     assert views[str(SCOPE)]["live_tree_error"] is not None
     assert views[str(OTHER.scope)]["attention"] == []
@@ -331,9 +335,7 @@ def test_an_error_of_one_scope_is_its_own_row_and_sets_the_exit_code(
     ) == (False, True)
 
 
-def test_a_pointer_with_an_error_that_nobody_foresaw_hides_no_other_scope(
-    bucket, rebundle, monkeypatch
-):
+def test_an_unexpected_error_of_a_pointer_hides_no_other_scope(bucket, rebundle, monkeypatch):
     in_bucket(bucket, lambda it: it.publish(OTHER, "state-1", 1))
     existing = Reader.existing
 
@@ -343,15 +345,15 @@ def test_a_pointer_with_an_error_that_nobody_foresaw_hides_no_other_scope(
         return await existing(self, scope)
 
     monkeypatch.setattr(Reader, "existing", faulty)
-    for verb in ("status", "scopes"):
-        result = rebundle(verb, "-o", "json")
+    for command in ("status", "scopes"):
+        result = rebundle(command, "-o", "json")
         assert result.code == 1
-        errors = {each["scope"]: each["error"] for each in result.json["scopes"]}
+        errors = {row["scope"]: row["error"] for row in result.json["scopes"]}
         assert errors[str(OTHER.scope)] is None
         assert errors[str(SCOPE)].startswith("unexpected ValueError: odd (--debug")
 
 
-def test_exit_code_tells_programs_whether_something_needs_attention(bucket, rebundle):
+def test_the_exit_code_shows_whether_something_needs_attention(bucket, rebundle):
     assert rebundle("status", "--exit-code").code == 0
     rebundle("hold", SCOPE, "--reason", "freeze")
 
@@ -369,7 +371,7 @@ def test_the_journals_backlog_comes_with_age_and_last_error(journal, rebundle):
     waiting = result.json["journal"]
 
     assert (waiting["events"], waiting["dead_letters"], waiting["rejected"]) == (2, 1, 1)
-    lane = next(each for each in waiting["lanes"] if each["scope"] == str(SCOPE))
+    lane = next(item for item in waiting["lanes"] if item["scope"] == str(SCOPE))
     assert (lane["waiting"], lane["attempts"]) == (2, 1)
     assert "the bucket is away" in scope_of(result)["attention"][0]
     table = rebundle("status").out
@@ -505,10 +507,10 @@ def test_the_status_of_a_scope_counts_what_is_not_pinned_and_names_the_command_t
     )
 
 
-def test_a_scope_that_only_waits_in_the_journal_is_told_of_there(journal, rebundle):
+def test_a_scope_that_only_the_journal_knows_is_reported_from_there(journal, rebundle):
     lanes = rebundle("status", "-o", "json").json["journal"]["lanes"]
 
-    assert "other/target" in [each["scope"] for each in lanes]
+    assert "other/target" in [lane["scope"] for lane in lanes]
 
 
 def test_an_unusable_journal_does_not_hide_the_bucket(bucket, tmp_path, rebundle):
@@ -530,12 +532,12 @@ def test_a_bucket_that_the_journal_did_not_publish_to_needs_attention(journal, r
         "is its volume not mounted"
         in rebundle("status", "-o", "json").json["journal"]["wrong_bucket"]
     )
-    told = rebundle("status").out
-    assert "bucket: this bucket has no .rebundle/bucket.json" in told
-    assert "rebundle run --new-bucket" in told
+    output = rebundle("status").out
+    assert "bucket: this bucket has no .rebundle/bucket.json" in output
+    assert "rebundle run --new-bucket" in output
 
 
-def test_an_event_is_told_of_in_each_scope(journal, rebundle):
+def test_an_event_is_reported_for_each_scope(journal, rebundle):
     (dead,) = rebundle("status", "e1", "-o", "json").json["events"]
     (waiting,) = rebundle("status", "42", "-o", "json").json["events"]
 
@@ -551,7 +553,7 @@ def test_an_event_is_told_of_in_each_scope(journal, rebundle):
     assert "\033" not in table
 
 
-def test_what_is_neither_scope_nor_event_is_not_found(journal, rebundle):
+def test_a_name_of_neither_scope_nor_event_is_not_found(journal, rebundle):
     assert rebundle("status", "nobody/nothing").code == 3
 
 

@@ -1,3 +1,5 @@
+"""`rebundle verify`: checks pointers, publications and live trees of a bucket."""
+
 import gzip
 import json
 
@@ -9,10 +11,10 @@ from tests.support.buckets import SCOPE
 
 
 def checks(result):
-    return {each["what"].split("@")[0]: each["ok"] for each in result.json["checks"]}
+    return {check["what"].split("@")[0]: check["ok"] for check in result.json["checks"]}
 
 
-def test_a_sound_scope_passes_every_check_and_says_what_was_not_checked(bucket, rebundle):
+def test_a_healthy_scope_passes_every_check_and_unchecked_parts_are_named(bucket, rebundle):
     result = rebundle("verify", SCOPE, "-o", "json")
 
     assert result.code == 0
@@ -40,7 +42,7 @@ def test_one_state_alone(bucket, rebundle):
 
 
 @pytest.mark.parametrize("arguments", [[], [SCOPE, "--all"]])
-def test_what_to_verify_must_be_said_once(bucket, rebundle, arguments):
+def test_the_scopes_to_verify_are_given_once(bucket, rebundle, arguments):
     assert rebundle("verify", *arguments).code == 2
 
 
@@ -102,9 +104,9 @@ def test_a_hand_edit_does_not_hide_that_another_file_is_missing_or_that_a_state_
     result = rebundle("verify", SCOPE, "-o", "json")
 
     failed = {
-        each["what"].split("@")[0]: each["problem"]
-        for each in result.json["checks"]
-        if not each["ok"]
+        check["what"].split("@")[0]: check["problem"]
+        for check in result.json["checks"]
+        if not check["ok"]
     }
     assert (result.code, set(failed)) == (5, {"state state-1", "live tree"})
     assert "edited by hand: base/bundle/docker-compose.yaml" in failed["live tree"]
@@ -122,9 +124,9 @@ def test_a_damaged_manifest_of_an_old_state_hides_no_edit_and_stops_no_rollback(
     result = rebundle("verify", SCOPE, "-o", "json")
 
     failed = {
-        each["what"].split("@")[0]: each["problem"]
-        for each in result.json["checks"]
-        if not each["ok"]
+        check["what"].split("@")[0]: check["problem"]
+        for check in result.json["checks"]
+        if not check["ok"]
     }
     assert (result.code, set(failed)) == (5, {"state state-2", "live tree"})
     assert f"`rebundle recover {SCOPE} --reason 'damaged manifest'`" in failed["state state-2"]
@@ -136,7 +138,7 @@ def test_a_damaged_manifest_of_an_old_state_hides_no_edit_and_stops_no_rollback(
     assert json.loads((tree / "base/.rebundle.json").read_bytes())["state"] == "state-1"
 
 
-def test_an_error_that_nobody_foresaw_is_one_row_and_the_gravest_sets_the_exit_code(
+def test_an_unexpected_error_is_one_row_and_the_most_severe_sets_the_exit_code(
     bucket, rebundle, monkeypatch
 ):
     def fails(*_args, **_more):
@@ -145,7 +147,7 @@ def test_an_error_that_nobody_foresaw_is_one_row_and_the_gravest_sets_the_exit_c
     monkeypatch.setattr(Reader, "history", fails)
     result = rebundle("verify", "--all", "-o", "json")
 
-    (failed,) = [each for each in result.json["checks"] if not each["ok"]]
+    (failed,) = [check for check in result.json["checks"] if not check["ok"]]
     assert (result.code, failed["what"]) == (1, "history")
     assert "unexpected KeyError" in failed["problem"]
     (bucket / "another/target").mkdir(parents=True)
@@ -161,7 +163,7 @@ def test_a_bucket_that_cannot_be_reached_is_a_row_too(bucket, rebundle, monkeypa
     monkeypatch.setattr(Reader, "files", away)
     result = rebundle("verify", SCOPE, "-o", "json")
 
-    assert (result.code, sum(not each["ok"] for each in result.json["checks"])) == (6, 4)
+    assert (result.code, sum(not check["ok"] for check in result.json["checks"])) == (6, 4)
 
 
 def test_an_override_of_example_is_no_fault(bucket, rebundle):
@@ -193,9 +195,7 @@ def test_an_unreadable_pointer_is_a_failed_check(bucket, rebundle):
         ({"manifest_sha256": "0" * 64}, "does not match the digest in the pointer"),
     ],
 )
-def test_a_pointer_that_says_another_thing_than_the_manifest_is_found(
-    bucket, rebundle, changed, problem
-):
+def test_a_pointer_that_contradicts_the_manifest_is_found(bucket, rebundle, changed, problem):
     path = bucket / str(SCOPE) / "pointer.json"
     document = json.loads(path.read_bytes())
     document["signed"]["retained"][0] |= changed
@@ -204,7 +204,7 @@ def test_a_pointer_that_says_another_thing_than_the_manifest_is_found(
     result = rebundle("verify", SCOPE, "-o", "json")
 
     assert result.code == 5
-    (failed,) = [each for each in result.json["checks"] if not each["ok"]]
+    (failed,) = [check for check in result.json["checks"] if not check["ok"]]
     assert failed["what"].startswith("state state-1@")
     assert problem in failed["problem"]
 
@@ -217,7 +217,7 @@ def test_a_lost_pointer_is_a_failed_check_and_hides_no_other_scope(bucket, rebun
     result = rebundle("verify", "--all", "-o", "json")
 
     assert result.code == 5
-    assert [each["ok"] for each in result.json["checks"]] == [False, *[True] * 6]
+    assert [check["ok"] for check in result.json["checks"]] == [False, *[True] * 6]
 
 
 def test_a_pointer_that_contradicts_its_own_history_is_found(bucket, rebundle):
@@ -235,7 +235,7 @@ def test_a_pointer_that_contradicts_its_own_history_is_found(bucket, rebundle):
     ]
 
 
-def test_a_live_tree_that_its_marker_calls_behind_is_told_and_is_no_failure(bucket, rebundle):
+def test_a_live_tree_whose_marker_is_behind_is_reported_and_not_a_failure(bucket, rebundle):
     tree = bucket / str(SCOPE) / "docker-compose-gen"
     marker = tree / ".rebundle.json"
     marker.write_text(marker.read_text().replace('"synced"', '"updating"'))
@@ -247,7 +247,7 @@ def test_a_live_tree_that_its_marker_calls_behind_is_told_and_is_no_failure(buck
     assert "behind the pointer, as its marker records" in result.out
 
 
-def test_a_live_tree_that_its_marker_calls_synced_and_is_not_fails(bucket, rebundle):
+def test_a_live_tree_that_differs_from_its_synced_marker_fails(bucket, rebundle):
     (bucket / str(SCOPE) / "docker-compose-gen/base/bundle/monitoring.txt").unlink()
 
     result = rebundle("verify", SCOPE)
@@ -263,17 +263,15 @@ def test_a_marker_ahead_of_its_pointer_is_found_by_verify_and_status(bucket, reb
 
     verified = rebundle("verify", SCOPE, "-o", "json")
     (why,) = next(
-        each
-        for each in rebundle("status", "-o", "json").json["scopes"]
-        if each["scope"] == str(SCOPE)
+        row for row in rebundle("status", "-o", "json").json["scopes"] if row["scope"] == str(SCOPE)
     )["attention"]
 
     assert verified.code == 5
     assert [what for what, ok in checks(verified).items() if not ok] == ["live tree"]
-    assert all("5000" in told and "recover" in told for told in (verified.out, why))
+    assert all("5000" in text and "recover" in text for text in (verified.out, why))
 
 
-def test_verifying_a_bucket_in_which_nothing_is_published_is_no_success(rebundle, tmp_path):
+def test_verifying_an_empty_bucket_is_not_a_success(rebundle, tmp_path):
     (tmp_path / "empty").mkdir()
     result = rebundle("verify", "--all", "--bucket", str(tmp_path / "empty"))
 
@@ -281,7 +279,7 @@ def test_verifying_a_bucket_in_which_nothing_is_published_is_no_success(rebundle
     assert "there is nothing to verify" in result.err
 
 
-def test_what_no_digest_holds_is_told_once_for_the_states_that_share_it(bucket, rebundle):
+def test_a_reference_without_a_digest_is_reported_once_for_all_states_that_use_it(bucket, rebundle):
     lines = rebundle("verify", SCOPE).out.splitlines()
 
     listed = [

@@ -1,4 +1,4 @@
-"""Whose a file of the live tree is: every case of protocol 5, without a store."""
+"""Ownership of files in the live tree: every case of protocol 5, without a store."""
 
 from collections.abc import Mapping
 
@@ -22,7 +22,6 @@ from daemon.publishing.live_tree.ownership import (
     UnreadOverride,
     Wanted,
     commit_position,
-    is_credential,
     known_blocked,
     marker_after,
     marker_before,
@@ -71,7 +70,7 @@ def there(sha256: str, *, ours: bool = True, commit: Commit | None = None) -> Pr
         ("example/creds/s3.env", there("", ours=False), None),
     ],
 )
-def test_a_file_that_live_has(
+def test_decisions_for_a_file_that_live_has(
     path: str, file: Present | None, expected: PathVerdict | None
 ) -> None:
     present = {} if file is None else {path: file}
@@ -89,13 +88,13 @@ def test_a_file_that_live_has(
         (ENV, there("foreign", ours=False), Override(ENV)),
     ],
 )
-def test_a_file_that_live_does_not_have(
+def test_decisions_for_a_file_that_live_does_not_have(
     path: str, file: Present, expected: PathVerdict | None
 ) -> None:
     assert plan_paths(wanted({}), {path: file}, None) == (() if expected is None else (expected,))
 
 
-def test_a_file_of_example_that_was_written_once_and_is_gone_stays_deleted() -> None:
+def test_a_default_that_was_written_and_deleted_stays_deleted() -> None:
     recorded = marker({ENV: ("old", (1, 0)), BASE: ("old", (1, 0))})
     assert plan_paths(wanted({ENV: "new", BASE: "new"}), {}, recorded) == (
         Put(BASE, None),
@@ -115,12 +114,12 @@ def test_without_a_tag_the_markers_commit_position_decides(
     assert verdicts == ((Put(ENV, V1),) if replaced else ())
 
 
-def test_the_files_own_tag_counts_more_than_the_marker() -> None:
+def test_the_tag_of_a_file_takes_precedence_over_the_marker() -> None:
     present = {ENV: there("old", commit=(6, 0))}
     assert plan_paths(wanted({ENV: "new"}), present, marker({ENV: ("older", (1, 0))})) == ()
 
 
-def test_the_marker_afterwards_has_what_was_written_and_loses_what_was_removed() -> None:
+def test_the_marker_gains_written_files_and_loses_removed_ones() -> None:
     before = marker({BASE: ("old", (1, 0)), "base/gone": ("x", (1, 0)), ENV: ("default", (1, 0))})
     plan = wanted({BASE: "new", ENV: "default", "example/new": "n"})
     present = {BASE: there("old"), "base/gone": there("x"), ENV: there("default")}
@@ -133,21 +132,21 @@ def test_the_marker_afterwards_has_what_was_written_and_loses_what_was_removed()
         {BASE: Version("8"), "base/gone": None, "example/new": Version("9")},
     )
     assert (after.sequence, after.publication, after.status) == (7, str(LIVE.id), "synced")
-    assert {path: (each.sha256, each.commit) for path, each in after.files.items()} == {
+    assert {path: (file.sha256, file.commit) for path, file in after.files.items()} == {
         BASE: ("new", (5, 0)),
         ENV: ("default", (1, 0)),
         "example/new": ("n", (5, 0)),
     }
-    versions = {path: each.version for path, each in after.files.items()}
+    versions = {path: file.version for path, file in after.files.items()}
     assert versions == {BASE: "8", ENV: there("default").version, "example/new": "9"}
     assert list(after.files) == sorted(after.files)
 
 
-def test_a_file_that_is_right_and_was_never_recorded_enters_the_marker() -> None:
+def test_a_correct_file_that_was_never_recorded_enters_the_marker() -> None:
     plan = wanted({BASE: "new", ENV: "new"})
     present = {BASE: there("new"), ENV: there("new")}
     first = marker_after(None, plan, present, (), {})
-    assert {path: (each.sha256, each.publication) for path, each in first.files.items()} == {
+    assert {path: (file.sha256, file.publication) for path, file in first.files.items()} == {
         path: ("new", str(LIVE.id)) for path in (BASE, ENV)
     }
     changed = marker_after(marker({BASE: ("old", (1, 0))}), plan, present, (), {})
@@ -165,15 +164,18 @@ def test_a_file_that_is_right_and_was_never_recorded_enters_the_marker() -> None
         ("example/creds/s3.env", True, None),
     ],
 )
-def test_what_cannot_be_read_is_never_written_over(
+def test_an_unreadable_file_is_never_overwritten(
     path: str, in_live: bool, expected: PathVerdict | None
 ) -> None:
     verdicts = plan_paths(wanted({path: "new"} if in_live else {}), {path: Unread("why")}, None)
     assert verdicts == (() if expected is None else (expected,))
 
 
-def test_an_unreadable_file_of_a_model_that_left_holds_base_back_if_it_was_written_here() -> None:
-    """Hosts copy what is in base/. What was never written here is an operator's, and base/ follows beside it."""
+def test_an_unreadable_file_of_a_removed_model_blocks_base_if_rebundle_wrote_it() -> None:
+    """Hosts copy what is in base/.
+
+    A file that Rebundle never wrote belongs to an operator and does not block base/.
+    """
     before = marker({"base/gone": ("old", (1, 0)), ENV: ("old", (1, 0))})
     present = {path: Unread("why") for path in ("base/gone", "base/notes", ENV)}
     verdicts = plan_paths(wanted({}), present, before)
@@ -182,7 +184,9 @@ def test_an_unreadable_file_of_a_model_that_left_holds_base_back_if_it_was_writt
         Stray("base/notes"),
         UnreadOverride(ENV, "why"),
     )
-    assert [each.holds_base_back for each in verdicts if isinstance(each, Blocked)] == [True]
+    assert [verdict.holds_base_back for verdict in verdicts if isinstance(verdict, Blocked)] == [
+        True
+    ]
     assert plan_paths(wanted({}), {"base/notes": Unread("why")}, before) == (
         Stray("base/notes"),
         DeletedByOperator(ENV),
@@ -198,14 +202,14 @@ def test_an_unreadable_file_of_a_model_that_left_holds_base_back_if_it_was_writt
         (there("newer", commit=(4, 0)), False),
     ],
 )
-def test_a_default_older_than_the_one_recorded_is_kept_aside(file: Present, kept: bool) -> None:
+def test_a_default_older_than_the_recorded_one_is_kept_aside(file: Present, kept: bool) -> None:
     recorded = marker({ENV: ("recorded", (3, 0))})
     expected = Put(ENV, V1, keep_aside=kept)
     assert plan_paths(wanted({ENV: "new"}), {ENV: file}, recorded) == (expected,)
 
 
 @pytest.mark.parametrize(("commit", "kept"), [(None, True), ((2, 0), False)])
-def test_without_a_record_only_a_default_that_a_pass_tagged_is_not_kept(
+def test_without_a_record_every_default_without_a_tag_is_kept_aside(
     commit: Commit | None, kept: bool
 ) -> None:
     file = there("older", commit=commit)
@@ -224,7 +228,7 @@ def test_the_marker_records_no_path_that_was_not_written() -> None:
     lost = marker_after(
         before, plan, {}, (Remove("base/gone", V1), Put(ENV, None)), {}, confirmed=False
     )
-    assert lost.files == before.files, "nobody knows whether it is gone"
+    assert lost.files == before.files, "it is unknown whether the file is gone"
     disturbed = marker_after(before, plan, {}, verdicts, {ENV: V1}, confirmed=False)
     assert (disturbed.status, disturbed.blocked, disturbed.files[ENV].sha256) == (
         "updating",
@@ -234,7 +238,7 @@ def test_the_marker_records_no_path_that_was_not_written() -> None:
     assert marker_after(after, plan, {}, (), {}).blocked == {}
 
 
-def test_the_marker_of_a_retry_stays_blocked_and_any_other_says_updating() -> None:
+def test_the_marker_of_a_retry_stays_blocked_and_any_other_is_updating() -> None:
     plan = wanted({})
     blocked = marker_after(None, plan, {}, (Blocked(BASE, "why"),), {})
     assert marker_before(blocked, plan) == blocked
@@ -250,7 +254,7 @@ def test_the_marker_of_a_retry_stays_blocked_and_any_other_says_updating() -> No
         )
 
 
-def test_what_the_last_pass_could_not_write_is_known_only_of_its_own_sequence() -> None:
+def test_blocked_paths_of_the_last_pass_count_only_for_its_sequence() -> None:
     plan = wanted({BASE: "new", ENV: "new"})
     verdicts = (Put(BASE, None), Put(ENV, None), Stray("base/x"))
     blocked = marker_after(None, plan, {}, (Blocked(BASE, "why"),), {})
@@ -266,7 +270,7 @@ def test_what_the_last_pass_could_not_write_is_known_only_of_its_own_sequence() 
         assert known_blocked(verdicts, plan, other, "now") == verdicts
 
 
-def test_overrides_deleted_files_and_strays_leave_the_marker_as_it_was() -> None:
+def test_overrides_deleted_files_and_unknown_files_leave_the_marker_unchanged() -> None:
     before = marker({ENV: ("old", (1, 0))})
     plan = wanted({ENV: "new", "example/other": "n"})
     present = {"example/other": there("mine", ours=False), "base/stray": there("s", ours=False)}
@@ -302,18 +306,6 @@ def test_a_commit_position_is_read_from_a_tag_or_not_at_all(
     assert parsed_commit(text) == commit
 
 
-@pytest.mark.parametrize(
-    ("key", "expected"),
-    [
-        ("a/b/docker-compose-gen/example/creds/s3.env", True),
-        ("a/b/docker-compose-gen/example/conf/s3.env", False),
-        ("a/b/.rebundle/replaced/1/example/conf/x", False),
-    ],
-)
-def test_a_credential_is_told_by_its_key(key: str, expected: bool) -> None:
-    assert is_credential(key) is expected
-
-
 PATHS = st.sampled_from(
     [BASE, "README.md", "base/other", ENV, "example/other", "example/creds/s3.env"]
 )
@@ -329,7 +321,7 @@ PRESENTS = st.dictionaries(PATHS, READABLE | st.just(Unread("why")))
     st.none() | st.dictionaries(PATHS, st.tuples(DIGESTS, COMMITS)).map(marker),
     COMMITS,
 )
-def test_an_override_is_never_touched_and_nothing_of_nobody_is_ever_lost(
+def test_an_override_is_never_modified_and_no_unknown_file_is_lost(
     files: dict[str, str],
     present: dict[str, Present | Unread],
     recorded: Marker | None,
@@ -359,12 +351,12 @@ def test_an_override_is_never_touched_and_nothing_of_nobody_is_ever_lost(
 
 
 @given(st.dictionaries(PATHS, DIGESTS), PRESENTS, COMMITS)
-def test_a_second_pass_has_nothing_left_to_do(
+def test_a_second_pass_has_nothing_to_do(
     files: dict[str, str], present: dict[str, Present | Unread], commit: Commit
 ) -> None:
     plan = wanted(files, commit)
     verdicts = plan_paths(plan, present, None)
-    applied = {each.path: there("").version for each in verdicts if isinstance(each, Put | Remove)}
+    applied = {item.path: there("").version for item in verdicts if isinstance(item, Put | Remove)}
     synced = marker_after(None, plan, present, verdicts, applied)
     after = dict(present)
     for verdict in verdicts:
@@ -373,5 +365,5 @@ def test_a_second_pass_has_nothing_left_to_do(
         elif isinstance(verdict, Remove):
             del after[verdict.path]
     again = plan_paths(plan, after, synced)
-    assert not [each for each in again if isinstance(each, Put | Remove)]
+    assert not [item for item in again if isinstance(item, Put | Remove)]
     assert marker_after(synced, plan, after, again, {}) == synced

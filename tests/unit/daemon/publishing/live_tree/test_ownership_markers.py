@@ -1,4 +1,4 @@
-"""What the marker of a live tree says while a pass works, and what stays in it (protocol 5)."""
+"""The marker of a live tree: what a pass writes into it, and what stays in it (protocol 5)."""
 
 from daemon.publishing.live_tree.ownership import (
     Marker,
@@ -30,27 +30,27 @@ def marker(**fields: object) -> Marker:
     return Marker.model_validate(said | fields)
 
 
-def test_the_first_pass_over_a_tree_begins_with_a_marker_without_files() -> None:
+def test_the_first_pass_over_a_tree_starts_with_a_marker_without_files() -> None:
     begun = marker_before(None, WANTED)
 
     assert (begun.sequence, begun.publication, begun.status) == (7, str(LIVE.id), "updating")
     assert begun.files == {}
 
 
-def test_a_pass_keeps_what_the_marker_recorded_until_it_has_written_something() -> None:
+def test_a_pass_keeps_the_recorded_files_until_it_has_written_one() -> None:
     begun = marker_before(marker(), WANTED)
 
     assert (begun.sequence, begun.publication, begun.status) == (7, str(LIVE.id), "updating")
     assert begun.files == marker().files
 
 
-def test_what_a_newer_release_wrote_into_the_marker_stays_in_it() -> None:
+def test_fields_of_a_newer_release_stay_in_the_marker() -> None:
     before = marker(shown_to="nobody")
 
     begun = marker_before(before, WANTED)
     after = marker_after(begun, WANTED, {BASE: Present("0" * 64, V1, ours=True)}, (), {})
 
-    assert [each.model_dump()["shown_to"] for each in (begun, after)] == ["nobody", "nobody"]
+    assert [item.model_dump()["shown_to"] for item in (begun, after)] == ["nobody", "nobody"]
     assert (after.status, after.files[BASE].sha256) == ("synced", "0" * 64)
 
 

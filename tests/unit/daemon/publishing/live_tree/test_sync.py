@@ -1,4 +1,6 @@
-"""The live tree on a store: protocol 5, one test to a rule, beside operators, other passes and failures."""
+"""The live tree on a store: one test per rule of protocol 5, with edits, concurrent passes and
+failures.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -31,7 +33,7 @@ def memory(request: pytest.FixtureRequest) -> MemoryStore:
 
 
 def bucket(store: MemoryStore | FaultyStore, name: str = "") -> Bucket:
-    """Another process; two of them never make the same random id."""
+    """Another process. Two of them never generate the same random id."""
     return Bucket(store, InlineRuntime(f"{name}-{next(PROCESSES)}"))
 
 
@@ -71,7 +73,7 @@ def test_the_tree_of_a_pointer_that_a_newer_release_wrote_is_left_alone(
     asyncio.run(scenario())
 
 
-def test_the_first_pass_writes_every_file_and_a_marker_that_says_synced(
+def test_the_first_pass_writes_every_file_and_a_synced_marker(
     memory: MemoryStore,
 ) -> None:
     async def scenario() -> None:
@@ -95,7 +97,7 @@ def test_the_first_pass_writes_every_file_and_a_marker_that_says_synced(
     asyncio.run(scenario())
 
 
-def test_a_scope_without_a_live_state_has_nothing_written(memory: MemoryStore) -> None:
+def test_nothing_is_written_for_a_scope_without_a_live_state(memory: MemoryStore) -> None:
     async def scenario() -> None:
         assert await bucket(memory).live_tree.reconcile(SCOPE) == FinishedPass(0)
         assert list(await memory.scan("")) == []
@@ -136,7 +138,7 @@ def test_base_follows_live_byte_for_byte_forward_and_back(memory: MemoryStore) -
     asyncio.run(scenario())
 
 
-def test_an_override_is_left_byte_for_byte_whatever_is_done(memory: MemoryStore) -> None:
+def test_an_override_stays_byte_for_byte_through_every_command(memory: MemoryStore) -> None:
     async def scenario() -> None:
         process = bucket(memory)
         mine = b"SERVING_101_CPU_LIMIT=3\r\n\xff\x00 no newline"
@@ -174,7 +176,7 @@ def test_an_override_is_reported_as_one(memory: MemoryStore) -> None:
     asyncio.run(scenario())
 
 
-def test_a_file_of_example_that_an_operator_deleted_stays_deleted_and_is_named(
+def test_a_deleted_file_of_example_stays_deleted_and_is_reported(
     memory: MemoryStore,
 ) -> None:
     async def scenario() -> None:
@@ -220,7 +222,7 @@ def test_a_rollback_leaves_the_newer_default_of_example(memory: MemoryStore) -> 
     asyncio.run(scenario())
 
 
-def test_a_commit_position_that_only_a_chunk_of_history_knows_still_counts(
+def test_a_commit_position_found_only_in_a_history_chunk_counts(
     memory: MemoryStore,
 ) -> None:
     async def scenario() -> None:
@@ -251,7 +253,7 @@ def test_foreign_bytes_in_base_are_kept_aside_reported_and_replaced(memory: Memo
     asyncio.run(scenario())
 
 
-def test_each_foreign_text_of_one_path_is_kept_and_the_same_text_once(memory: MemoryStore) -> None:
+def test_every_foreign_content_of_a_path_is_kept_once(memory: MemoryStore) -> None:
     async def scenario() -> None:
         process = bucket(memory)
         await process.publish(make_state(1))
@@ -280,7 +282,7 @@ def test_foreign_bytes_that_cannot_be_kept_aside_are_not_replaced(memory: Memory
     asyncio.run(scenario())
 
 
-def test_a_copy_of_a_retained_states_file_is_ours_and_is_not_kept_aside(
+def test_a_copy_of_a_file_of_a_retained_state_is_not_kept_aside(
     memory: MemoryStore,
 ) -> None:
     async def scenario() -> None:
@@ -293,12 +295,12 @@ def test_a_copy_of_a_retained_states_file_is_ours_and_is_not_kept_aside(
     asyncio.run(scenario())
 
 
-def test_a_file_that_fits_the_markers_digest_is_ours_without_a_tag(memory: MemoryStore) -> None:
+def test_a_file_with_the_digest_of_the_marker_needs_no_tag(memory: MemoryStore) -> None:
     async def scenario() -> None:
         process = bucket(memory)
         await process.publish(make_state(1))
         await synced(process)
-        await edit(memory, COMPOSE, b"services 1\n")  # the same bytes again; the tag is gone
+        await edit(memory, COMPOSE, b"services 1\n")  # the same bytes again, without their tag
         await process.publish(make_state(2))
         store = FaultyStore(memory, forbidden=lambda operation, key: "states/state-1" in key)
         assert (await synced(bucket(store))).kept_aside == ()
@@ -306,10 +308,10 @@ def test_a_file_that_fits_the_markers_digest_is_ours_without_a_tag(memory: Memor
     asyncio.run(scenario())
 
 
-def test_what_another_process_wrote_and_an_operator_deleted_does_not_come_back_by_an_older_marker(
+def test_an_older_marker_does_not_recreate_a_file_that_an_operator_deleted(
     memory: MemoryStore,
 ) -> None:
-    """The marker that this process wrote last counts only while it is the one that is there."""
+    """The marker that this process wrote last counts only while it is still in the bucket."""
 
     async def scenario() -> None:
         process, other = bucket(memory), bucket(memory)
@@ -327,7 +329,7 @@ def test_what_another_process_wrote_and_an_operator_deleted_does_not_come_back_b
     asyncio.run(scenario())
 
 
-def test_a_stray_below_base_is_reported_and_never_deleted(memory: MemoryStore) -> None:
+def test_an_unknown_file_below_base_is_reported_and_never_deleted(memory: MemoryStore) -> None:
     async def scenario() -> None:
         process = bucket(memory)
         await process.publish(make_state(1))
@@ -340,7 +342,7 @@ def test_a_stray_below_base_is_reported_and_never_deleted(memory: MemoryStore) -
     asyncio.run(scenario())
 
 
-def test_a_removed_models_file_leaves_base_and_stays_in_example(memory: MemoryStore) -> None:
+def test_a_file_of_a_removed_model_leaves_base_and_stays_in_example(memory: MemoryStore) -> None:
     async def scenario() -> None:
         process = bucket(memory)
         both = {"base/bundle/batching_101.txt": "b", "example/conf/bundle/batching_101.txt": "e"}
@@ -355,7 +357,7 @@ def test_a_removed_models_file_leaves_base_and_stays_in_example(memory: MemorySt
     asyncio.run(scenario())
 
 
-def test_nothing_below_creds_is_ever_read_it_is_created_once(memory: MemoryStore) -> None:
+def test_files_below_creds_are_created_once_and_never_read(memory: MemoryStore) -> None:
     async def scenario() -> None:
         def forbidden(operation: str, key: str) -> bool:
             return "/example/creds/" in key and operation != "create"
@@ -382,7 +384,7 @@ def test_nothing_below_creds_is_ever_read_it_is_created_once(memory: MemoryStore
     asyncio.run(scenario())
 
 
-def test_the_marker_says_updating_before_the_first_write_and_synced_after_the_last(
+def test_the_marker_is_updating_before_the_first_write_and_synced_after_the_last(
     memory: MemoryStore,
 ) -> None:
     async def scenario() -> None:
@@ -420,19 +422,19 @@ def test_a_path_enters_the_marker_only_after_its_write_is_confirmed(memory: Memo
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff", b'{"schema": 2, "sequence": "x"}'])
-def test_a_marker_that_cannot_be_read_is_written_anew(memory: MemoryStore, body: bytes) -> None:
+def test_an_unreadable_marker_is_written_again(memory: MemoryStore, body: bytes) -> None:
     async def scenario() -> None:
         await bucket(memory).publish(make_state(1))
         await synced(bucket(memory))
         await edit(memory, layout.MARKER, body)
         await synced(bucket(memory))
-        # What is below creds/ cannot be told without reading it, so it is not in the new marker.
+        # Credentials are never read, so the new marker cannot record what is below creds/.
         assert (await marker_of(memory)).files.keys() == bodies(make_state(1)).keys() - {CREDS}
 
     asyncio.run(scenario())
 
 
-def test_a_hold_that_moves_nothing_raises_only_the_markers_sequence(memory: MemoryStore) -> None:
+def test_a_hold_without_a_move_raises_only_the_sequence_of_the_marker(memory: MemoryStore) -> None:
     async def scenario() -> None:
         process = bucket(memory)
         await process.publish(make_state(1))
@@ -445,7 +447,7 @@ def test_a_hold_that_moves_nothing_raises_only_the_markers_sequence(memory: Memo
     asyncio.run(scenario())
 
 
-# -- beside others
+# -- concurrent changes
 
 
 def test_two_passes_at_once_end_synced(memory: MemoryStore) -> None:
@@ -486,7 +488,7 @@ def test_a_pointer_that_moves_during_a_pass_is_followed_by_the_same_pass(
     asyncio.run(scenario())
 
 
-def test_a_paused_old_pass_that_writes_late_is_healed_by_the_next(memory: MemoryStore) -> None:
+def test_a_late_write_of_an_old_pass_is_repaired_by_the_next(memory: MemoryStore) -> None:
     async def scenario() -> None:
         new = bucket(memory, "new")
         await new.publish(make_state(1, files=make_files("1", **{"base/only-in-1": "x"})))
@@ -500,7 +502,7 @@ def test_a_paused_old_pass_that_writes_late_is_healed_by_the_next(memory: Memory
 
         async def dies_after(operation: str, key: str) -> None:
             if operation == "scan":
-                raise StoreUnavailable("the old process dies here")
+                raise StoreUnavailable("the old process ends here")
 
         paused.before = dies_after
         gate.open()
@@ -514,7 +516,7 @@ def test_a_paused_old_pass_that_writes_late_is_healed_by_the_next(memory: Memory
     asyncio.run(scenario())
 
 
-def test_a_pass_that_fell_behind_the_marker_starts_over_and_never_takes_it_back(
+def test_a_pass_behind_the_marker_starts_over_and_never_lowers_it(
     memory: MemoryStore,
 ) -> None:
     async def scenario() -> None:
@@ -536,7 +538,7 @@ def test_a_pass_that_fell_behind_the_marker_starts_over_and_never_takes_it_back(
     asyncio.run(scenario())
 
 
-def test_synced_is_not_said_of_a_file_that_another_changed_before_the_second_listing(
+def test_a_file_changed_before_the_second_listing_is_not_synced(
     memory: MemoryStore,
 ) -> None:
     async def scenario() -> None:
@@ -559,7 +561,7 @@ def test_synced_is_not_said_of_a_file_that_another_changed_before_the_second_lis
     asyncio.run(scenario())
 
 
-def test_synced_is_not_said_of_a_file_that_came_back_before_the_second_listing(
+def test_a_file_recreated_before_the_second_listing_is_not_synced(
     memory: MemoryStore,
 ) -> None:
     async def scenario() -> None:
@@ -583,7 +585,7 @@ def test_synced_is_not_said_of_a_file_that_came_back_before_the_second_listing(
 
 
 @pytest.mark.parametrize("operation", ["replace", "delete"])
-def test_a_file_that_an_operator_changes_under_the_pass_is_judged_again(
+def test_a_file_that_an_operator_changes_during_a_pass_is_classified_again(
     memory: MemoryStore, operation: str
 ) -> None:
     async def scenario() -> None:
@@ -605,7 +607,7 @@ def test_a_file_that_an_operator_changes_under_the_pass_is_judged_again(
     asyncio.run(scenario())
 
 
-def test_foreign_bytes_that_change_while_they_are_kept_aside_are_kept_as_they_are_then(
+def test_foreign_bytes_that_change_while_they_are_copied_are_copied_again(
     memory: MemoryStore,
 ) -> None:
     async def scenario() -> None:
@@ -629,7 +631,7 @@ def test_foreign_bytes_that_change_while_they_are_kept_aside_are_kept_as_they_ar
     asyncio.run(scenario())
 
 
-def test_a_file_that_vanishes_between_listing_and_reading_is_judged_again(
+def test_a_file_that_vanishes_between_listing_and_reading_is_classified_again(
     memory: MemoryStore,
 ) -> None:
     async def scenario() -> None:
@@ -672,7 +674,7 @@ def test_a_tree_that_others_never_stop_changing_is_unfinished(memory: MemoryStor
     "fault", [Fault.LOST_AFTER, Fault.LOST_BEFORE, Fault.OWN_SUCCESS, Fault.LATE]
 )
 @pytest.mark.parametrize("path", [COMPOSE, ENV, CREDS, layout.MARKER, "base/old"])
-def test_a_write_of_unknown_outcome_is_found_out_by_the_same_pass(
+def test_a_write_of_unknown_outcome_is_resolved_by_the_same_pass(
     memory: MemoryStore, fault: Fault, path: str
 ) -> None:
     async def scenario() -> None:
@@ -707,7 +709,8 @@ def test_a_lost_pointer_leaves_the_tree_alone(memory: MemoryStore) -> None:
 
 
 def test_a_pass_lists_the_tree_before_it_reads_the_pointer(memory: MemoryStore) -> None:
-    # The marker catches most of what the other order lets through; after it was lost, only the order does.
+    # The marker prevents most of what the other order would let through. Once it is lost, only the
+    # order does.
     async def scenario() -> None:
         await bucket(memory).publish(make_state(1))
         done: list[tuple[str, str]] = []
@@ -721,10 +724,10 @@ def test_a_pass_lists_the_tree_before_it_reads_the_pointer(memory: MemoryStore) 
     asyncio.run(scenario())
 
 
-# -- a marker that somebody else wrote
+# -- a marker that another writer wrote
 
 
-def test_a_forged_marker_hides_a_file_from_nobody_who_does_not_believe_it(
+def test_a_forged_marker_hides_no_file_from_a_process_that_does_not_trust_markers(
     memory: MemoryStore,
 ) -> None:
     async def scenario() -> None:
@@ -757,7 +760,7 @@ def test_a_forged_marker_hides_a_file_from_nobody_who_does_not_believe_it(
     asyncio.run(scenario())
 
 
-def test_who_does_not_believe_markers_reads_each_file_once(memory: MemoryStore) -> None:
+def test_a_process_that_does_not_trust_markers_reads_every_file_once(memory: MemoryStore) -> None:
     async def scenario() -> None:
         await bucket(memory).publish(make_state(1))
         await synced(bucket(memory))
@@ -780,7 +783,7 @@ def test_who_does_not_believe_markers_reads_each_file_once(memory: MemoryStore) 
         await synced(process)
         await synced(process)
         assert read == ["example/conf/bundle/.env"], (
-            "whose default has changed, so that its own tag counts"
+            "its default has changed, so its own tag counts"
         )
 
     asyncio.run(scenario())
@@ -789,7 +792,7 @@ def test_who_does_not_believe_markers_reads_each_file_once(memory: MemoryStore) 
 # -- survey
 
 
-def test_a_survey_says_what_a_pass_would_do_and_touches_nothing(memory: MemoryStore) -> None:
+def test_a_survey_reports_what_a_pass_would_do_and_modifies_nothing(memory: MemoryStore) -> None:
     async def scenario() -> None:
         process = bucket(memory)
         await process.publish(make_state(1, files=make_files("1", **{"base/old": "x"})))
@@ -811,7 +814,7 @@ def test_a_survey_says_what_a_pass_would_do_and_touches_nothing(memory: MemorySt
     asyncio.run(scenario())
 
 
-def test_a_survey_is_in_step_only_with_a_marker_that_says_so(memory: MemoryStore) -> None:
+def test_a_survey_is_in_sync_only_with_a_synced_marker(memory: MemoryStore) -> None:
     async def scenario() -> None:
         process = bucket(memory)
         assert not (await process.live_tree.survey(SCOPE)).in_sync
@@ -830,7 +833,7 @@ def test_a_survey_is_in_step_only_with_a_marker_that_says_so(memory: MemoryStore
     asyncio.run(scenario())
 
 
-def test_a_survey_of_a_retired_scope_has_nothing_to_say(memory: MemoryStore) -> None:
+def test_a_survey_of_a_retired_scope_is_empty(memory: MemoryStore) -> None:
     async def scenario() -> None:
         process = bucket(memory)
         await process.publish(make_state(1))
@@ -841,32 +844,36 @@ def test_a_survey_of_a_retired_scope_has_nothing_to_say(memory: MemoryStore) -> 
 
 
 class KnowingStore(FaultyStore):
-    """Its listings know the digest of each body, as those of the directory store do."""
+    """Its listings have the digest of each body, like those of the directory store."""
 
     async def scan(self, prefix: str) -> Listing:
         listed = await super().scan(prefix)
-        bodies = [(await self.inner.get(each.key)).body for each in listed]
+        bodies = [(await self.inner.get(entry.key)).body for entry in listed]
         return Listing(
             tuple(
-                replace(each, sha256=sha256(body))
-                for each, body in zip(listed, bodies, strict=True)
+                replace(item, sha256=sha256(body))
+                for item, body in zip(listed, bodies, strict=True)
             )
         )
 
 
 class UnreadStore(FaultyStore):
-    """Its listings cannot tell the version of what must not be read, as those of the directory store cannot."""
+    """Its listings lack the version of files that must not be read, like those of the directory
+    store.
+    """
 
     async def scan(self, prefix: str) -> Listing:
         return Listing(
             tuple(
-                replace(each, version=Version("unread")) if "/example/creds/" in each.key else each
-                for each in await super().scan(prefix)
+                replace(entry, version=Version("unread"))
+                if "/example/creds/" in entry.key
+                else entry
+                for entry in await super().scan(prefix)
             )
         )
 
 
-def test_a_credential_that_was_created_is_not_waited_for_in_the_second_listing(
+def test_the_second_listing_need_not_show_a_created_credential(
     memory: MemoryStore,
 ) -> None:
     async def scenario() -> None:
@@ -883,7 +890,7 @@ def test_a_credential_that_was_created_is_not_waited_for_in_the_second_listing(
     asyncio.run(scenario())
 
 
-def test_a_file_whose_listed_digest_is_right_is_not_read(memory: MemoryStore) -> None:
+def test_a_file_with_the_correct_listed_digest_is_not_read(memory: MemoryStore) -> None:
     async def scenario() -> None:
         await bucket(memory).publish(make_state(1))
         await synced(bucket(memory))
@@ -899,7 +906,7 @@ def test_a_file_whose_listed_digest_is_right_is_not_read(memory: MemoryStore) ->
 # -- example restore
 
 
-def test_a_default_is_restored_where_an_operator_deleted_it_and_may_be_deleted_again(
+def test_a_deleted_default_can_be_restored_and_deleted_again(
     memory: MemoryStore,
 ) -> None:
     async def scenario() -> None:
@@ -988,7 +995,7 @@ def calls_of(recording: FaultyStore) -> list[tuple[str, str]]:
 IDLE = [("scan", layout.live_tree(SCOPE)), ("get", layout.pointer(SCOPE))]
 
 
-def test_a_pass_that_finds_everything_as_the_last_one_left_it_costs_a_listing_and_the_pointer(
+def test_a_pass_over_an_unchanged_tree_costs_a_listing_and_the_pointer(
     memory: MemoryStore,
 ) -> None:
     async def scenario() -> None:
@@ -1012,7 +1019,7 @@ def test_a_pass_that_finds_everything_as_the_last_one_left_it_costs_a_listing_an
     asyncio.run(scenario())
 
 
-def test_an_idle_pass_still_sees_every_edit(memory: MemoryStore) -> None:
+def test_an_idle_pass_still_notices_every_edit(memory: MemoryStore) -> None:
     async def scenario() -> None:
         process = bucket(memory)
         await process.publish(make_state(1))
@@ -1021,12 +1028,12 @@ def test_an_idle_pass_still_sees_every_edit(memory: MemoryStore) -> None:
         await edit(memory, COMPOSE, b"mine")
 
         assert (await synced(process)).kept_aside == (COMPOSE,)
-        assert (await synced(process)).verdicts == (), "what was done is not said again"
+        assert (await synced(process)).verdicts == (), "an earlier result is not reported again"
 
     asyncio.run(scenario())
 
 
-def test_a_process_that_starts_reads_no_file_that_the_marker_knows(memory: MemoryStore) -> None:
+def test_a_starting_process_reads_no_file_that_the_marker_records(memory: MemoryStore) -> None:
     async def scenario() -> None:
         await bucket(memory).publish(make_state(1))
         await synced(bucket(memory))
@@ -1042,7 +1049,7 @@ def test_a_process_that_starts_reads_no_file_that_the_marker_knows(memory: Memor
     asyncio.run(scenario())
 
 
-def test_a_pass_after_a_publication_reads_no_file_it_replaces_and_an_override_once(
+def test_a_pass_after_a_publication_reads_no_replaced_file_and_an_override_once(
     memory: MemoryStore,
 ) -> None:
     async def scenario() -> None:
@@ -1064,14 +1071,14 @@ def test_a_pass_after_a_publication_reads_no_file_it_replaces_and_an_override_on
     asyncio.run(scenario())
 
 
-def test_a_version_in_the_marker_counts_only_for_the_bytes_that_have_it(
+def test_a_version_in_the_marker_counts_only_for_its_bytes(
     memory: MemoryStore,
 ) -> None:
     async def scenario() -> None:
         process = bucket(memory)
         await process.publish(make_state(1))
         await synced(process)
-        # An operator puts the very bytes back that were there: another object, the same text.
+        # An operator restores the same bytes: another object with the same text.
         was = (await memory.get(layout.live_tree(SCOPE, ENV))).body
         await edit(memory, ENV, b"mine")
         await edit(memory, ENV, was)
@@ -1084,7 +1091,7 @@ def test_a_version_in_the_marker_counts_only_for_the_bytes_that_have_it(
     asyncio.run(scenario())
 
 
-def test_a_pointer_that_was_put_back_is_found_out_by_its_tree(memory: MemoryStore) -> None:
+def test_the_tree_reveals_a_restored_older_pointer(memory: MemoryStore) -> None:
     async def scenario() -> None:
         process = bucket(memory)
         await process.publish(make_state(1))
@@ -1108,7 +1115,7 @@ def test_a_pointer_that_was_put_back_is_found_out_by_its_tree(memory: MemoryStor
     asyncio.run(scenario())
 
 
-def test_a_tree_that_is_ahead_because_another_pass_was_faster_is_no_lost_pointer(
+def test_a_tree_ahead_because_of_a_faster_pass_is_not_a_lost_pointer(
     memory: MemoryStore,
 ) -> None:
     async def scenario() -> None:
@@ -1131,7 +1138,7 @@ def test_a_tree_that_is_ahead_because_another_pass_was_faster_is_no_lost_pointer
     asyncio.run(scenario())
 
 
-def test_a_look_at_a_tree_that_goes_on_meanwhile_does_not_call_it_ahead(
+def test_a_survey_of_a_tree_that_advances_meanwhile_does_not_call_it_ahead(
     memory: MemoryStore,
 ) -> None:
     async def scenario() -> None:
@@ -1156,10 +1163,12 @@ def test_a_look_at_a_tree_that_goes_on_meanwhile_does_not_call_it_ahead(
     asyncio.run(scenario())
 
 
-def test_a_default_that_came_back_under_its_old_version_is_as_new_as_its_tag_says(
+def test_a_default_with_a_reused_version_has_the_commit_position_of_its_tag(
     memory: MemoryStore,
 ) -> None:
-    """A, B, A: where versions are digests, the marker's version of the first A fits the second one, too."""
+    """A, B, A: if versions are digests, the version that the marker recorded for the first A fits
+    the second one.
+    """
 
     async def scenario() -> None:
         first, other = make_files("1"), make_files("2")
@@ -1175,14 +1184,14 @@ def test_a_default_that_came_back_under_its_old_version_is_as_new_as_its_tag_say
         assert restored.written
         stored = await memory.get(layout.live_tree(SCOPE, ENV))
         assert stored.tag["commit"] == "3.0"
-        # The pass that wrote it never came to its marker.
+        # The pass that wrote the file ended before it wrote its marker.
         there = await memory.get(MARKER_KEY)
         await memory.replace(MARKER_KEY, Content(marker.body), there.version)
         await rolled_back(bucket(memory), "state-2")
         await synced(bucket(memory))
 
         assert (await memory.get(layout.live_tree(SCOPE, ENV))).body == stored.body, (
-            "a rollback leaves newer defaults"
+            "a rollback keeps newer defaults"
         )
 
     asyncio.run(scenario())

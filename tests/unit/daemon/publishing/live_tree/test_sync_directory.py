@@ -1,4 +1,4 @@
-"""The live tree in a directory, where links, folders and permissions get in the way of single files (ADR 18)."""
+"""The live tree in a directory, where links, folders and permissions block single files (ADR 18)."""
 
 import asyncio
 import errno
@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from daemon.publishing import layout, sizes
-from daemon.publishing.live_tree import ownership
 from daemon.publishing.live_tree.sync import FinishedPass
 from daemon.stores.directory.filesystem import RealFileSystem
 from daemon.stores.directory.store import UNREAD_BYTES, DirectoryStore
@@ -26,7 +25,7 @@ RETRY_SECONDS = 300.0
 
 
 class Forbidding(RealFileSystem):
-    """Some files may be seen and not read, as with another owner's mode 0600."""
+    """Some files can be listed but not read, as with mode 0600 of another owner."""
 
     def __init__(self) -> None:
         self.secret: set[Path] = set()
@@ -38,13 +37,11 @@ class Forbidding(RealFileSystem):
 
 
 class Scene:
-    """A bucket in a folder: state-1 is in the tree, state-2 is live and has two files more."""
+    """A bucket in a folder: the tree has state-1; state-2 is live and has two more files."""
 
     def __init__(self, folder: Path) -> None:
         self.filesystem, self.runtime = Forbidding(), InlineRuntime()
-        store = DirectoryStore(
-            folder, self.runtime, self.filesystem, unread=ownership.is_credential
-        )
+        store = DirectoryStore(folder, self.runtime, self.filesystem, unread=layout.is_credential)
         self.process = Bucket(store, self.runtime)
         self.tree = folder.resolve() / layout.live_tree(SCOPE)
 
@@ -60,7 +57,7 @@ class Scene:
         return result
 
     def at(self, path: str) -> Path:
-        """A path of the tree, with its folder."""
+        """A path of the tree, including its folder."""
         (self.tree / path).parent.mkdir(parents=True, exist_ok=True)
         return self.tree / path
 
@@ -101,9 +98,9 @@ OBSTACLES = [
 ]
 
 
-@pytest.mark.parametrize("obstacle", OBSTACLES, ids=lambda each: each.__name__)
+@pytest.mark.parametrize("obstacle", OBSTACLES, ids=lambda item: item.__name__)
 @pytest.mark.parametrize("path", [NEW_BASE, NEW_EXAMPLE])
-def test_what_stands_in_the_way_of_a_new_file_holds_up_that_file_alone(
+def test_an_obstacle_at_a_path_blocks_only_that_file(
     tmp_path: Path, path: str, obstacle: Callable[[Path], None]
 ) -> None:
     async def play() -> None:
@@ -111,19 +108,19 @@ def test_what_stands_in_the_way_of_a_new_file_holds_up_that_file_alone(
         await scene.begin()
         obstacle(scene.at(path))
         result = await scene.passed()
-        told = {each.path: each.reason for each in result.blocked}
-        # A store that lists links shows the folder as one that cannot be looked into: an override in example/.
-        assert set(told) == {path} or (path == NEW_EXAMPLE and path in result.overrides)
+        reasons = {blocked.path: blocked.reason for blocked in result.blocked}
+        # A store that lists links shows the folder as unreadable: an override in example/.
+        assert set(reasons) == {path} or (path == NEW_EXAMPLE and path in result.overrides)
         assert all(
-            any(word in each for word in ("move", "replace", "plain file"))
-            for each in told.values()
-        ), told
+            any(word in item for word in ("move", "replace", "plain file"))
+            for item in reasons.values()
+        ), reasons
         assert result.follows == (path == NEW_EXAMPLE)
         assert (scene.tree / COMPOSE).read_text() == "services 2\n"
         assert (scene.tree / SCRIPT).read_text() == "exit # 2\n"
         other = NEW_EXAMPLE if path == NEW_BASE else NEW_BASE
         assert (scene.tree / other).read_text().startswith("new ")
-        assert scene.marker() == ("blocked" if told else "synced", sorted(told))
+        assert scene.marker() == ("blocked" if reasons else "synced", sorted(reasons))
 
     asyncio.run(play())
 
@@ -145,7 +142,7 @@ def test_once_the_obstacle_is_gone_the_file_is_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", [ENV, "example/own", COMPOSE, "base/notes"])
-def test_a_file_that_only_its_owner_may_read_holds_up_no_other(tmp_path: Path, path: str) -> None:
+def test_a_file_that_only_its_owner_may_read_blocks_no_other(tmp_path: Path, path: str) -> None:
     async def play() -> None:
         scene = Scene(tmp_path / "bucket")
         await scene.begin()
@@ -153,9 +150,11 @@ def test_a_file_that_only_its_owner_may_read_holds_up_no_other(tmp_path: Path, p
         scene.filesystem.secret.add(scene.at(path))
         result = await scene.passed()
         assert (path in result.overrides) == path.startswith("example/")
-        assert [each.path for each in result.blocked] == ([COMPOSE] if path == COMPOSE else [])
+        assert [blocked.path for blocked in result.blocked] == (
+            [COMPOSE] if path == COMPOSE else []
+        )
         assert (path in result.strays) == (path == "base/notes")
-        assert "chmod" in "".join(each.reason for each in result.blocked) or path != COMPOSE
+        assert "chmod" in "".join(blocked.reason for blocked in result.blocked) or path != COMPOSE
         assert scene.at(path).read_text() == "SECRET=1\n"
         assert (scene.tree / SCRIPT).read_text() == "exit # 2\n"
         assert (scene.tree / NEW_EXAMPLE).exists()
@@ -166,7 +165,7 @@ def test_a_file_that_only_its_owner_may_read_holds_up_no_other(tmp_path: Path, p
     asyncio.run(play())
 
 
-def test_a_default_of_an_earlier_state_that_an_operator_copies_back_is_kept_aside(
+def test_an_earlier_default_that_an_operator_copied_is_kept_aside(
     tmp_path: Path,
 ) -> None:
     async def play() -> None:
@@ -179,14 +178,14 @@ def test_a_default_of_an_earlier_state_that_an_operator_copies_back_is_kept_asid
             assert (await scene.passed()).kept_aside == (ENV,)
             assert scene.at(ENV).read_text() == "# defaults 2\n"
         copies = [
-            each
-            for each in (tmp_path / "bucket" / layout.all_replaced(SCOPE)).rglob("*")
-            if each.is_file()
+            path
+            for path in (tmp_path / "bucket" / layout.all_replaced(SCOPE)).rglob("*")
+            if path.is_file()
         ]
-        assert [each.read_bytes() for each in copies] == [earlier]
+        assert [copy.read_bytes() for copy in copies] == [earlier]
 
     asyncio.run(play())
 
 
-def test_a_listing_reads_whatever_a_pass_may_write():
+def test_a_listing_reads_every_file_that_a_pass_may_write():
     assert sizes.FILE <= UNREAD_BYTES

@@ -1,4 +1,6 @@
-"""The live tree where single paths cannot be read or written: each is a result of its own (protocol 5, ADR 18)."""
+"""Single paths of the live tree that cannot be read or written: each has its own result (protocol
+5, ADR 18).
+"""
 
 import asyncio
 from dataclasses import replace
@@ -70,7 +72,7 @@ def calls_of(store: FaultyStore) -> list[tuple[str, str]]:
 
 
 async def two_states(store: ObjectStore, runtime: InlineRuntime, **more: str) -> Bucket:
-    """state-1 is in the tree, state-2 is live and has more files; the tree does not follow yet."""
+    """The tree has state-1. state-2 is live and has more files, and the tree does not follow yet."""
     process = Bucket(store, runtime)
     await process.publish(make_state(1))
     await passed(process)
@@ -78,12 +80,12 @@ async def two_states(store: ObjectStore, runtime: InlineRuntime, **more: str) ->
     return process
 
 
-# -- what cannot be written
+# -- unwritable paths
 
 
 @pytest.mark.parametrize("path", [NEW, "base/new"])
 @in_loop
-async def test_a_path_that_cannot_be_created_holds_no_other_back(
+async def test_a_path_that_cannot_be_created_blocks_no_other(
     store: TroubledStore, memory: MemoryStore, runtime: InlineRuntime, path: str
 ) -> None:
     process = await two_states(store, runtime, **{NEW: "new\n", "base/new": "new\n"})
@@ -94,8 +96,8 @@ async def test_a_path_that_cannot_be_created_holds_no_other_back(
     assert result.follows == path.startswith("example/")
     now = await tree(memory)
     live = {file.path: file.body for file in make_files("2", **{NEW: "new\n", "base/new": "new\n"})}
-    assert {each: body for each, body in now.items() if each != CREDS} == {
-        each: body for each, body in live.items() if each not in {path, CREDS}
+    assert {key: body for key, body in now.items() if key != CREDS} == {
+        key: body for key, body in live.items() if key not in {path, CREDS}
     }
     marker = await marker_of(memory)
     assert (marker.sequence, marker.status, marker.blocked) == (
@@ -108,7 +110,7 @@ async def test_a_path_that_cannot_be_created_holds_no_other_back(
 
 
 @in_loop
-async def test_what_operators_delete_stays_deleted_while_another_path_is_blocked(
+async def test_deleted_files_stay_deleted_while_another_path_is_blocked(
     store: TroubledStore, memory: MemoryStore, runtime: InlineRuntime
 ) -> None:
     other = "example/conf/other.env"
@@ -122,7 +124,7 @@ async def test_what_operators_delete_stays_deleted_while_another_path_is_blocked
 
 
 @in_loop
-async def test_a_file_that_cannot_be_deleted_is_blocked_and_stays_ours(
+async def test_a_file_that_cannot_be_deleted_is_blocked_and_stays_recorded(
     store: TroubledStore, memory: MemoryStore, runtime: InlineRuntime
 ) -> None:
     process = Bucket(store, runtime)
@@ -131,7 +133,7 @@ async def test_a_file_that_cannot_be_deleted_is_blocked_and_stays_ours(
     await process.publish(make_state(2))
     store.unwritable.add(key_of("base/old"))
     result = await passed(process)
-    assert [each.path for each in result.blocked] == ["base/old"]
+    assert [blocked.path for blocked in result.blocked] == ["base/old"]
     assert not result.follows
     assert "base/old" in (await marker_of(memory)).files
     store.recover()
@@ -155,7 +157,7 @@ async def test_a_blocked_path_is_tried_again_after_minutes_and_costs_nothing_unt
     store.writes.clear()
     assert (await passed(process)).blocked == said.blocked
     assert store.writes == [], (
-        "a retry that changes nothing does not write the marker, so no daemon wakes another"
+        "a retry without a change does not write the marker, so daemons do not wake one another"
     )
 
     store.recover()
@@ -179,7 +181,7 @@ async def test_a_blocked_path_is_tried_again_as_soon_as_the_listing_changes(
 
 
 @in_loop
-async def test_a_store_that_is_away_ends_the_pass_and_blocks_nothing(
+async def test_an_unavailable_store_ends_the_pass_and_blocks_nothing(
     store: TroubledStore, memory: MemoryStore, runtime: InlineRuntime
 ) -> None:
     process = await two_states(store, runtime, **{NEW: "new\n"})
@@ -191,23 +193,25 @@ async def test_a_store_that_is_away_ends_the_pass_and_blocks_nothing(
 
 
 @in_loop
-async def test_bytes_that_cannot_be_kept_aside_stay_where_they_are(
+async def test_bytes_that_cannot_be_kept_aside_are_not_replaced(
     store: TroubledStore, memory: MemoryStore, runtime: InlineRuntime
 ) -> None:
     process = await two_states(store, runtime)
     await edit(memory, COMPOSE, b"mine")
     store.unwritable.add(layout.replaced(SCOPE, COMPOSE, sha256(b"mine")))
     result = await passed(process)
-    assert [each.path for each in result.blocked] == [COMPOSE]
+    assert [blocked.path for blocked in result.blocked] == [COMPOSE]
     now = await tree(memory)
     assert (now[COMPOSE], now[README]) == (b"mine", b"readme 2\n")
 
 
 @in_loop
-async def test_what_a_disturbed_pass_has_written_is_in_the_marker(
+async def test_the_marker_has_the_files_that_an_interrupted_pass_wrote(
     memory: MemoryStore, runtime: InlineRuntime
 ) -> None:
-    """A program that rewrites one file of base/ all the time does not bring deleted defaults back."""
+    """A program that rewrites one file of base/ all the time does not cause deleted defaults to
+    return.
+    """
     process = await two_states(memory, runtime, **{NEW: "new\n"})
     saves = count()
 
@@ -227,11 +231,11 @@ async def test_what_a_disturbed_pass_has_written_is_in_the_marker(
     assert (await passed(process)).deleted_by_operator == (NEW,)
 
 
-# -- what cannot be read
+# -- unreadable paths
 
 
 @in_loop
-async def test_what_cannot_be_read_in_example_is_an_override_and_base_follows(
+async def test_an_unreadable_file_in_example_is_an_override_and_base_follows(
     store: TroubledStore, memory: MemoryStore, runtime: InlineRuntime
 ) -> None:
     process = await two_states(store, runtime)
@@ -246,20 +250,20 @@ async def test_what_cannot_be_read_in_example_is_an_override_and_base_follows(
 
 
 @in_loop
-async def test_what_cannot_be_read_in_base_is_blocked_if_live_has_it_and_else_nobodys(
+async def test_an_unreadable_file_in_base_is_blocked_if_live_has_it_and_unknown_otherwise(
     store: TroubledStore, memory: MemoryStore, runtime: InlineRuntime
 ) -> None:
     process = await two_states(store, runtime)
     await edit(memory, "base/notes", b"mine")
     store.unreadable |= {key_of(COMPOSE), key_of(README), key_of("base/notes")}
     result = await passed(process)
-    assert [each.path for each in result.blocked] == [README, COMPOSE]
-    assert all("give the daemon's user permission" in each.reason for each in result.blocked)
+    assert [blocked.path for blocked in result.blocked] == [README, COMPOSE]
+    assert all("give the daemon's user permission" in blocked.reason for blocked in result.blocked)
     assert (result.strays, result.follows) == (("base/notes",), False)
     assert (await tree(memory))[SCRIPT] == b"exit # 2\n"
     marker = await marker_of(memory)
     assert marker.files[COMPOSE].sha256 == sha256(b"services 1\n"), (
-        "what was not written is not recorded"
+        "a file that was not written is not recorded"
     )
     store.recover()
     after = await passed(process)
@@ -272,7 +276,7 @@ async def test_what_cannot_be_read_in_base_is_blocked_if_live_has_it_and_else_no
 
 
 @in_loop
-async def test_what_the_listing_calls_unreadable_is_not_opened(
+async def test_a_file_that_is_listed_as_unreadable_is_not_opened(
     store: TroubledStore, runtime: InlineRuntime
 ) -> None:
     process = await two_states(store, runtime)
@@ -309,7 +313,7 @@ async def test_a_folder_that_can_no_longer_be_listed_is_noticed_although_no_file
 
 
 @in_loop
-async def test_a_tree_whose_base_can_no_longer_be_read_is_not_in_step(
+async def test_a_tree_whose_base_can_no_longer_be_read_is_not_in_sync(
     store: TroubledStore, runtime: InlineRuntime
 ) -> None:
     process = await two_states(store, runtime)
@@ -321,7 +325,7 @@ async def test_a_tree_whose_base_can_no_longer_be_read_is_not_in_step(
 
 
 @in_loop
-async def test_a_folder_of_example_that_cannot_be_listed_hides_defaults_and_nothing_is_written_there(
+async def test_an_unlistable_folder_of_example_hides_defaults_and_gets_no_write(
     store: TroubledStore, memory: MemoryStore, runtime: InlineRuntime
 ) -> None:
     hidden = "example/conf/bundle/new.env"
@@ -340,23 +344,23 @@ async def test_a_folder_of_example_that_cannot_be_listed_hides_defaults_and_noth
 
 
 @in_loop
-async def test_a_folder_of_base_that_cannot_be_listed_blocks_what_live_has_in_it(
+async def test_an_unlistable_folder_of_base_blocks_its_live_files(
     store: TroubledStore, memory: MemoryStore, runtime: InlineRuntime
 ) -> None:
     process = await two_states(store, runtime)
     store.closed |= {key_of("base/bundle"), key_of("base/downloads")}
     result = await passed(process)
-    assert [each.path for each in result.blocked] == [SCRIPT]
+    assert [blocked.path for blocked in result.blocked] == [SCRIPT]
     assert result.strays == ("base/downloads/",)
     now = await tree(memory)
     assert (now[SCRIPT], now[COMPOSE]) == (b"exit # 1\n", b"services 2\n")
 
 
 @in_loop
-async def test_a_link_in_place_of_a_folder_hides_what_is_below_it(
+async def test_a_link_in_place_of_a_folder_hides_the_files_below_it(
     store: TroubledStore, memory: MemoryStore, runtime: InlineRuntime
 ) -> None:
-    """Where a listing shows links, as a file that cannot be read."""
+    """Listings show links like files that cannot be read."""
     process = Bucket(store, runtime)
     await process.publish(
         make_state(1, files=make_files("1", **{"example/linked/a": "a\n", "base/linked/b": "b\n"}))
@@ -365,7 +369,7 @@ async def test_a_link_in_place_of_a_folder_hides_what_is_below_it(
         await edit(memory, path, b"target")
         store.unreadable.add(key_of(path))
     result = await passed(process)
-    assert (result.overrides, [each.path for each in result.blocked]) == (
+    assert (result.overrides, [blocked.path for blocked in result.blocked]) == (
         ("example/linked/a",),
         ["base/linked/b"],
     )
@@ -373,7 +377,7 @@ async def test_a_link_in_place_of_a_folder_hides_what_is_below_it(
 
 
 @in_loop
-async def test_a_closed_tree_is_blocked_and_credentials_below_a_closed_folder_are_not_even_named(
+async def test_a_closed_tree_is_blocked_and_credentials_in_a_closed_folder_are_not_named(
     store: TroubledStore, runtime: InlineRuntime
 ) -> None:
     process = await two_states(store, runtime)
@@ -387,7 +391,7 @@ async def test_a_closed_tree_is_blocked_and_credentials_below_a_closed_folder_ar
 
 @pytest.mark.parametrize("error", [StoreRefused, ObjectDamaged])
 @in_loop
-async def test_a_read_that_is_refused_says_nothing_of_the_other_paths(
+async def test_a_refused_read_implies_nothing_about_other_paths(
     memory: MemoryStore, runtime: InlineRuntime, error: type[Exception]
 ) -> None:
     process = await two_states(memory, runtime)
@@ -399,7 +403,7 @@ async def test_a_read_that_is_refused_says_nothing_of_the_other_paths(
             raise error(key)
 
     result = await passed(Bucket(FaultyStore(memory, before=refuse), runtime))
-    assert (result.overrides, [each.path for each in result.blocked], result.strays) == (
+    assert (result.overrides, [blocked.path for blocked in result.blocked], result.strays) == (
         (ENV,),
         [COMPOSE],
         ("base/notes",),
@@ -441,7 +445,7 @@ async def test_a_large_file_of_an_operator_is_never_read(
 
 
 @in_loop
-async def test_a_large_file_that_a_retained_state_has_is_ours(
+async def test_a_large_file_of_a_retained_state_is_recognised(
     memory: MemoryStore, runtime: InlineRuntime
 ) -> None:
     text = TOO_LARGE.decode()
@@ -451,9 +455,7 @@ async def test_a_large_file_that_a_retained_state_has_is_ours(
     )
     await passed(process)
     for path in ("base/large", "base/left"):
-        await edit(
-            memory, path, TOO_LARGE
-        )  # the same bytes; the tag is gone, and the version is another one
+        await edit(memory, path, TOO_LARGE)  # the same bytes without their tag, in another version
     await process.publish(make_state(2, files=make_files("2", **{"base/large": text + "2"})))
     result = await passed(another_process(memory))
     assert (result.blocked, result.strays, result.kept_aside) == ((), (), ())
@@ -475,7 +477,7 @@ async def test_a_default_is_not_restored_over_a_file_that_is_too_large_to_keep(
 
 
 @in_loop
-async def test_an_earlier_default_that_an_operator_puts_back_is_kept_aside_once(
+async def test_an_earlier_default_that_an_operator_restores_is_kept_aside_once(
     memory: MemoryStore, runtime: InlineRuntime
 ) -> None:
     process = Bucket(memory, runtime)
@@ -484,9 +486,9 @@ async def test_an_earlier_default_that_an_operator_puts_back_is_kept_aside_once(
     first = await memory.get(key_of(ENV))
     await process.publish(make_state(2))
     await passed(process)
-    assert await kept(memory) == set(), "a default that nobody touched is not kept"
+    assert await kept(memory) == set(), "an unchanged default is not kept aside"
     for _ in range(2):
-        # With its tag, as the directory store finds the tag of the body that was there before.
+        # With its tag: the directory store still finds the tag of the earlier body.
         version = (await memory.get(key_of(ENV))).version
         await memory.replace(key_of(ENV), Content(first.body, tag=first.tag), version)
         result = await passed(process)
@@ -509,7 +511,7 @@ async def test_an_earlier_default_without_a_tag_is_kept_aside_when_it_is_replace
 
 
 @in_loop
-async def test_a_newer_default_of_a_pass_that_died_before_its_marker_is_not_kept_aside(
+async def test_a_default_of_a_pass_that_crashed_before_its_marker_is_not_kept_aside(
     memory: MemoryStore, runtime: InlineRuntime
 ) -> None:
     process = await two_states(memory, runtime)
@@ -522,8 +524,8 @@ async def test_a_newer_default_of_a_pass_that_died_before_its_marker_is_not_kept
 
 
 @in_loop
-async def test_a_copy_that_is_needed_again_starts_its_time_again(memory: MemoryStore) -> None:
-    runtime = memory._runtime  # the store's own clock
+async def test_a_copy_that_is_needed_again_restarts_its_retention(memory: MemoryStore) -> None:
+    runtime = memory._runtime  # the clock of the store
     assert isinstance(runtime, InlineRuntime)
     process = await two_states(memory, runtime)
     await passed(process)
@@ -540,7 +542,7 @@ async def test_a_copy_that_is_needed_again_starts_its_time_again(memory: MemoryS
 
 
 @in_loop
-async def test_a_copy_may_be_needed_again_where_it_cannot_be_written_again(
+async def test_a_needed_copy_that_cannot_be_rewritten_is_enough(
     store: TroubledStore, memory: MemoryStore, runtime: InlineRuntime
 ) -> None:
     process = await two_states(store, runtime)
@@ -552,7 +554,7 @@ async def test_a_copy_may_be_needed_again_where_it_cannot_be_written_again(
 
 
 @in_loop
-async def test_a_copy_with_other_bytes_than_its_name_says_is_not_relied_on(
+async def test_a_copy_whose_bytes_differ_from_its_name_is_not_used(
     memory: MemoryStore, runtime: InlineRuntime
 ) -> None:
     process = await two_states(memory, runtime)
@@ -583,16 +585,17 @@ async def test_a_damaged_manifest_of_an_old_state_stops_no_tree_and_is_reported(
     await process.publish(make_state(3))
     result = await passed(another_process(memory))
     assert [
-        (each.publication, "does not match the digest" in each.reason) for each in result.damaged
+        (damaged.publication, "does not match the digest" in damaged.reason)
+        for damaged in result.damaged
     ] == [(first.id, True)]
-    # Only the damaged manifest knew that these bytes are ours.
+    # Only the damaged manifest recorded that Rebundle wrote these bytes.
     assert (result.overrides, result.kept_aside) == ((ENV,), (COMPOSE,))
     assert await kept(memory) == {(COMPOSE, b"services 1\n")}
     assert (await tree(memory))[COMPOSE] == b"services 3\n"
 
 
 @in_loop
-async def test_a_manifest_of_an_old_state_that_may_not_be_read_stops_no_tree_and_counts_again_once_it_may(
+async def test_an_unreadable_old_manifest_stops_no_tree_and_counts_again_once_readable(
     store: TroubledStore, runtime: InlineRuntime
 ) -> None:
     process = await two_states(store, runtime)
@@ -603,7 +606,9 @@ async def test_a_manifest_of_an_old_state_that_may_not_be_read_stops_no_tree_and
     await process.publish(make_state(3))
     later = Bucket(store, runtime)
     result = await passed(later)
-    assert [(each.publication, each.unreadable) for each in result.damaged] == [(first.id, True)]
+    assert [(damaged.publication, damaged.unreadable) for damaged in result.damaged] == [
+        (first.id, True)
+    ]
     assert (result.follows, result.overrides) == (True, (ENV,))
     store.recover()
     await runtime.sleep(RETRY_SECONDS)
@@ -611,12 +616,12 @@ async def test_a_manifest_of_an_old_state_that_may_not_be_read_stops_no_tree_and
     assert (result.damaged, result.overrides) == ((), ())
 
 
-# -- markers and looks
+# -- markers and surveys
 
 
 @pytest.mark.parametrize("status", ["blocked", "of a later release"])
 @in_loop
-async def test_a_marker_with_any_status_still_says_what_was_written(
+async def test_a_marker_with_any_status_has_the_written_files(
     memory: MemoryStore, runtime: InlineRuntime, status: str
 ) -> None:
     process = Bucket(memory, runtime)
@@ -631,15 +636,17 @@ async def test_a_marker_with_any_status_still_says_what_was_written(
 
 
 @in_loop
-async def test_a_look_reports_what_the_last_pass_could_not_write(
+async def test_a_survey_reports_paths_that_the_last_pass_could_not_write(
     store: TroubledStore, runtime: InlineRuntime
 ) -> None:
     process = await two_states(store, runtime, **{NEW: "new\n", "base/new": "new\n"})
     store.unwritable |= {key_of(NEW), key_of("base/new")}
     result = await passed(process)
     survey = await another_process(store).live_tree.survey(SCOPE)
-    assert [replace(each, seen_at=None) for each in survey.seen.blocked] == list(result.blocked)
-    assert all(each.seen_at is not None for each in survey.seen.blocked)
+    assert [replace(blocked, seen_at=None) for blocked in survey.seen.blocked] == list(
+        result.blocked
+    )
+    assert all(blocked.seen_at is not None for blocked in survey.seen.blocked)
     assert (survey.seen.written, survey.in_sync, survey.follows) == ((), False, False)
     store.unwritable.remove(key_of("base/new"))
     await runtime.sleep(RETRY_SECONDS)
@@ -649,11 +656,11 @@ async def test_a_look_reports_what_the_last_pass_could_not_write(
     store.recover()
     await process.publish(make_state(3))
     survey = await another_process(store).live_tree.survey(SCOPE)
-    assert (survey.seen.blocked, survey.follows) == ((), True), "held: live has not moved"
+    assert (survey.seen.blocked, survey.follows) == ((), True), "on hold: live has not moved"
 
 
 @in_loop
-async def test_a_look_at_a_tree_that_has_to_be_written_does_not_follow(
+async def test_a_survey_of_a_tree_that_needs_writes_does_not_follow(
     memory: MemoryStore, runtime: InlineRuntime
 ) -> None:
     process = await two_states(memory, runtime)
@@ -664,7 +671,7 @@ async def test_a_look_at_a_tree_that_has_to_be_written_does_not_follow(
 
 
 @in_loop
-async def test_a_deleted_default_of_a_model_that_left_is_named_before_the_model_returns(
+async def test_a_deleted_default_of_a_removed_model_is_reported_before_the_model_returns(
     memory: MemoryStore, runtime: InlineRuntime
 ) -> None:
     process = Bucket(memory, runtime)
@@ -679,7 +686,7 @@ async def test_a_deleted_default_of_a_model_that_left_is_named_before_the_model_
     assert NEW not in await tree(memory)
 
 
-# -- any mix of all this
+# -- any mix of these faults
 
 WANTED = (README, COMPOSE, SCRIPT, ENV, "example/.env")
 OTHERS = ("base/notes", "base/bundle/model.bin", "example/own", "example/conf/bundle/own")
@@ -702,7 +709,7 @@ def files_of(number: int) -> dict[str, bytes]:
     troubles=st.dictionaries(st.sampled_from((*WANTED, *OTHERS)), TROUBLES),
     closed=st.sets(st.sampled_from(FOLDERS), max_size=1),
 )
-def test_whatever_is_in_the_way_no_byte_is_lost_and_all_other_paths_follow(
+def test_with_any_obstacle_no_byte_is_lost_and_all_other_paths_follow(
     by_content: bool, edits: dict[str, str], troubles: dict[str, str], closed: set[str]
 ) -> None:
     asyncio.run(
@@ -738,9 +745,9 @@ async def any_mix(
         await edit(memory, path, body[what])
     edited = await tree(memory)
     troubles = {
-        path: each
-        for path, each in troubles.items()
-        if each and (path in edited or each == "unwritable")
+        path: item
+        for path, item in troubles.items()
+        if item and (path in edited or item == "unwritable")
     }
     for path, trouble in troubles.items():
         getattr(store, trouble).add(key_of(path))
@@ -749,7 +756,7 @@ async def any_mix(
     troubled = {
         path
         for path in (*WANTED, *OTHERS)
-        if troubles.get(path) or any(path.startswith(f"{each}/") for each in closed)
+        if troubles.get(path) or any(path.startswith(f"{item}/") for item in closed)
     }
 
     result = await passed(process)
@@ -771,8 +778,10 @@ def check_nothing_lost(
 ) -> None:
     for path, body in edited.items():
         untouched = body == files_of(2).get(path)
-        ours = untouched or (path.startswith(("base/", "README")) and body == files_of(1).get(path))
-        assert ours or after.get(path) == body or (path, body) in copies, path
+        replaceable = untouched or (
+            path.startswith(("base/", "README")) and body == files_of(1).get(path)
+        )
+        assert replaceable or after.get(path) == body or (path, body) in copies, path
 
 
 def check_others_follow(
@@ -785,14 +794,14 @@ def check_others_follow(
         elif there is None:
             assert path not in after, path
         else:
-            ours = there in {files_of(1).get(path), files_of(2).get(path)}
-            assert after[path] == (live if ours else there), path
+            replaceable = there in {files_of(1).get(path), files_of(2).get(path)}
+            assert after[path] == (live if replaceable else there), path
 
 
 def check_marker(
     marker: Marker, after: dict[str, bytes], then: Marker, result: FinishedPass
 ) -> None:
-    blocked = {each.path: each.reason for each in result.blocked}
+    blocked = {item.path: item.reason for item in result.blocked}
     assert (marker.sequence, marker.status, marker.blocked) == (
         3,
         "blocked" if blocked else "synced",
@@ -802,14 +811,14 @@ def check_marker(
         if recorded.commit != (3, 0):
             assert then.files[path].sha256 == recorded.sha256
         else:
-            assert sha256(after[path]) == recorded.sha256, "recorded and not there"
+            assert sha256(after[path]) == recorded.sha256, "recorded but absent"
     assert not any(marker.files.get(path, NOTHING).commit == (3, 0) for path in blocked)
 
 
 NOTHING = MarkerFile(sha256="", publication="", commit=(0, 0))
 
 
-def test_only_a_blocked_path_of_base_holds_base_back() -> None:
+def test_only_a_blocked_path_of_base_keeps_base_behind() -> None:
     assert FinishedPass(1, (Blocked("example/a", "why"),)).follows
     assert not FinishedPass(1, (Blocked("README.md", "why"),)).follows
     assert not FinishedPass(1, (Blocked("base/a", "why"),)).follows

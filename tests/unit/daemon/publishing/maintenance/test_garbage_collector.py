@@ -1,4 +1,6 @@
-"""Collection on both flavours of store: what it deletes and when, crashes at every call, and races it must lose or win."""
+"""Garbage collection on both kinds of stores: what it deletes and when, crashes at every call, and
+races.
+"""
 
 import asyncio
 import functools
@@ -33,7 +35,7 @@ POLICY = RetentionPolicy(newest=2, days=30)
 
 
 def in_loop(test: Callable[P, Coroutine[None, None, None]]) -> Callable[P, None]:
-    """The test in an event loop of its own."""
+    """The test in its own event loop."""
 
     @functools.wraps(test)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -70,7 +72,7 @@ async def grown(store: ObjectStore, runtime: InlineRuntime) -> Bucket:
 
 
 async def dropped_long_ago(store: ObjectStore, runtime: InlineRuntime) -> Bucket:
-    """state-1 had to leave the pointer just now, and only a chunk of the history tells that."""
+    """state-1 was just dropped from the pointer, and only a chunk of the history records that."""
     bucket = Bucket(store, runtime)
     await bucket.publish(make_state(1))
     base = await bucket.reader.pointer(SCOPE)
@@ -90,10 +92,10 @@ async def dropped_long_ago(store: ObjectStore, runtime: InlineRuntime) -> Bucket
 
 
 async def folders(store: ObjectStore) -> dict[str, set[str]]:
-    """Names of the objects of each attempt, by state@attempt."""
+    """The names of the objects of each attempt, by state@attempt."""
     found: dict[str, set[str]] = {}
-    for each in await store.scan(layout.states(SCOPE)):
-        state, attempt, name = each.key.removeprefix(layout.states(SCOPE)).split("/")
+    for entry in await store.scan(layout.states(SCOPE)):
+        state, attempt, name = entry.key.removeprefix(layout.states(SCOPE)).split("/")
         found.setdefault(f"{state}@{attempt}", set()).add(name)
     return found
 
@@ -103,19 +105,19 @@ async def states(store: ObjectStore) -> list[str]:
 
 
 async def check_whole(store: ObjectStore, runtime: InlineRuntime) -> Pointer:
-    """Everything the pointer names is there, and right."""
+    """Checks that everything that the pointer references exists and verifies."""
     reader = Bucket(store, runtime).reader
     pointer = (await reader.existing(SCOPE)).pointer
-    for each in pointer.retained:
-        await reader.files(SCOPE, each)
+    for publication in pointer.retained:
+        await reader.files(SCOPE, publication)
     return pointer
 
 
 def went(collected: Collected) -> list[str]:
-    return sorted(each.folder.id.state for each in collected.deleted)
+    return sorted(deletable.folder.id.state for deletable in collected.deleted)
 
 
-# -- what goes
+# -- what is deleted
 
 
 @in_loop
@@ -128,7 +130,7 @@ async def test_a_collection_releases_then_deletes_and_leaves_the_rest_whole(
     assert went(collected) == ["state-1", "state-2"]
     assert collected.size > 0
     assert await states(store) == ["state-3", "state-4"]
-    assert [each.state for each in after.retained] == ["state-3", "state-4"]
+    assert [publication.state for publication in after.retained] == ["state-3", "state-4"]
     assert (after.kind, after.gc_epoch, after.sequence) == ("gc", 1, before.sequence + 1)
     assert (after.live, after.desired, after.positions) == (
         before.live,
@@ -139,7 +141,7 @@ async def test_a_collection_releases_then_deletes_and_leaves_the_rest_whole(
 
 
 @in_loop
-async def test_where_nothing_is_to_go_the_pointer_is_not_touched(
+async def test_without_anything_to_release_the_pointer_is_not_written(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     bucket = await grown(store, runtime)
@@ -153,7 +155,7 @@ async def test_where_nothing_is_to_go_the_pointer_is_not_touched(
 
 
 @in_loop
-async def test_positions_of_idle_journals_go_also_where_nothing_else_does(
+async def test_positions_of_idle_journals_are_removed_even_without_a_release(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     bucket = Bucket(store, runtime)
@@ -170,11 +172,11 @@ async def test_positions_of_idle_journals_go_also_where_nothing_else_does(
     assert collected.sequence is not None
     assert (await bucket.pointer()).positions == {}
     again = await collector(store, runtime).collect(SCOPE, "cron")
-    assert again.sequence is None, "there is no more to do"
+    assert again.sequence is None, "nothing is left to do"
 
 
 @in_loop
-async def test_an_orphan_goes_after_the_grace_and_not_before(
+async def test_an_orphan_is_deleted_after_the_grace_and_not_before(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     bucket = Bucket(store, runtime)
@@ -183,26 +185,27 @@ async def test_an_orphan_goes_after_the_grace_and_not_before(
     await runtime.sleep(0.9 * DAY)
     early = await collector(store, runtime).collect(SCOPE, "cron")
     assert (early.deleted, early.sequence) == ((), None)
-    assert [each.folder.id.state for each in early.kept_for_now] == ["state-2"]
+    assert [kept.folder.id.state for kept in early.kept_for_now] == ["state-2"]
     await runtime.sleep(0.2 * DAY)
     assert went(await collector(store, runtime).collect(SCOPE, "cron")) == ["state-2"]
     assert (await check_whole(store, runtime)).gc_epoch == 1
 
 
 class SlowClock(MemoryStore):
-    """A store whose clock is two days behind this machine's."""
+    """A store whose clock is two days behind that of this machine."""
 
     async def scan(self, prefix: str):  # type: ignore[no-untyped-def]
         moved = timedelta(days=2)
         return Listing(
             tuple(
-                replace(each, modified=each.modified - moved) for each in await super().scan(prefix)
+                replace(entry, modified=entry.modified - moved)
+                for entry in await super().scan(prefix)
             )
         )
 
 
 @in_loop
-async def test_the_grace_is_counted_by_the_stores_clock_and_not_by_this_machines(
+async def test_the_grace_is_measured_by_the_clock_of_the_store(
     runtime: InlineRuntime,
 ) -> None:
     store = SlowClock(runtime)
@@ -210,34 +213,34 @@ async def test_the_grace_is_counted_by_the_stores_clock_and_not_by_this_machines
     await bucket.publish(make_state(1))
     await bucket.publisher.store_state(SCOPE, make_state(2))
     seen = await collector(store, runtime).preview(SCOPE)
-    assert went(seen) == ["state-2"]  # by this machine's clock two days old
+    assert went(seen) == ["state-2"]  # two days old by the clock of this machine
     collected = await collector(store, runtime).collect(SCOPE, "cron")
     assert collected.deleted == ()
     assert await states(store) == ["state-1", "state-2"]
 
 
 @in_loop
-async def test_a_preview_tells_what_would_go_and_changes_nothing(
+async def test_a_preview_reports_what_would_be_deleted_and_changes_nothing(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     await grown(store, runtime)
     watched = FaultyStore(store)
     seen = await collector(watched, runtime).preview(SCOPE)
     assert watched.writes == []
-    assert [each.publication.state for each in seen.released] == ["state-1", "state-2"]
+    assert [release.publication.state for release in seen.released] == ["state-1", "state-2"]
     collected = await collector(store, runtime).collect(SCOPE, "cron")
-    assert [(each.folder, each.reason) for each in seen.deleted] == [
-        (each.folder, each.reason) for each in collected.deleted
+    assert [(deletable.folder, deletable.reason) for deletable in seen.deleted] == [
+        (deletable.folder, deletable.reason) for deletable in collected.deleted
     ]
     assert (seen.kept, seen.size, seen.sequence) == (collected.kept, collected.size, None)
 
 
 @in_loop
-async def test_keys_that_are_no_publication_of_ours_are_told_of_and_never_deleted(
+async def test_unknown_keys_are_reported_and_never_deleted(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     await grown(store, runtime)
-    [first, *_] = [each.key for each in await store.scan(layout.states(SCOPE))]
+    [first, *_] = [entry.key for entry in await store.scan(layout.states(SCOPE))]
     foreign = {f"{layout.states(SCOPE)}notes.txt", f"{first.rpartition('/')[0]}/notes.txt"}
     for key in foreign:
         await store.create(key, Content(b"mine"))
@@ -250,19 +253,19 @@ async def test_keys_that_are_no_publication_of_ours_are_told_of_and_never_delete
 
 
 @in_loop
-async def test_what_the_pointer_had_no_more_room_for_stays_seven_days_also_when_only_a_chunk_tells(
+async def test_dropped_publications_stay_seven_days_even_if_only_a_chunk_records_them(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     await dropped_long_ago(store, runtime)
     await runtime.sleep(6.9 * DAY)
     early = await collector(store, runtime).collect(SCOPE, "cron")
-    assert [each.folder.id.state for each in early.kept_for_now] == ["state-1"]
+    assert [kept.folder.id.state for kept in early.kept_for_now] == ["state-1"]
     await runtime.sleep(0.2 * DAY)
     assert went(await collector(store, runtime).collect(SCOPE, "cron")) == ["state-1"]
 
 
 @in_loop
-async def test_the_manifest_goes_first(store: MemoryStore, runtime: InlineRuntime) -> None:
+async def test_the_manifest_is_deleted_first(store: MemoryStore, runtime: InlineRuntime) -> None:
     await grown(store, runtime)
     watched = FaultyStore(store)
     await collector(watched, runtime).collect(SCOPE, "cron")
@@ -273,7 +276,7 @@ async def test_the_manifest_goes_first(store: MemoryStore, runtime: InlineRuntim
 
 
 @in_loop
-async def test_a_scope_that_is_not_there_is_told(
+async def test_a_scope_that_does_not_exist_is_reported(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     with pytest.raises(NotFound):
@@ -305,12 +308,15 @@ async def keep(store: ObjectStore, path: str, *bodies: str) -> None:
 
 async def copies(store: ObjectStore) -> list[bytes]:
     return sorted(
-        [(await store.get(each.key)).body for each in await store.scan(layout.all_replaced(SCOPE))]
+        [
+            (await store.get(entry.key)).body
+            for entry in await store.scan(layout.all_replaced(SCOPE))
+        ]
     )
 
 
 @in_loop
-async def test_old_copies_go_behind_a_collection_of_their_own_and_the_newest_of_a_path_never(
+async def test_old_copies_are_deleted_after_their_collection_and_the_newest_of_a_path_never(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     bucket = Bucket(store, runtime)
@@ -322,7 +328,7 @@ async def test_old_copies_go_behind_a_collection_of_their_own_and_the_newest_of_
     await runtime.sleep(29.5 * DAY)
     seen = await collector(store, runtime).preview(SCOPE)
     collected = await collector(store, runtime).collect(SCOPE, "cron")
-    assert [each.key for each in collected.copies] == [
+    assert [copy.key for copy in collected.copies] == [
         layout.replaced(SCOPE, "base/a", f"{1:064x}")
     ]
     assert (seen.copies, collected.size) == (collected.copies, 1)
@@ -334,7 +340,7 @@ async def test_old_copies_go_behind_a_collection_of_their_own_and_the_newest_of_
 
 
 @in_loop
-async def test_who_only_deletes_takes_copies_behind_the_last_release(
+async def test_deleting_alone_removes_copies_from_before_the_last_release(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     await Bucket(store, runtime).publish(make_state(1))
@@ -352,12 +358,12 @@ async def test_who_only_deletes_takes_copies_behind_the_last_release(
 
 
 @in_loop
-async def test_a_copy_that_is_kept_again_while_it_is_to_be_deleted_stays(
+async def test_a_copy_that_is_renewed_before_its_deletion_stays(
     runtime: InlineRuntime,
 ) -> None:
     store = MemoryStore(
         runtime
-    )  # where versions are digests, no condition can tell the two writes apart
+    )  # if versions are digests, no condition distinguishes the two writes
     await Bucket(store, runtime).publish(make_state(1))
     await keep(store, "base/a", "1", "2")
     await runtime.sleep(31 * DAY)
@@ -372,7 +378,7 @@ async def test_a_copy_that_is_kept_again_while_it_is_to_be_deleted_stays(
 
 
 @in_loop
-async def test_copies_that_may_not_be_deleted_are_the_operators_to_allow(
+async def test_copies_that_may_not_be_deleted_are_reported_with_the_missing_permission(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     await Bucket(store, runtime).publish(make_state(1))
@@ -385,7 +391,7 @@ async def test_copies_that_may_not_be_deleted_are_the_operators_to_allow(
 
 
 @in_loop
-async def test_an_object_that_cannot_be_deleted_keeps_no_other_from_deletion(
+async def test_an_object_that_cannot_be_deleted_does_not_stop_the_others(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     await grown(store, runtime)
@@ -409,7 +415,7 @@ async def test_an_object_that_cannot_be_deleted_keeps_no_other_from_deletion(
 
 
 class Crash(Exception):
-    """The process ends here."""
+    """The process ends at this call."""
 
 
 def crash_at(number: int) -> Callable[[str, str], object]:
@@ -425,7 +431,7 @@ def crash_at(number: int) -> Callable[[str, str], object]:
 
 
 @in_loop
-async def test_a_crash_at_any_call_leaves_everything_named_whole_and_the_next_collection_finishes(
+async def test_a_crash_at_any_call_keeps_referenced_objects_and_the_next_collection_finishes(
     runtime: InlineRuntime,
 ) -> None:
     for flavour in (False, True):
@@ -441,7 +447,7 @@ async def test_a_crash_at_any_call_leaves_everything_named_whole_and_the_next_co
                 assert await states(store) == ["state-3", "state-4"], number
                 await check_whole(store, runtime)
             else:
-                assert number > 8  # so many calls it takes at least: the loop did see some
+                assert number > 8  # a collection needs at least this many calls, so the loop ran
                 break
         else:
             pytest.fail("it never came to its end")
@@ -452,7 +458,7 @@ async def test_a_crash_at_any_call_leaves_everything_named_whole_and_the_next_co
 )
 @pytest.mark.parametrize("ending", ["pointer.json", "manifest.json", "bundle.tar.gz"])
 @in_loop
-async def test_a_lost_answer_deletes_nothing_that_is_named_and_is_made_good(
+async def test_a_lost_answer_deletes_nothing_referenced_and_is_repaired(
     store: MemoryStore, runtime: InlineRuntime, ending: str, fault: Fault
 ) -> None:
     await grown(store, runtime)
@@ -468,7 +474,7 @@ async def test_a_lost_answer_deletes_nothing_that_is_named_and_is_made_good(
 
 
 @in_loop
-async def test_a_store_that_is_away_is_told_and_the_next_collection_finishes(
+async def test_an_unavailable_store_is_reported_and_the_next_collection_finishes(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     await grown(store, runtime)
@@ -481,9 +487,7 @@ async def test_a_store_that_is_away_is_told_and_the_next_collection_finishes(
 
 
 @in_loop
-async def test_a_store_that_says_slow_down_is_waited_for(
-    store: MemoryStore, runtime: InlineRuntime
-) -> None:
+async def test_a_throttling_store_is_retried(store: MemoryStore, runtime: InlineRuntime) -> None:
     await grown(store, runtime)
     busy = FaultyStore(
         store, faults={"manifest.json": [Fault.BUSY] * 2, "bundle.tar.gz": [Fault.BUSY]}
@@ -495,7 +499,7 @@ async def test_a_store_that_says_slow_down_is_waited_for(
 
 
 @in_loop
-async def test_a_publisher_that_was_faster_is_seen_and_nothing_of_it_goes(
+async def test_publications_of_a_faster_publisher_are_not_deleted(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     bucket = await grown(store, runtime)
@@ -513,11 +517,11 @@ async def test_a_publisher_that_was_faster_is_seen_and_nothing_of_it_goes(
     assert await states(store) == [
         "state-4",
         "state-5",
-    ]  # judged again: state-3 is not one of the newest any more
+    ]  # decided again: state-3 is no longer one of the newest
 
 
 @in_loop
-async def test_what_a_publisher_drops_right_after_the_collection_keeps_its_days(
+async def test_a_publication_dropped_right_after_the_collection_keeps_its_days(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     bucket = Bucket(store, runtime)
@@ -547,7 +551,7 @@ async def test_what_a_publisher_drops_right_after_the_collection_keeps_its_days(
 
 
 @in_loop
-async def test_a_publisher_that_stored_before_the_collection_cannot_commit_that_afterwards(
+async def test_a_state_stored_before_the_collection_cannot_be_committed_after_it(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     bucket = await grown(store, runtime)
@@ -563,7 +567,7 @@ async def test_a_publisher_that_stored_before_the_collection_cannot_commit_that_
 
 @pytest.mark.parametrize("rollback_first", [True, False])
 @in_loop
-async def test_of_a_rollback_and_a_collection_of_its_target_one_loses(
+async def test_a_rollback_and_a_collection_of_its_target_exclude_each_other(
     store: MemoryStore, runtime: InlineRuntime, *, rollback_first: bool
 ) -> None:
     bucket = await grown(store, runtime)
@@ -610,7 +614,7 @@ async def test_two_collections_at_once_delete_everything_once_and_nothing_else(
 
 
 @in_loop
-async def test_a_collection_that_finds_another_epoch_stops(
+async def test_a_collection_that_meets_another_epoch_stops(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     await grown(store, runtime)
@@ -650,14 +654,14 @@ class MayNotDelete(FaultyStore):
 
 
 @in_loop
-async def test_who_may_not_delete_says_so_after_it_released(
+async def test_a_missing_delete_permission_is_reported_after_the_release(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     await grown(store, runtime)
     with pytest.raises(DeletionRefused, match=r"gc --all --only delete") as refused:
         await collector(MayNotDelete(store), runtime).collect(SCOPE, "daemon")
     assert isinstance(refused.value, StoreError)
-    assert [each.state for each in (await check_whole(store, runtime)).retained] == [
+    assert [publication.state for publication in (await check_whole(store, runtime)).retained] == [
         "state-3",
         "state-4",
     ]
@@ -670,9 +674,9 @@ async def test_one_credential_releases_and_another_deletes_without_touching_the_
     await grown(store, runtime)
     releasing = collector(MayNotDelete(store), runtime)
     released = await releasing.collect(SCOPE, "daemon", parts=frozenset({"release"}))
-    assert [each.folder.id.state for each in released.left] == ["state-1", "state-2"]
+    assert [verdict.folder.id.state for verdict in released.left] == ["state-1", "state-2"]
     again = await releasing.collect(SCOPE, "daemon", parts=frozenset({"release"}))
-    assert again.sequence is None  # what waits to be deleted is no reason to move the pointer
+    assert again.sequence is None  # pending deletions alone do not write the pointer
 
     only_pointer = FaultyStore(
         store, forbidden=lambda operation, _key: operation in {"create", "replace"}
@@ -686,7 +690,7 @@ async def test_one_credential_releases_and_another_deletes_without_touching_the_
 
 
 @in_loop
-async def test_deleting_alone_leaves_what_was_stored_after_the_last_collection(
+async def test_deleting_alone_keeps_objects_stored_after_the_last_collection(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     bucket = await grown(store, runtime)
@@ -721,7 +725,7 @@ async def test_the_last_collection_is_found_however_long_ago_it_was(
 
 
 @in_loop
-async def test_a_scope_that_others_keep_changing_is_told(
+async def test_a_scope_that_others_keep_changing_is_reported(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     bucket = await grown(store, runtime)
@@ -736,7 +740,7 @@ async def test_a_scope_that_others_keep_changing_is_told(
 
 
 @in_loop
-async def test_a_pointer_that_goes_away_meanwhile_stops_the_deletion(
+async def test_a_pointer_that_disappears_meanwhile_stops_the_deletion(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     await grown(store, runtime)
@@ -756,19 +760,19 @@ async def test_a_pointer_that_goes_away_meanwhile_stops_the_deletion(
 
 
 @in_loop
-async def test_progress_is_told_for_each_publication(
+async def test_progress_is_reported_for_each_publication(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     await grown(store, runtime)
-    told: list[PublicationId] = []
+    deleted_ids: list[PublicationId] = []
     collected = await collector(store, runtime).collect(
-        SCOPE, "cron", on_deleted=lambda deleted: told.append(deleted.folder.id)
+        SCOPE, "cron", on_deleted=lambda deletable: deleted_ids.append(deletable.folder.id)
     )
-    assert told == [each.folder.id for each in collected.deleted]
+    assert deleted_ids == [deletable.folder.id for deletable in collected.deleted]
 
 
 @in_loop
-async def test_what_somebody_else_deleted_meanwhile_is_gone_all_the_same(
+async def test_objects_that_another_process_deleted_meanwhile_count_as_deleted(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     await grown(store, runtime)
@@ -784,7 +788,7 @@ async def test_what_somebody_else_deleted_meanwhile_is_gone_all_the_same(
 
 
 @in_loop
-async def test_what_was_released_and_could_not_be_deleted_is_deleted_without_touching_the_pointer_again(
+async def test_a_released_publication_is_deleted_later_without_another_pointer_write(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     bucket = await grown(store, runtime)
@@ -800,7 +804,7 @@ async def test_what_was_released_and_could_not_be_deleted_is_deleted_without_tou
 
 @pytest.mark.parametrize("part", ["release", "delete"])
 @in_loop
-async def test_a_preview_of_one_part_tells_what_that_part_does(
+async def test_a_preview_of_one_part_reports_what_that_part_does(
     store: MemoryStore, runtime: InlineRuntime, part: CollectionPart
 ) -> None:
     bucket = await grown(store, runtime)
@@ -813,18 +817,20 @@ async def test_a_preview_of_one_part_tells_what_that_part_does(
     assert watched.writes == []
     collected = await collector(store, runtime).collect(SCOPE, "cron", parts=parts)
     assert (seen.released, went(seen)) == (collected.released, went(collected))
-    assert [each.folder for each in seen.left] == [each.folder for each in collected.left]
-    assert [each.publication.state for each in seen.released] == (
+    assert [verdict.folder for verdict in seen.left] == [
+        verdict.folder for verdict in collected.left
+    ]
+    assert [release.publication.state for release in seen.released] == (
         ["state-3"] if part == "release" else []
     )
     assert went(seen) == ([] if part == "release" else ["state-1", "state-2"])
 
 
-# -- clocks: the store's is right, any machine's may be wrong by days
+# -- clocks: the store's is right, that of a machine may be wrong by days
 
 
 class OtherClock(InlineRuntime):
-    """A machine beside that of `right`, whose clock is wrong."""
+    """A second machine beside that of `right`, with a wrong clock."""
 
     def __init__(self, right: InlineRuntime, days: float) -> None:
         super().__init__(f"{days} days ahead")
@@ -838,7 +844,7 @@ class OtherClock(InlineRuntime):
 @pytest.mark.parametrize("days", [-400, -3, 3, 400])
 @pytest.mark.parametrize("pause", [1 / 24, 5], ids=["an hour", "longer than the grace"])
 @in_loop
-async def test_what_is_stored_after_a_release_by_a_wrong_clock_is_not_deleted_before_it_goes_live(
+async def test_a_state_stored_after_a_release_by_a_wrong_clock_is_not_deleted(
     store: MemoryStore, runtime: InlineRuntime, days: float, pause: float
 ) -> None:
     bucket = await grown(store, runtime)
@@ -865,12 +871,12 @@ async def test_what_is_stored_after_a_release_by_a_wrong_clock_is_not_deleted_be
 
 
 @in_loop
-async def test_where_no_collection_tells_its_time_by_the_stores_clock_deleting_waits_for_one_that_does(
+async def test_deleting_waits_for_a_collection_with_a_time_of_the_stores_clock(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     bucket = await grown(store, runtime)
     base = await bucket.reader.pointer(SCOPE)
-    gone = {each.id for each in base.pointer.retained[:2]}
+    gone = {publication.id for publication in base.pointer.retained[:2]}
     silent = protocol.collect(
         base.pointer, bucket.publisher.writing("old"), gone
     )  # as an older release wrote it
@@ -883,7 +889,7 @@ async def test_where_no_collection_tells_its_time_by_the_stores_clock_deleting_w
 
 
 @in_loop
-async def test_a_clock_ahead_releases_nothing_and_does_not_touch_the_pointer(
+async def test_a_clock_ahead_releases_nothing_and_does_not_write_the_pointer(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     bucket = Bucket(store, runtime)
@@ -910,7 +916,7 @@ async def test_a_clock_behind_waits(store: MemoryStore, runtime: InlineRuntime) 
 
 
 @in_loop
-async def test_what_a_chunk_says_was_dropped_is_not_forgotten_by_a_clock_ahead(
+async def test_a_clock_ahead_does_not_ignore_a_drop_recorded_in_a_chunk(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     bucket = await dropped_long_ago(store, runtime)
@@ -922,7 +928,7 @@ async def test_what_a_chunk_says_was_dropped_is_not_forgotten_by_a_clock_ahead(
 
 
 @in_loop
-async def test_the_stores_clock_is_read_where_something_is_to_go_and_leaves_nothing(
+async def test_the_stores_clock_is_read_only_for_a_deletion_and_leaves_no_object(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     await grown(store, runtime)

@@ -1,4 +1,4 @@
-"""A pointer that is deleted, damaged or put back, states that are missing: what recovery makes of real buckets."""
+"""Recovery on real buckets: a deleted, damaged or restored pointer, and missing states."""
 
 import asyncio
 import fnmatch
@@ -100,9 +100,9 @@ async def overwrite(store: ObjectStore, key: str, body: bytes) -> None:
 
 async def archive_key(store: ObjectStore, state: str) -> str:
     [key] = [
-        each.key
-        for each in await store.scan(layout.states(SCOPE))
-        if f"/{state}/" in each.key and "bundle" in each.key
+        entry.key
+        for entry in await store.scan(layout.states(SCOPE))
+        if f"/{state}/" in entry.key and "bundle" in entry.key
     ]
     return key
 
@@ -112,14 +112,16 @@ async def damage_archive(store: ObjectStore, state: str) -> None:
 
 
 async def check(store: ObjectStore, runtime: InlineRuntime) -> Pointer:
-    """The scope works again: all that is retained is whole, history reads, and the next state is published."""
+    """Checks that the scope works: retained states verify, history reads, and the next state is
+    published.
+    """
     bucket = Bucket(store, runtime)
     pointer = await bucket.pointer()
-    for each in pointer.retained:
-        await bucket.reader.files(SCOPE, each)
+    for publication in pointer.retained:
+        await bucket.reader.files(SCOPE, publication)
     entries = await bucket.reader.history(pointer)
     assert entries[-1].kind == "recover"
-    assert [each.sequence for each in entries] == sorted({each.sequence for each in entries})
+    assert [entry.sequence for entry in entries] == sorted({entry.sequence for entry in entries})
     survey = await bucket.live_tree.survey(SCOPE)
     assert pointer.live is None or survey.in_sync
     await bucket.publish(make_state(99))
@@ -134,7 +136,10 @@ async def check(store: ObjectStore, runtime: InlineRuntime) -> Pointer:
 
 
 async def changed(bucket: Bucket, times: int) -> Pointer:
-    """The pointer after so many changes: above 128 the history that it had is in chunks, whatever was left of those."""
+    """The pointer after this many changes.
+
+    Above 128, the earlier history is in chunks, even if some are gone.
+    """
     read = await bucket.reader.pointer(SCOPE)
     for _ in range(times):
         following = protocol.hold(read.pointer, bucket.publisher.writing("ann"))
@@ -146,7 +151,7 @@ def names(pointer: Pointer) -> tuple[str | None, str | None]:
     return pointer.live and pointer.live.state, pointer.desired and pointer.desired.state
 
 
-# -- who trusts nobody but a key
+# -- with a trust policy
 
 KEY = generate()[0]
 
@@ -179,7 +184,7 @@ async def recover_trusting(
 
 
 async def signed_scope(store: ObjectStore, runtime: InlineRuntime) -> Pointer:
-    """Three states, all signed; the newest is quarantined, the one before it live."""
+    """Three signed states: the newest is quarantined, the one before it is live."""
     bucket = trusting(store, runtime)
     await bucket.publish(make_state(1), make_state(2), make_state(3))
     await bucket.operations.carry_out(
@@ -192,7 +197,7 @@ async def signed_scope(store: ObjectStore, runtime: InlineRuntime) -> Pointer:
 async def forge_chunk(
     store: ObjectStore, sequence: int, pointer: Pointer, change: dict[str, object]
 ) -> None:
-    """A chunk that nobody signed: state-3 was made live by somebody who lifted everything."""
+    """An unsigned chunk: it lifts every quarantine and makes state-3 live."""
     [state_3] = pointer.retained_of("state-3")
     entry = pointer.history[-1].model_dump(mode="json") | {
         "sequence": sequence,
@@ -214,7 +219,7 @@ async def forge_marker(store: ObjectStore, sequence: int, publication: Publicati
 
 
 @in_loop
-async def test_what_nobody_signed_lifts_no_quarantine_and_makes_nothing_live(
+async def test_unsigned_changes_lift_no_quarantine_and_make_nothing_live(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     before = await signed_scope(store, runtime)
@@ -226,21 +231,21 @@ async def test_what_nobody_signed_lifts_no_quarantine_and_makes_nothing_live(
     await forge_marker(store, 5000, state_3.id)
     with pytest.raises(PointerLost, match="another program wrote the marker"):
         await trusting(store, runtime).live_tree.reconcile(SCOPE)
-    told = await recover_trusting(store, runtime)
+    report = await recover_trusting(store, runtime)
     pointer = await trusting(store, runtime).pointer()
 
     assert names(pointer) == ("state-2", before.desired and before.desired.state)
     assert pointer.quarantined == before.quarantined
-    assert pointer.sequence > 5000, "numbers count whoever wrote them"
+    assert pointer.sequence > 5000, "sequences count even if they are unsigned"
     assert [entry.by for entry in pointer.history] == [
         *(entry.by for entry in before.history),
         "ann",
     ]
-    assert told.recovered is not None
-    assert any(f"`--live {state_3.id}`" in each for each in told.recovered.unknown)
+    assert report.recovered is not None
+    assert any(f"`--live {state_3.id}`" in message for message in report.recovered.unknown)
     assert any(
-        "the effect of 1 changes that no signed pointer leads to" in each
-        for each in told.recovered.unknown
+        "the effect of 1 changes that no signed pointer leads to" in message
+        for message in report.recovered.unknown
     )
     assert (await trusting(store, runtime).live_tree.survey(SCOPE, reading_all=True)).in_sync
 
@@ -257,9 +262,9 @@ async def test_a_scope_from_before_the_key_is_not_emptied_without_an_explicit_wi
 
     assert all(str(publication.id) in str(raised.value) for publication in before.pointer.retained)
     assert (await store.get(layout.pointer(SCOPE))).body == body
-    told = await recover_trusting(store, runtime, RecoveryOptions(allow_empty=True))
-    assert told.recovered is not None
-    assert "live: nothing (nothing is left to be live)" in told.recovered.steps
+    report = await recover_trusting(store, runtime, RecoveryOptions(allow_empty=True))
+    assert report.recovered is not None
+    assert "live: nothing (nothing is left to be live)" in report.recovered.steps
 
 
 @in_loop
@@ -278,7 +283,7 @@ async def test_a_signed_state_is_made_live_beside_states_that_nobody_signed(
 
 
 @in_loop
-async def test_what_a_marker_says_that_nobody_signed_makes_nothing_live(
+async def test_an_unsigned_marker_makes_nothing_live(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     before = await signed_scope(store, runtime)
@@ -290,35 +295,40 @@ async def test_what_a_marker_says_that_nobody_signed_makes_nothing_live(
 
 
 @in_loop
-async def test_what_nobody_signed_may_quarantine_but_not_what_is_live(
+async def test_unsigned_changes_may_quarantine_but_not_the_live_state(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
-    """A pointer, well signed, may have been put back from before a quarantine: the chunk may be all that knows."""
+    """A signed pointer may be a restored one from before a quarantine.
+
+    The chunk may be the only record of it.
+    """
     bucket = trusting(store, runtime)
     await bucket.publish(make_state(1), make_state(2), make_state(3))
     before = await bucket.pointer()
     [state_1], [state_3] = before.retained_of("state-1"), before.retained_of("state-3")
     bad = {"by": "ann", "reason": "bad", "at": "2026-01-01T00:00:00Z"}
     every = [
-        bad | {"composition_digest": each}
-        for each in (state_1.composition_digest, state_3.composition_digest, "0" * 64)
+        bad | {"composition_digest": item}
+        for item in (state_1.composition_digest, state_3.composition_digest, "0" * 64)
     ]
     unsigned = {"quarantined": every, "hold": bad, "pinned": [str(state_1.id)]}
     await forge_chunk(store, 900, before, unsigned)
-    told = await recover_trusting(store, runtime, RecoveryOptions(hold=False))
+    report = await recover_trusting(store, runtime, RecoveryOptions(hold=False))
     pointer = await bucket.pointer()
 
-    assert [each.composition_digest for each in pointer.quarantined] == [
+    assert [quarantine.composition_digest for quarantine in pointer.quarantined] == [
         state_1.composition_digest
-    ], "nor what is not even there"
+    ], "nor a composition that the bucket does not have"
     assert (names(pointer)[0], pointer.hold) == ("state-3", None)
-    assert not any(each.pinned for each in pointer.retained)
-    assert told.recovered is not None
-    assert any(f"whether {state_3.id} is quarantined" in each for each in told.recovered.unknown)
+    assert not any(publication.pinned for publication in pointer.retained)
+    assert report.recovered is not None
+    assert any(
+        f"whether {state_3.id} is quarantined" in message for message in report.recovered.unknown
+    )
 
 
 @in_loop
-async def test_what_was_lifted_before_a_signed_pointer_was_saved_stays_so_when_it_is_put_back(
+async def test_a_lift_before_a_signed_pointer_was_saved_survives_its_restore(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     await signed_scope(store, runtime)
@@ -337,7 +347,7 @@ async def test_what_was_lifted_before_a_signed_pointer_was_saved_stays_so_when_i
 
 
 @in_loop
-async def test_a_chunk_that_is_not_the_one_a_signed_pointer_means_is_not_believed(
+async def test_a_chunk_without_the_digest_of_the_signed_pointer_is_not_trusted(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     await signed_scope(store, runtime)
@@ -361,23 +371,26 @@ async def test_a_chunk_that_is_not_the_one_a_signed_pointer_means_is_not_believe
 
 
 @in_loop
-async def test_without_a_signed_pointer_the_chunks_have_to_do_and_it_says_so(
+async def test_without_a_signed_pointer_the_unsigned_chunks_are_used_and_reported(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     before = await signed_scope(store, runtime)
     [bad] = before.quarantined
     await forge_chunk(store, 900, before, {"quarantine": bad.model_dump(mode="json")})
     await remove(store, POINTER)
-    told = await recover_trusting(store, runtime)
+    report = await recover_trusting(store, runtime)
     pointer = await trusting(store, runtime).pointer()
 
-    assert [each.composition_digest for each in pointer.quarantined] == [bad.composition_digest]
+    assert [quarantine.composition_digest for quarantine in pointer.quarantined] == [
+        bad.composition_digest
+    ]
     assert names(pointer)[0] == "state-2", (
-        "as the marker says, for what the chunk says is quarantined"
+        "the state in the marker, because the one in the chunk is quarantined"
     )
-    assert told.recovered is not None
+    assert report.recovered is not None
     assert any(
-        "history and marker, which are not signed" in each for each in told.recovered.unknown
+        "history and marker, which are not signed" in message
+        for message in report.recovered.unknown
     )
 
 
@@ -406,7 +419,7 @@ async def recover_signing(store: ObjectStore, runtime: InlineRuntime) -> Recover
 
 
 @in_loop
-async def test_a_pointer_whose_signature_does_not_count_keeps_what_it_forbids(
+async def test_a_pointer_without_an_accepted_signature_keeps_its_restrictions(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     before = await signed_scope(store, runtime)
@@ -418,16 +431,16 @@ async def test_a_pointer_whose_signature_does_not_count_keeps_what_it_forbids(
         await trusting(store, runtime).pointer()
     ancient = {"by": "bob", "reason": "ancient", "at": "2026-01-01T00:00:00Z"}
     await forge_chunk(store, 2, before, {"hold": ancient})
-    told = await recover_trusting(store, runtime)
+    report = await recover_trusting(store, runtime)
     pointer = await trusting(store, runtime).pointer()
 
     assert (pointer.quarantined, pointer.hold) == (before.quarantined, before.hold)
-    assert told.recovered is not None
-    assert "known only from the pointer" in told.recovered.unknown[0]
+    assert report.recovered is not None
+    assert "known only from the pointer" in report.recovered.unknown[0]
 
 
 @in_loop
-async def test_chunks_that_a_signed_pointer_leads_to_count_in_full(
+async def test_chunks_that_a_signed_pointer_leads_to_are_fully_trusted(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     before = await signed_scope(store, runtime)
@@ -441,30 +454,35 @@ async def test_chunks_that_a_signed_pointer_leads_to_count_in_full(
         read = await bucket.publisher.swap(SCOPE, read, following)
     await forge_chunk(store, 900, before, {"lifted": "0" * 64})
     entries = await bucket.reader.history(read.pointer)
-    told = await recover_trusting(store, runtime)
+    report = await recover_trusting(store, runtime)
     pointer = await trusting(store, runtime).pointer()
 
-    assert told.recovered is not None
+    assert report.recovered is not None
     assert (pointer.quarantined, pointer.previous_chunk) == ((), read.pointer.previous_chunk)
     assert (await trusting(store, runtime).reader.history(pointer))[: len(entries)] == entries
 
 
 @in_loop
-async def test_a_scope_that_nobody_vouches_for_any_more_is_held(
+async def test_a_scope_without_any_accepted_signature_is_held(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
-    """Its only key was revoked: what comes next must not be live before somebody has looked."""
+    """Its only key was revoked.
+
+    The next state must not go live before an operator has checked the scope.
+    """
     bucket = Bucket(store, runtime, signers=[KeySigner(Ed25519PrivateKey.generate())])
     await bucket.publish(make_state(1), make_state(2))
     await bucket.operations.carry_out(SCOPE, operator_commands.quarantine("state-1"), "ann", "bad")
     await bucket.live_tree.reconcile(SCOPE)
     before = await bucket.pointer()
-    told = await recover_trusting(store, runtime, RecoveryOptions(allow_empty=True))
+    report = await recover_trusting(store, runtime, RecoveryOptions(allow_empty=True))
     pointer = await trusting(store, runtime).pointer()
 
     assert (names(pointer), pointer.hold is not None) == ((None, None), True)
     assert pointer.quarantined == before.quarantined
-    assert ["is not in the trust policy" in each.reason for each in told.remains.damaged] == [
+    assert [
+        "is not in the trust policy" in damaged.reason for damaged in report.remains.damaged
+    ] == [
         True,
         True,
     ]
@@ -474,7 +492,7 @@ async def test_a_scope_that_nobody_vouches_for_any_more_is_held(
 
 
 @in_loop
-async def test_a_deleted_pointer_is_rebuilt_held_and_above_every_sequence(
+async def test_a_deleted_pointer_is_rebuilt_with_a_hold_above_every_sequence(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     bucket = await grown(store, runtime)
@@ -482,14 +500,16 @@ async def test_a_deleted_pointer_is_rebuilt_held_and_above_every_sequence(
     await remove(store, POINTER)
     with pytest.raises(PointerLost, match="rebundle recover"):
         await bucket.pointer()
-    told = await recover(store, runtime)
+    report = await recover(store, runtime)
     pointer = await check(store, runtime)
     assert names(pointer) == ("state-3", "state-3")
     assert pointer.sequence > before.sequence + MOST_HISTORY
     assert pointer.gc_epoch > before.sequence
     assert pointer.hold is not None
     assert (pointer.hold.by, pointer.hold.reason) == ("ann", "recovered: backup was old")
-    assert {each.id for each in pointer.retained} == {each.id for each in before.retained}
+    assert {publication.id for publication in pointer.retained} == {
+        publication.id for publication in before.retained
+    }
     assert (
         pointer.highest_revision.producer,
         pointer.highest_revision.derived,
@@ -499,30 +519,32 @@ async def test_a_deleted_pointer_is_rebuilt_held_and_above_every_sequence(
         0,
         {"journal:1": 30},
     )
-    assert pointer.history[-1].published == tuple(str(each.id) for each in before.retained)
+    assert pointer.history[-1].published == tuple(
+        str(publication.id) for publication in before.retained
+    )
     assert await tree(store) == files
-    assert told.damage is not None
-    assert "is gone" in told.damage
-    assert told.recovered is not None
-    assert any("pins and their ends are not known" in line for line in told.recovered.unknown)
+    assert report.damage is not None
+    assert "is gone" in report.damage
+    assert report.recovered is not None
+    assert any("pins and their ends are not known" in line for line in report.recovered.unknown)
 
 
 @in_loop
-async def test_events_that_the_manifests_name_are_known_again(
+async def test_events_that_the_manifests_name_are_recognised_again(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     await grown(store, runtime)
     await remove(store, POINTER)
     await recover(store, runtime)
     pointer = await check(store, runtime)
-    assert [each.event for each in pointer.folded_events] == [
+    assert [folded.event for folded in pointer.folded_events] == [
         event(number).digest[:16] for number in (1, 2, 3)
     ]
-    assert len({each.identity for each in pointer.folded_events}) == 3
+    assert len({folded.identity for folded in pointer.folded_events}) == 3
 
 
 @in_loop
-async def test_what_the_live_tree_follows_stays_live_also_when_a_newer_state_is_there(
+async def test_the_state_that_the_live_tree_follows_stays_live_despite_a_newer_one(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     bucket = await grown(store, runtime)
@@ -532,20 +554,20 @@ async def test_what_the_live_tree_follows_stays_live_also_when_a_newer_state_is_
     bucket = Bucket(store, runtime)
     pointer = await bucket.pointer()
     assert names(pointer) == ("state-1", "state-3")
-    assert pointer.hold is not None, "that they differ shows that somebody held the scope"
+    assert pointer.hold is not None, "live and desired differ, so the scope was on hold"
     await check(store, runtime)
 
 
 @in_loop
-async def test_without_a_marker_too_the_newest_that_is_whole_is_live(
+async def test_without_a_marker_the_newest_whole_state_is_live(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     await grown(store, runtime)
     for key in (POINTER, MARKER):
         await remove(store, key)
-    told = await recover(store, runtime)
+    report = await recover(store, runtime)
     assert names(await check(store, runtime)) == ("state-3", "state-3")
-    assert told.remains.traces["the files of the live tree"] == 3
+    assert report.remains.traces["the files of the live tree"] == 3
 
 
 @in_loop
@@ -561,7 +583,7 @@ async def test_a_state_that_the_operator_names_is_live(
 
 
 @in_loop
-async def test_a_scope_of_which_nothing_is_left_is_not_there(
+async def test_a_scope_without_any_object_does_not_exist(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     with pytest.raises(NotFound):
@@ -569,40 +591,42 @@ async def test_a_scope_of_which_nothing_is_left_is_not_there(
 
 
 @in_loop
-async def test_a_scope_without_a_whole_state_can_take_the_next_one(
+async def test_a_scope_without_a_whole_state_accepts_the_next_one(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     await grown(store, runtime, 1)
     await damage_archive(store, "state-1")
     await remove(store, POINTER)
-    told = await recover(store, runtime)
+    report = await recover(store, runtime)
     pointer = await check(store, runtime)
     assert (names(pointer), pointer.hold is not None, pointer.highest_revision.producer) == (
         (None, None),
         True,
         0,
     )
-    assert [each.id.state for each in told.remains.damaged] == ["state-1"]
+    assert [damaged.id.state for damaged in report.remains.damaged] == ["state-1"]
 
 
 @in_loop
-async def test_a_damaged_state_is_left_out_and_named_and_can_be_sent_again(
+async def test_a_damaged_state_is_left_out_and_reported_and_can_be_sent_again(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     await grown(store, runtime)
     await damage_archive(store, "state-3")
     await remove(store, POINTER)
-    told = await recover(store, runtime)
+    report = await recover(store, runtime)
     pointer = await check(store, runtime)
     assert names(pointer) == ("state-2", "state-2")
     assert (pointer.highest_revision.producer, len(pointer.folded_events)) == (2, 2)
-    assert told.recovered is not None
-    assert any(line.startswith("left out state-3@") for line in told.recovered.steps)
-    assert any("whether these events were folded: s e3." in line for line in told.recovered.unknown)
+    assert report.recovered is not None
+    assert any(line.startswith("left out state-3@") for line in report.recovered.steps)
+    assert any(
+        "whether these events were folded: s e3." in line for line in report.recovered.unknown
+    )
 
 
 @in_loop
-async def test_an_event_whose_state_was_stored_in_part_is_not_taken_for_folded(
+async def test_an_event_with_a_partly_stored_state_does_not_count_as_folded(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     bucket = await grown(store, runtime)
@@ -649,7 +673,7 @@ def test_an_event_that_waits_while_the_pointer_is_lost_is_published_and_desired(
 
 async def chunks(store: ObjectStore) -> list[str]:
     """The keys of the history's chunks, the oldest first."""
-    keys = [each.key for each in await store.scan(layout.histories(SCOPE))]
+    keys = [entry.key for entry in await store.scan(layout.histories(SCOPE))]
     return sorted(
         keys, key=lambda key: int(re.split(r"[-.]", key.removeprefix(layout.histories(SCOPE)))[0])
     )
@@ -661,26 +685,30 @@ async def held(bucket: Bucket, times: int) -> None:
 
 
 @in_loop
-async def test_what_the_chunks_tell_is_kept(store: MemoryStore, runtime: InlineRuntime) -> None:
+async def test_the_content_of_the_chunks_is_kept(
+    store: MemoryStore, runtime: InlineRuntime
+) -> None:
     bucket = await grown(store, runtime)
     await bucket.operations.carry_out(SCOPE, operator_commands.pin("state-1", pinned=True), "bob")
     await bucket.operations.carry_out(SCOPE, operator_commands.quarantine("state-2"), "bob", "bad")
     await held(bucket, 300)
     before = await bucket.pointer()
-    told_before = await bucket.reader.history(before)
+    history_before = await bucket.reader.history(before)
     await remove(store, POINTER)
-    told = await recover(store, runtime, hold=False)
+    report = await recover(store, runtime, hold=False)
     pointer = await check(store, runtime)
-    assert [(each.composition_digest, each.reason) for each in pointer.quarantined] == [
-        (before.quarantined[0].composition_digest, "bad")
+    assert [
+        (quarantine.composition_digest, quarantine.reason) for quarantine in pointer.quarantined
+    ] == [(before.quarantined[0].composition_digest, "bad")]
+    assert [publication.state for publication in pointer.retained if publication.pinned] == [
+        "state-1"
     ]
-    assert [each.state for each in pointer.retained if each.pinned] == ["state-1"]
     assert pointer.hold is not None
     assert pointer.hold.reason == ""
     assert pointer.sequence > before.sequence
     after = await bucket.reader.history(pointer)
-    assert after[: told.remains.chunked] == told_before[: told.remains.chunked]
-    assert told.remains.chunked >= before.sequence - MOST_HISTORY
+    assert after[: report.remains.chunked] == history_before[: report.remains.chunked]
+    assert report.remains.chunked >= before.sequence - MOST_HISTORY
     assert pointer.history[-1].published == ()
 
 
@@ -689,7 +717,7 @@ async def test_a_lift_a_resume_and_an_unpin_are_replayed_as_well(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     bucket = await grown(store, runtime)
-    for verb in (
+    for command in (
         operator_commands.pin("state-1", pinned=True),
         operator_commands.quarantine("state-2"),
         operator_commands.rollback("state-1"),
@@ -697,7 +725,7 @@ async def test_a_lift_a_resume_and_an_unpin_are_replayed_as_well(
         operator_commands.lift_quarantine("state-2"),
         protocol.resume,
     ):
-        await bucket.operations.carry_out(SCOPE, verb, "bob")
+        await bucket.operations.carry_out(SCOPE, command, "bob")
     for _ in range(70):
         await bucket.operations.carry_out(
             SCOPE, operator_commands.pin("state-2", pinned=True), "bob"
@@ -713,7 +741,7 @@ async def test_a_lift_a_resume_and_an_unpin_are_replayed_as_well(
 
 
 @in_loop
-async def test_a_second_recovery_knows_what_the_first_one_kept(
+async def test_a_second_recovery_keeps_what_the_first_one_kept(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     bucket = await grown(store, runtime)
@@ -727,8 +755,10 @@ async def test_a_second_recovery_knows_what_the_first_one_kept(
     await remove(store, POINTER)
     await recover(store, runtime)
     pointer = await check(store, runtime)
-    assert [each.reason for each in pointer.quarantined] == ["bad"]
-    assert [each.state for each in pointer.retained if each.pinned] == ["state-1"]
+    assert [quarantine.reason for quarantine in pointer.quarantined] == ["bad"]
+    assert [publication.state for publication in pointer.retained if publication.pinned] == [
+        "state-1"
+    ]
 
 
 @in_loop
@@ -743,15 +773,15 @@ async def test_a_chunk_that_was_changed_cuts_the_history_off_and_stops_nothing(
     await overwrite(store, first, json.dumps(body).encode())
     with pytest.raises(VerificationFailed):
         await Bucket(store, runtime).reader.history(await bucket.pointer())
-    told = await recover(store, runtime)
+    report = await recover(store, runtime)
     await check(store, runtime)
-    assert told.recovered is not None
-    assert any("cut the history off" in line for line in told.recovered.steps)
-    assert names(told.recovered.pointer) == ("state-3", "state-3")
+    assert report.recovered is not None
+    assert any("cut the history off" in line for line in report.recovered.steps)
+    assert names(report.recovered.pointer) == ("state-3", "state-3")
 
 
 @in_loop
-async def test_a_chunk_that_is_gone_with_the_pointer_stops_no_later_change(
+async def test_a_chunk_lost_with_the_pointer_stops_no_later_change(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     bucket = await grown(store, runtime, 1)
@@ -767,7 +797,7 @@ async def test_a_chunk_that_is_gone_with_the_pointer_stops_no_later_change(
 
 
 @in_loop
-async def test_an_old_pointer_that_was_put_back_over_a_damaged_chunk_stops_no_later_change(
+async def test_a_restored_old_pointer_over_a_damaged_chunk_stops_no_later_change(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     bucket = await grown(store, runtime)
@@ -793,9 +823,9 @@ async def test_a_history_that_was_cut_off_beside_a_chunk_that_a_crash_left_can_g
         await changed(Bucket(FaultyStore(store, {POINTER: [Fault.LOST_BEFORE] * 4}), runtime), 1)
     first, _ = await chunks(store)
     await remove(store, first)
-    told = await recover(store, runtime)
-    assert told.recovered is not None
-    assert any("cut the history off" in line for line in told.recovered.steps)
+    report = await recover(store, runtime)
+    assert report.recovered is not None
+    assert any("cut the history off" in line for line in report.recovered.steps)
     await check(store, runtime)
 
 
@@ -813,14 +843,14 @@ async def test_a_chunk_that_a_killed_writer_left_cuts_off_no_healthy_history(
         await changed(killed, 1)
     before = await bucket.pointer()
     assert len(await chunks(store)) == 2
-    told = await (recover_trusting if policy else recover)(store, runtime)
+    report = await (recover_trusting if policy else recover)(store, runtime)
 
-    assert told.recovered is None
+    assert report.recovered is None
     assert await bucket.pointer() == before
 
 
 @in_loop
-async def test_of_two_chunks_with_the_same_entries_the_one_that_counts_is_led_to(
+async def test_of_two_chunks_with_the_same_entries_the_referenced_one_counts(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     bucket = await grown(store, runtime, 1)
@@ -838,7 +868,7 @@ async def test_of_two_chunks_with_the_same_entries_the_one_that_counts_is_led_to
 
 
 @in_loop
-async def test_uploads_after_a_pointer_that_was_put_back_before_anything_followed_are_listed(
+async def test_uploads_after_a_restored_pointer_are_listed(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     bucket = await grown(store, runtime, 1)
@@ -847,8 +877,8 @@ async def test_uploads_after_a_pointer_that_was_put_back_before_anything_followe
     await bucket.publish(make_state(2))
     lost = (await bucket.pointer()).live
     await overwrite(store, POINTER, old.body)
-    told = await recover(store, runtime)
-    assert (told.recovered, told.remains.unreferenced_uploads) == (None, (lost and lost.id,))
+    report = await recover(store, runtime)
+    assert (report.recovered, report.remains.unreferenced_uploads) == (None, (lost and lost.id,))
 
 
 @in_loop
@@ -861,18 +891,20 @@ async def test_an_upload_that_lost_its_race_is_not_retained(
         SCOPE, make_state(9, state="state-2", revision=Revision(producer=2))
     )
     await remove(store, POINTER)
-    told = await recover(store, runtime)
+    report = await recover(store, runtime)
     pointer = await bucket.pointer()
-    assert told.recovered is not None
+    assert report.recovered is not None
     assert any(
         str(rival.id) in line and "which of these was committed" in line
-        for line in told.recovered.unknown
+        for line in report.recovered.unknown
     )
-    assert {each.state for each in pointer.retained} == {"state-1", "state-3"}
+    assert {publication.state for publication in pointer.retained} == {"state-1", "state-3"}
     both = [
-        each.publication.id for each in told.remains.found if each.publication.state == "state-2"
+        found_item.publication.id
+        for found_item in report.remains.found
+        if found_item.publication.state == "state-2"
     ]
-    [committed] = [each for each in both if each != rival.id]
+    [committed] = [item for item in both if item != rival.id]
     await recover(store, runtime, live=str(committed))
     assert names(await check(store, runtime))[0] == "state-2"
     with pytest.raises(OperationRefused, match="never committed"):
@@ -880,7 +912,7 @@ async def test_an_upload_that_lost_its_race_is_not_retained(
 
 
 @in_loop
-async def test_the_manifest_of_a_damaged_publication_tells_which_composition_was_committed(
+async def test_the_manifest_of_a_damaged_publication_has_the_committed_composition(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     bucket = await grown(store, runtime)
@@ -891,11 +923,14 @@ async def test_the_manifest_of_a_damaged_publication_tells_which_composition_was
     )
     await remove(store, POINTER)
     await recover(store, runtime)
-    assert {each.state for each in (await check(store, runtime)).retained} == {"state-1", "state-3"}
+    assert {publication.state for publication in (await check(store, runtime)).retained} == {
+        "state-1",
+        "state-3",
+    }
 
 
 @in_loop
-async def test_a_chunk_that_cannot_be_read_tells_the_sequences_it_had(
+async def test_an_unreadable_chunk_still_bounds_the_sequence(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     bucket = await grown(store, runtime, 1)
@@ -903,42 +938,42 @@ async def test_a_chunk_that_cannot_be_read_tells_the_sequences_it_had(
     keys = await chunks(store)
     for key, left in zip(keys[-2:], (-3, 0), strict=True):
         await overwrite(store, key, (await store.get(key)).body[:left])
-    for each in await store.scan(layout.live_tree(SCOPE)):
-        await remove(store, each.key)
+    for entry in await store.scan(layout.live_tree(SCOPE)):
+        await remove(store, entry.key)
     await remove(store, POINTER)
-    told = await recover(store, runtime)
-    assert told.remains.traces == {"the history": 512 - MOST_HISTORY}
+    report = await recover(store, runtime)
+    assert report.remains.traces == {"the history": 512 - MOST_HISTORY}
     assert (await check(store, runtime)).sequence == 512 + 1
 
 
 @in_loop
-async def test_a_chunk_that_is_empty_tells_its_sequences_by_its_key(
+async def test_the_key_of_an_empty_chunk_bounds_the_sequence(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     await grown(store, runtime, 1)
     await store.create(layout.history(SCOPE, 321, 384, "w"), Content(b""))
     await store.create(f"{layout.histories(SCOPE)}notes.txt", Content(b"somebody's"))
-    told = await recover(store, runtime)
-    assert told.remains.traces["the history"] == 384
+    report = await recover(store, runtime)
+    assert report.remains.traces["the history"] == 384
     assert (await check(store, runtime)).sequence == 384 + MOST_HISTORY + 1
 
 
 @in_loop
-async def test_a_chunk_that_is_cut_off_tells_what_its_bytes_still_have_beyond_its_key(
+async def test_the_remaining_bytes_of_a_truncated_chunk_bound_the_sequence_above_its_key(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     await grown(store, runtime, 1)
-    # An earlier recovery went on at a higher sequence in the midst of it.
+    # An earlier recovery continued at a higher sequence while this one ran.
     await store.create(
         layout.history(SCOPE, 321, 384, "w"),
         Content(b'{"entries":[{"sequence":330},{"sequence":900'),
     )
-    told = await recover(store, runtime)
-    assert told.remains.traces["the history"] == 900
+    report = await recover(store, runtime)
+    assert report.remains.traces["the history"] == 900
 
 
 @in_loop
-async def test_what_a_collection_released_does_not_come_back(
+async def test_a_released_publication_does_not_return(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     bucket = await grown(store, runtime)
@@ -950,14 +985,17 @@ async def test_what_a_collection_released_does_not_come_back(
     await held(bucket, 1)
     await overwrite(store, POINTER, old.body)
     await recover(store, runtime)
-    assert [each.state for each in (await check(store, runtime)).retained] == ["state-2", "state-3"]
+    assert [publication.state for publication in (await check(store, runtime)).retained] == [
+        "state-2",
+        "state-3",
+    ]
 
 
-# -- an older one was put back
+# -- a restored older pointer
 
 
 @in_loop
-async def test_an_old_pointer_that_was_put_back_is_brought_up_to_what_came_after_it(
+async def test_a_restored_old_pointer_is_updated_with_later_changes(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     bucket = await grown(store, runtime, 1)
@@ -971,26 +1009,26 @@ async def test_an_old_pointer_that_was_put_back_is_brought_up_to_what_came_after
     await overwrite(store, POINTER, old.body)
     with pytest.raises(PointerLost, match="rebundle recover"):
         await Bucket(store, runtime).live_tree.reconcile(SCOPE)
-    told = await recover(store, runtime)
+    report = await recover(store, runtime)
     pointer = await check(store, runtime)
     assert names(pointer) == ("state-3", "state-3")
     assert pointer.sequence > before.sequence
     assert pointer.positions == {"journal:1": 30}
-    assert [(each.state, each.pinned) for each in pointer.retained] == [
+    assert [(publication.state, publication.pinned) for publication in pointer.retained] == [
         ("state-1", True),
         ("state-2", False),
         ("state-3", False),
     ]
-    assert [each.partition("@")[0] for each in pointer.history[-1].published] == [
+    assert [publication.partition("@")[0] for publication in pointer.history[-1].published] == [
         "state-2",
         "state-3",
     ]
-    assert [each.kind for each in pointer.history] == ["publish", "pin", "recover"]
-    assert told.damage is None
+    assert [entry.kind for entry in pointer.history] == ["publish", "pin", "recover"]
+    assert report.damage is None
 
 
 @in_loop
-async def test_what_a_reader_here_has_accepted_counts_too(
+async def test_the_sequence_seen_on_this_machine_counts(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     bucket = await grown(store, runtime)
@@ -1001,24 +1039,27 @@ async def test_what_a_reader_here_has_accepted_counts_too(
     with pytest.raises(SequenceWentBack, match="rebundle recover"):
         await bucket.pointer()
     recovering = Recoverer(store, bucket.reader, bucket.publisher, bucket.live_tree)
-    told = await recovering.recover(SCOPE, RecoveryOptions(), "ann", "why")
-    assert told.remains.pointer is not None
+    report = await recovering.recover(SCOPE, RecoveryOptions(), "ann", "why")
+    assert report.remains.pointer is not None
     assert (
-        told.remains.pointer.sequence,
-        told.remains.traces["sequence seen on this machine"],
-    ) == (3, 8)
+        report.remains.pointer.sequence,
+        report.remains.traces["sequence seen on this machine"],
+    ) == (
+        3,
+        8,
+    )
     assert (await bucket.pointer()).sequence == 8 + MOST_HISTORY + 1
     await check(store, runtime)
 
 
 @in_loop
-async def test_a_pointer_that_is_whole_and_ahead_is_left_alone(
+async def test_a_whole_pointer_above_every_trace_is_left_alone(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     await grown(store, runtime)
     watched = FaultyStore(store)
-    told = await recover(watched, runtime)
-    assert (told.recovered, watched.writes) == (None, [])
+    report = await recover(watched, runtime)
+    assert (report.recovered, watched.writes) == (None, [])
 
 
 @in_loop
@@ -1033,34 +1074,34 @@ async def test_a_retired_scope_stays_retired(store: MemoryStore, runtime: Inline
 
 
 @in_loop
-async def test_freshness_and_a_damaged_pointer_tell_sequences(
+async def test_freshness_and_a_damaged_pointer_bound_the_sequence(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     await grown(store, runtime)
     await store.create(layout.freshness(SCOPE), Content(b'{"signed": {"sequence": 5000, "sco'))
     await overwrite(store, POINTER, b'{"signed": {"sequence": 7000,')
-    told = await recover(store, runtime)
+    report = await recover(store, runtime)
     pointer = await check(store, runtime)
     assert pointer.sequence > 7000 + MOST_HISTORY
-    assert told.remains.traces["freshness.json"] == 5000
-    assert told.damage is not None
-    assert "damaged" in told.damage
+    assert report.remains.traces["freshness.json"] == 5000
+    assert report.damage is not None
+    assert "damaged" in report.damage
 
 
 @in_loop
-async def test_a_damaged_marker_tells_its_sequence(
+async def test_a_damaged_marker_bounds_the_sequence(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     await grown(store, runtime)
     await overwrite(store, MARKER, b'{"sequence": 300, "files": {')
     await remove(store, POINTER)
-    told = await recover(store, runtime)
-    assert told.remains.traces["the live tree's marker"] == 300
+    report = await recover(store, runtime)
+    assert report.remains.traces["the live tree's marker"] == 300
     assert (await check(store, runtime)).sequence == 300 + MOST_HISTORY + 1
 
 
 @in_loop
-async def test_files_of_operators_that_cannot_be_read_or_are_large_stop_no_recovery(
+async def test_unreadable_or_large_files_of_operators_stop_no_recovery(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     await grown(store, runtime)
@@ -1071,38 +1112,38 @@ async def test_files_of_operators_that_cannot_be_read_or_are_large_stop_no_recov
     await store.create(large, Content(b"\0" * ((8 << 20) + 1)))
     await remove(store, POINTER)
     troubled = TroubledStore(store, unreadable={secret})
-    told = await recover(troubled, runtime)
-    assert told.remains.traces["the files of the live tree"] == 3
-    assert isinstance(told.live_tree, FinishedPass)
-    assert set(told.live_tree.overrides) == {"example/conf/bundle/.env", "example/model.bin"}
+    report = await recover(troubled, runtime)
+    assert report.remains.traces["the files of the live tree"] == 3
+    assert isinstance(report.live_tree, FinishedPass)
+    assert set(report.live_tree.overrides) == {"example/conf/bundle/.env", "example/model.bin"}
 
 
-# -- states are missing
+# -- missing states
 
 
 @in_loop
-async def test_a_missing_state_leaves_a_pointer_that_is_whole_otherwise(
+async def test_a_missing_state_is_removed_from_an_otherwise_whole_pointer(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     bucket = await grown(store, runtime)
     before = await bucket.pointer()
     [missing] = before.retained_of("state-1")
     await remove(store, layout.manifest(SCOPE, "state-1", missing.attempt))
-    told = await recover(store, runtime)
+    report = await recover(store, runtime)
     pointer = await check(store, runtime)
-    assert [each.state for each in pointer.retained] == ["state-2", "state-3"]
+    assert [publication.state for publication in pointer.retained] == ["state-2", "state-3"]
     assert (names(pointer), pointer.hold, pointer.sequence) == (
         ("state-3", "state-3"),
         None,
         before.sequence + 1,
     )
     assert (pointer.positions, pointer.folded_events) == (before.positions, before.folded_events)
-    assert told.recovered is not None
-    assert str(missing.id) in told.recovered.steps[0]
+    assert report.recovered is not None
+    assert str(missing.id) in report.recovered.steps[0]
 
 
 @in_loop
-async def test_when_what_is_live_is_damaged_the_newest_that_is_whole_is_live_and_held(
+async def test_if_live_is_damaged_the_newest_whole_state_is_live_and_held(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     await grown(store, runtime)
@@ -1126,7 +1167,7 @@ async def test_a_quarantined_state_does_not_become_live_by_recovery(
     assert names(await check(store, runtime)) == ("state-1", "state-2")
 
 
-# -- others at work
+# -- concurrent writers
 
 
 @in_loop
@@ -1134,13 +1175,13 @@ async def test_a_preview_writes_nothing(store: MemoryStore, runtime: InlineRunti
     await grown(store, runtime)
     await remove(store, POINTER)
     watched = FaultyStore(store)
-    told = await recoverer(watched, runtime).preview(SCOPE, RecoveryOptions(), "ann", "why")
-    assert told.recovered is not None
+    report = await recoverer(watched, runtime).preview(SCOPE, RecoveryOptions(), "ann", "why")
+    assert report.recovered is not None
     assert watched.writes == []
 
 
 @in_loop
-async def test_a_daemon_that_goes_on_from_the_lost_pointer_loses(
+async def test_a_daemon_that_continues_from_the_lost_pointer_loses(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     bucket = await grown(store, runtime)
@@ -1158,10 +1199,10 @@ LOST, OLD, DAMAGED = "lost", "an older one", "damaged"
 
 
 @pytest.mark.parametrize(
-    "fault", [each for each in Fault if each not in {Fault.NONE, Fault.REFUSED}]
+    "fault", [item for item in Fault if item not in {Fault.NONE, Fault.REFUSED}]
 )
 @pytest.mark.parametrize("found", [LOST, OLD, DAMAGED])
-def test_an_answer_that_goes_wrong_stops_no_recovery(
+def test_a_faulty_answer_stops_no_recovery(
     runtime: InlineRuntime, fault: Fault, found: str
 ) -> None:
     async def play() -> None:
@@ -1177,33 +1218,33 @@ def test_an_answer_that_goes_wrong_stops_no_recovery(
         await accepted.accept(SCOPE, 6)
         reader = Reader(faulty, runtime, accepted=accepted)
         acting = Publisher(faulty, reader, runtime), LiveTree(faulty, reader, runtime)
-        told = await Recoverer(faulty, reader, *acting).recover(
+        report = await Recoverer(faulty, reader, *acting).recover(
             SCOPE, RecoveryOptions(), "ann", "why"
         )
         await faulty.arrive()
         pointer = await check(store, runtime)
-        assert told.recovered is not None
-        assert pointer.write_id == told.recovered.pointer.write_id
+        assert report.recovered is not None
+        assert pointer.write_id == report.recovered.pointer.write_id
 
     asyncio.run(play())
 
 
 @in_loop
-async def test_a_recovery_that_is_committed_is_told_as_that_though_the_live_tree_cannot_follow(
+async def test_a_committed_recovery_is_reported_although_the_live_tree_cannot_follow(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     await grown(store, runtime)
     await remove(store, POINTER)
-    told = await recover(
+    report = await recover(
         FaultyStore(store, {layout.MARKER: [Fault.REFUSED]}), runtime, live="state-1"
     )
-    assert told.recovered is not None
-    assert isinstance(told.live_tree, UnfinishedPass)
-    assert (await Bucket(store, runtime).pointer()) == told.recovered.pointer
+    assert report.recovered is not None
+    assert isinstance(report.live_tree, UnfinishedPass)
+    assert (await Bucket(store, runtime).pointer()) == report.recovered.pointer
 
 
 @in_loop
-async def test_somebody_who_restores_the_pointer_meanwhile_wins(
+async def test_another_writer_that_restores_the_pointer_meanwhile_wins(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     bucket = await grown(store, runtime)
@@ -1220,7 +1261,7 @@ async def test_somebody_who_restores_the_pointer_meanwhile_wins(
 
 
 @in_loop
-async def test_a_signed_pointer_that_is_damaged_is_not_replaced_by_who_cannot_sign(
+async def test_a_damaged_signed_pointer_is_not_replaced_without_a_key(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     await grown(store, runtime)
@@ -1232,7 +1273,7 @@ async def test_a_signed_pointer_that_is_damaged_is_not_replaced_by_who_cannot_si
 
 
 @in_loop
-async def test_a_lost_pointer_of_signed_publications_is_not_replaced_by_who_cannot_sign(
+async def test_a_lost_pointer_of_signed_publications_is_not_replaced_without_a_key(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     bucket = await grown(store, runtime)
@@ -1278,7 +1319,7 @@ async def test_a_crash_at_any_call_can_be_recovered_again(runtime: InlineRuntime
     ["pointer.json", "state-2/*/manifest.json", "history/*", "docker-compose-gen/README.md"],
 )
 @in_loop
-async def test_what_the_store_itself_calls_damaged_stops_no_recovery(
+async def test_an_object_that_the_store_reports_as_damaged_stops_no_recovery(
     store: MemoryStore, runtime: InlineRuntime, damaged: str
 ) -> None:
     bucket = await grown(store, runtime)
@@ -1292,19 +1333,19 @@ async def test_what_the_store_itself_calls_damaged_stops_no_recovery(
 
     rotten = Bucket(FaultyStore(store, before=before), runtime)
     options = RecoveryOptions("state-1") if damaged.startswith("state-2") else RecoveryOptions()
-    told = await Recoverer(rotten.store, rotten.reader, rotten.publisher, rotten.live_tree).preview(
-        SCOPE, options, "ann", "bytes rot"
-    )
+    report = await Recoverer(
+        rotten.store, rotten.reader, rotten.publisher, rotten.live_tree
+    ).preview(SCOPE, options, "ann", "bytes rot")
 
     assert asked
-    whys = [told.damage or "", *(each.reason for each in told.remains.damaged)]
+    whys = [report.damage or "", *(item.reason for item in report.remains.damaged)]
     if not damaged.startswith(("history", "docker")):
         assert any("is damaged: checksum" in why for why in whys)
         assert not any("is gone" in why for why in whys)
 
 
 @in_loop
-async def test_a_pointer_that_the_store_calls_damaged_is_replaced(
+async def test_a_pointer_that_the_store_reports_as_damaged_is_replaced(
     store: MemoryStore, runtime: InlineRuntime
 ) -> None:
     await grown(store, runtime)
@@ -1356,7 +1397,7 @@ async def test_nothing_below_creds_is_read(store: MemoryStore, runtime: InlineRu
     "folder", [f"{layout.states(SCOPE)}state-2", f"{layout.histories(SCOPE)}below"]
 )
 @in_loop
-async def test_what_cannot_be_listed_is_not_taken_for_absent(
+async def test_an_unlistable_folder_is_not_treated_as_absent(
     store: MemoryStore, runtime: InlineRuntime, folder: str
 ) -> None:
     class Barred(FaultyStore):
@@ -1368,7 +1409,7 @@ async def test_what_cannot_be_listed_is_not_taken_for_absent(
                 else ()
             )
             return Listing(
-                tuple(each for each in listing if not each.key.startswith(f"{folder}/")), hidden
+                tuple(entry for entry in listing if not entry.key.startswith(f"{folder}/")), hidden
             )
 
     await grown(store, runtime)

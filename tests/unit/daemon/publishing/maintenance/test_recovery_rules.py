@@ -1,4 +1,6 @@
-"""What is made of remains that a bucket shows only after many accidents, and what holds for any remains."""
+"""Recovery rules for remains that only appear after several accidents, and properties of any
+remains.
+"""
 
 import re
 from dataclasses import replace
@@ -65,23 +67,23 @@ def desired(pointer: Pointer) -> str | None:
     return pointer.desired.state if pointer.desired else None
 
 
-def test_nothing_left_is_no_scope() -> None:
+def test_without_any_object_there_is_no_scope() -> None:
     with pytest.raises(NotFound):
         recovery_rules.recover(Remains(SCOPE), writing(), RecoveryOptions())
 
 
-def test_what_was_stored_in_a_scope_that_never_had_a_pointer_is_published_only_by_name() -> None:
+def test_an_upload_in_a_scope_that_never_had_a_pointer_is_published_only_by_name() -> None:
     moved = derived(1, 1, composition="c")
     left = remains(ONE, moved, LEFT, RIGHT, had_pointer=False)
     assert recovery_rules.recover(left, writing(), RecoveryOptions()) is None
-    assert {str(each) for each in left.unreferenced_uploads} == {
-        str(each.id) for each in (ONE, moved, LEFT, RIGHT)
+    assert {str(upload) for upload in left.unreferenced_uploads} == {
+        str(item.id) for item in (ONE, moved, LEFT, RIGHT)
     }
-    for each in (ONE, moved, LEFT, RIGHT):
-        taken = recovered(left, RecoveryOptions(live=str(each.id))).pointer
+    for item in (ONE, moved, LEFT, RIGHT):
+        taken = recovered(left, RecoveryOptions(live=str(item.id))).pointer
         assert (retained(taken), taken.live and taken.live.id, taken.positions) == (
-            [str(each.id)],
-            each.id,
+            [str(item.id)],
+            item.id,
             {},
         )
         assert taken.desired == taken.live
@@ -103,14 +105,14 @@ def test_what_was_stored_in_a_scope_that_never_had_a_pointer_is_published_only_b
     ],
     ids=["a sequence", "a change", "a marker", "damaged remains"],
 )
-def test_whatever_shows_that_there_was_a_pointer_makes_uploads_count(trace: dict[str, Any]) -> None:
+def test_any_trace_of_a_pointer_makes_uploads_count(trace: dict[str, Any]) -> None:
     shown = {"entries": (entry(5, kind="publish"),)} if "entries" in trace else trace
     assert retained(recovered(Remains(SCOPE, found=(Found(ONE),), **shown)).pointer) == [
         str(ONE.id)
     ]
 
 
-def test_what_an_earlier_recovery_recorded_counts_where_nothing_else_tells() -> None:
+def test_the_record_of_an_earlier_recovery_counts_without_other_evidence() -> None:
     rejected = {
         "composition_digest": TWO.composition_digest,
         "by": "bob",
@@ -118,24 +120,26 @@ def test_what_an_earlier_recovery_recorded_counts_where_nothing_else_tells() -> 
         "at": AT,
     }
     held = {"by": "bob", "reason": "wait", "at": AT}
-    told = entry(
+    recorded = entry(
         7,
         kind="recover",
         change={"quarantined": [rejected, "?"], "pinned": [str(ONE.id)], "hold": held},
     )
-    pointer = recovered(remains(ONE, TWO, entries=(told,))).pointer
-    assert [each.reason for each in pointer.quarantined] == ["bad"]
-    assert [each.state for each in pointer.retained if each.pinned] == ["state-1"]
+    pointer = recovered(remains(ONE, TWO, entries=(recorded,))).pointer
+    assert [quarantine.reason for quarantine in pointer.quarantined] == ["bad"]
+    assert [publication.state for publication in pointer.retained if publication.pinned] == [
+        "state-1"
+    ]
     assert pointer.hold is not None
     assert pointer.hold.reason == "wait"
     assert (live(pointer), desired(pointer)) == ("state-1", "state-2")
     change = pointer.history[-1].change
     assert (change["hold"], change["pinned"]) == (held, [str(ONE.id)])
-    assert [each["reason"] for each in change["quarantined"]] == ["bad"]
+    assert [quarantine["reason"] for quarantine in change["quarantined"]] == ["bad"]
 
 
-def test_changes_that_say_nothing_sensible_are_passed_over() -> None:
-    odd = [
+def test_malformed_changes_are_skipped() -> None:
+    malformed = [
         entry(number, change=change)
         for number, change in enumerate(
             (
@@ -149,17 +153,17 @@ def test_changes_that_say_nothing_sensible_are_passed_over() -> None:
             1,
         )
     ]
-    pointer = recovered(remains(ONE, entries=tuple(odd)), RecoveryOptions(hold=False)).pointer
+    pointer = recovered(remains(ONE, entries=tuple(malformed)), RecoveryOptions(hold=False)).pointer
     assert (pointer.hold, pointer.quarantined, live(pointer)) == (None, (), "state-1")
 
 
-def test_an_explicit_state_with_a_lower_number_than_one_before_it_was_late() -> None:
+def test_an_explicit_state_with_a_lower_revision_than_an_earlier_one_was_late() -> None:
     late = make_publication("state-0", 0).model_copy(update={"at": "2026-01-09T00:00:00.000Z"})
     moved = make_publication("derived", 0, kind="derived").model_copy(
         update={"at": "2026-01-09T00:00:01.000Z"}
     )
     pointer = recovered(remains(ONE, TWO, late)).pointer
-    assert [(each.state, each.late) for each in pointer.retained] == [
+    assert [(publication.state, publication.late) for publication in pointer.retained] == [
         ("state-1", False),
         ("state-2", False),
         ("state-0", True),
@@ -168,51 +172,51 @@ def test_an_explicit_state_with_a_lower_number_than_one_before_it_was_late() -> 
     assert not recovered(remains(ONE, moved)).pointer.retained[-1].late
 
 
-def test_what_an_older_pointer_says_of_a_publication_counts() -> None:
-    told = ONE.model_copy(update={"late": True, "superseded_at": AT})
-    old = published(TWO).model_copy(update={"retained": (told, TWO)})
+def test_the_record_of_an_older_pointer_about_a_publication_counts() -> None:
+    recorded = ONE.model_copy(update={"late": True, "superseded_at": AT})
+    old = published(TWO).model_copy(update={"retained": (recorded, TWO)})
     pointer = recovered(remains(ONE, TWO, pointer=old, traces={"marker": 5})).pointer
     assert (pointer.retained[0].late, pointer.retained[0].superseded_at) == (True, AT)
     assert (desired(pointer), pointer.history[-1].published) == ("state-2", ())
 
 
-def test_an_older_pointer_does_not_vouch_for_another_manifest() -> None:
+def test_an_older_pointer_does_not_verify_another_manifest() -> None:
     old = published(ONE)
     other = ONE.model_copy(update={"manifest_sha256": "f" * 64})
     pointer = recovered(remains(other, pointer=old, traces={"marker": 5})).pointer
-    assert [each.manifest_sha256 for each in pointer.retained] == ["f" * 64]
-    mended = recovered(remains(other, TWO, pointer=published(TWO, ONE)))
-    assert [each.state for each in mended.pointer.retained] == ["state-2"]
-    assert any("restore their objects before you recover" in line for line in mended.unknown)
+    assert [publication.manifest_sha256 for publication in pointer.retained] == ["f" * 64]
+    repaired = recovered(remains(other, TWO, pointer=published(TWO, ONE)))
+    assert [publication.state for publication in repaired.pointer.retained] == ["state-2"]
+    assert any("restore their objects before you recover" in line for line in repaired.unknown)
 
 
-def test_the_newer_of_live_tree_and_history_tells_what_was_live() -> None:
-    told = entry(5, live=str(ONE.id), desired=str(TWO.id), published=[str(ONE.id), str(TWO.id)])
-    left = remains(ONE, TWO, entries=(told,), tree=TWO.id, chunked=5, previous_chunk=OLDER)
+def test_the_newer_of_live_tree_and_history_decides_live() -> None:
+    recorded = entry(5, live=str(ONE.id), desired=str(TWO.id), published=[str(ONE.id), str(TWO.id)])
+    left = remains(ONE, TWO, entries=(recorded,), tree=TWO.id, chunked=5, previous_chunk=OLDER)
     assert live(recovered(replace(left, tree_sequence=4)).pointer) == "state-1"
     assert live(recovered(replace(left, tree_sequence=6)).pointer) == "state-2"
     gone = replace(left, tree_sequence=6, tree=PublicationId(state="gone", attempt="x"))
     assert live(recovered(gone).pointer) == "state-1"
 
 
-def test_desired_is_the_newest_that_no_change_names_else_what_the_last_change_says() -> None:
-    told = entry(5, live=str(ONE.id), desired=str(ONE.id), published=[str(ONE.id), str(TWO.id)])
-    assert desired(recovered(remains(ONE, TWO, entries=(told,))).pointer) == "state-1"
-    assert desired(recovered(remains(ONE, TWO, THREE, entries=(told,))).pointer) == "state-3"
-    assert desired(recovered(remains(TWO, entries=(told,))).pointer) == "state-2"
+def test_desired_is_the_newest_unrecorded_state_or_that_of_the_last_change() -> None:
+    recorded = entry(5, live=str(ONE.id), desired=str(ONE.id), published=[str(ONE.id), str(TWO.id)])
+    assert desired(recovered(remains(ONE, TWO, entries=(recorded,))).pointer) == "state-1"
+    assert desired(recovered(remains(ONE, TWO, THREE, entries=(recorded,))).pointer) == "state-3"
+    assert desired(recovered(remains(TWO, entries=(recorded,))).pointer) == "state-2"
 
 
-def test_a_retired_scope_stays_retired_unless_something_is_newer_or_asked_for() -> None:
-    told = entry(5, kind="retire", published=[str(ONE.id)], **NEVER)
-    pointer = recovered(remains(ONE, entries=(told,), tree=ONE.id, tree_sequence=4)).pointer
+def test_a_retired_scope_stays_retired_unless_a_state_is_newer_or_requested() -> None:
+    recorded = entry(5, kind="retire", published=[str(ONE.id)], **NEVER)
+    pointer = recovered(remains(ONE, entries=(recorded,), tree=ONE.id, tree_sequence=4)).pointer
     assert (live(pointer), desired(pointer), pointer.hold) == (None, None, None)
-    assert live(recovered(remains(ONE, TWO, entries=(told,))).pointer) == "state-2"
+    assert live(recovered(remains(ONE, TWO, entries=(recorded,))).pointer) == "state-2"
     assert (
-        live(recovered(remains(ONE, entries=(told,)), RecoveryOptions(live="state-1")).pointer)
+        live(recovered(remains(ONE, entries=(recorded,)), RecoveryOptions(live="state-1")).pointer)
         == "state-1"
     )
     assert (
-        live(recovered(remains(ONE, entries=(told,), tree=ONE.id, tree_sequence=6)).pointer)
+        live(recovered(remains(ONE, entries=(recorded,), tree=ONE.id, tree_sequence=6)).pointer)
         == "state-1"
     )
 
@@ -227,7 +231,7 @@ def test_a_derived_state_is_live_where_no_explicit_one_is_left() -> None:
     )
 
 
-# -- what was stored and perhaps never committed
+# -- uploads that may never have been committed
 
 
 def event(number: int, at: int, instance: str = "journal:1") -> ManifestEvent:
@@ -250,8 +254,8 @@ def derived(number: int, revision: int = 1, *, composition: str = "") -> Publica
 
 
 def folded(pointer: Pointer) -> list[int]:
-    """The numbers of the events that need not be folded again."""
-    return [int(each.event, 16) for each in pointer.folded_events]
+    """The numbers of the events that are already folded."""
+    return [int(delivery.event, 16) for delivery in pointer.folded_events]
 
 
 def test_a_damaged_publication_that_no_change_names_counts_for_nothing() -> None:
@@ -291,10 +295,10 @@ def test_the_number_of_a_damaged_publication_that_a_change_names_is_used_up() ->
     ) == (8, 3, {}, ())
 
 
-def test_positions_are_passed_only_by_what_was_committed_for_certain() -> None:
+def test_only_certainly_committed_publications_raise_positions() -> None:
     stored = tuple(
-        Found(each, (event(number, 10 * number),))
-        for number, each in enumerate((ONE, TWO, THREE), 1)
+        Found(item, (event(number, 10 * number),))
+        for number, item in enumerate((ONE, TWO, THREE), 1)
     )
     alone = Remains(SCOPE, had_pointer=True, found=stored)
     assert recovered(alone).pointer.positions == {}
@@ -313,7 +317,7 @@ def test_positions_are_passed_only_by_what_was_committed_for_certain() -> None:
     )
 
 
-def test_of_a_batch_that_was_stored_in_part_the_state_that_is_missing_can_still_be_folded() -> None:
+def test_the_missing_state_of_a_partly_stored_batch_can_still_be_folded() -> None:
     late = Found(
         make_publication("state-2", 2).model_copy(update={"at": "2026-01-09T00:00:00.000Z"}),
         (event(2, 41),),
@@ -335,15 +339,13 @@ def test_of_a_batch_that_was_stored_in_part_the_state_that_is_missing_can_still_
     ).pointer
     assert (pointer.positions, pointer.highest_revision.producer) == ({"journal:1": 30}, 3)
     assert folded(pointer) == [3, 2]
-    assert [(each.state, each.late) for each in pointer.retained] == [
+    assert [(publication.state, publication.late) for publication in pointer.retained] == [
         ("state-3", False),
         ("state-2", True),
     ]
 
 
-def test_events_of_a_derived_state_that_may_have_lost_against_the_desired_one_are_folded_again() -> (
-    None
-):
+def test_events_of_a_derived_state_that_may_have_lost_to_desired_are_folded_again() -> None:
     lost = Found(derived(1, composition="a"), (event(1, 10, "kafka:c/t/0"),))
     won = Found(derived(1, composition="b"), (event(2, 10, "kafka:c/t/1"),))
     left = Remains(
@@ -358,7 +360,7 @@ def test_events_of_a_derived_state_that_may_have_lost_against_the_desired_one_ar
     assert any("whether these events were folded: s e1." in line for line in found.unknown)
 
 
-def test_events_that_the_desired_state_comes_of_or_has_replaced_are_not_folded_again() -> None:
+def test_events_that_led_to_desired_or_were_replaced_by_it_are_not_folded_again() -> None:
     replaced = Found(derived(1, composition="a"), (event(1, 10, "kafka:c/t/0"),))
     before = Found(derived(1, 2, composition="b"), (event(2, 20), event(3, 21)))
     last = Found(derived(2, 2, composition="c"), (event(4, 22),))
@@ -369,19 +371,17 @@ def test_events_that_the_desired_state_comes_of_or_has_replaced_are_not_folded_a
     assert folded(pointer) == [1, 2, 3, 4]
 
 
-def test_events_of_explicit_states_and_of_what_was_committed_are_known_from_whatever_source() -> (
-    None
-):
+def test_events_of_explicit_and_committed_states_are_recognised_from_any_source() -> None:
     first = Found(TWO, (event(1, 10, "kafka:c/t/0"),))
     committed = Found(derived(1, 2, composition="a"), (event(2, 10, "kafka:c/t/1"),))
     last = Found(derived(2, 2, composition="b"), (event(3, 10, "kafka:c/t/2"),))
     left = Remains(SCOPE, had_pointer=True, found=(first, committed, last))
     assert sorted(folded(recovered(left).pointer)) == [1, 3]
-    told = entry(5, kind="publish", published=[str(committed.publication.id)])
-    assert sorted(folded(recovered(replace(left, entries=(told,))).pointer)) == [1, 2, 3]
+    recorded = entry(5, kind="publish", published=[str(committed.publication.id)])
+    assert sorted(folded(recovered(replace(left, entries=(recorded,))).pointer)) == [1, 2, 3]
 
 
-def test_an_event_that_is_behind_a_position_that_was_passed_is_not_told_as_waiting() -> None:
+def test_an_event_below_a_passed_position_is_not_reported_as_waiting() -> None:
     damaged = Damaged(
         PublicationId(state="x", attempt="a"), "cut off", None, (event(8, 30), event(9, 31))
     )
@@ -390,7 +390,7 @@ def test_an_event_that_is_behind_a_position_that_was_passed_is_not_told_as_waiti
     assert any("whether these events were folded: s e9." in line for line in found.unknown)
 
 
-def test_the_numbers_of_an_older_pointer_hold_though_nothing_else_has_them() -> None:
+def test_the_revisions_of_an_older_pointer_count_without_other_evidence() -> None:
     old = published(ONE).model_copy(update={"highest_revision": Revision(7, 2)})
     lost = derived(1, 7, composition="a")
     pointer = recovered(remains(ONE, lost, pointer=old, traces={"marker": 9})).pointer
@@ -403,38 +403,40 @@ def test_the_numbers_of_an_older_pointer_hold_though_nothing_else_has_them() -> 
 
 def test_a_state_that_lost_its_race_does_not_become_desired() -> None:
     lost = derived(1, composition="a").model_copy(update={"at": "2026-01-09T00:00:00.000Z"})
-    told = entry(5, live=str(TWO.id), desired=str(TWO.id), published=[str(ONE.id), str(TWO.id)])
-    assert desired(recovered(remains(ONE, TWO, lost, entries=(told,))).pointer) == "state-2"
+    recorded = entry(5, live=str(TWO.id), desired=str(TWO.id), published=[str(ONE.id), str(TWO.id)])
+    assert desired(recovered(remains(ONE, TWO, lost, entries=(recorded,))).pointer) == "state-2"
     assert desired(recovered(remains(ONE, TWO, lost)).pointer) == "state-2"
-    gone = told.model_copy(update={"desired": "gone@x"})
+    gone = recorded.model_copy(update={"desired": "gone@x"})
     assert desired(recovered(remains(ONE, TWO, lost, entries=(gone,))).pointer) == "state-2"
     won, rival = derived(1, 2, composition="b"), derived(1, 2, composition="c")
     moved = entry(6, live=str(won.id), desired=str(won.id), published=[str(won.id)])
-    assert desired(recovered(remains(TWO, won, rival, entries=(told, moved))).pointer) == won.state
+    assert (
+        desired(recovered(remains(TWO, won, rival, entries=(recorded, moved))).pointer) == won.state
+    )
     retired = entry(5, kind="retire", published=[str(TWO.id)])
     assert desired(recovered(remains(TWO, lost, entries=(retired,))).pointer) is None
 
 
-def test_desired_that_was_rendered_anew_after_the_last_change_that_is_known_is_desired() -> None:
-    anew = TWO.model_copy(update={"attempt": "anew", "at": "2026-01-09T00:00:00.000Z"})
-    told = entry(5, live=str(ONE.id), desired=str(TWO.id), published=[str(ONE.id), str(TWO.id)])
-    pointer = recovered(remains(ONE, TWO, anew, entries=(told,))).pointer
+def test_a_republished_desired_state_after_the_last_known_change_is_desired() -> None:
+    republished = TWO.model_copy(update={"attempt": "anew", "at": "2026-01-09T00:00:00.000Z"})
+    recorded = entry(5, live=str(ONE.id), desired=str(TWO.id), published=[str(ONE.id), str(TWO.id)])
+    pointer = recovered(remains(ONE, TWO, republished, entries=(recorded,))).pointer
     assert pointer.desired is not None
-    assert pointer.desired.id == anew.id
+    assert pointer.desired.id == republished.id
 
 
-def test_a_pointer_that_is_behind_a_trace_keeps_what_it_knows_and_this_release_does_not() -> None:
+def test_a_pointer_behind_a_trace_keeps_its_unknown_fields() -> None:
     old = Pointer.model_validate(published(ONE).model_dump(by_alias=True) | {"newer": {"field": 1}})
     pointer = recovered(remains(ONE, pointer=old, traces={"marker": 9})).pointer
     assert pointer.model_extra == {"newer": {"field": 1}}
 
 
-def test_an_attempt_can_be_asked_for() -> None:
+def test_an_attempt_can_be_requested() -> None:
     again = ONE.model_copy(update={"attempt": "another"})
-    for each in (ONE, again):
-        named = recovered(remains(ONE, again), RecoveryOptions(live=str(each.id))).pointer.live
+    for item in (ONE, again):
+        named = recovered(remains(ONE, again), RecoveryOptions(live=str(item.id))).pointer.live
         assert named is not None
-        assert named.attempt == each.attempt
+        assert named.attempt == item.attempt
     old = protocol.quarantine(published(ONE, TWO), writing(3), ONE)
     with pytest.raises(OperationRefused):
         recovery_rules.recover(
@@ -442,7 +444,7 @@ def test_an_attempt_can_be_asked_for() -> None:
         )
 
 
-def test_a_mended_pointer_can_be_asked_for_another_live_state_though_nothing_is_wrong() -> None:
+def test_another_live_state_can_be_requested_for_a_whole_pointer() -> None:
     old = published(ONE, TWO)
     assert (
         recovery_rules.recover(remains(ONE, TWO, pointer=old), writing(3), RecoveryOptions())
@@ -456,7 +458,9 @@ def test_a_mended_pointer_can_be_asked_for_another_live_state_though_nothing_is_
 
 
 def test_without_a_hold_live_is_desired_unless_a_quarantine_keeps_them_apart() -> None:
-    """A pointer has them apart only by a hold or a quarantine, so what shows them apart shows that somebody held."""
+    """In a pointer, live and desired differ only by a hold or a quarantine, so the difference
+    proves a hold.
+    """
     unheld = RecoveryOptions(hold=False)
     healthy = remains(ONE, TWO, pointer=published(ONE, TWO))
     asked = recovered(healthy, RecoveryOptions(live="state-1", hold=False))
@@ -482,8 +486,8 @@ def test_without_a_hold_live_is_desired_unless_a_quarantine_keeps_them_apart() -
     assert "held in spite of --no-hold: the hold was there before" in known.steps
 
 
-def test_a_mended_pointer_without_a_hold_has_no_desired_state_that_is_not_live() -> None:
-    """Desired is gone, and the newest that is left is not live."""
+def test_in_a_repaired_pointer_without_a_hold_desired_is_live() -> None:
+    """Desired is missing, and the newest remaining state is not live."""
     rejected = protocol.quarantine(published(ONE, TWO), writing(3), TWO, rollback_to=ONE)
     assert rejected is not None
     lifted = protocol.lift_quarantine(
@@ -495,12 +499,12 @@ def test_a_mended_pointer_without_a_hold_has_no_desired_state_that_is_not_live()
     pointer = lifted.model_copy(
         update={"live": ONE, "desired": THREE, "retained": (ONE, TWO, THREE), "hold": None}
     )
-    mended = recovered(remains(ONE, TWO, pointer=pointer), RecoveryOptions(hold=False)).pointer
-    assert (live(mended), desired(mended)) == ("state-1", "state-2")
-    assert mended.hold is not None
+    repaired = recovered(remains(ONE, TWO, pointer=pointer), RecoveryOptions(hold=False)).pointer
+    assert (live(repaired), desired(repaired)) == ("state-1", "state-2")
+    assert repaired.hold is not None
 
 
-def test_an_upload_that_is_taken_in_and_not_late_is_desired() -> None:
+def test_an_adopted_upload_that_is_not_late_is_desired() -> None:
     old = published(ONE)
     taken = recovered(
         remains(ONE, TWO, pointer=old), RecoveryOptions(live=str(TWO.id), hold=False)
@@ -513,7 +517,7 @@ def test_an_upload_that_is_taken_in_and_not_late_is_desired() -> None:
     assert (live(behind), desired(behind), behind.hold is None) == ("state-0", "state-1", False)
 
 
-def test_a_retired_scope_that_gets_a_live_state_desires_it() -> None:
+def test_the_live_state_of_a_reactivated_scope_is_desired() -> None:
     retired = protocol.retire(published(ONE), writing(2))
     assert retired is not None
     asked = recovered(remains(ONE, pointer=retired), RecoveryOptions(live="state-1")).pointer
@@ -525,9 +529,7 @@ def test_a_retired_scope_that_gets_a_live_state_desires_it() -> None:
 HIDDEN = Unreadable(TWO.id, "states/state-2 is a symbolic link; move it away: mv a b")
 
 
-def test_an_old_state_that_cannot_be_read_is_left_out_of_a_rebuilt_pointer_with_its_reason() -> (
-    None
-):
+def test_an_unreadable_old_state_is_left_out_of_a_rebuilt_pointer_with_its_reason() -> None:
     found = recovered(remains(ONE, THREE, unreadable=(HIDDEN,), tree=THREE.id, tree_sequence=3))
     assert (retained(found.pointer), live(found.pointer)) == (
         [str(ONE.id), str(THREE.id)],
@@ -542,8 +544,8 @@ def test_an_old_state_that_cannot_be_read_is_left_out_of_a_rebuilt_pointer_with_
     )
 
 
-def test_a_state_that_cannot_be_read_stays_in_a_pointer_that_can_be() -> None:
-    """It may be whole, and a collection deletes what the pointer does not name."""
+def test_an_unreadable_state_stays_in_a_readable_pointer() -> None:
+    """The publication may be whole, and a collection deletes what the pointer does not reference."""
     old = published(ONE, TWO, THREE)
     left = remains(THREE, pointer=old, unreadable=(HIDDEN,))
     found = recovered(left)
@@ -572,7 +574,7 @@ def test_a_state_that_cannot_be_read_stays_in_a_pointer_that_can_be() -> None:
     ],
     ids=["pointer", "marker", "change", "nothing else"],
 )
-def test_a_recovery_stops_if_the_state_that_has_to_be_live_cannot_be_read(left: Remains) -> None:
+def test_a_recovery_stops_if_the_state_that_must_be_live_is_unreadable(left: Remains) -> None:
     with pytest.raises(StateUnreadable, match=re.escape(f"{TWO.id} has to be live")) as raised:
         recovery_rules.recover(left, writing(), RecoveryOptions())
     assert HIDDEN.reason in str(raised.value)
@@ -583,14 +585,14 @@ def test_a_recovery_stops_if_the_state_that_has_to_be_live_cannot_be_read(left: 
 
 
 def test_a_retired_scope_stays_retired_though_its_last_state_cannot_be_read() -> None:
-    told = entry(5, kind="retire", published=[str(TWO.id)], **NEVER)
+    recorded = entry(5, kind="retire", published=[str(TWO.id)], **NEVER)
     pointer = recovered(
-        remains(entries=(told,), tree=TWO.id, tree_sequence=4, unreadable=(HIDDEN,))
+        remains(entries=(recorded,), tree=TWO.id, tree_sequence=4, unreadable=(HIDDEN,))
     ).pointer
     assert (live(pointer), desired(pointer)) == (None, None)
 
 
-# -- uploads that contradict each other
+# -- conflicting uploads
 
 
 def upload(state: str, number: int, attempt: str, composition: str) -> Publication:
@@ -601,10 +603,10 @@ LEFT, RIGHT = upload("state-7", 7, "left", "a"), upload("state-7", 7, "right", "
 
 
 def retained(pointer: Pointer) -> list[str]:
-    return [str(each.id) for each in pointer.retained]
+    return [str(publication.id) for publication in pointer.retained]
 
 
-def test_of_uploads_with_one_id_or_number_the_one_that_a_change_names_is_retained() -> None:
+def test_of_uploads_with_one_id_or_revision_the_recorded_one_is_retained() -> None:
     same_number = upload("other", 7, "x", "c")
     for change in (
         entry(5, kind="publish", published=[str(RIGHT.id)]),
@@ -622,30 +624,30 @@ def test_of_uploads_with_one_id_or_number_the_one_that_a_change_names_is_retaine
     ]
 
 
-def test_what_was_committed_counts_more_than_what_an_earlier_recovery_took_over() -> None:
-    told = (
+def test_committed_publications_take_precedence_over_adopted_ones() -> None:
+    recorded = (
         entry(5, kind="publish", published=[str(LEFT.id)]),
         entry(6, kind="recover", published=[str(RIGHT.id)], live=str(RIGHT.id)),
     )
-    assert retained(recovered(remains(LEFT, RIGHT, entries=told)).pointer) == [str(LEFT.id)]
-    assert retained(recovered(remains(LEFT, RIGHT, entries=told[1:])).pointer) == [str(RIGHT.id)]
+    assert retained(recovered(remains(LEFT, RIGHT, entries=recorded)).pointer) == [str(LEFT.id)]
+    assert retained(recovered(remains(LEFT, RIGHT, entries=recorded[1:])).pointer) == [
+        str(RIGHT.id)
+    ]
 
 
-def test_the_composition_of_a_damaged_publication_that_a_change_names_is_the_one_that_was_committed() -> (
-    None
-):
+def test_a_recorded_damaged_publication_has_the_committed_composition() -> None:
     damaged = Damaged(RIGHT.id, "cut off", RIGHT.revision, (), RIGHT.composition_digest, "explicit")
     again = RIGHT.model_copy(update={"attempt": "again"})
-    told = entry(5, kind="publish", published=[str(RIGHT.id)])
-    pointer = recovered(remains(LEFT, again, entries=(told,), damaged=(damaged,))).pointer
+    recorded = entry(5, kind="publish", published=[str(RIGHT.id)])
+    pointer = recovered(remains(LEFT, again, entries=(recorded,), damaged=(damaged,))).pointer
     assert retained(pointer) == [str(again.id)]
     unnamed = recovered(remains(LEFT, damaged=(damaged,))).pointer
     assert retained(unnamed) == [str(LEFT.id)], (
-        "what was stored in part may never have been committed"
+        "a partly stored batch may never have been committed"
     )
 
 
-def test_of_uploads_that_nothing_names_none_is_retained_until_an_operator_says_which() -> None:
+def test_of_conflicting_unreferenced_uploads_none_is_retained_until_an_operator_chooses() -> None:
     left = Remains(
         SCOPE,
         had_pointer=True,
@@ -656,16 +658,16 @@ def test_of_uploads_that_nothing_names_none_is_retained_until_an_operator_says_w
     assert (found.pointer.highest_revision.producer, folded(found.pointer)) == (1, [])
     [line] = [line for line in found.unknown if "which of these was committed" in line]
     assert f"`rebundle recover {SCOPE} --live {LEFT.id} --reason '…'`" in line
-    for each in (LEFT, RIGHT):
-        named = recovered(left, RecoveryOptions(live=str(each.id)))
-        assert retained(named.pointer) == [str(ONE.id), str(each.id)]
+    for item in (LEFT, RIGHT):
+        named = recovered(left, RecoveryOptions(live=str(item.id)))
+        assert retained(named.pointer) == [str(ONE.id), str(item.id)]
         assert named.pointer.live is not None
-        assert named.pointer.live.id == each.id
+        assert named.pointer.live.id == item.id
     with pytest.raises(OperationRefused, match=re.escape(f"{LEFT.id}, {RIGHT.id}")):
         recovery_rules.recover(left, writing(), RecoveryOptions(live="state-7"))
 
 
-def test_what_contradicts_what_was_committed_cannot_be_asked_for() -> None:
+def test_an_upload_that_contradicts_a_committed_one_cannot_be_requested() -> None:
     left = remains(LEFT, RIGHT, entries=(entry(5, kind="publish", published=[str(LEFT.id)]),))
     with pytest.raises(OperationRefused, match="never committed"):
         recovery_rules.recover(left, writing(), RecoveryOptions(live=str(RIGHT.id)))
@@ -677,12 +679,12 @@ def test_the_same_state_stored_twice_is_retained_twice() -> None:
     assert retained(recovered(remains(LEFT, again)).pointer) == [str(again.id), str(LEFT.id)]
 
 
-def test_derived_states_of_one_number_contradict_nothing() -> None:
+def test_derived_states_of_one_revision_do_not_conflict() -> None:
     lost, won = derived(1, composition="a"), derived(1, composition="b")
     assert len(recovered(remains(ONE, lost, won)).pointer.retained) == 3
 
 
-def test_an_upload_that_was_left_out_can_be_taken_in_once_the_pointer_goes_on() -> None:
+def test_an_upload_that_was_left_out_can_be_adopted_later() -> None:
     pointer = recovered(remains(ONE, LEFT, RIGHT)).pointer
     left = Remains(
         SCOPE,
@@ -704,7 +706,7 @@ def test_an_upload_that_was_left_out_can_be_taken_in_once_the_pointer_goes_on() 
         recovery_rules.recover(replace(left, pointer=used), writing(), RecoveryOptions(live="gone"))
 
 
-def test_what_a_collection_released_is_not_taken_in_again() -> None:
+def test_a_released_publication_is_not_adopted() -> None:
     pointer = protocol.collect(published(ONE, TWO), writing(3), [ONE.id])
     with pytest.raises(NotFound):
         recovery_rules.recover(
@@ -712,7 +714,7 @@ def test_what_a_collection_released_is_not_taken_in_again() -> None:
         )
 
 
-def test_uploads_that_are_newer_than_a_pointer_and_that_nothing_names_are_listed() -> None:
+def test_unreferenced_uploads_newer_than_the_pointer_are_listed() -> None:
     pointer = published(ONE)
     late = upload("state-0", 0, "x", "c").model_copy(update={"at": "2026-02-01T00:00:00.000Z"})
     before = upload("state-0", 0, "y", "d").model_copy(update={"at": "2025-12-01T00:00:00.000Z"})
@@ -723,10 +725,10 @@ def test_uploads_that_are_newer_than_a_pointer_and_that_nothing_names_are_listed
     assert remains(TWO, ONE, had_pointer=False).unreferenced_uploads == (ONE.id, TWO.id)
 
 
-# -- a history that cannot be read whole
+# -- a partly unreadable history
 
 
-def test_a_history_is_cut_off_only_where_the_pointers_own_chain_is_broken() -> None:
+def test_a_history_is_cut_off_only_where_the_chain_of_the_pointer_is_broken() -> None:
     pointer = published(ONE).model_copy(update={"previous_chunk": OLDER})
     ahead = PreviousChunk(key=f"{SCOPE}/history/65-128-w.json", sha256="1" * 64)
     left = remains(ONE, pointer=pointer, previous_chunk=ahead, chunked=128)
@@ -735,32 +737,34 @@ def test_a_history_is_cut_off_only_where_the_pointers_own_chain_is_broken() -> N
     assert (cut.previous_chunk, cut.history[0].sequence) == (None, 1)
 
 
-def test_ids_that_a_history_which_is_cut_off_used_up_stay_used_up() -> None:
-    told = entry(1, kind="gc", change={"used": {"old": [3, "c" * 64]}})
+def test_ids_used_in_a_cut_off_history_stay_used() -> None:
+    recorded = entry(1, kind="gc", change={"used": {"old": [3, "c" * 64]}})
     broken = remains(
-        TWO, pointer=published(ONE).model_copy(update={"previous_chunk": OLDER}), entries=(told,)
+        TWO,
+        pointer=published(ONE).model_copy(update={"previous_chunk": OLDER}),
+        entries=(recorded,),
     )
-    mended = recovered(replace(broken, chain_holds=False)).pointer
-    assert set(protocol.used_up(mended.history)) == {
+    repaired = recovered(replace(broken, chain_holds=False)).pointer
+    assert set(protocol.used_up(repaired.history)) == {
         ("old", 3, "c" * 64),
         ("state-1", 1, ONE.composition_digest),
     }
     many = tuple(entry(number) for number in range(2, MOST_HISTORY + 9))
-    rebuilt = recovered(remains(TWO, entries=(told, *many))).pointer
+    rebuilt = recovered(remains(TWO, entries=(recorded, *many))).pointer
     assert list(protocol.used_up(rebuilt.history)) == [("old", 3, "c" * 64)]
     reached = recovered(
-        remains(TWO, entries=(told, *many), previous_chunk=OLDER, chunked=100)
+        remains(TWO, entries=(recorded, *many), previous_chunk=OLDER, chunked=100)
     ).pointer
-    assert list(protocol.used_up(reached.history)) == [], "the chunks tell"
+    assert list(protocol.used_up(reached.history)) == [], "the chunks have these entries"
 
 
-def test_many_names_are_told_shortly() -> None:
+def test_a_long_list_of_names_is_shortened() -> None:
     many = [make_publication(f"state-{number}", number) for number in range(1, 9)]
     assert any("and 3 more" in line for line in recovered(remains(*many)).unknown)
 
 
 def assert_no_contradiction(pointer: Pointer) -> None:
-    """Protocol 3: the id, the number and the composition of an explicit state belong together."""
+    """Protocol 3: id, revision and composition of an explicit state belong together."""
     triples = {
         (p.state, p.revision.producer, p.composition_digest)
         for p in pointer.retained
@@ -776,14 +780,14 @@ def any_remains(draw: st.DrawFn) -> Remains:
     chance = draw(st.integers(1, 10**6))
     publications = [
         make_publication(
-            f"s{each}",
-            chance * each % 53,
-            derived=chance * each % 3,
-            composition=f"{chance * each % 5:064x}",
+            f"s{item}",
+            chance * item % 53,
+            derived=chance * item % 3,
+            composition=f"{chance * item % 5:064x}",
         )
-        for each in range(draw(st.sampled_from([0, 1, 5, 130])))
+        for item in range(draw(st.sampled_from([0, 1, 5, 130])))
     ]
-    names = [str(each.id) for each in publications] or ["gone@x"]
+    names = [str(publication.id) for publication in publications] or ["gone@x"]
     entries = tuple(
         entry(
             sequence,
@@ -826,26 +830,26 @@ def any_remains(draw: st.DrawFn) -> Remains:
 
 
 @given(any_remains(), st.booleans())
-def test_any_recovery_is_above_every_trace_and_names_only_what_verifies(
+def test_any_recovery_is_above_every_trace_and_references_only_verified_publications(
     left: Remains, hold: bool
 ) -> None:
     pointer = recovered(left, RecoveryOptions(hold=hold)).pointer
-    seen = [*left.traces.values(), *(each.sequence for each in left.entries), len(left.found)]
+    seen = [*left.traces.values(), *(entry.sequence for entry in left.entries), len(left.found)]
     seen.append(left.pointer.sequence if left.pointer else 0)
     assert pointer.sequence == max(seen) + MOST_HISTORY + 1
     assert pointer.gc_epoch >= pointer.sequence
     assert len(pointer.retained) <= MOST_RETAINED
     assert len(pointer.history) <= MOST_HISTORY
-    assert [each.sequence for each in pointer.history] == sorted(
-        {each.sequence for each in pointer.history}
+    assert [entry.sequence for entry in pointer.history] == sorted(
+        {entry.sequence for entry in pointer.history}
     )
-    verified = {each.publication.id for each in left.found}
-    assert {each.id for each in pointer.retained} <= verified
-    for each in (pointer.live, pointer.desired):
-        assert each is None or each in pointer.retained
+    verified = {found_item.publication.id for found_item in left.found}
+    assert {publication.id for publication in pointer.retained} <= verified
+    for publication in (pointer.live, pointer.desired):
+        assert publication is None or publication in pointer.retained
     assert pointer.live is None or not pointer.is_quarantined(pointer.live.composition_digest)
     assert pointer.highest_revision.producer >= max(
-        (each.revision.producer for each in pointer.retained), default=0
+        (publication.revision.producer for publication in pointer.retained), default=0
     )
     assert_no_contradiction(pointer)
     assert not hold or pointer.live is None or pointer.hold is not None

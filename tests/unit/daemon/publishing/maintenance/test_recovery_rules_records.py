@@ -1,4 +1,4 @@
-"""What a recovery keeps of history, numbers and events, and what it records of its own."""
+"""What a recovery keeps of history, revisions and events, and what it records itself."""
 
 from dataclasses import replace
 from typing import Any
@@ -47,7 +47,7 @@ def used(pointer: Pointer) -> list[str]:
     return [state for state, _, _ in protocol.used_up(pointer.history)]
 
 
-def test_an_event_that_need_not_be_folded_again_has_the_identity_that_a_batch_looks_for() -> None:
+def test_an_event_that_is_already_folded_has_the_identity_that_a_batch_looks_up() -> None:
     event = ManifestEvent(
         intake="http",
         source="urn:s",
@@ -59,16 +59,16 @@ def test_an_event_that_need_not_be_folded_again_has_the_identity_that_a_batch_lo
     )
     pointer = recovered(Remains(SCOPE, traces={"marker": 7}, found=(Found(ONE, (event,)),))).pointer
 
-    assert [(each.identity, each.event) for each in pointer.folded_events] == [
+    assert [(folded.identity, folded.event) for folded in pointer.folded_events] == [
         (Identity("http", "urn:s", "e").digest[:16], "d" * 16)
     ]
 
 
-def test_a_history_has_only_what_no_chunk_has() -> None:
+def test_a_history_has_only_entries_that_no_chunk_has() -> None:
     entries = tuple(entry(number, published=[str(ONE.id)], change=USED) for number in (4, 5, 6))
     pointer = recovered(remains(ONE, TWO, entries=entries, previous_chunk=OLDER, chunked=5)).pointer
 
-    assert [each.sequence for each in pointer.history[:-1]] == [6]
+    assert [item.sequence for item in pointer.history[:-1]] == [6]
     assert pointer.previous_chunk == OLDER
     assert "used" not in pointer.history[-1].change
 
@@ -82,15 +82,15 @@ def test_of_a_long_history_the_newest_changes_are_kept() -> None:
     assert pointer.history[-1].kind == "recover"
 
 
-def test_what_no_change_names_is_recorded_as_published_by_the_recovery() -> None:
-    told = entry(5, published=[str(ONE.id)], live=str(ONE.id), desired=str(ONE.id))
-    found = recovered(remains(ONE, TWO, entries=(told,)))
+def test_unrecorded_publications_are_recorded_as_published_by_the_recovery() -> None:
+    recorded = entry(5, published=[str(ONE.id)], live=str(ONE.id), desired=str(ONE.id))
+    found = recovered(remains(ONE, TWO, entries=(recorded,)))
 
     assert found.pointer.history[-1].published == (str(TWO.id),)
     assert f"whether these were ever committed, and in which order: {TWO.id}" in found.unknown
 
 
-def test_a_recovery_says_how_far_it_went_above_what_was_found() -> None:
+def test_a_recovery_reports_how_far_above_the_traces_it_went() -> None:
     found = recovered(remains(ONE, traces={"marker": 7}))
     line = (
         f"sequence {7 + MOST_HISTORY + 1}: {MOST_HISTORY + 1} above the highest that was found (7)"
@@ -100,15 +100,16 @@ def test_a_recovery_says_how_far_it_went_above_what_was_found() -> None:
     assert line in found.steps
 
 
-def test_a_recovery_says_that_a_scope_stays_retired() -> None:
-    told = entry(5, kind="retire", published=[str(ONE.id)], live=None, desired=None)
+def test_a_recovery_reports_that_a_scope_stays_retired() -> None:
+    recorded = entry(5, kind="retire", published=[str(ONE.id)], live=None, desired=None)
 
     assert (
-        "live: nothing (the scope stays retired)" in recovered(remains(ONE, entries=(told,))).steps
+        "live: nothing (the scope stays retired)"
+        in recovered(remains(ONE, entries=(recorded,))).steps
     )
 
 
-def test_a_mended_pointer_repeats_nothing_that_its_chunks_have() -> None:
+def test_a_repaired_pointer_repeats_no_entry_of_its_chunks() -> None:
     pointer = published(ONE, TWO, THREE).model_copy(update={"previous_chunk": OLDER})
     left = remains(TWO, THREE, pointer=pointer, entries=(entry(1, change=USED),))
 
@@ -116,7 +117,7 @@ def test_a_mended_pointer_repeats_nothing_that_its_chunks_have() -> None:
     assert used(recovered(replace(left, chain_holds=False)).pointer) == ["old", "state-1"]
 
 
-def test_a_mended_pointer_is_held_only_if_another_state_is_live_now() -> None:
+def test_a_repaired_pointer_is_held_only_if_another_state_is_live_now() -> None:
     pointer = published(ONE, TWO, THREE)
     same = recovered(remains(TWO, THREE, pointer=pointer))
     another = recovered(remains(ONE, TWO, pointer=pointer))
@@ -128,15 +129,15 @@ def test_a_mended_pointer_is_held_only_if_another_state_is_live_now() -> None:
     assert another.pointer.hold.reason == "recovered: why"
 
 
-def test_a_retired_scope_whose_states_are_gone_is_mended_and_stays_retired() -> None:
+def test_a_retired_scope_without_its_states_is_repaired_and_stays_retired() -> None:
     retired = protocol.retire(published(ONE, TWO), writing(3))
-    mended = recovered(remains(TWO, pointer=retired)).pointer
+    repaired = recovered(remains(TWO, pointer=retired)).pointer
 
-    assert (mended.live, mended.desired) == (None, None)
-    assert [each.id for each in mended.retained] == [TWO.id]
+    assert (repaired.live, repaired.desired) == (None, None)
+    assert [publication.id for publication in repaired.retained] == [TWO.id]
 
 
-def test_an_upload_that_is_taken_in_below_the_highest_number_was_late() -> None:
+def test_an_adopted_upload_below_the_highest_revision_was_late() -> None:
     low, high = (make_publication(f"upload-{number}", number) for number in (2, 5))
     pointer = published(ONE, THREE)
 
@@ -155,7 +156,7 @@ def test_an_upload_that_is_taken_in_below_the_highest_number_was_late() -> None:
     )
 
 
-def test_the_number_of_a_derived_upload_that_is_taken_in_counts() -> None:
+def test_the_revision_of_an_adopted_derived_upload_counts() -> None:
     first, second = (make_publication(f"derived-{n}", 1, derived=n, kind="derived") for n in (1, 2))
     pointer = published(ONE, first)
     taken = recovered(
@@ -174,7 +175,7 @@ def test_the_number_of_a_derived_upload_that_is_taken_in_counts() -> None:
     assert again.live.late
 
 
-def test_what_a_change_in_a_chunk_released_is_not_taken_in_again() -> None:
+def test_a_publication_released_by_a_change_in_a_chunk_is_not_adopted() -> None:
     pointer = published(ONE, TWO)
     pointer = pointer.model_copy(update={"previous_chunk": OLDER, "history": pointer.history[1:]})
     released = entry(1, kind="gc", change={"released": [str(THREE.id)]})
@@ -184,7 +185,7 @@ def test_what_a_change_in_a_chunk_released_is_not_taken_in_again() -> None:
         recovered(left, RecoveryOptions(live="state-3"))
 
 
-def test_a_state_that_is_quarantined_cannot_be_asked_for() -> None:
+def test_a_quarantined_state_cannot_be_requested() -> None:
     pointer = protocol.quarantine(published(ONE, TWO), writing(3), ONE)
 
     with pytest.raises(
@@ -193,7 +194,7 @@ def test_a_state_that_is_quarantined_cannot_be_asked_for() -> None:
         recovered(remains(ONE, TWO, pointer=pointer), RecoveryOptions(live="state-1"))
 
 
-def test_a_scope_of_which_nothing_is_left_is_not_found() -> None:
+def test_a_scope_without_any_object_is_not_found() -> None:
     with pytest.raises(
         NotFound, match=rf"^nothing is published in {SCOPE}; `rebundle scopes` lists what there is$"
     ):
@@ -210,11 +211,11 @@ LEFT, RIGHT = (
 
 
 def kept(pointer: Pointer) -> list[str]:
-    return [each.attempt for each in pointer.retained]
+    return [publication.attempt for publication in pointer.retained]
 
 
 @pytest.mark.parametrize(("committed", "taken_over"), [(LEFT, RIGHT), (RIGHT, LEFT)])
-def test_what_a_recovery_took_over_loses_against_what_was_committed(
+def test_adopted_publications_yield_to_committed_ones(
     committed: Publication, taken_over: Publication
 ) -> None:
     entries = (
@@ -225,7 +226,7 @@ def test_what_a_recovery_took_over_loses_against_what_was_committed(
     assert kept(recovered(remains(LEFT, RIGHT, entries=entries)).pointer) == [committed.attempt]
 
 
-def test_a_state_that_an_older_pointer_retains_was_committed_though_its_files_are_gone() -> None:
+def test_a_state_that_an_older_pointer_retains_was_committed_although_its_files_are_gone() -> None:
     found = recovered(remains(ONE, RIGHT, pointer=published(ONE, LEFT), traces={"marker": 9}))
 
     assert kept(found.pointer) == [ONE.attempt]
@@ -246,11 +247,11 @@ def test_a_name_that_fits_uploads_with_different_compositions_is_refused_with_al
     )
 
 
-def test_what_a_change_released_or_dropped_is_let_go() -> None:
+def test_publications_that_a_change_released_or_dropped_are_not_retained() -> None:
     for name in ("released", "dropped"):
-        told = entry(5, kind="gc", change={name: [str(ONE.id)]})
+        recorded = entry(5, kind="gc", change={name: [str(ONE.id)]})
 
-        assert kept(recovered(remains(ONE, TWO, entries=(told,))).pointer) == [TWO.attempt]
+        assert kept(recovered(remains(ONE, TWO, entries=(recorded,))).pointer) == [TWO.attempt]
 
 
 def test_publications_are_retained_in_the_order_in_which_they_were_committed() -> None:
@@ -262,7 +263,13 @@ def test_publications_are_retained_in_the_order_in_which_they_were_committed() -
         last, fourth, third, second, first, pointer=published(first, second), entries=named
     )
 
-    assert [each.state for each in recovered(left).pointer.retained] == ["z", "y", "x", "w", "a"]
+    assert [publication.state for publication in recovered(left).pointer.retained] == [
+        "z",
+        "y",
+        "x",
+        "w",
+        "a",
+    ]
 
 
 def test_pins_of_an_older_pointer_are_kept_and_nothing_else_is_pinned() -> None:
@@ -270,22 +277,22 @@ def test_pins_of_an_older_pointer_are_kept_and_nothing_else_is_pinned() -> None:
     assert old is not None
     pointer = recovered(remains(ONE, TWO, THREE, pointer=old, traces={"marker": 9})).pointer
 
-    assert [each.pinned for each in pointer.retained] == [True, False, False]
+    assert [publication.pinned for publication in pointer.retained] == [True, False, False]
 
 
-# -- what it says
+# -- what it reports
 
 
 def test_a_recovery_counts_at_least_one_change_for_each_upload() -> None:
     gone = recovery_rules.Damaged(LEFT.id, "cut off")
-    told = recovered(remains(ONE, TWO, traces={"marker": 1}, damaged=(gone,)))
+    recorded = recovered(remains(ONE, TWO, traces={"marker": 1}, damaged=(gone,)))
 
-    assert told.pointer.sequence == 3 + MOST_HISTORY + 1
+    assert recorded.pointer.sequence == 3 + MOST_HISTORY + 1
 
 
-def test_a_recovery_says_what_is_live_and_why() -> None:
-    told = entry(5, published=[str(ONE.id), str(TWO.id)], live=str(ONE.id), desired=str(TWO.id))
-    left = remains(ONE, TWO, entries=(told,), tree=TWO.id)
+def test_a_recovery_reports_what_is_live_and_why() -> None:
+    recorded = entry(5, published=[str(ONE.id), str(TWO.id)], live=str(ONE.id), desired=str(TWO.id))
+    left = remains(ONE, TWO, entries=(recorded,), tree=TWO.id)
     held = f"held by ann: recovered: why; `rebundle resume {SCOPE}` ends that"
 
     for sequence, live in (
@@ -298,7 +305,7 @@ def test_a_recovery_says_what_is_live_and_why() -> None:
     assert asked[-3:-1] == (f"live: {TWO.id} (as asked)", f"desired: {TWO.id}")
 
 
-def test_where_nothing_tells_what_was_live_the_newest_explicit_state_is_live() -> None:
+def test_without_evidence_of_live_the_newest_explicit_state_is_live() -> None:
     derived = make_publication("derived", 1, derived=1, kind="derived")
     found = recovered(remains(ONE, derived, traces={"marker": 9}))
 
@@ -307,20 +314,20 @@ def test_where_nothing_tells_what_was_live_the_newest_explicit_state_is_live() -
     assert f"live: {ONE.id} (the newest that is whole)" in found.steps
 
 
-def test_a_scope_stays_retired_though_its_live_tree_has_seen_that_change() -> None:
-    told = entry(5, kind="retire", published=[str(ONE.id)])
-    pointer = recovered(remains(ONE, entries=(told,), tree=ONE.id, tree_sequence=5)).pointer
+def test_a_scope_stays_retired_although_its_live_tree_followed_that_change() -> None:
+    recorded = entry(5, kind="retire", published=[str(ONE.id)])
+    pointer = recovered(remains(ONE, entries=(recorded,), tree=ONE.id, tree_sequence=5)).pointer
 
     assert (pointer.live, pointer.desired) == (None, None)
 
 
-def test_a_recovery_says_that_nothing_is_live_or_desired() -> None:
+def test_a_recovery_reports_that_nothing_is_live_or_desired() -> None:
     did = recovered(remains(traces={"marker": 9})).steps
 
     assert did[-3:-1] == ("live: nothing (nothing is left to be live)", "desired: nothing")
 
 
-def test_a_recovery_says_what_it_cannot_know() -> None:
+def test_a_recovery_reports_what_it_cannot_know() -> None:
     event = ManifestEvent(
         intake="http", source="s", id="e", type="t", digest="d" * 64, instance="i", offset=0
     )

@@ -1,4 +1,4 @@
-"""What a recovery reads out of recorded changes and manifests, and what it says it did."""
+"""What a recovery reads from recorded changes and manifests, and what it reports."""
 
 import hashlib
 from typing import Any
@@ -39,7 +39,7 @@ def changes(*recorded: dict[str, Any]) -> tuple[HistoryEntry, ...]:
 
 
 def pinned(pointer: Pointer) -> list[str]:
-    return [each.state for each in pointer.retained if each.pinned]
+    return [publication.state for publication in pointer.retained if publication.pinned]
 
 
 def pin(publication: Publication, *, on: bool) -> dict[str, Any]:
@@ -52,17 +52,17 @@ def test_pins_are_replayed_in_their_order() -> None:
     assert pinned(recovered(ONE, TWO, entries=entries).pointer) == ["state-2"]
 
 
-def test_a_quarantine_is_replayed_and_its_end() -> None:
+def test_a_quarantine_and_its_end_are_replayed() -> None:
     rejected = recovered(ONE, TWO, entries=changes({"quarantine": REJECTED})).pointer
     lifted = recovered(
         ONE, TWO, entries=changes({"quarantine": REJECTED}, {"lifted": TWO.composition_digest})
     ).pointer
 
-    assert [each.reason for each in rejected.quarantined] == ["bad"]
+    assert [quarantine.reason for quarantine in rejected.quarantined] == ["bad"]
     assert lifted.quarantined == ()
 
 
-def test_a_manifest_tells_a_recovery_what_the_publisher_told_the_pointer() -> None:
+def test_a_manifest_gives_a_recovery_the_same_record_as_the_publisher_gave_the_pointer() -> None:
     state, attempt = make_state(3), "a" * 32
     members = Packer().members(SCOPE, state.files)
     body = manifest.written(state, attempt, AT, members, pack(members))
@@ -72,31 +72,29 @@ def test_a_manifest_tells_a_recovery_what_the_publisher_told_the_pointer() -> No
     assert read == manifest.publication(state, attempt, AT, body)
 
 
-def test_a_mended_pointer_says_what_it_left_out_and_keeps_what_is_there() -> None:
-    mended = recovered(ONE, THREE, pointer=published(ONE, TWO, THREE))
+def test_a_repaired_pointer_reports_what_it_left_out_and_keeps_the_rest() -> None:
+    repaired = recovered(ONE, THREE, pointer=published(ONE, TWO, THREE))
 
-    assert mended.steps[0].startswith("left out, because missing or damaged: state-2@")
-    assert not any("cut the history off" in line for line in mended.steps)
-    assert (mended.pointer.live, mended.pointer.desired) == (
-        mended.pointer.desired,
-        mended.pointer.live,
+    assert repaired.steps[0].startswith("left out, because missing or damaged: state-2@")
+    assert not any("cut the history off" in line for line in repaired.steps)
+    assert (repaired.pointer.live, repaired.pointer.desired) == (
+        repaired.pointer.desired,
+        repaired.pointer.live,
     )
-    assert mended.pointer.live is not None
-    assert mended.pointer.live.id == THREE.id
-    assert any("live as it was" in line for line in mended.steps)
+    assert repaired.pointer.live is not None
+    assert repaired.pointer.live.id == THREE.id
+    assert any("live as it was" in line for line in repaired.steps)
 
 
-def test_a_mended_pointer_without_its_live_and_desired_state_goes_to_the_newest_that_is_there() -> (
-    None
-):
-    mended = recovered(ONE, TWO, pointer=published(ONE, TWO, THREE)).pointer
+def test_a_repaired_pointer_without_its_live_and_desired_states_uses_the_newest_whole_one() -> None:
+    repaired = recovered(ONE, TWO, pointer=published(ONE, TWO, THREE)).pointer
 
-    assert mended.live is not None
-    assert mended.desired is not None
-    assert (mended.live.id, mended.desired.id) == (TWO.id, TWO.id)
+    assert repaired.live is not None
+    assert repaired.desired is not None
+    assert (repaired.live.id, repaired.desired.id) == (TWO.id, TWO.id)
 
 
-def test_a_history_whose_chunks_are_gone_is_cut_off_and_that_is_said() -> None:
+def test_a_history_without_its_chunks_is_cut_off_and_reported() -> None:
     pointer = protocol.without_chunk(published(ONE, TWO), OLDER)
     broken = recovered(ONE, TWO, pointer=pointer, chain_holds=False)
 
@@ -105,7 +103,7 @@ def test_a_history_whose_chunks_are_gone_is_cut_off_and_that_is_said() -> None:
     assert broken.pointer.previous_chunk is None
 
 
-def test_a_mended_pointer_keeps_the_chunks_that_are_whole() -> None:
+def test_a_repaired_pointer_keeps_the_whole_chunks() -> None:
     pointer = protocol.without_chunk(published(ONE, TWO, THREE), OLDER)
 
     assert recovered(ONE, THREE, pointer=pointer).pointer.previous_chunk == OLDER

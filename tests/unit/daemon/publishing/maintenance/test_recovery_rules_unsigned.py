@@ -1,6 +1,7 @@
-"""What a recovery takes from remains that nobody signed, where a trust policy asks for signatures.
+"""What a recovery accepts from unsigned remains under a trust policy that requires signatures.
 
-Anyone who can write the bucket can make such remains. They may keep a state from becoming live, and never make one so.
+Anyone who can write the bucket can forge such remains. They may prevent a state from going live,
+and never cause it.
 """
 
 from typing import Any
@@ -48,10 +49,10 @@ def entry(number: int, **change: Any) -> HistoryEntry:
 
 
 def quarantined(*publications: Publication | None) -> tuple[HistoryEntry, ...]:
-    """A change for each; None is a composition that the bucket does not have."""
+    """One change per publication. None stands for a composition that the bucket does not have."""
     return tuple(
-        entry(900 + number, quarantine=rejected(each).model_dump())
-        for number, each in enumerate(publications)
+        entry(900 + number, quarantine=rejected(publication).model_dump())
+        for number, publication in enumerate(publications)
     )
 
 
@@ -62,7 +63,7 @@ def recovered(
     live: str | None = None,
     **more: Any,
 ) -> Recovered:
-    """Of a scope where the marker has seen a later pointer than the one that is there."""
+    """Of a scope whose marker has seen a later pointer than the present one."""
     remains = Remains(
         SCOPE,
         pointer=pointer,
@@ -79,15 +80,15 @@ def recovered(
 
 
 def rejections(pointer: Pointer) -> dict[str, str]:
-    return {each.composition_digest: each.reason for each in pointer.quarantined}
+    return {quarantine.composition_digest: quarantine.reason for quarantine in pointer.quarantined}
 
 
 def live(pointer: Pointer) -> str | None:
     return pointer.live.state if pointer.live else None
 
 
-def test_an_unsigned_change_quarantines_what_is_there_and_not_live() -> None:
-    in_one = entry(900, quarantined=[rejected(each).model_dump() for each in (ONE, TWO, None)])
+def test_an_unsigned_change_quarantines_only_states_that_are_not_live() -> None:
+    in_one = entry(900, quarantined=[rejected(item).model_dump() for item in (ONE, TWO, None)])
     for entries in (quarantined(ONE, TWO, None), (in_one,), (entry(1), *quarantined(TWO), in_one)):
         pointer = recovered(Unsigned(entries=entries)).pointer
 
@@ -95,7 +96,7 @@ def test_an_unsigned_change_quarantines_what_is_there_and_not_live() -> None:
         assert live(pointer) == "state-2"
 
 
-def test_an_unsigned_change_sets_nothing_free() -> None:
+def test_an_unsigned_change_lifts_no_restriction() -> None:
     signed = protocol.quarantine(SIGNED, writing(3), ONE)
     lifting = entry(900, lifted=ONE.composition_digest, quarantined=[], hold=None)
     pointer = recovered(
@@ -106,44 +107,46 @@ def test_an_unsigned_change_sets_nothing_free() -> None:
     assert pointer.hold == HELD
 
 
-def test_unsigned_changes_that_say_nothing_sensible_are_passed_over() -> None:
-    odd = (entry(901, quarantine=7), entry(902, quarantined="x"), entry(903, quarantined=["?", 3]))
+def test_malformed_unsigned_changes_are_skipped() -> None:
+    malformed = (
+        entry(901, quarantine=7),
+        entry(902, quarantined="x"),
+        entry(903, quarantined=["?", 3]),
+    )
 
-    assert rejections(recovered(Unsigned(entries=odd)).pointer) == {}
+    assert rejections(recovered(Unsigned(entries=malformed)).pointer) == {}
 
 
-def test_a_quarantine_keeps_a_state_that_is_there_from_becoming_live_without_any_signed_pointer() -> (
-    None
-):
+def test_without_a_signed_pointer_a_quarantine_keeps_a_state_from_going_live() -> None:
     unsigned = Unsigned(entries=quarantined(THREE, None))
-    told = recovered(unsigned, pointer=None)
+    result = recovered(unsigned, pointer=None)
 
-    assert rejections(told.pointer) == {THREE.composition_digest: "bad"}
-    assert live(told.pointer) == "state-2"
-    assert told.unknown[2] == COMPARE + "Compare it with what runs"
+    assert rejections(result.pointer) == {THREE.composition_digest: "bad"}
+    assert live(result.pointer) == "state-2"
+    assert result.unknown[2] == COMPARE + "Compare it with what runs"
 
 
-def test_what_a_pointer_without_a_valid_signature_holds_and_quarantines_stays_so() -> None:
+def test_holds_and_quarantines_of_a_pointer_without_a_valid_signature_stay() -> None:
     doubted = published(ONE).model_copy(
         update={"quarantined": (rejected(TWO), rejected()), "hold": HELD}
     )
-    told = recovered(Unsigned(pointer=doubted), pointer=None, live="state-1")
+    result = recovered(Unsigned(pointer=doubted), pointer=None, live="state-1")
 
-    assert rejections(told.pointer) == {TWO.composition_digest: "bad", ABSENT: "bad"}
-    assert told.pointer.hold == HELD
-    assert told.unknown[0] == (
+    assert rejections(result.pointer) == {TWO.composition_digest: "bad", ABSENT: "bad"}
+    assert result.pointer.hold == HELD
+    assert result.unknown[0] == (
         "holds, quarantines, pins and their ends are known only from the pointer whose signature is not accepted"
     )
 
 
-def test_the_reason_of_the_pointer_counts_more_than_that_of_a_change() -> None:
+def test_the_reason_in_the_pointer_takes_precedence_over_that_of_a_change() -> None:
     doubted = published(ONE).model_copy(update={"quarantined": (rejected(ONE, "of the pointer"),)})
     pointer = recovered(Unsigned(entries=quarantined(ONE), pointer=doubted)).pointer
 
     assert rejections(pointer) == {ONE.composition_digest: "of the pointer"}
 
 
-def test_a_recovery_says_what_it_did_not_take_from_unsigned_changes() -> None:
+def test_a_recovery_reports_what_it_ignored_in_unsigned_changes() -> None:
     unknown = recovered(Unsigned(entries=quarantined(ONE, TWO))).unknown
 
     assert (
@@ -157,36 +160,35 @@ def test_a_recovery_says_what_it_did_not_take_from_unsigned_changes() -> None:
     assert not any(f"whether {ONE.id} is quarantined" in line for line in unknown)
 
 
-def test_a_state_that_is_asked_for_is_not_reported_as_perhaps_quarantined_where_no_change_says_so() -> (
-    None
-):
+def test_a_requested_state_is_reported_as_perhaps_quarantined_only_if_a_change_names_it() -> None:
     unknown = recovered(Unsigned(entries=quarantined(TWO)), live="state-1").unknown
 
     assert not any("is quarantined" in line for line in unknown)
 
 
-def test_what_only_the_marker_of_the_live_tree_follows_is_reported_with_the_command_that_takes_it() -> (
-    None
-):
-    line = f"whether {ONE.id} is live: that is known only from the live tree's marker, which is not signed; `--live {ONE.id}` takes it"
+def test_a_state_that_only_the_marker_names_is_reported_with_the_command_that_adopts_it() -> None:
+    line = (
+        f"whether {ONE.id} is live: that is known only from the live tree's marker, which is not "
+        f"signed; `--live {ONE.id}` takes it"
+    )
 
     assert line in recovered(Unsigned(tree=ONE.id)).unknown
     assert line not in recovered(Unsigned(tree=ONE.id), live="state-1").unknown
     assert line not in recovered(Unsigned()).unknown
 
 
-def test_nothing_is_said_of_signatures_where_all_remains_are_signed_or_no_policy_asks() -> None:
+def test_signatures_are_not_mentioned_if_everything_is_signed_or_no_policy_requires_them() -> None:
     for unsigned in (Unsigned(), None):
-        told = recovered(unsigned, ONE, TWO)
+        result = recovered(unsigned, ONE, TWO)
 
-        assert told.unknown == (
+        assert result.unknown == (
             "holds, quarantines, pins and their ends after sequence 2 are not known",
             "events that settled without a publication of their own may be folded again if they are sent again",
         )
 
 
-def test_nothing_is_known_where_no_change_and_no_pointer_is_left() -> None:
-    told = recovered(None, ONE, pointer=None, tree=PublicationId(state="gone", attempt="x"))
+def test_nothing_is_known_without_a_change_and_a_pointer() -> None:
+    result = recovered(None, ONE, pointer=None, tree=PublicationId(state="gone", attempt="x"))
 
-    assert told.unknown[0] == "holds, quarantines, pins and their ends are not known"
-    assert told.unknown[2] == f"whether these were ever committed, and in which order: {ONE.id}"
+    assert result.unknown[0] == "holds, quarantines, pins and their ends are not known"
+    assert result.unknown[2] == f"whether these were ever committed, and in which order: {ONE.id}"

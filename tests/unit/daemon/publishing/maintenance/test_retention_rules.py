@@ -1,4 +1,4 @@
-"""What is kept, let go and doomed, one test to a rule, and what holds for any pointer."""
+"""Retention: what is kept, released and deleted, one test per rule, and properties of any pointer."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -42,18 +42,18 @@ def published_daily(count: int) -> Pointer:
     return pointer
 
 
-def judged(pointer: Pointer, policy: RetentionPolicy = TWO_NEWEST) -> dict[str, str]:
-    """Why each state stays; what goes is marked."""
+def decisions(pointer: Pointer, policy: RetentionPolicy = TWO_NEWEST) -> dict[str, str]:
+    """The reason why each state is kept; released ones are marked."""
     verdicts = retention_rules.retention_of(pointer, policy, NOW)
     return {
-        each.publication.state: ("" if isinstance(each, Kept) else "goes: ") + each.reason
-        for each in verdicts
+        verdict.publication.state: ("" if isinstance(verdict, Kept) else "goes: ") + verdict.reason
+        for verdict in verdicts
     }
 
 
-def test_the_newest_by_commit_order_stay_and_so_does_what_was_superseded_lately() -> None:
-    why = judged(published_daily(33))
-    assert [state for state, told in why.items() if told.startswith("goes")] == [
+def test_the_newest_by_commit_order_and_the_recently_superseded_stay() -> None:
+    why = decisions(published_daily(33))
+    assert [state for state, as_of_time in why.items() if as_of_time.startswith("goes")] == [
         "state-1",
         "state-2",
     ]
@@ -62,7 +62,7 @@ def test_the_newest_by_commit_order_stay_and_so_does_what_was_superseded_lately(
     assert (why["state-32"], why["state-33"]) == ("one of the newest 2", "live")
 
 
-def test_live_desired_and_pinned_stay_whatever_their_age() -> None:
+def test_live_desired_and_pinned_stay_at_any_age() -> None:
     pointer = published_daily(60)
     first, second = pointer.retained[:2]
     pointer = protocol.rollback(pointer, write(61, 0), first) or pointer
@@ -70,28 +70,30 @@ def test_live_desired_and_pinned_stay_whatever_their_age() -> None:
     pointer = protocol.publish(
         pointer, write(63, 0), [make_publication(f"late-{n}", 1, late=True) for n in range(3)]
     )
-    why = judged(pointer)
+    why = decisions(pointer)
     assert (why["state-1"], why["state-2"], why["state-60"]) == ("live", "pinned", "desired")
 
 
-def test_what_was_superseded_a_moment_from_now_is_superseded_where_no_days_are_asked_for() -> None:
+def test_with_zero_days_a_slightly_future_time_counts_as_superseded() -> None:
     pointer = protocol.publish(
         published_daily(2), write(3, -0.00001), [make_publication("state-3", 3)]
     )
-    assert judged(pointer, RetentionPolicy(newest=1, days=0))["state-2"].startswith(
+    assert decisions(pointer, RetentionPolicy(newest=1, days=0))["state-2"].startswith(
         "goes: superseded 0 days ago"
     )
     assert (
-        judged(pointer, RetentionPolicy(newest=1, days=1))["state-2"]
+        decisions(pointer, RetentionPolicy(newest=1, days=1))["state-2"]
         == "superseded less than 1 days ago"
     )
 
 
-def test_what_tells_no_time_stays() -> None:
+def test_a_publication_without_a_known_time_stays() -> None:
     pointer = published_daily(60)
     for unknown in (None, "yesterday", "2020-01-01T00:00:00"):
-        odd = pointer.retained[0].model_copy(update={"superseded_at": unknown})
-        why = judged(pointer.model_copy(update={"retained": (odd, *pointer.retained[1:])}))
+        without_time = pointer.retained[0].model_copy(update={"superseded_at": unknown})
+        why = decisions(
+            pointer.model_copy(update={"retained": (without_time, *pointer.retained[1:])})
+        )
         assert why["state-1"] == "the time at which it was superseded is unknown"
 
 
@@ -112,11 +114,11 @@ def folder(state: str, *, days: float = 2, attempt: str = ATTEMPT) -> Folder:
     )
 
 
-def test_objects_are_put_together_by_attempt_with_the_manifest_first() -> None:
+def test_objects_are_grouped_by_attempt_with_the_manifest_first() -> None:
     names = ("bundle.tar.gz", "manifest.dsse.json", "manifest.json")
     some = [listed(f"states/s1/{ATTEMPT}/{name}", days=days) for days, name in enumerate(names)]
     [found], strays = retention_rules.folders(SCOPE, some)
-    assert [each.key.rpartition("/")[2] for each in found.objects] == [
+    assert [stored.key.rpartition("/")[2] for stored in found.objects] == [
         "manifest.json",
         "bundle.tar.gz",
         "manifest.dsse.json",
@@ -129,7 +131,7 @@ def test_objects_are_put_together_by_attempt_with_the_manifest_first() -> None:
     )
 
 
-def test_keys_that_are_of_no_publication_are_strays() -> None:
+def test_keys_of_no_publication_are_unknown() -> None:
     keys = [
         f"states/s1/{ATTEMPT}/notes.txt",
         "states/readme.md",
@@ -142,7 +144,7 @@ def test_keys_that_are_of_no_publication_are_strays() -> None:
     assert list(strays) == [f"{SCOPE}/{key}" for key in keys]
 
 
-def doom(
+def verdicts_on(
     *stored: Folder, retained: tuple[Publication, ...] = (), entries: tuple[HistoryEntry, ...] = ()
 ) -> list[tuple[str, str]]:
     verdicts = retention_rules.plan_deletions(
@@ -153,37 +155,41 @@ def doom(
         as_of=NOW,
         released={PublicationId(state="let-go", attempt=ATTEMPT): "old"},
     )
-    assert all(each.folder in stored for each in verdicts)
-    return [(type(each).__name__, each.reason) for each in verdicts]
+    assert all(verdict.folder in stored for verdict in verdicts)
+    return [(type(verdict).__name__, verdict.reason) for verdict in verdicts]
 
 
-def test_what_is_retained_is_no_question() -> None:
-    assert doom(folder("s1"), retained=(make_publication("s1", attempt=ATTEMPT),)) == []
+def test_retained_publications_are_not_considered() -> None:
+    assert verdicts_on(folder("s1"), retained=(make_publication("s1", attempt=ATTEMPT),)) == []
     assert (
-        len(doom(folder("s1", attempt=OTHER), retained=(make_publication("s1", attempt=ATTEMPT),)))
+        len(
+            verdicts_on(
+                folder("s1", attempt=OTHER), retained=(make_publication("s1", attempt=ATTEMPT),)
+            )
+        )
         == 1
     )
 
 
-def test_what_nothing_names_goes_once_the_grace_is_over() -> None:
-    assert doom(folder("s1", days=1.01)) == [("Deletable", "no pointer names it")]
-    [(verdict, why)] = doom(folder("s1", days=1))
+def test_unreferenced_objects_are_deleted_after_the_grace() -> None:
+    assert verdicts_on(folder("s1", days=1.01)) == [("Deletable", "no pointer names it")]
+    [(verdict, why)] = verdicts_on(folder("s1", days=1))
     assert (verdict, why) == ("Deletable", "no pointer names it")
-    [(verdict, why)] = doom(folder("s1", days=0.99))
+    [(verdict, why)] = verdicts_on(folder("s1", days=0.99))
     assert verdict == "NotYetDeletable"
     assert "24 hours" in why
 
 
 def test_the_grace_counts_from_the_youngest_object() -> None:
     young = listed(f"states/s1/{ATTEMPT}/manifest.json", days=0.1)
-    [(verdict, _)] = doom(
+    [(verdict, _)] = verdicts_on(
         Folder(PublicationId(state="s1", attempt=ATTEMPT), (*folder("s1", days=9).objects, young))
     )
     assert verdict == "NotYetDeletable"
 
 
-def test_what_was_released_goes_with_its_reason() -> None:
-    assert doom(folder("let-go")) == [("Deletable", "old")]
+def test_released_publications_are_deleted_with_their_reason() -> None:
+    assert verdicts_on(folder("let-go")) == [("Deletable", "old")]
 
 
 def drop(name: object, days: float) -> HistoryEntry:
@@ -197,39 +203,39 @@ def drop(name: object, days: float) -> HistoryEntry:
     )
 
 
-def test_what_the_pointer_had_no_more_room_for_stays_seven_days() -> None:
+def test_publications_dropped_from_a_full_pointer_stay_seven_days() -> None:
     name = f"s1@{ATTEMPT}"
-    [(verdict, why)] = doom(folder("s1", days=50), entries=(drop([name], 6.9),))
+    [(verdict, why)] = verdicts_on(folder("s1", days=50), entries=(drop([name], 6.9),))
     assert (verdict, "7 days" in why) == ("NotYetDeletable", True)
     for days in (7, 7.1):
-        assert doom(folder("s1", days=50), entries=(drop([name], days),)) == [
+        assert verdicts_on(folder("s1", days=50), entries=(drop([name], days),)) == [
             ("Deletable", "the pointer had no more room for it")
         ]
-    assert doom(folder("s1", days=50, attempt=OTHER), entries=(drop([name], 1),)) == [
+    assert verdicts_on(folder("s1", days=50, attempt=OTHER), entries=(drop([name], 1),)) == [
         ("Deletable", "no pointer names it")
     ]
 
 
-def test_a_change_that_names_nothing_sensible_spares_nothing() -> None:
+def test_a_malformed_change_retains_nothing() -> None:
     assert (
-        doom(folder("s1"), entries=(drop("s1", 1), drop(None, 1), drop([7], 1)))[0][0]
+        verdicts_on(folder("s1"), entries=(drop("s1", 1), drop(None, 1), drop([7], 1)))[0][0]
         == "Deletable"
     )
 
 
-def test_the_newest_collection_of_a_history_that_tells_its_time_by_the_stores_clock_is_found() -> (
-    None
-):
-    told = days_ago(7)
+def test_the_newest_collection_with_a_time_of_the_stores_clock_is_found() -> None:
+    as_of_time = days_ago(7)
     pointer = protocol.collect(published_daily(2), write(3, 0), (), as_of=days_ago(9))
-    pointer = protocol.collect(protocol.hold(pointer, write(4, 0)), write(5, 0), (), as_of=told)
+    pointer = protocol.collect(
+        protocol.hold(pointer, write(4, 0)), write(5, 0), (), as_of=as_of_time
+    )
     pointer = protocol.hold(pointer, write(6, 0))
-    assert retention_rules.last_collection(pointer.history) == datetime.fromisoformat(told)
-    for silent in (None, "yesterday", told.partition("+")[0]):
-        entry = protocol.collect(pointer, write(7, 0), (), as_of=told).history[-1]
+    assert retention_rules.last_collection(pointer.history) == datetime.fromisoformat(as_of_time)
+    for silent in (None, "yesterday", as_of_time.partition("+")[0]):
+        entry = protocol.collect(pointer, write(7, 0), (), as_of=as_of_time).history[-1]
         found = entry.model_copy(update={"change": entry.change | {"as_of": silent}})
         assert retention_rules.last_collection((*pointer.history, found)) == datetime.fromisoformat(
-            told
+            as_of_time
         )
     assert retention_rules.last_collection(published_daily(2).history) is None
 
@@ -251,7 +257,7 @@ def copy(key: str, days: float) -> Listed:
         ("notes", ""),
     ],
 )
-def test_a_copys_path_is_read_from_its_key(key: str, path: str) -> None:
+def test_the_path_of_a_copy_is_read_from_its_key(key: str, path: str) -> None:
     assert retention_rules.replaced_path(SCOPE, KEPT + key) == path
 
 
@@ -273,7 +279,7 @@ def test_an_old_copy_expires_and_the_newest_of_its_path_never() -> None:
     )
 
 
-def test_no_copy_expires_within_the_grace_however_short_retention_is() -> None:
+def test_no_copy_expires_within_the_grace_with_any_retention() -> None:
     first, second = copy(f"base/a/{'1' * 64}", 0.9), copy(f"base/a/{'2' * 64}", 0.8)
     assert retention_rules.expired(SCOPE, [first, second], RetentionPolicy(days=0), NOW) == ()
     assert retention_rules.expired(
@@ -297,12 +303,12 @@ def test_each_path_keeps_its_newest_copy(found: list[tuple[str, int]]) -> None:
     paths = {path for path, _ in found}
     assert len(left) == len(paths)
     for path in paths:
-        ages = [days for each, days in found if each == path]
-        [kept] = [each for each in left if each.key.startswith(f"{KEPT}{path}/")]
+        ages = [days for item, days in found if item == path]
+        [kept] = [entry for entry in left if entry.key.startswith(f"{KEPT}{path}/")]
         assert kept.modified == NOW - timedelta(days=min(ages))
 
 
-# -- what holds for any pointer
+# -- properties of any pointer
 
 
 @st.composite
@@ -323,7 +329,7 @@ def pointers(draw: st.DrawFn) -> Pointer:
         if step in "pl" or target is None:
             pointer = protocol.publish(pointer, mark, publications)
         elif step == "P":
-            pinned = sum(each.pinned for each in pointer.retained) < 48
+            pinned = sum(publication.pinned for publication in pointer.retained) < 48
             pointer = protocol.pin(pointer, mark, target, pinned=pinned) or pointer
         elif step in "rd":
             pointer = protocol.rollback(pointer, mark, target, discard_newer=step == "d") or pointer
@@ -338,42 +344,47 @@ policies = st.builds(RetentionPolicy, newest=st.integers(1, 100), days=st.floats
 
 
 @given(pointers(), policies)
-def test_nothing_live_desired_or_pinned_goes_and_a_pointer_never_retains_more_than_a_hundred(
+def test_nothing_live_desired_or_pinned_is_released_and_at_most_a_hundred_are_retained(
     pointer: Pointer, policy: RetentionPolicy
 ) -> None:
     assert len(pointer.retained) <= 100
     verdicts = retention_rules.retention_of(pointer, policy, NOW)
-    assert [each.publication for each in verdicts] == list(pointer.retained)
-    current = {each.id for each in (pointer.live, pointer.desired) if each}
-    for each in verdicts:
-        if isinstance(each, Released):
-            assert not each.publication.pinned
-            assert each.publication.id not in current
-    assert sum(isinstance(each, Kept) for each in verdicts) >= min(
+    assert [verdict.publication for verdict in verdicts] == list(pointer.retained)
+    current = {publication.id for publication in (pointer.live, pointer.desired) if publication}
+    for verdict in verdicts:
+        if isinstance(verdict, Released):
+            assert not verdict.publication.pinned
+            assert verdict.publication.id not in current
+    assert sum(isinstance(verdict, Kept) for verdict in verdicts) >= min(
         policy.newest, len(pointer.retained)
     )
 
 
 @given(pointers(), policies)
-def test_what_one_collection_leaves_another_at_the_same_time_leaves_too(
+def test_a_second_collection_at_the_same_time_releases_nothing_more(
     pointer: Pointer, policy: RetentionPolicy
 ) -> None:
     released = {
-        each.publication.id
-        for each in retention_rules.retention_of(pointer, policy, NOW)
-        if isinstance(each, Released)
+        retention.publication.id
+        for retention in retention_rules.retention_of(pointer, policy, NOW)
+        if isinstance(retention, Released)
     }
     after = protocol.collect(pointer, write(99, 0), released)
-    assert {each.id for each in pointer.retained} - {each.id for each in after.retained} == released
-    assert all(isinstance(each, Kept) for each in retention_rules.retention_of(after, policy, NOW))
+    assert {publication.id for publication in pointer.retained} - {
+        publication.id for publication in after.retained
+    } == released
+    assert all(
+        isinstance(retention, Kept)
+        for retention in retention_rules.retention_of(after, policy, NOW)
+    )
 
 
 @given(st.lists(st.integers(0, 40), max_size=8), st.integers(0, 40))
-def test_nothing_is_doomed_within_the_grace(ages: list[int], grace: int) -> None:
+def test_nothing_is_deletable_within_the_grace(ages: list[int], grace: int) -> None:
     stored = [folder(f"s{number}", days=age) for number, age in enumerate(ages)]
     verdicts = retention_rules.plan_deletions(
         stored, (), (), RetentionPolicy(grace_hours=24 * grace), as_of=NOW, released={}
     )
-    for each in verdicts:
-        old = NOW - each.folder.stored >= timedelta(days=grace)
-        assert isinstance(each, Deletable if old else NotYetDeletable)
+    for verdict in verdicts:
+        old = NOW - verdict.folder.stored >= timedelta(days=grace)
+        assert isinstance(verdict, Deletable if old else NotYetDeletable)

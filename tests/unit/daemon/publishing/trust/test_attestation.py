@@ -1,4 +1,4 @@
-"""The statement that is signed, and the one form of the envelope around it."""
+"""The signed statement, and the one accepted form of its envelope."""
 
 import base64
 import hashlib
@@ -33,7 +33,7 @@ def test_a_statement_names_the_manifest_the_archive_and_every_file_with_its_dige
         "https://in-toto.io/Statement/v1",
         "urn:rebundle:publication:v1",
     )
-    assert {each["name"]: each["digest"]["sha256"] for each in document["subject"]} == {
+    assert {subject["name"]: subject["digest"]["sha256"] for subject in document["subject"]} == {
         "manifest.json": hashlib.sha256(MANIFEST).hexdigest(),
         "bundle.tar.gz": described.archive.sha256,
         **{f"docker-compose-gen/{file.path}": file.sha256 for file in described.files},
@@ -52,7 +52,7 @@ def test_a_statement_names_the_manifest_the_archive_and_every_file_with_its_dige
     }
 
 
-def test_an_envelope_is_that_of_dsse_and_is_opened_as_it_was_written() -> None:
+def test_an_envelope_has_the_dsse_form_and_round_trips() -> None:
     body = attestation.enveloped(b"{}", SIGNATURES)
 
     assert json.loads(body) == {
@@ -71,7 +71,7 @@ def test_an_envelope_is_that_of_dsse_and_is_opened_as_it_was_written() -> None:
         ENVELOPE | {"payload": 1},
         ENVELOPE | {"payload": "e30"},
         ENVELOPE | {"payload": "e30=\n"},
-        ENVELOPE | {"payload": "e31="},  # the same bytes as e30=, by a lenient reader
+        ENVELOPE | {"payload": "e31="},  # the same bytes as e30= for a lenient reader
         ENVELOPE | {"payloadType": "application/json"},
         ENVELOPE | {"signatures": {}},
         ENVELOPE | {"signatures": [{"keyid": "one", "sig": "MQ"}]},

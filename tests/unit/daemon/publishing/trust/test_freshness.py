@@ -1,4 +1,4 @@
-"""What a freshness.json says, and when it is written anew. Who may say it: test_trust."""
+"""The content of freshness.json, and when it is written again. Who may sign it: test_policy.py."""
 
 import json
 from datetime import timedelta
@@ -16,25 +16,25 @@ NOW = InlineRuntime().now()
 LIFETIME = timedelta(minutes=10)
 
 
-def said(*, minutes: float = 5, sequence: int = 3, body: bytes = b"pointer") -> Freshness:
+def make_freshness(*, minutes: float = 5, sequence: int = 3, body: bytes = b"pointer") -> Freshness:
     return Freshness.of(SCOPE, sequence, body, NOW + timedelta(minutes=minutes))
 
 
 def document() -> dict[str, Any]:
-    return json.loads(said().signed_part())
+    return json.loads(make_freshness().signed_part())
 
 
-def test_what_is_signed_is_read_back() -> None:
-    assert Freshness.parse(document(), SCOPE) == said()
+def test_a_signed_freshness_round_trips() -> None:
+    assert Freshness.parse(document(), SCOPE) == make_freshness()
 
 
 @pytest.mark.parametrize(
-    ("signed", "words"),
+    ("signed", "message"),
     [
         (None, "cannot be read: the document: must be a valid dictionary"),
         ([], "cannot be read: the document: must be a valid dictionary"),
         (
-            {each: value for each, value in document().items() if each != "expires"},
+            {key: value for key, value in document().items() if key != "expires"},
             "expires: Field required",
         ),
         (document() | {"sequence": "3"}, "sequence: must be a valid integer"),
@@ -56,34 +56,34 @@ def test_what_is_signed_is_read_back() -> None:
         (document() | {"scope": "another/scope"}, "belongs to another/scope"),
     ],
 )
-def test_what_is_none_is_refused(signed: object, words: str) -> None:
-    with pytest.raises(VerificationFailed, match=words):
+def test_an_invalid_freshness_is_refused(signed: object, message: str) -> None:
+    with pytest.raises(VerificationFailed, match=message):
         Freshness.parse(signed, SCOPE)
 
 
-def test_one_of_another_scope_does_not_fit_here() -> None:
+def test_a_freshness_of_another_scope_is_refused() -> None:
     with pytest.raises(VerificationFailed, match=f"belongs to {SCOPE}"):
         Freshness.parse(document(), Scope.parse("another/scope"))
 
 
-def test_a_pointer_is_fresh_that_is_the_one_named_or_newer() -> None:
-    said().check(b"pointer", 3, NOW)
-    said().check(b"a newer one", 4, NOW)
+def test_the_named_pointer_and_any_newer_one_are_fresh() -> None:
+    make_freshness().check(b"pointer", 3, NOW)
+    make_freshness().check(b"a newer one", 4, NOW)
     with pytest.raises(VerificationFailed, match=r"does not match the digest in freshness\.json"):
-        said().check(b"another", 3, NOW)
+        make_freshness().check(b"another", 3, NOW)
     with pytest.raises(SequenceWentBack, match=r"has sequence 2, .* had 3"):
-        said().check(b"older", 2, NOW)
+        make_freshness().check(b"older", 2, NOW)
 
 
-def test_what_has_expired_vouches_for_nothing_and_still_tells_of_an_older_pointer() -> None:
-    said(minutes=1).check(b"pointer", 3, NOW + timedelta(seconds=59))
+def test_an_expired_freshness_proves_nothing_and_still_reveals_an_older_pointer() -> None:
+    make_freshness(minutes=1).check(b"pointer", 3, NOW + timedelta(seconds=59))
     with pytest.raises(VerificationFailed, match="expired at"):
-        said(minutes=1).check(b"pointer", 3, NOW + timedelta(seconds=60))
+        make_freshness(minutes=1).check(b"pointer", 3, NOW + timedelta(seconds=60))
     with pytest.raises(SequenceWentBack):
-        said(minutes=-60).check_not_older(2)
+        make_freshness(minutes=-60).check_not_older(2)
 
 
-def test_it_is_due_after_half_of_its_time_or_with_another_pointer() -> None:
-    assert not said(minutes=5).is_due(b"pointer", NOW, LIFETIME)
-    assert said(minutes=4.9).is_due(b"pointer", NOW, LIFETIME)
-    assert said(minutes=9).is_due(b"another", NOW, LIFETIME)
+def test_a_freshness_is_due_after_half_its_lifetime_or_with_another_pointer() -> None:
+    assert not make_freshness(minutes=5).is_due(b"pointer", NOW, LIFETIME)
+    assert make_freshness(minutes=4.9).is_due(b"pointer", NOW, LIFETIME)
+    assert make_freshness(minutes=9).is_due(b"another", NOW, LIFETIME)

@@ -1,4 +1,4 @@
-"""Key files, and what they sign."""
+"""Key files and their signatures."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ def key_file(folder: Path, text: str, mode: int = 0o600) -> Path:
     return path
 
 
-def test_what_a_generated_key_signs_its_public_key_verifies_and_no_other(tmp_path: Path) -> None:
+def test_only_the_public_key_of_a_generated_key_verifies_its_signatures(tmp_path: Path) -> None:
     private, public = generate()
     signer = load(key_file(tmp_path, private))
     (signature,) = signed_by([signer], "kind", b"payload")
@@ -33,7 +33,7 @@ def test_what_a_generated_key_signs_its_public_key_verifies_and_no_other(tmp_pat
     assert not generate()[1].verifies(signature, message)
 
 
-def test_a_public_key_is_the_same_however_its_text_is_laid_out() -> None:
+def test_a_public_key_is_independent_of_the_layout_of_its_text() -> None:
     _, public = generate()
     assert PublicKey.parse("\n" + public.pem.replace("\n", "\r\n")) == public
 
@@ -45,12 +45,12 @@ def test_a_key_that_is_open_to_others_is_refused(tmp_path: Path, mode: int) -> N
 
 
 @pytest.mark.parametrize("mode", [0o400, 0o440, 0o640])
-def test_a_key_that_its_owner_or_one_group_may_read_is_taken(tmp_path: Path, mode: int) -> None:
+def test_a_key_that_its_owner_or_one_group_may_read_is_accepted(tmp_path: Path, mode: int) -> None:
     private, public = generate()
     assert load(key_file(tmp_path, private, mode)).keyid == public.keyid
 
 
-def test_a_key_that_is_not_there_is_refused_by_name(tmp_path: Path) -> None:
+def test_a_missing_key_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(KeyUnusable, match=r"signing\.key cannot be read"):
         load(tmp_path / "signing.key")
 
@@ -67,7 +67,7 @@ def pem(key: Ed25519PrivateKey | ec.EllipticCurvePrivateKey, password: bytes | N
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "expected"),
     [
         ("", "no private key"),
         ("secret-but-no-key", "no private key"),
@@ -78,15 +78,15 @@ def pem(key: Ed25519PrivateKey | ec.EllipticCurvePrivateKey, password: bytes | N
     ids=["empty", "garbage", "passphrase", "ecdsa", "public"],
 )
 def test_a_file_with_anything_else_is_refused_and_not_quoted(
-    tmp_path: Path, text: str, words: str
+    tmp_path: Path, text: str, expected: str
 ) -> None:
-    with pytest.raises(KeyUnusable, match=words) as refusal:
+    with pytest.raises(KeyUnusable, match=expected) as refusal:
         load(key_file(tmp_path, text))
     assert "secret-but" not in str(refusal.value)
 
 
 @pytest.mark.parametrize("text", ["", "x", generate()[0]])
-def test_a_text_that_is_no_public_key_is_refused(text: str) -> None:
+def test_a_text_that_is_not_a_public_key_is_refused(text: str) -> None:
     with pytest.raises(KeyUnusable, match="public key"):
         PublicKey.parse(text)
 
@@ -100,19 +100,19 @@ def test_a_public_key_of_another_kind_is_refused() -> None:
         PublicKey.parse(text)
 
 
-def test_other_tools_know_the_key_and_its_signatures(tmp_path: Path) -> None:
+def test_other_tools_accept_the_key_and_its_signatures(tmp_path: Path) -> None:
     """securesystemslib is what python-tuf and in-toto verify with."""
     private, public = generate()
     signer = load(key_file(tmp_path, private))
-    theirs = CryptoSigner(serialization.load_pem_private_key(private.encode(), None))
+    other_tool = CryptoSigner(serialization.load_pem_private_key(private.encode(), None))
 
-    assert signer.keyid == theirs.public_key.keyid
-    assert signer.sign(b"message").hex() == theirs.sign(b"message").signature
-    theirs.public_key.verify_signature(
+    assert signer.keyid == other_tool.public_key.keyid
+    assert signer.sign(b"message").hex() == other_tool.sign(b"message").signature
+    other_tool.public_key.verify_signature(
         TheirSignature(public.keyid, signer.sign(b"message").hex()), b"message"
     )
 
 
 @pytest.mark.parametrize("sig", [b"", b"\x00" * 63, b"\x00" * 65, b"\xff" * 64])
-def test_bytes_that_cannot_be_a_signature_verify_nothing(sig: bytes) -> None:
+def test_bytes_that_cannot_be_a_signature_do_not_verify(sig: bytes) -> None:
     assert not generate()[1].verifies(Signature("k", sig), b"message")

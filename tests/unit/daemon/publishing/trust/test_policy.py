@@ -1,4 +1,6 @@
-"""Whose signatures count: every changed bit, every swapped, stripped or revoked signature is refused, with the reason."""
+"""Accepted signatures: every changed, swapped, stripped or revoked signature is refused with the
+reason.
+"""
 
 import asyncio
 import hashlib
@@ -56,8 +58,8 @@ class Key:
         )
 
 
-OURS, OTHER = Key(), Key()
-POLICY = TrustPolicy(keys=(OURS.trusted(),))
+TRUSTED, OTHER = Key(), Key()
+POLICY = TrustPolicy(keys=(TRUSTED.trusted(),))
 
 
 def run(scenario: Callable[[MemoryStore], Any], store: MemoryStore | None = None) -> Any:
@@ -65,11 +67,11 @@ def run(scenario: Callable[[MemoryStore], Any], store: MemoryStore | None = None
 
 
 def signing(store: MemoryStore, *keys: Key, name: str = "writer") -> Bucket:
-    return Bucket(store, InlineRuntime(name), signers=[key.signer for key in keys or (OURS,)])
+    return Bucket(store, InlineRuntime(name), signers=[key.signer for key in keys or (TRUSTED,)])
 
 
 def reading(store: MemoryStore, trust: TrustPolicy = POLICY) -> Bucket:
-    """A reader who knows nothing yet."""
+    """A reader that has not seen any pointer yet."""
     return Bucket(store, InlineRuntime("reader"), trust=trust)
 
 
@@ -83,16 +85,16 @@ async def read_whole(store: MemoryStore, trust: TrustPolicy = POLICY) -> Publica
 
 
 async def put(store: MemoryStore, key: str, body: bytes) -> None:
-    """Whoever can write the bucket writes it."""
+    """Written by an attacker who can write the bucket."""
     await store.replace(key, Content(body), (await store.get(key)).version)
 
 
-async def refused(store: MemoryStore, words: str, trust: TrustPolicy = POLICY) -> None:
-    with pytest.raises(VerificationFailed, match=words):
+async def refused(store: MemoryStore, message: str, trust: TrustPolicy = POLICY) -> None:
+    with pytest.raises(VerificationFailed, match=message):
         await read_whole(store, trust)
 
 
-def test_what_a_trusted_key_has_signed_is_accepted() -> None:
+def test_documents_signed_by_a_trusted_key_are_accepted() -> None:
     async def scenario(store: MemoryStore) -> None:
         await signing(store).publish(make_state(1), make_state(2))
         assert (await read_whole(store)).state == "state-2"
@@ -127,7 +129,9 @@ def test_every_changed_bit_of_a_publication_is_refused(name: str) -> None:
     async def scenario(store: MemoryStore) -> None:
         await signing(store).publish(make_state(1))
         (key,) = [
-            each.key for each in await store.scan(layout.states(SCOPE)) if each.key.endswith(name)
+            entry.key
+            for entry in await store.scan(layout.states(SCOPE))
+            if entry.key.endswith(name)
         ]
         body = (await store.get(key)).body
         for bit in range(8 * len(body)):
@@ -163,7 +167,7 @@ def test_a_longer_or_shorter_pointer_is_refused() -> None:
     run(scenario)
 
 
-def test_of_many_signatures_that_do_not_count_three_reasons_are_told() -> None:
+def test_of_many_rejected_signatures_three_reasons_are_reported() -> None:
     async def scenario(store: MemoryStore) -> None:
         await signing(store).publish(make_state(1))
         body = json.loads((await store.get(layout.pointer(SCOPE))).body)
@@ -184,10 +188,12 @@ def test_of_many_signatures_that_do_not_count_three_reasons_are_told() -> None:
     run(scenario)
 
 
-def test_an_envelope_beyond_its_limit_vouches_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_envelope_above_its_limit_proves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario(store: MemoryStore) -> None:
         await signing(store).publish(make_state(1))
-        (key,) = [each.key for each in await store.scan(layout.states(SCOPE)) if "dsse" in each.key]
+        (key,) = [
+            entry.key for entry in await store.scan(layout.states(SCOPE)) if "dsse" in entry.key
+        ]
         monkeypatch.setattr(
             "daemon.publishing.sizes.SIGNATURE", len((await store.get(key)).body) - 1
         )
@@ -210,7 +216,9 @@ def test_a_stripped_signature_is_refused() -> None:
 def test_a_stripped_signature_of_a_publication_is_refused() -> None:
     async def scenario(store: MemoryStore) -> None:
         await signing(store).publish(make_state(1))
-        (key,) = [each.key for each in await store.scan(layout.states(SCOPE)) if "dsse" in each.key]
+        (key,) = [
+            entry.key for entry in await store.scan(layout.states(SCOPE)) if "dsse" in entry.key
+        ]
         await store.delete(key, (await store.get(key)).version)
         await refused(store, "the publication state-1@.* is not signed")
 
@@ -244,8 +252,11 @@ def signatures_written(document: Any) -> bytes:
     ).encode()
 
 
-def test_a_manifest_that_has_no_canonical_form_is_damaged() -> None:
-    """The store is not trusted: what stops one reading must not stop the next (recover reads every folder)."""
+def test_a_manifest_without_a_canonical_form_is_damaged() -> None:
+    """The store is not trusted.
+
+    An error in one read must not stop the next one (recover reads every folder).
+    """
 
     async def scenario(store: MemoryStore) -> None:
         await signing(store).publish(make_state(1))
@@ -264,15 +275,15 @@ def test_a_manifest_that_has_no_canonical_form_is_damaged() -> None:
     run(scenario)
 
 
-def test_who_signs_without_the_role_stores_nothing() -> None:
+def test_a_signer_without_the_role_stores_nothing() -> None:
     async def scenario(store: MemoryStore) -> None:
-        for trust, words in (
-            (TrustPolicy(keys=(OURS.trusted("pointer"),)), "may not sign as publish"),
-            (TrustPolicy(keys=(OURS.trusted("publish"),)), "may not sign as pointer"),
+        for trust, message in (
+            (TrustPolicy(keys=(TRUSTED.trusted("pointer"),)), "may not sign as publish"),
+            (TrustPolicy(keys=(TRUSTED.trusted("publish"),)), "may not sign as pointer"),
             (TrustPolicy(keys=(OTHER.trusted(),)), "is not in the trust policy"),
         ):
-            writer = Bucket(store, InlineRuntime("writer"), signers=[OURS.signer], trust=trust)
-            with pytest.raises(CannotSign, match=rf"was not changed: .*{words}"):
+            writer = Bucket(store, InlineRuntime("writer"), signers=[TRUSTED.signer], trust=trust)
+            with pytest.raises(CannotSign, match=rf"was not changed: .*{message}"):
                 await writer.publish(make_state(1))
         keyless = Bucket(store, InlineRuntime("keyless"), trust=POLICY)
         with pytest.raises(CannotSign, match="there is no signing key"):
@@ -283,12 +294,12 @@ def test_who_signs_without_the_role_stores_nothing() -> None:
 
 
 def test_a_signature_of_another_kind_of_document_is_refused() -> None:
-    """The pointer's signed part, signed as a freshness.json."""
+    """The signed part of the pointer, signed as a freshness.json."""
 
     async def scenario(store: MemoryStore) -> None:
         read = await signing(store).publish(make_state(1))
         wrong = signatures.signed_by(
-            [OURS.signer], signatures.FRESHNESS, pointer.signed_part(read.pointer)
+            [TRUSTED.signer], signatures.FRESHNESS, pointer.signed_part(read.pointer)
         )
         await put(store, layout.pointer(SCOPE), pointer.encode(read.pointer, wrong))
         await refused(store, "is invalid")
@@ -296,7 +307,7 @@ def test_a_signature_of_another_kind_of_document_is_refused() -> None:
     run(scenario)
 
 
-def test_a_replayed_older_pointer_is_refused_by_who_has_seen_a_newer_one() -> None:
+def test_a_reader_that_has_seen_a_newer_pointer_refuses_an_older_one() -> None:
     async def scenario(store: MemoryStore) -> None:
         writer = signing(store)
         await writer.publish(make_state(1))
@@ -331,7 +342,7 @@ def test_a_rollback_is_accepted_because_its_pointer_is_newer() -> None:
     run(scenario)
 
 
-def test_a_pointer_of_another_scope_is_refused_though_well_signed() -> None:
+def test_a_pointer_of_another_scope_is_refused_although_its_signature_is_valid() -> None:
     async def scenario(store: MemoryStore) -> None:
         await signing(store).publish(make_state(1))
         body = (await store.get(layout.pointer(SCOPE))).body
@@ -343,7 +354,7 @@ def test_a_pointer_of_another_scope_is_refused_though_well_signed() -> None:
     run(scenario)
 
 
-def test_a_manifest_of_another_scope_or_state_is_refused_though_well_signed() -> None:
+def test_a_manifest_of_another_scope_or_state_is_refused_although_its_signature_is_valid() -> None:
     async def scenario(store: MemoryStore) -> None:
         first = await signing(store).publish(make_state(1))
         await signing(store, name="again").publish(make_state(2))
@@ -359,8 +370,10 @@ def test_a_manifest_of_another_scope_or_state_is_refused_though_well_signed() ->
     run(scenario)
 
 
-def test_what_one_scope_was_shown_vouches_for_nothing_in_another() -> None:
-    """Who may only say what is live elsewhere names a publication that this reader has read, and so keeps."""
+def test_a_document_verified_in_one_scope_proves_nothing_in_another() -> None:
+    """A key for the pointers of other scopes signs a publication that this reader has read and
+    cached.
+    """
 
     async def scenario(store: MemoryStore) -> None:
         elsewhere = Scope("other", "target")
@@ -370,7 +383,9 @@ def test_what_one_scope_was_shown_vouches_for_nothing_in_another() -> None:
         claim = (await signing(store).pointer()).model_copy(update={"scope": str(elsewhere)})
         made = signatures.signed_by([OTHER.signer], signatures.POINTER, pointer.signed_part(claim))
         await store.create(layout.pointer(elsewhere), Content(pointer.encode(claim, made)))
-        policy = TrustPolicy(keys=(OURS.trusted(), OTHER.trusted("pointer", scopes=("other/*",))))
+        policy = TrustPolicy(
+            keys=(TRUSTED.trusted(), OTHER.trusted("pointer", scopes=("other/*",)))
+        )
         reader = reading(store, policy).reader
         await reader.files(SCOPE, named)
         (claimed,) = (await reader.existing(elsewhere)).pointer.retained
@@ -382,21 +397,21 @@ def test_what_one_scope_was_shown_vouches_for_nothing_in_another() -> None:
 
 
 @pytest.mark.parametrize(
-    ("trust", "words"),
+    ("trust", "message"),
     [
         (TrustPolicy(), "is not in the trust policy"),
         (TrustPolicy(keys=(OTHER.trusted(),)), "is not in the trust policy"),
-        (TrustPolicy(keys=(OURS.trusted("publish"),)), "may not sign as pointer"),
-        (TrustPolicy(keys=(OURS.trusted("pointer"),)), "may not sign as publish"),
+        (TrustPolicy(keys=(TRUSTED.trusted("publish"),)), "may not sign as pointer"),
+        (TrustPolicy(keys=(TRUSTED.trusted("pointer"),)), "may not sign as publish"),
         (
-            TrustPolicy(keys=(OURS.trusted(scopes=("other/*",)),)),
+            TrustPolicy(keys=(TRUSTED.trusted(scopes=("other/*",)),)),
             "may not sign as pointer for visual-anomaly/core-versions",
         ),
         (
             TrustPolicy(
-                keys=(OURS.trusted(),),
+                keys=(TRUSTED.trusted(),),
                 revoked=(
-                    Revocation(keyid=OURS.public.keyid, reason="lost laptop", at="2026-01-01"),
+                    Revocation(keyid=TRUSTED.public.keyid, reason="lost laptop", at="2026-01-01"),
                 ),
             ),
             r"was revoked at 2026-01-01 \(lost laptop\)",
@@ -404,19 +419,17 @@ def test_what_one_scope_was_shown_vouches_for_nothing_in_another() -> None:
     ],
     ids=["no key", "another key", "publish only", "pointer only", "another scope", "revoked"],
 )
-def test_a_key_that_does_not_count_is_refused_with_the_reason(
-    trust: TrustPolicy, words: str
-) -> None:
+def test_an_unaccepted_key_is_refused_with_the_reason(trust: TrustPolicy, message: str) -> None:
     async def scenario(store: MemoryStore) -> None:
         await signing(store).publish(make_state(1))
-        await refused(store, words, trust)
+        await refused(store, message, trust)
 
     run(scenario)
 
 
 @pytest.mark.parametrize("is_revoked", [True, False])
 def test_only_a_key_that_can_be_trusted_is_suggested_for_the_policy(is_revoked: bool) -> None:
-    revoked = Revocation(keyid=OURS.public.keyid, reason="lost laptop", at="2026-01-01")
+    revoked = Revocation(keyid=TRUSTED.public.keyid, reason="lost laptop", at="2026-01-01")
 
     async def scenario(store: MemoryStore) -> None:
         await signing(store).publish(make_state(1))
@@ -427,22 +440,22 @@ def test_only_a_key_that_can_be_trusted_is_suggested_for_the_policy(is_revoked: 
     run(scenario)
 
 
-def test_two_keys_at_once_carry_readers_over_an_exchange() -> None:
+def test_two_keys_at_once_let_readers_survive_a_rotation() -> None:
     async def scenario(store: MemoryStore) -> None:
-        await signing(store, OURS).publish(make_state(1))
-        await signing(store, OURS, OTHER, name="both").publish(make_state(2))
-        revoked = Revocation(keyid=OURS.public.keyid, reason="exchanged", at="2026-01-01")
+        await signing(store, TRUSTED).publish(make_state(1))
+        await signing(store, TRUSTED, OTHER, name="both").publish(make_state(2))
+        revoked = Revocation(keyid=TRUSTED.public.keyid, reason="exchanged", at="2026-01-01")
         for trust in (
             POLICY,
             TrustPolicy(keys=(OTHER.trusted(),)),
-            TrustPolicy(keys=(OURS.trusted(), OTHER.trusted()), revoked=(revoked,)),
+            TrustPolicy(keys=(TRUSTED.trusted(), OTHER.trusted()), revoked=(revoked,)),
         ):
             assert (await read_whole(store, trust)).state == "state-2"
 
     run(scenario)
 
 
-def test_every_writer_signs_and_who_cannot_changes_nothing() -> None:
+def test_every_writer_signs_and_without_a_key_nothing_changes() -> None:
     async def scenario(store: MemoryStore) -> None:
         writer = signing(store)
         await writer.publish(make_state(1))
@@ -458,13 +471,13 @@ def test_every_writer_signs_and_who_cannot_changes_nothing() -> None:
     run(scenario)
 
 
-def test_nobody_makes_live_what_readers_refuse() -> None:
+def test_a_state_that_readers_refuse_does_not_go_live() -> None:
     async def scenario(store: MemoryStore) -> None:
         await Bucket(store, InlineRuntime("before the key")).publish(make_state(1))
         await signing(store).publish(make_state(2))
         body = (await store.get(layout.pointer(SCOPE))).body
         operator = Bucket(
-            store, InlineRuntime("operator"), signers=[OURS.signer], trust=POLICY
+            store, InlineRuntime("operator"), signers=[TRUSTED.signer], trust=POLICY
         ).operations
         for act in (operator.preview, operator.carry_out):
             with pytest.raises(VerificationFailed, match=r"state-1.* is not signed"):
@@ -476,15 +489,18 @@ def test_nobody_makes_live_what_readers_refuse() -> None:
 
 # -- freshness
 
-FRESH = TrustPolicy(keys=(OURS.trusted(),), freshness="required")
+FRESH = TrustPolicy(keys=(TRUSTED.trusted(),), freshness="required")
 
 
-async def vouch(
-    store: MemoryStore, sequence: int, body: bytes, *, minutes: int = 5, key: Key = OURS
+async def store_freshness(
+    store: MemoryStore, sequence: int, body: bytes, *, minutes: int = 5, key: Key = TRUSTED
 ) -> None:
     signed = Freshness.of(SCOPE, sequence, body, NOW + timedelta(minutes=minutes)).signed_part()
     made = signatures.signed_by([key.signer], signatures.FRESHNESS, signed)
-    document = {"signatures": [each.document() for each in made], "signed": json.loads(signed)}
+    document = {
+        "signatures": [item.document() for item in made],
+        "signed": json.loads(signed),
+    }
     name = layout.freshness(SCOPE)
     try:
         await put(store, name, signatures_written(document))
@@ -492,26 +508,26 @@ async def vouch(
         await store.create(name, Content(signatures_written(document)))
 
 
-def test_freshness_is_demanded_and_a_newer_pointer_needs_none_of_its_own() -> None:
+def test_freshness_is_required_and_a_newer_pointer_needs_no_new_one() -> None:
     async def scenario(store: MemoryStore) -> None:
         await signing(store).publish(make_state(1))
         old = (await store.get(layout.pointer(SCOPE))).body
         await refused(store, "has no freshness.json", FRESH)
-        await vouch(store, 1, old)
+        await store_freshness(store, 1, old)
         await read_whole(store, FRESH)
         await signing(store, name="again").publish(make_state(2))
         assert (await read_whole(store, FRESH)).state == "state-2"
-        await vouch(store, 2, (await store.get(layout.pointer(SCOPE))).body)
+        await store_freshness(store, 2, (await store.get(layout.pointer(SCOPE))).body)
         await put(store, layout.pointer(SCOPE), old)
         await refused(store, "has sequence 1, and the newest one had 2", FRESH)
 
     run(scenario)
 
 
-def test_a_pointer_that_is_replaced_and_vouched_for_while_it_is_read_is_fresh() -> None:
+def test_a_pointer_replaced_and_refreshed_during_a_read_is_fresh() -> None:
     async def scenario(store: MemoryStore) -> None:
         await signing(store).publish(make_state(1))
-        await vouch(store, 1, (await store.get(layout.pointer(SCOPE))).body)
+        await store_freshness(store, 1, (await store.get(layout.pointer(SCOPE))).body)
         reads: list[str] = []
 
         async def go_on(operation: str, key: str) -> None:
@@ -520,7 +536,7 @@ def test_a_pointer_that_is_replaced_and_vouched_for_while_it_is_read_is_fresh() 
             if len(reads) == 2:  # between the two objects that a reader compares
                 reads.append("others come between")
                 await signing(store, name="again").publish(make_state(2))
-                await vouch(store, 2, (await store.get(layout.pointer(SCOPE))).body)
+                await store_freshness(store, 2, (await store.get(layout.pointer(SCOPE))).body)
 
         reader = Bucket(
             FaultyStore(store, before=go_on), InlineRuntime("reader"), trust=FRESH
@@ -532,30 +548,30 @@ def test_a_pointer_that_is_replaced_and_vouched_for_while_it_is_read_is_fresh() 
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "message"),
     [
         ({"minutes": 0}, "expired at"),
         ({"key": OTHER}, "not in the trust policy"),
         ({"body": b"another"}, "does not match the digest in freshness.json"),
     ],
 )
-def test_a_freshness_that_does_not_fit_is_refused(change: dict[str, Any], words: str) -> None:
+def test_a_freshness_of_another_pointer_is_refused(change: dict[str, Any], message: str) -> None:
     async def scenario(store: MemoryStore) -> None:
         await signing(store).publish(make_state(1))
         body = change.pop("body", None) or (await store.get(layout.pointer(SCOPE))).body
-        await vouch(store, 1, body, **change)
-        await refused(store, words, FRESH)
+        await store_freshness(store, 1, body, **change)
+        await refused(store, message, FRESH)
 
     run(scenario)
 
 
-# -- the policy's file
+# -- the policy file
 
 
-def test_a_policy_comes_back_from_its_file() -> None:
+def test_a_policy_round_trips_through_its_file() -> None:
     revoked = Revocation(keyid="0" * 64, reason="r", at="a")
     policy = TrustPolicy(
-        keys=(OURS.trusted(scopes=("a/*",)), OTHER.trusted("pointer")),
+        keys=(TRUSTED.trusted(scopes=("a/*",)), OTHER.trusted("pointer")),
         revoked=(revoked,),
         freshness="required",
     )
@@ -563,7 +579,7 @@ def test_a_policy_comes_back_from_its_file() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "message"),
     [
         (b"", "must be JSON"),
         (b"[]", "whole"),
@@ -577,18 +593,21 @@ def test_a_policy_comes_back_from_its_file() -> None:
             b'{"schema": 1, "keys": [{"keyid": "k", "public": "x", "roles": ["publish"]}]}',
             "no public key",
         ),
-        (json.dumps({"keys": [OURS.trusted().model_dump() | {"roles": []}]}).encode(), "roles"),
+        (json.dumps({"keys": [TRUSTED.trusted().model_dump() | {"roles": []}]}).encode(), "roles"),
         (
-            json.dumps({"keys": [OURS.trusted().model_dump() | {"roles": ["admin"]}]}).encode(),
+            json.dumps({"keys": [TRUSTED.trusted().model_dump() | {"roles": ["admin"]}]}).encode(),
             "roles",
         ),
-        (json.dumps({"keys": [OURS.trusted().model_dump() | {"scopes": []}]}).encode(), "scopes"),
-        (json.dumps({"keys": [OURS.trusted().model_dump() | {"until": "x"}]}).encode(), "until"),
         (
-            json.dumps({"keys": [OURS.trusted().model_dump() | {"keyid": "0" * 64}]}).encode(),
+            json.dumps({"keys": [TRUSTED.trusted().model_dump() | {"scopes": []}]}).encode(),
+            "scopes",
+        ),
+        (json.dumps({"keys": [TRUSTED.trusted().model_dump() | {"until": "x"}]}).encode(), "until"),
+        (
+            json.dumps({"keys": [TRUSTED.trusted().model_dump() | {"keyid": "0" * 64}]}).encode(),
             "the key has the id",
         ),
-        (json.dumps({"keys": [OURS.trusted().model_dump()] * 2}).encode(), "twice"),
+        (json.dumps({"keys": [TRUSTED.trusted().model_dump()] * 2}).encode(), "twice"),
         (
             json.dumps({"revoked": [{"keyid": "0" * 12, "reason": "r", "at": "a"}]}).encode(),
             "keyid",
@@ -599,8 +618,8 @@ def test_a_policy_comes_back_from_its_file() -> None:
         ),
     ],
 )
-def test_a_policy_that_cannot_be_read_whole_is_none(text: bytes, words: str) -> None:
-    with pytest.raises(PolicyUnusable, match=words):
+def test_a_partly_unreadable_policy_is_refused(text: bytes, message: str) -> None:
+    with pytest.raises(PolicyUnusable, match=message):
         TrustPolicy.parse(text, "trust.json")
 
 
@@ -612,12 +631,12 @@ def test_a_reader_without_a_pointer_finds_nothing() -> None:
     run(scenario)
 
 
-def test_what_is_older_than_the_key_hides_no_override_and_stops_no_pass() -> None:
+def test_documents_older_than_the_key_hide_no_override_and_stop_no_pass() -> None:
     async def scenario(store: MemoryStore) -> None:
         await Bucket(store, InlineRuntime("before")).publish(make_state(1))
-        daemon = Bucket(store, InlineRuntime("writer"), signers=[OURS.signer])
+        daemon = Bucket(store, InlineRuntime("writer"), signers=[TRUSTED.signer])
         await daemon.publish(make_state(2))
-        trusting = Bucket(store, InlineRuntime("daemon"), trust=POLICY, signers=[OURS.signer])
+        trusting = Bucket(store, InlineRuntime("daemon"), trust=POLICY, signers=[TRUSTED.signer])
         assert isinstance(await trusting.live_tree.reconcile(SCOPE), FinishedPass)
         path = "example/conf/bundle/.env"
         await put(store, layout.live_tree(SCOPE, path), b"mine")

@@ -1,4 +1,4 @@
-"""The highest sequence that was accepted is never lowered, lost or mixed up with another's."""
+"""The highest accepted sequence is never lowered, lost or mixed up between scopes and buckets."""
 
 import asyncio
 import contextlib
@@ -36,7 +36,9 @@ def accepted(request: pytest.FixtureRequest, tmp_path: Path) -> HighestSequences
 
 
 @in_loop
-async def test_the_highest_counts_and_each_scope_has_its_own(accepted: HighestSequences) -> None:
+async def test_the_highest_sequence_counts_and_is_separate_for_each_scope(
+    accepted: HighestSequences,
+) -> None:
     assert await accepted.highest(SCOPE) == 0
     for sequence in (3, 5, 4):
         await accepted.accept(SCOPE, sequence)
@@ -46,7 +48,9 @@ async def test_the_highest_counts_and_each_scope_has_its_own(accepted: HighestSe
 
 
 @in_loop
-async def test_the_next_process_knows_it_and_another_bucket_does_not(tmp_path: Path) -> None:
+async def test_the_sequence_is_known_to_the_next_process_and_not_to_another_bucket(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "accepted.json"
     await in_file(path).accept(SCOPE, 7)
 
@@ -55,7 +59,7 @@ async def test_the_next_process_knows_it_and_another_bucket_does_not(tmp_path: P
 
 
 @in_loop
-async def test_who_comes_late_lowers_nothing(tmp_path: Path) -> None:
+async def test_a_late_writer_lowers_nothing(tmp_path: Path) -> None:
     path = tmp_path / "accepted.json"
     slow, quick = in_file(path), in_file(path)
     await slow.accept(SCOPE, 1)
@@ -63,11 +67,11 @@ async def test_who_comes_late_lowers_nothing(tmp_path: Path) -> None:
     await slow.accept(SCOPE, 2)
 
     assert await in_file(path).highest(SCOPE) == 9
-    assert await slow.highest(SCOPE) == 9, "what others saw counts here, too"
+    assert await slow.highest(SCOPE) == 9, "sequences that other processes saw count, too"
 
 
 @in_loop
-async def test_many_writers_at_once_lose_nothing_of_one_another(tmp_path: Path) -> None:
+async def test_concurrent_writers_lose_no_update(tmp_path: Path) -> None:
     path, runtime = tmp_path / "accepted.json", SystemRuntime()
     scopes = [Scope("visual", f"target-{number}") for number in range(40)]
     try:
@@ -85,7 +89,7 @@ async def test_many_writers_at_once_lose_nothing_of_one_another(tmp_path: Path) 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"a": "1"}', '{"a": true}', "[" * 100_000])
 @in_loop
-async def test_a_damaged_file_is_refused_and_left_as_it_is(tmp_path: Path, text: str) -> None:
+async def test_a_damaged_file_is_refused_and_left_unchanged(tmp_path: Path, text: str) -> None:
     path = tmp_path / "accepted.json"
     path.write_text(text)
     for act in (in_file(path).highest(SCOPE), in_file(path).accept(SCOPE, 1)):
@@ -96,14 +100,14 @@ async def test_a_damaged_file_is_refused_and_left_as_it_is(tmp_path: Path, text:
 
 
 @in_loop
-async def test_a_file_that_cannot_be_written_is_told_of(tmp_path: Path) -> None:
+async def test_a_file_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(SequenceMemoryUnusable, match=r"trust\.state_file"):
         await in_file(tmp_path / "file" / "accepted.json").accept(SCOPE, 1)
 
 
 @in_loop
-async def test_nobody_else_may_read_or_write_it_whatever_the_umask(tmp_path: Path) -> None:
+async def test_the_file_is_private_with_any_umask(tmp_path: Path) -> None:
     path, before = tmp_path / "state" / "accepted.json", os.umask(0)
     try:
         for sequence in (1, 2):
@@ -111,14 +115,14 @@ async def test_nobody_else_may_read_or_write_it_whatever_the_umask(tmp_path: Pat
     finally:
         os.umask(before)
     modes = {
-        each.name: each.stat().st_mode & 0o777 for each in (path.parent, *path.parent.iterdir())
+        item.name: item.stat().st_mode & 0o777 for item in (path.parent, *path.parent.iterdir())
     }
     assert modes == {"state": 0o700, "accepted.json": 0o600, "accepted.json.lock": 0o600}
 
 
 @pytest.mark.parametrize("name", ["accepted.json.lock", "accepted.json"])
 @in_loop
-async def test_a_link_in_the_place_of_a_file_of_ours_is_never_written_through(
+async def test_a_link_in_place_of_the_file_is_never_written_through(
     tmp_path: Path, name: str
 ) -> None:
     precious = tmp_path / "precious"
@@ -131,7 +135,7 @@ async def test_a_link_in_the_place_of_a_file_of_ours_is_never_written_through(
 
 @pytest.mark.parametrize("name", ["accepted.json.lock", "accepted.json"])
 @in_loop
-async def test_a_fifo_in_the_place_of_a_file_of_ours_is_reported_and_holds_nobody(
+async def test_a_fifo_in_place_of_the_file_is_reported_and_blocks_nothing(
     tmp_path: Path, name: str
 ) -> None:
     os.mkfifo(tmp_path / name)
@@ -140,7 +144,7 @@ async def test_a_fifo_in_the_place_of_a_file_of_ours_is_reported_and_holds_nobod
 
 
 @in_loop
-async def test_a_lock_that_others_hold_is_waited_for_once_and_then_named(tmp_path: Path) -> None:
+async def test_a_lock_of_another_process_is_awaited_once_and_then_named(tmp_path: Path) -> None:
     path, runtime = tmp_path / "accepted.json", InlineRuntime()
     accepted, waited = FileSequences(path, "s3://bundles", runtime), []
     with local_files.lock(Path(f"{path}.lock")) as is_held:
@@ -153,17 +157,17 @@ async def test_a_lock_that_others_hold_is_waited_for_once_and_then_named(tmp_pat
                 await accepted.accept(scope, 1)
             waited.append(runtime.seconds - began)
     assert LOCK_SECONDS <= waited[0] < LOCK_SECONDS + 1
-    assert waited[1] < 1, "a command that reads many scopes does not wait as long for each"
+    assert waited[1] < 1, "a command that reads many scopes waits only once"
     assert await accepted.highest(SCOPE) == 0
     await accepted.accept(SCOPE, 1)
     began = runtime.seconds
     with local_files.lock(Path(f"{path}.lock")), pytest.raises(SequenceMemoryUnusable):
         await accepted.accept(OTHER, 1)
-    assert runtime.seconds - began >= LOCK_SECONDS, "after a success it is patient again"
+    assert runtime.seconds - began >= LOCK_SECONDS, "after a success it waits the full time again"
 
 
 @in_loop
-async def test_those_who_wait_for_the_lock_use_up_no_threads(tmp_path: Path) -> None:
+async def test_waiting_for_the_lock_does_not_exhaust_the_threads(tmp_path: Path) -> None:
     path, runtime = tmp_path / "accepted.json", SystemRuntime()
     try:
         with local_files.lock(Path(f"{path}.lock")):

@@ -1,6 +1,8 @@
-"""An editor that saves at the worst moment: between the store's last look at a file and the call that takes its name.
+"""An editor that saves at the worst moment: between the store's last check of a file and its
+rename.
 
-The editor acts just before a call of the file-system port, which is as late as it can be; and again and again.
+The editor acts just before a call of the file-system port, which is the latest possible moment, and
+repeatedly.
 """
 
 import errno
@@ -38,7 +40,9 @@ Save = Callable[[Path], None]
 
 
 class EditedFileSystem(PassingFileSystem):
-    """Somebody saves a file just before each exchange of its name, and before a rename that takes it away."""
+    """An editor saves a file just before each exchange of its name, and before a rename that
+    removes it.
+    """
 
     def __init__(self, path: Path, saves: list[Save]) -> None:
         super().__init__(RealFileSystem())
@@ -81,7 +85,7 @@ def the_same_bytes_at_another_time(path: Path) -> None:
 
 
 def in_the_same_moment(path: Path) -> None:
-    """No time and no size tells this edit."""
+    """Neither time nor size shows this edit."""
     found = path.stat()
     path.write_bytes(b"OLD")
     os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns))
@@ -109,7 +113,7 @@ def look(path: Path) -> object:
     if path.is_symlink():
         return path.readlink()
     if path.is_dir():
-        return sorted(each.name for each in path.iterdir())
+        return sorted(item.name for item in path.iterdir())
     return path.read_bytes()
 
 
@@ -135,9 +139,9 @@ NEW = Content(b"new", tag={"n": "2"})
 
 
 @pytest.mark.parametrize("save", SAVES, ids=lambda save: save.__name__)
-@pytest.mark.parametrize("verb", ["replace", "delete"])
-def test_what_an_editor_saves_at_the_last_moment_is_back_in_its_place(
-    file: Path, version: Version, verb: str, save: Save, tmp_path: Path
+@pytest.mark.parametrize("operation", ["replace", "delete"])
+def test_a_save_at_the_last_moment_is_restored(
+    file: Path, version: Version, operation: str, save: Save, tmp_path: Path
 ) -> None:
     expected = tmp_path / "expected"
     shutil.copy2(file, expected)
@@ -147,7 +151,7 @@ def test_what_an_editor_saves_at_the_last_moment_is_back_in_its_place(
     with pytest.raises(ConditionFailed):
         done(
             store.replace("example/file", NEW, version)
-            if verb == "replace"
+            if operation == "replace"
             else store.delete("example/file", version)
         )
 
@@ -155,7 +159,7 @@ def test_what_an_editor_saves_at_the_last_moment_is_back_in_its_place(
     assert temporaries(file) == []
 
 
-def test_a_save_while_the_new_file_is_being_staged_is_seen_before_anything_moves(
+def test_a_save_while_the_new_file_is_staged_is_noticed_before_the_exchange(
     file: Path, version: Version
 ) -> None:
     class SavedDuringStaging(PassingFileSystem):
@@ -177,7 +181,7 @@ def test_a_save_while_the_new_file_is_being_staged_is_seen_before_anything_moves
 
 @pytest.mark.parametrize("number", [2, 3, 4, 7])
 def test_the_newest_of_many_saves_wins(file: Path, version: Version, number: int) -> None:
-    saves = [saving(f"save {each}") for each in range(number)]
+    saves = [saving(f"save {item}") for item in range(number)]
 
     with pytest.raises(ConditionFailed):
         done(store_of(file, *saves, name="writer").replace("example/file", NEW, version))
@@ -186,10 +190,8 @@ def test_the_newest_of_many_saves_wins(file: Path, version: Version, number: int
     assert temporaries(file) == []
 
 
-def test_a_file_that_is_saved_for_ever_is_kept_aside_in_the_end(
-    file: Path, version: Version
-) -> None:
-    store = store_of(file, *[saving(str(each)) for each in range(100)])
+def test_a_file_that_is_saved_endlessly_is_finally_kept_aside(file: Path, version: Version) -> None:
+    store = store_of(file, *[saving(str(number)) for number in range(100)])
 
     with pytest.raises(StoreUnavailable, match="its last version is in"):
         done(store.replace("example/file", NEW, version))
@@ -279,8 +281,8 @@ class CrashingEditedFileSystem(EditedFileSystem):
         super().change(operation)
 
 
-@pytest.mark.parametrize("verb", ["replace", "delete"])
-def test_a_crash_at_any_moment_keeps_what_an_editor_saved(tmp_path: Path, verb: str) -> None:
+@pytest.mark.parametrize("operation", ["replace", "delete"])
+def test_a_crash_at_any_moment_keeps_the_save_of_an_editor(tmp_path: Path, operation: str) -> None:
     kept_aside = crashes = 0
     for n in itertools.count(1):
         file = tmp_path / str(n) / "bucket/example/file"
@@ -290,7 +292,7 @@ def test_a_crash_at_any_moment_keeps_what_an_editor_saved(tmp_path: Path, verb: 
         try:
             done(
                 store.replace("example/file", NEW, version)
-                if verb == "replace"
+                if operation == "replace"
                 else store.delete("example/file", version)
             )
         except Crash:
@@ -301,7 +303,7 @@ def test_a_crash_at_any_moment_keeps_what_an_editor_saved(tmp_path: Path, verb: 
         saved = not edited.saves
         runtime = InlineRuntime("a day later")
         runtime.seconds = (
-            max(each.stat().st_mtime for each in [*temporaries(file), file.parent])
+            max(temporary.stat().st_mtime for temporary in [*temporaries(file), file.parent])
             + STALE_SECONDS
             + 1
         )

@@ -1,4 +1,4 @@
-"""The real file system's calls, where they promise more than the system call of the same name."""
+"""Calls of the real file system that guarantee more than the system call of the same name."""
 
 import os
 import stat
@@ -15,14 +15,14 @@ FS = RealFileSystem()
 
 @pytest.fixture(params=["openat2", "step by step"], autouse=True)
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """How the folder of a name is reached; an older kernel does it step by step."""
+    """How the folder of a name is reached. An older kernel does it step by step."""
     if request.param == "step by step":
         monkeypatch.setattr(
             "daemon.stores.directory.filesystem._opened_at_once", lambda _folder: -1
         )
 
 
-def test_status_tells_what_stands_there_and_follows_no_link(tmp_path: Path) -> None:
+def test_status_reports_the_kind_of_file_and_follows_no_link(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"123")
     (tmp_path / "folder").mkdir()
     (tmp_path / "link").symlink_to("file")
@@ -44,7 +44,7 @@ def test_status_tells_what_stands_there_and_follows_no_link(tmp_path: Path) -> N
     assert FS.status(tmp_path / "file" / "below") is None
 
 
-def test_read_follows_no_link_and_waits_for_no_pipe(tmp_path: Path) -> None:
+def test_read_follows_no_link_and_does_not_block_on_a_pipe(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"123")
     (tmp_path / "link").symlink_to("file")
     os.mkfifo(tmp_path / "pipe")
@@ -59,9 +59,7 @@ def test_read_follows_no_link_and_waits_for_no_pipe(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("mode", "left"), [(0o666, 0o664), (0o777, 0o775), (0o600, 0o600)])
-def test_a_new_file_has_the_mode_that_the_umask_leaves(
-    tmp_path: Path, mode: int, left: int
-) -> None:
+def test_the_umask_applies_to_the_mode_of_a_new_file(tmp_path: Path, mode: int, left: int) -> None:
     before = os.umask(0o002)
     try:
         FS.write(tmp_path / "file", b"123", mode=mode)
@@ -74,7 +72,7 @@ def test_a_new_file_has_the_mode_that_the_umask_leaves(
     assert (tmp_path / "file").read_bytes() == b"123"
 
 
-def test_link_gives_no_name_that_is_taken_and_rename_takes_it(tmp_path: Path) -> None:
+def test_link_refuses_an_existing_name_and_rename_replaces_it(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).write_text(name)
 
@@ -89,14 +87,14 @@ def test_link_gives_no_name_that_is_taken_and_rename_takes_it(tmp_path: Path) ->
     }
 
 
-def test_a_lock_is_held_once_and_then_again(tmp_path: Path) -> None:
+def test_a_lock_is_exclusive_and_can_be_taken_again(tmp_path: Path) -> None:
     with FS.lock(tmp_path / "lock") as first, FS.lock(tmp_path / "lock") as second:
         assert (first, second) == (True, False)
     with FS.lock(tmp_path / "lock") as third:
         assert third
 
 
-def test_a_lock_of_another_process_goes_when_it_is_killed(tmp_path: Path) -> None:
+def test_a_lock_of_a_killed_process_is_released(tmp_path: Path) -> None:
     script = "import fcntl, sys; file = open(sys.argv[1], 'w'); fcntl.flock(file, fcntl.LOCK_EX); print('held', flush=True); input()"
     with Popen(
         [sys.executable, "-c", script, str(tmp_path / "lock")], stdin=PIPE, stdout=PIPE
@@ -118,18 +116,18 @@ def test_a_lock_file_of_another_user_can_be_held(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files for others")
-def test_what_root_makes_belongs_to_the_owner_of_its_folder(tmp_path):
-    """An operator's verb, run by root, beside a daemon of another user."""
-    files, theirs = RealFileSystem(), tmp_path / "bucket"
-    theirs.mkdir()
-    os.chown(theirs, 65534, 65534)
-    files.mkdir(theirs / "folder")
-    files.write(theirs / "folder/file", b"1", mode=0o666)
-    with files.lock(theirs / "folder/lock") as held:
+def test_a_file_created_by_root_belongs_to_the_owner_of_its_folder(tmp_path):
+    """A command that root runs, beside a daemon of another user."""
+    files, bucket = RealFileSystem(), tmp_path / "bucket"
+    bucket.mkdir()
+    os.chown(bucket, 65534, 65534)
+    files.mkdir(bucket / "folder")
+    files.write(bucket / "folder/file", b"1", mode=0o666)
+    with files.lock(bucket / "folder/lock") as held:
         assert held
 
-    assert {path.stat().st_uid for path in theirs.rglob("*")} == {65534}
-    assert len(list(theirs.rglob("*"))) == 3
+    assert {path.stat().st_uid for path in bucket.rglob("*")} == {65534}
+    assert len(list(bucket.rglob("*"))) == 3
 
 
 def test_no_call_goes_through_a_link_in_any_part_of_a_path(tmp_path: Path) -> None:
@@ -157,7 +155,7 @@ def test_no_call_goes_through_a_link_in_any_part_of_a_path(tmp_path: Path) -> No
     assert through.read_bytes() == b"1"
 
 
-def test_names_change_places_whatever_they_stand_for(tmp_path: Path) -> None:
+def test_exchange_swaps_names_of_any_kind_of_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"1")
     (tmp_path / "folder").mkdir()
 
@@ -169,7 +167,7 @@ def test_names_change_places_whatever_they_stand_for(tmp_path: Path) -> None:
     assert (tmp_path / "file").is_dir()
 
 
-def test_a_c_library_without_the_call_says_that_it_has_none(
+def test_a_c_library_without_the_call_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Older:

@@ -1,5 +1,6 @@
-"""What somebody who may write the folder of a bucket can put in the way of a command of root: nothing that it follows,
-waits for, creates outside, or gives away."""
+"""Obstacles that another user of the bucket's folder can plant for a command of root. Root follows
+none of them, does not wait for them, creates nothing outside and changes no owner through them.
+"""
 
 import fcntl
 import os
@@ -46,7 +47,7 @@ def a_folder(path: Path) -> None:
 
 
 def a_socket(path: Path) -> None:
-    # By a short name, for a socket's address is at most 108 bytes.
+    # A short name, because the address of a socket is at most 108 bytes.
     here = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
         with socket.socket(socket.AF_UNIX) as server:
@@ -65,7 +66,7 @@ def a_second_name_of_a_file(path: Path) -> None:
     "put",
     [a_fifo, a_link_to_nothing, a_link_to_a_file, a_folder, a_socket, a_second_name_of_a_file],
 )
-def test_what_is_no_lock_file_is_refused_at_once_with_the_command_that_removes_it(
+def test_an_object_in_place_of_a_lock_file_is_refused_with_the_command_that_removes_it(
     root: Path, put: Callable[[Path], None]
 ) -> None:
     locks = root / ".rebundle/locks"
@@ -83,7 +84,7 @@ def test_what_is_no_lock_file_is_refused_at_once_with_the_command_that_removes_i
 
 @pytest.mark.parametrize("name", ["tmp", "locks", "store"])
 @pytest.mark.parametrize("put", [a_fifo, a_link_to_nothing, a_socket])
-def test_what_is_no_folder_of_the_stores_own_is_refused(
+def test_an_object_in_place_of_a_private_folder_is_refused(
     root: Path, name: str, put: Callable[[Path], None]
 ) -> None:
     folder = root / ".rebundle" / name
@@ -128,7 +129,7 @@ def test_a_link_to_a_folder_outside_is_not_written_through(root: Path, tmp_path:
 
 
 @pytest.mark.parametrize("private", ["tags", "a temporary file"])
-def test_a_fifo_in_place_of_a_private_file_keeps_nobody_waiting(root: Path, private: str) -> None:
+def test_a_fifo_in_place_of_a_private_file_blocks_nothing(root: Path, private: str) -> None:
     store = DirectoryStore(root, InlineRuntime("writer"))
     version = done(store.create("key", Content(b"1", tag={"n": "1"})))
     if private == "tags":
@@ -149,7 +150,7 @@ def test_a_fifo_in_place_of_a_private_file_keeps_nobody_waiting(root: Path, priv
     assert done(store.get("key")).tag == {"n": "2"}
 
 
-def test_a_tag_file_of_any_size_takes_little_memory(root: Path) -> None:
+def test_a_tag_file_of_any_size_uses_little_memory(root: Path) -> None:
     store = DirectoryStore(root, InlineRuntime("writer"))
     done(store.create("key", Content(b"1", tag={"n": "1"})))
     os.truncate(root / ".rebundle/store/key", 1 << 40)
@@ -172,25 +173,25 @@ def test_a_lock_file_that_is_removed_while_it_is_taken_is_not_held(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
-def test_root_gives_away_nothing_but_what_it_has_just_created(tmp_path: Path) -> None:
-    theirs = tmp_path / "bucket"
-    theirs.mkdir()
-    os.chown(theirs, 65534, 65534)
-    mine = theirs / "mine"
+def test_root_changes_the_owner_only_of_files_it_just_created(tmp_path: Path) -> None:
+    bucket = tmp_path / "bucket"
+    bucket.mkdir()
+    os.chown(bucket, 65534, 65534)
+    mine = bucket / "mine"
     mine.touch(0o600)
-    (theirs / "folder").mkdir(0o700)
+    (bucket / "folder").mkdir(0o700)
 
     with FS.lock(mine) as held:
         assert held
-    for call in (lambda: FS.mkdir(theirs / "folder"), lambda: FS.write(mine, b"", mode=0o666)):
+    for call in (lambda: FS.mkdir(bucket / "folder"), lambda: FS.write(mine, b"", mode=0o666)):
         with pytest.raises(FileExistsError):
             call()
 
-    assert [path.stat().st_uid for path in (mine, theirs / "folder")] == [0, 0]
+    assert [path.stat().st_uid for path in (mine, bucket / "folder")] == [0, 0]
     assert stat.S_IMODE(mine.stat().st_mode) == 0o600
 
 
-def test_a_lock_that_is_no_plain_file_is_told_from_one_that_another_holds(tmp_path: Path) -> None:
+def test_a_lock_that_is_not_a_plain_file_is_distinguished_from_a_held_one(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "lock")
 
     with pytest.raises(UnfitLock, match="must be a plain file"), FS.lock(tmp_path / "lock"):

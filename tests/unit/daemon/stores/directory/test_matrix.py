@@ -1,8 +1,9 @@
-"""Everything that a file system can hold, at every place of a bucket: a fault of one place stays its own.
+"""Every kind of file-system object at every place of a bucket: a fault at one place affects no
+other.
 
-A bucket with two published scopes is damaged in one of them, or beside them. Whatever is put there: listings succeed
-and say what they could not see, the other scope reads as before, nothing waits, no big body is read into memory, and
-objects beside the damage can be written.
+A bucket with two published scopes is damaged in one of them, or beside them. With any obstacle,
+listings succeed and report what they could not read, the other scope stays readable, nothing
+blocks, no large body is read into memory, and objects beside the damage can be written.
 """
 
 import asyncio
@@ -20,7 +21,6 @@ import pytest
 
 from daemon.publishing import layout
 from daemon.publishing.errors import PublishingError
-from daemon.publishing.live_tree import ownership
 from daemon.publishing.reader import Reader
 from daemon.stores.directory.filesystem import RealFileSystem
 from daemon.stores.directory.store import DirectoryStore
@@ -33,10 +33,10 @@ from tests.support.filesystems import Operation, PassingFileSystem, Sync, SyncFo
 from tests.support.privileges import as_an_ordinary_user
 
 STRUCK: Final = Scope("visual-anomaly", "core-versions")
-SPARED: Final = Scope("other", "cpu")
+UNAFFECTED: Final = Scope("other", "cpu")
 
 
-# ---- what is put there
+# ---- obstacles
 
 
 def a_link_to_a_file(path: Path) -> None:
@@ -60,7 +60,7 @@ def a_fifo(path: Path) -> None:
 
 
 def a_socket(path: Path) -> None:
-    # By a short name, for a socket's address is at most 108 bytes.
+    # A short name, because the address of a socket is at most 108 bytes.
     here = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
         with socket.socket(socket.AF_UNIX) as server:
@@ -116,7 +116,7 @@ def an_empty_file(path: Path) -> None:
     path.touch()
 
 
-THINGS: Final[list[Callable[[Path], None]]] = [
+OBSTACLES: Final[list[Callable[[Path], None]]] = [
     a_link_to_a_file,
     a_link_to_a_folder,
     a_link_to_nothing,
@@ -144,15 +144,15 @@ SPECIAL: Final = {
 }
 UNREADABLE_FOLDERS: Final = {an_unreadable_folder, a_folder_that_may_be_listed_and_not_entered}
 BELOW: Final = ("below", "d", "inside", "notes")
-"""Names of folders that make scopes of what is put into a bundle's place."""
+"""Folder names with which an obstacle in the place of a bundle looks like a scope."""
 
 
-# ---- where
+# ---- places
 
 
 @dataclass(frozen=True)
 class Place:
-    """A path of the bucket; what is there already goes away first."""
+    """A path of the bucket. Existing content is removed first."""
 
     name: str
     path: str
@@ -213,7 +213,7 @@ def keys_of(scope: Scope) -> list[str]:
 
 
 class UnsyncedFileSystem(PassingFileSystem):
-    """Makes nothing durable: here no power is cut."""
+    """Syncs nothing: no power is cut in these tests."""
 
     def change(self, operation: Operation) -> None:
         if not isinstance(operation, Sync | SyncFolder):
@@ -222,7 +222,7 @@ class UnsyncedFileSystem(PassingFileSystem):
 
 def open_store(root: Path, name: str) -> DirectoryStore:
     files = UnsyncedFileSystem(RealFileSystem())
-    return DirectoryStore(root, InlineRuntime(name), files, unread=ownership.is_credential)
+    return DirectoryStore(root, InlineRuntime(name), files, unread=layout.is_credential)
 
 
 @pytest.fixture(scope="module")
@@ -231,7 +231,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     async def write() -> None:
         store = open_store(root, "before")
-        for key in [*keys_of(STRUCK), *keys_of(SPARED)]:
+        for key in [*keys_of(STRUCK), *keys_of(UNAFFECTED)]:
             await store.create(
                 key, Content(key.encode(), tag={"n": "1"} if layout.LIVE_TREE in key else {})
             )
@@ -241,8 +241,8 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def put(path: Path, thing: Callable[[Path], None]) -> Iterator[None]:
-    thing(path)
+def put(path: Path, object_: Callable[[Path], None]) -> Iterator[None]:
+    object_(path)
     try:
         yield
     finally:
@@ -253,17 +253,17 @@ def put(path: Path, thing: Callable[[Path], None]) -> Iterator[None]:
             path.unlink()
 
 
-async def look_around(root: Path, place: Place, thing: Callable[[Path], None]) -> None:
+async def look_around(root: Path, place: Place, object_: Callable[[Path], None]) -> None:
     store = open_store(root, "after")
     listing = await store.scan("")
-    await the_listing_says_what_it_could_not_see(listing, place, thing)
+    await the_listing_says_what_it_could_not_see(listing, place, object_)
     await every_object_without_a_fault_is_read_as_listed(store, listing)
-    await the_scopes_are_found(store, place, thing)
+    await the_scopes_are_found(store, place, object_)
     await the_other_scope_is_as_before(store, listing)
-    await objects_can_be_written(store, SPARED, tag={"n": "2"})
+    await objects_can_be_written(store, UNAFFECTED, tag={"n": "2"})
     if not place.path.startswith(".rebundle/"):
         await objects_can_be_written(store, place.path.rpartition("/")[0], tag={})
-    assert [each.key for each in await store.scan("")] == [each.key for each in listing]
+    assert [entry.key for entry in await store.scan("")] == [entry.key for entry in listing]
 
 
 def is_shown(place: Place) -> bool:
@@ -271,18 +271,18 @@ def is_shown(place: Place) -> bool:
 
 
 async def the_listing_says_what_it_could_not_see(
-    listing: Listing, place: Place, thing: Callable[[Path], None]
+    listing: Listing, place: Place, object_: Callable[[Path], None]
 ) -> None:
-    faults = {each.key: each.fault for each in listing if each.fault is not None}
-    if thing in SPECIAL or (
-        thing is an_unreadable_file and not ownership.is_credential(place.path)
+    faults = {entry.key: entry.fault for entry in listing if entry.fault is not None}
+    if object_ in SPECIAL or (
+        object_ is an_unreadable_file and not layout.is_credential(place.path)
     ):
         assert list(faults) == [place.path] * is_shown(place)
         assert all(re.search(r"(mv|chmod a\+r) ", fault) for fault in faults.values())
     else:
         assert faults == {}
-    unreadable = {each.key: each.reason for each in listing.unreadable}
-    assert list(unreadable) == [place.path] * (thing in UNREADABLE_FOLDERS and is_shown(place))
+    unreadable = {path.key: path.reason for path in listing.unreadable}
+    assert list(unreadable) == [place.path] * (object_ in UNREADABLE_FOLDERS and is_shown(place))
     assert all("chmod a+rx " in reason for reason in unreadable.values())
     named = place.path.encode("utf-8", "backslashreplace").decode()
     assert [name.rstrip("/") for name in listing.invalid] == [named] * (not is_key(place.path))
@@ -291,43 +291,43 @@ async def the_listing_says_what_it_could_not_see(
 async def every_object_without_a_fault_is_read_as_listed(
     store: DirectoryStore, listing: Listing
 ) -> None:
-    for each in listing:
-        if each.fault is not None:
+    for entry in listing:
+        if entry.fault is not None:
             with pytest.raises(StoreRefused):
-                await store.get(each.key)
-        elif ownership.is_credential(each.key):
-            continue  # never opened: whether it can be read is not known
-        elif each.size < 1 << 30:
-            assert (await store.get(each.key)).version == each.version
+                await store.get(entry.key)
+        elif layout.is_credential(entry.key):
+            continue  # never opened, so it is unknown whether it can be read
+        elif entry.size < 1 << 30:
+            assert (await store.get(entry.key)).version == entry.version
         else:
             with pytest.raises(ObjectTooBig):
-                await store.get(each.key, most_bytes=1 << 20)
+                await store.get(entry.key, most_bytes=1 << 20)
 
 
 async def the_scopes_are_found(
-    store: DirectoryStore, place: Place, thing: Callable[[Path], None]
+    store: DirectoryStore, place: Place, object_: Callable[[Path], None]
 ) -> None:
     reader = Reader(store, InlineRuntime())
     found = await reader.scopes()
     scopes = set(found)
     bundle, _, rest = place.path.partition("/")
     hidden = (
-        thing in UNREADABLE_FOLDERS and not rest and bundle in {STRUCK.bundle, "anything", "zz"}
+        object_ in UNREADABLE_FOLDERS and not rest and bundle in {STRUCK.bundle, "anything", "zz"}
     )
     assert list(found.unreadable) == [bundle] * hidden
-    assert SPARED in scopes
+    assert UNAFFECTED in scopes
     if place.path not in {STRUCK.bundle, str(STRUCK)}:
         assert STRUCK in scopes
     allowed = {
-        SPARED,
+        UNAFFECTED,
         STRUCK,
         *(Scope(name, below) for name in ("anything", "zz", STRUCK.bundle) for below in BELOW),
     }
     assert scopes <= allowed
-    # How much of an object is read is for the reader to say, not for the store.
+    # The reader decides how much of an object is read, not the store.
     for scope in (
         (scopes & {Scope(STRUCK.bundle, "notes"), STRUCK})
-        if thing is not a_huge_sparse_file
+        if object_ is not a_huge_sparse_file
         else ()
     ):
         with suppress(StoreError, PublishingError):
@@ -335,10 +335,10 @@ async def the_scopes_are_found(
 
 
 async def the_other_scope_is_as_before(store: DirectoryStore, listing: Listing) -> None:
-    kept = sorted(keys_of(SPARED), key=str.encode)
-    assert [each.key for each in listing if each.key.startswith(f"{SPARED}/")] == kept
-    scanned = await store.scan(f"{SPARED}/")
-    assert ([each.key for each in scanned], scanned.unreadable) == (kept, ())
+    kept = sorted(keys_of(UNAFFECTED), key=str.encode)
+    assert [entry.key for entry in listing if entry.key.startswith(f"{UNAFFECTED}/")] == kept
+    scanned = await store.scan(f"{UNAFFECTED}/")
+    assert ([entry.key for entry in scanned], scanned.unreadable) == (kept, ())
     for key in kept:
         stored = await store.get(key)
         assert (stored.body, dict(stored.tag)) == (
@@ -357,7 +357,7 @@ async def objects_can_be_written(
 
 
 @pytest.mark.parametrize("place", PLACES, ids=lambda place: place.name)
-def test_a_fault_of_one_place_stays_its_own(sound: Path, tmp_path: Path, place: Place) -> None:
+def test_a_fault_at_one_path_affects_no_other(sound: Path, tmp_path: Path, place: Place) -> None:
     root = tmp_path / "bucket"
     shutil.copytree(sound, root)
     path = root / place.path
@@ -365,6 +365,6 @@ def test_a_fault_of_one_place_stays_its_own(sound: Path, tmp_path: Path, place: 
         shutil.rmtree(path)
     path.unlink(missing_ok=True)
     path.parent.mkdir(parents=True, exist_ok=True)
-    for thing in THINGS:
-        with put(path, thing):
-            as_an_ordinary_user(lambda: asyncio.run(look_around(root, place, thing)))  # noqa: B023  # it is called here
+    for object_ in OBSTACLES:
+        with put(path, object_):
+            as_an_ordinary_user(lambda: asyncio.run(look_around(root, place, object_)))  # noqa: B023  # it is called here

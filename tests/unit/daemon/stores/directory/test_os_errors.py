@@ -1,4 +1,4 @@
-"""What a failed call means, by when it failed."""
+"""The meaning of a failed system call, depending on when it failed."""
 
 import errno
 import os
@@ -28,7 +28,7 @@ def failure(number: int) -> OSError:
     "number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EXDEV]
 )
 @pytest.mark.parametrize("when", [before_writing, while_writing])
-def test_what_an_operator_must_mend_is_refused_with_advice(when, number: int) -> None:
+def test_an_error_that_an_operator_must_repair_is_refused_with_advice(when, number: int) -> None:
     with (
         pytest.raises(StoreRefused, match=r"^key: .+ \(/srv/bucket/file\); .+") as refused,
         when("key"),
@@ -39,18 +39,18 @@ def test_what_an_operator_must_mend_is_refused_with_advice(when, number: int) ->
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.EMFILE, errno.ENOMEM, errno.ESTALE])
-def test_another_error_before_the_name_is_given_wrote_nothing(number: int) -> None:
+def test_another_error_before_the_rename_wrote_nothing(number: int) -> None:
     with pytest.raises(StoreUnavailable, match="key"), before_writing("key"):
         raise failure(number)
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EINTR])
-def test_another_error_while_the_name_is_given_is_unknown(number: int) -> None:
+def test_another_error_during_the_rename_is_unknown(number: int) -> None:
     with pytest.raises(OutcomeUnknown, match="may have been written"), while_writing("key"):
         raise failure(number)
 
 
-def test_a_name_that_is_taken_or_gone_is_certain() -> None:
+def test_an_existing_or_missing_name_is_a_certain_result() -> None:
     with pytest.raises(ConditionFailed, match="exists"), while_writing("key"):
         raise failure(errno.EEXIST)
     with pytest.raises(StoreUnavailable, match="removed"), while_writing("key"):
@@ -58,13 +58,13 @@ def test_a_name_that_is_taken_or_gone_is_certain() -> None:
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EACCES])
-def test_every_error_after_the_name_was_given_is_unknown(number: int) -> None:
+def test_every_error_after_the_rename_is_unknown(number: int) -> None:
     with pytest.raises(OutcomeUnknown, match="power cut"), after_writing("key"):
         raise failure(number)
 
 
 @pytest.mark.parametrize("when", [before_writing, while_writing, after_writing])
-def test_the_stores_own_errors_pass(when) -> None:
+def test_errors_of_the_store_pass_unchanged(when) -> None:
     with pytest.raises(ObjectMissing), when("key"):
         raise ObjectMissing("key")
 
@@ -73,7 +73,7 @@ NAMES = ["plain", "it's a folder"]
 
 
 def denied(work) -> str:
-    """The message about what an ordinary user may not do."""
+    """The message about a permission that an ordinary user lacks."""
 
     def run() -> str:
         with pytest.raises(StoreRefused) as raised, before_writing("key"):
@@ -87,7 +87,7 @@ def denied(work) -> str:
 @pytest.mark.parametrize(
     ("mode", "what"), [(0o000, "list"), (0o600, "enter"), (0o500, "write"), (0o000, "read")]
 )
-def test_the_command_of_a_permission_fault_lets_the_user_in(
+def test_the_command_for_a_permission_fault_grants_access(
     tmp_path: Path, name: str, mode: int, what: str
 ) -> None:
     folder = tmp_path / name
@@ -103,17 +103,17 @@ def test_the_command_of_a_permission_fault_lets_the_user_in(
         "read": file.read_bytes,
     }[what]
 
-    told = denied(work)
+    message = denied(work)
 
     quoted = shlex.quote(str(closed))
-    assert f"(its owner and mode: ls -ld {quoted})" in told
-    command = told.partition(") permission: ")[2].partition(" (its owner")[0]
+    assert f"(its owner and mode: ls -ld {quoted})" in message
+    command = message.partition(") permission: ")[2].partition(" (its owner")[0]
     assert command.endswith(quoted)
     subprocess.run(["sh", "-c", command], check=True)
     as_an_ordinary_user(work)
 
 
-def test_what_belongs_to_somebody_else_is_given_to_this_user(
+def test_the_command_for_a_file_of_another_user_changes_its_owner(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 12345678)
@@ -129,12 +129,12 @@ def test_what_belongs_to_somebody_else_is_given_to_this_user(
         raise OSError(errno.EACCES, "Permission denied", str(tmp_path / "new"))
 
 
-def test_an_error_without_a_number_is_told_by_its_text() -> None:
+def test_an_error_without_a_number_is_reported_by_its_text() -> None:
     with pytest.raises(StoreUnavailable, match="key: strange"), before_writing("key"):
         raise OSError("strange")
 
 
-def test_what_is_denied_though_the_modes_allow_it_is_reported_with_what_shows_more(
+def test_a_denial_that_the_modes_do_not_explain_is_reported_with_where_to_look(
     tmp_path: Path,
 ) -> None:
     place = re.escape(str(tmp_path))

@@ -1,6 +1,7 @@
-"""What only a directory can meet: editors, links, foreign files, full disks, writers that are stopped or killed.
+"""Faults that only a directory has: editors, links, foreign files, full disks, writers that are
+stopped or killed.
 
-What it shares with every store is in the contract suite, what a power cut leaves in `tests/powercut`.
+The contract suite has what all stores share; `tests/powercut` has power cuts.
 """
 
 import asyncio
@@ -69,7 +70,7 @@ def keys(store: DirectoryStore, prefix: str = "") -> list[str]:
     return [listed.key for listed in done(store.scan(prefix))]
 
 
-# ---- a normal folder
+# ---- an ordinary folder
 
 
 def test_an_object_is_a_file_under_its_key(store: DirectoryStore, root: Path) -> None:
@@ -90,7 +91,7 @@ def test_the_mode_follows_the_tag_of_each_write(store: DirectoryStore, root: Pat
     assert stat.S_IMODE((root / "file").stat().st_mode) == 0o644
 
 
-def test_reading_makes_no_folder(store: DirectoryStore, root: Path) -> None:
+def test_reading_creates_no_folder(store: DirectoryStore, root: Path) -> None:
     assert keys(store) == []
     with pytest.raises(ObjectMissing):
         done(store.get("key"))
@@ -149,7 +150,7 @@ def test_a_plain_file_in_place_of_the_root_is_refused(store: DirectoryStore, roo
             done(call(store))
 
 
-def test_a_root_behind_a_link_is_that_folder(tmp_path: Path, root: Path) -> None:
+def test_a_root_behind_a_link_is_the_target_folder(tmp_path: Path, root: Path) -> None:
     root.mkdir()
     (tmp_path / "link").symlink_to(root)
 
@@ -158,9 +159,7 @@ def test_a_root_behind_a_link_is_that_folder(tmp_path: Path, root: Path) -> None
     assert (root / "key").read_bytes() == b"1"
 
 
-def test_a_deletion_takes_empty_folders_with_it_and_no_others(
-    store: DirectoryStore, root: Path
-) -> None:
+def test_a_deletion_removes_only_empty_folders(store: DirectoryStore, root: Path) -> None:
     kept = done(store.create("a/kept", tagged(b"1", n="1")))
     version = done(store.create("a/b/c/key", tagged(b"1", n="1")))
 
@@ -184,7 +183,7 @@ def test_nothing_is_left_in_the_folder_of_temporary_files(
     assert list((root / ".rebundle/tmp").iterdir()) == []
 
 
-def test_the_stores_own_files_are_neither_listed_nor_keys(store: DirectoryStore) -> None:
+def test_private_files_of_the_store_are_neither_listed_nor_keys(store: DirectoryStore) -> None:
     done(store.create("a/key", tagged(b"1", n="1")))
     done(store.create(".rebundle/probe/1", Content(b"probe")))
 
@@ -237,9 +236,7 @@ def test_a_file_that_was_edited_has_no_tag_and_another_version(
     assert done(store.get("file")).tag == {"n": "2"}
 
 
-def test_an_edit_that_is_undone_brings_tag_and_version_back(
-    store: DirectoryStore, root: Path
-) -> None:
+def test_an_undone_edit_restores_tag_and_version(store: DirectoryStore, root: Path) -> None:
     version = done(store.create("file", tagged(b"ours", n="1")))
     (root / "file").write_bytes(b"theirs")
     (root / "file").write_bytes(b"ours")
@@ -249,7 +246,7 @@ def test_an_edit_that_is_undone_brings_tag_and_version_back(
     assert (stored.version, stored.tag) == (version, {"n": "1"})
 
 
-def test_a_file_that_an_operator_removed_is_missing_and_made_anew_without_its_old_tag(
+def test_a_file_that_an_operator_removed_is_recreated_without_its_old_tag(
     store: DirectoryStore, root: Path
 ) -> None:
     version = done(store.create("file", tagged(b"ours", n="1")))
@@ -278,7 +275,7 @@ def test_a_file_of_an_operator_is_an_object(store: DirectoryStore, root: Path) -
     assert (root / "example/conf/.env").read_bytes() == b"A=1\n"
 
 
-def test_a_damaged_tag_file_makes_the_object_somebody_elses(
+def test_an_object_with_a_damaged_tag_file_counts_as_foreign(
     store: DirectoryStore, root: Path
 ) -> None:
     done(store.create("file", tagged(b"ours", n="1")))
@@ -291,7 +288,7 @@ def test_a_damaged_tag_file_makes_the_object_somebody_elses(
     assert done(store.get("file")).tag == {"n": "2"}
 
 
-def test_an_empty_folder_is_none(store: DirectoryStore, root: Path) -> None:
+def test_an_empty_folder_is_not_an_object(store: DirectoryStore, root: Path) -> None:
     (root / "a/b/c").mkdir(parents=True)
     (root / "d/e").mkdir(parents=True)
     (root / "d/e/file").touch()
@@ -310,7 +307,7 @@ def test_links_and_special_files_are_listed_with_their_fault_and_refused(
     (root / "dangling").symlink_to("nowhere")
     os.mkfifo(root / "pipe")
 
-    faults = {each.key: each.fault or "" for each in done(store.scan(""))}
+    faults = {entry.key: entry.fault or "" for entry in done(store.scan(""))}
     assert list(faults) == ["dangling", "folder", "link", "pipe"]
     assert [fault.split(" is ")[1].split(" where")[0] for fault in faults.values()] == [
         "a symbolic link"
@@ -340,11 +337,11 @@ def test_a_scope_whose_folder_is_closed_is_refused_with_the_command_that_opens_i
                 done(getattr(DirectoryStore(root, InlineRuntime()), call)("bundle/target/"))
             return str(raised.value)
 
-        told = as_an_ordinary_user(work)
-        assert f"chmod a+rx {scope} (its owner and mode: ls -ld {scope})" in told
+        message = as_an_ordinary_user(work)
+        assert f"chmod a+rx {scope} (its owner and mode: ls -ld {scope})" in message
 
 
-def test_a_file_in_the_place_of_a_folder_is_refused_and_so_is_the_reverse(
+def test_a_file_in_place_of_a_folder_and_the_reverse_are_refused(
     store: DirectoryStore, root: Path
 ) -> None:
     (root / "folder").mkdir(parents=True)
@@ -371,7 +368,7 @@ def test_names_that_no_key_can_have_are_left_out(store: DirectoryStore, root: Pa
 
 
 class HidingFileSystem(PassingFileSystem):
-    """One file may not be read: tests may run as root, whom no mode stops."""
+    """One file may not be read. Tests may run as root, which no mode stops."""
 
     def __init__(self, hidden: str) -> None:
         super().__init__(RealFileSystem())
@@ -398,7 +395,7 @@ def test_a_file_that_may_not_be_read_is_listed_without_a_digest(root: Path) -> N
         done(store.get("creds/key.json"))
 
 
-def test_what_is_not_to_be_read_is_listed_unopened(root: Path) -> None:
+def test_files_excluded_from_reading_are_listed_unopened(root: Path) -> None:
     (root / "example/creds").mkdir(parents=True)
     (root / "example/creds/key.json").write_bytes(b"secret")
     store = DirectoryStore(
@@ -417,7 +414,7 @@ def test_what_is_not_to_be_read_is_listed_unopened(root: Path) -> None:
 
 
 @pytest.mark.parametrize(("mode", "left"), [("0644", 0o600), ("0755", 0o700)])
-def test_a_private_file_is_its_owners_alone_whatever_the_umask(
+def test_a_private_file_is_readable_only_by_its_owner_with_any_umask(
     root: Path, mode: str, left: int
 ) -> None:
     store = DirectoryStore(root, InlineRuntime(), private=lambda key: "/creds/" in f"/{key}")
@@ -447,7 +444,7 @@ class BarringFileSystem(PassingFileSystem):
         return super().entries(folder)
 
 
-def test_a_folder_that_may_not_be_listed_is_an_error_of_no_listing_but_its_own(root: Path) -> None:
+def test_an_unlistable_folder_fails_only_its_own_listing(root: Path) -> None:
     (root / "scope/lost+found/below").mkdir(parents=True)
     (root / "scope/key").write_bytes(b"1")
     (root / "scope/lost+found/key").write_bytes(b"1")
@@ -455,7 +452,7 @@ def test_a_folder_that_may_not_be_listed_is_an_error_of_no_listing_but_its_own(r
 
     for prefix in ("", "scope/", "scope/l"):
         listing = done(store.scan(prefix))
-        assert [each.key for each in listing] == ["scope/key"] * (prefix != "scope/l")
+        assert [entry.key for entry in listing] == ["scope/key"] * (prefix != "scope/l")
         [folder] = listing.unreadable
         assert folder.key == "scope/lost+found"
         assert f"chmod a+rx {root}/scope/lost+found" in folder.reason
@@ -470,7 +467,7 @@ def test_a_folder_that_may_not_be_listed_is_an_error_of_no_listing_but_its_own(r
 
 
 class CountingReads(PassingFileSystem):
-    """Counts the bytes that are read of files outside of the store's own folders."""
+    """Counts the bytes read from files outside the private folders of the store."""
 
     def __init__(self) -> None:
         super().__init__(RealFileSystem())
@@ -485,7 +482,7 @@ class CountingReads(PassingFileSystem):
 
 @pytest.fixture
 def later() -> InlineRuntime:
-    """A time at which no file that a test has just written can change without showing it."""
+    """A time after which a file that a test has just written cannot change unnoticed."""
     runtime = InlineRuntime("later")
     runtime.seconds = time.time() + 3600
     return runtime
@@ -525,7 +522,7 @@ def test_a_file_that_changed_a_moment_ago_is_read_again(root: Path) -> None:
     assert files.read == [("key", 1)] * 2
 
 
-def test_another_tag_of_the_same_bytes_is_seen_without_reading_them(
+def test_another_tag_of_the_same_bytes_is_noticed_without_reading_them(
     root: Path, later: InlineRuntime
 ) -> None:
     files = CountingReads()
@@ -540,7 +537,7 @@ def test_another_tag_of_the_same_bytes_is_seen_without_reading_them(
     assert (listed.version, files.read) == (hashlib.sha256(b"1").hexdigest(), [])
 
 
-def test_a_file_that_is_too_big_is_listed_unread_and_its_version_holds(
+def test_a_too_large_file_is_listed_unread_and_its_version_is_stable(
     root: Path, later: InlineRuntime
 ) -> None:
     files = CountingReads()
@@ -576,7 +573,7 @@ def test_a_file_that_is_too_big_is_listed_unread_and_its_version_holds(
     assert (keys(store), files.read) == ([], [])
 
 
-def test_a_body_that_is_replaced_and_removed_at_once_has_a_version_that_nothing_else_has(
+def test_a_body_that_is_replaced_and_removed_at_once_has_a_unique_version(
     root: Path,
 ) -> None:
     class Overtaken(PassingFileSystem):
@@ -592,7 +589,7 @@ def test_a_body_that_is_replaced_and_removed_at_once_has_a_version_that_nothing_
     assert version != done(store.get("key")).version
 
 
-def test_a_big_file_that_changes_while_it_is_read_is_read_again(root: Path) -> None:
+def test_a_large_file_that_changes_while_it_is_read_is_read_again(root: Path) -> None:
     store = DirectoryStore(root, InlineRuntime(), unread_bytes=4)
     done(store.create("key", Content(b"12345")))
 
@@ -615,7 +612,7 @@ def test_a_big_file_that_changes_while_it_is_read_is_read_again(root: Path) -> N
         done(DirectoryStore(root, InlineRuntime(), files, unread_bytes=4).get("key"))
 
 
-def test_a_file_whose_tags_change_for_ever_has_a_fault_of_its_own(root: Path) -> None:
+def test_a_file_whose_tags_change_endlessly_has_a_specific_fault(root: Path) -> None:
     class Flipping(PassingFileSystem):
         times = 0
 
@@ -635,7 +632,7 @@ def test_a_file_whose_tags_change_for_ever_has_a_fault_of_its_own(root: Path) ->
 
 
 @pytest.mark.parametrize("limit", [0, 3])
-def test_no_more_is_read_than_the_caller_accepts(root: Path, limit: int) -> None:
+def test_a_read_stops_at_the_limit_of_the_caller(root: Path, limit: int) -> None:
     files = CountingReads()
     store = DirectoryStore(root, InlineRuntime(), files)
     done(store.create("key", Content(b"1234")))
@@ -646,7 +643,7 @@ def test_no_more_is_read_than_the_caller_accepts(root: Path, limit: int) -> None
     assert done(store.get("key", most_bytes=4)).body == b"1234"
 
 
-def test_a_file_that_grows_while_it_is_read_is_too_big_as_soon_as_it_is(root: Path) -> None:
+def test_a_file_that_grows_during_a_read_is_refused_at_the_limit(root: Path) -> None:
     class Endless(PassingFileSystem):
         def chunks(self, path: Path) -> Iterable[bytes]:
             return (
@@ -664,7 +661,7 @@ def test_a_file_that_grows_while_it_is_read_is_too_big_as_soon_as_it_is(root: Pa
     assert done(store.scan(""))[0].key == "key"
 
 
-def test_a_process_without_descriptors_says_so_and_blames_no_file(root: Path) -> None:
+def test_a_lack_of_file_descriptors_is_reported_and_blames_no_file(root: Path) -> None:
     class Exhausted(PassingFileSystem):
         def __init__(self, where: str) -> None:
             super().__init__(RealFileSystem())
@@ -688,11 +685,11 @@ def test_a_process_without_descriptors_says_so_and_blames_no_file(root: Path) ->
         done(DirectoryStore(root, InlineRuntime(), Exhausted("a/b")).folders(""))
 
 
-# ---- how far a question for folders looks
+# ---- how far a search in folders reaches
 
 
 class CountingEntries(PassingFileSystem):
-    """Counts the folders that are looked into."""
+    """Counts the folders that are listed."""
 
     def __init__(self) -> None:
         super().__init__(RealFileSystem())
@@ -703,7 +700,7 @@ class CountingEntries(PassingFileSystem):
         return super().entries(folder)
 
 
-def test_whether_a_folder_holds_an_object_is_told_by_the_nearest_one(root: Path) -> None:
+def test_the_search_for_an_object_in_a_folder_stops_at_the_nearest(root: Path) -> None:
     for name in "abc":
         (root / "scope/target/docker-compose-gen" / "/".join(name * 30)).mkdir(parents=True)
     (root / "scope/target/pointer.json").touch()
@@ -718,7 +715,7 @@ def test_whether_a_folder_holds_an_object_is_told_by_the_nearest_one(root: Path)
 
 
 @pytest.mark.parametrize("shape", ["deep", "wide"])
-def test_a_search_for_an_object_ends(root: Path, shape: str) -> None:
+def test_a_search_for_an_object_is_bounded(root: Path, shape: str) -> None:
     if shape == "deep":
         (root / "a" / "/".join("x" * 200)).mkdir(parents=True)
     for number in range(200) if shape == "wide" else ():
@@ -731,7 +728,7 @@ def test_a_search_for_an_object_ends(root: Path, shape: str) -> None:
 
 
 class VanishingFileSystem(PassingFileSystem):
-    """A file goes away between the listing of its folder and its reading."""
+    """A file disappears between the listing of its folder and its reading."""
 
     def chunks(self, path: Path) -> Iterable[bytes]:
         if path.name == "vanishing":
@@ -761,7 +758,7 @@ def test_a_file_that_vanishes_while_it_is_read_is_missing(root: Path) -> None:
         )
 
 
-def test_a_folder_that_vanishes_while_objects_are_looked_for_holds_none(root: Path) -> None:
+def test_a_folder_that_vanishes_during_a_search_has_no_object(root: Path) -> None:
     class Removing(PassingFileSystem):
         def entries(self, folder: Path) -> Iterable[DirectoryEntry]:
             if folder.name == "vanishing":
@@ -774,7 +771,7 @@ def test_a_folder_that_vanishes_while_objects_are_looked_for_holds_none(root: Pa
     assert (done(store.folders("")), done(store.folders("absent/"))) == ([], [])
 
 
-def test_a_file_that_the_disk_cannot_read_has_a_fault_of_its_own(root: Path) -> None:
+def test_a_file_that_the_disk_cannot_read_has_a_specific_fault(root: Path) -> None:
     class Broken(PassingFileSystem):
         def chunks(self, path: Path) -> Iterable[bytes]:
             if path.name == "broken":
@@ -794,7 +791,7 @@ def test_a_file_that_the_disk_cannot_read_has_a_fault_of_its_own(root: Path) -> 
 
 
 class InterruptedReads(PassingFileSystem):
-    """Other writers come in just before the body of `file` is read."""
+    """Other writers act just before the body of `file` is read."""
 
     def __init__(self, meanwhile: list[Callable[[], None]]) -> None:
         super().__init__(RealFileSystem())
@@ -806,7 +803,7 @@ class InterruptedReads(PassingFileSystem):
         return super().chunks(path)
 
 
-def test_a_reader_that_others_overtake_twice_still_finds_the_tag_of_the_body(
+def test_a_reader_overtaken_twice_still_finds_the_tag_of_the_body(
     store: DirectoryStore, root: Path
 ) -> None:
     version = asyncio.run(store.create("file", tagged(b"0", n="0")))
@@ -833,11 +830,11 @@ def test_a_reader_that_others_overtake_twice_still_finds_the_tag_of_the_body(
 
 
 class Crash(BaseException):
-    """Stands for the end of the process: nothing that the store catches."""
+    """Stands for the end of the process: the store does not catch it."""
 
 
 class CrashingFileSystem(PassingFileSystem):
-    """The process ends just before the n-th change; from then on no call does anything."""
+    """The process ends just before the n-th change. Later calls do nothing."""
 
     def __init__(self, n: int) -> None:
         super().__init__(RealFileSystem())
@@ -850,7 +847,7 @@ class CrashingFileSystem(PassingFileSystem):
         super().change(operation)
 
 
-def test_a_crash_at_any_change_leaves_the_old_object_or_the_new_one_with_its_own_tag(
+def test_a_crash_at_any_change_leaves_the_old_or_the_new_object_with_its_tag(
     tmp_path: Path,
 ) -> None:
     crashes = 0
@@ -898,7 +895,7 @@ def failing_store(
         (SyncFolder, errno.ENOSPC, OutcomeUnknown),
     ],
 )
-def test_a_create_that_fails_says_whether_it_wrote(
+def test_a_failed_create_reports_whether_it_wrote(
     store: DirectoryStore, root: Path, kind: type[Operation], number: int, error: type[StoreError]
 ) -> None:
     done(store.create("first", Content(b"1")))
@@ -918,7 +915,7 @@ def test_a_create_that_fails_says_whether_it_wrote(
         (SyncFolder, errno.EIO, OutcomeUnknown, True),
     ],
 )
-def test_a_replacement_that_fails_says_whether_it_wrote(
+def test_a_failed_replacement_reports_whether_it_wrote(
     store: DirectoryStore,
     root: Path,
     kind: type[Operation],
@@ -934,7 +931,7 @@ def test_a_replacement_that_fails_says_whether_it_wrote(
     assert done(store.get("key")).body == (b"2" if applied else b"1")
 
 
-def test_a_link_that_was_made_in_spite_of_its_error_is_unknown(
+def test_a_link_that_was_created_despite_its_error_is_unknown(
     store: DirectoryStore, root: Path
 ) -> None:
     with pytest.raises(OutcomeUnknown):
@@ -943,7 +940,7 @@ def test_a_link_that_was_made_in_spite_of_its_error_is_unknown(
     assert done(store.get("key")).body == b"1"
 
 
-def test_a_tag_that_cannot_be_written_leaves_the_object_as_it_was(
+def test_a_tag_that_cannot_be_written_leaves_the_object_unchanged(
     store: DirectoryStore, root: Path
 ) -> None:
     version = done(store.create("key", tagged(b"1", n="1")))
@@ -966,7 +963,7 @@ def test_a_tag_that_cannot_be_written_leaves_the_object_as_it_was(
         (SyncFolder, errno.EIO, OutcomeUnknown),
     ],
 )
-def test_a_deletion_that_fails_says_whether_it_deleted(
+def test_a_failed_deletion_reports_whether_it_deleted(
     store: DirectoryStore, root: Path, kind: type[Operation], number: int, error: type[StoreError]
 ) -> None:
     version = done(store.create("key", Content(b"1")))
@@ -977,7 +974,7 @@ def test_a_deletion_that_fails_says_whether_it_deleted(
     assert keys(store) == ([] if kind is SyncFolder else ["key"])
 
 
-def test_a_writer_that_was_asleep_while_its_temporary_file_was_removed_changes_nothing(
+def test_a_writer_whose_temporary_file_was_removed_changes_nothing(
     store: DirectoryStore, root: Path
 ) -> None:
     class Sweeping(PassingFileSystem):
@@ -995,7 +992,7 @@ def test_a_writer_that_was_asleep_while_its_temporary_file_was_removed_changes_n
     assert keys(store) == []
 
 
-def test_an_object_that_is_deleted_as_soon_as_it_is_there_was_created_all_the_same(
+def test_an_object_that_is_deleted_at_once_was_still_created(
     root: Path,
 ) -> None:
     class Overtaken(PassingFileSystem):
@@ -1023,7 +1020,7 @@ def test_temporary_files_of_a_crash_are_removed_after_a_day_and_not_before(root:
     assert [path.name for path in (root / ".rebundle/tmp").iterdir()] == ["young"]
 
 
-def test_a_lock_that_is_never_given_back_ends_in_an_error_and_not_in_silence(root: Path) -> None:
+def test_a_lock_that_is_never_released_raises_an_error(root: Path) -> None:
     runtime = InlineRuntime()
     store = DirectoryStore(root, runtime)
     done(store.create("key", Content(b"1")))
@@ -1066,7 +1063,9 @@ asyncio.run(count(sys.argv[1], sys.argv[2], int(sys.argv[3])))
 """
 
 
-def test_processes_that_count_together_lose_no_step(store: DirectoryStore, root: Path) -> None:
+def test_processes_that_increment_one_counter_lose_no_update(
+    store: DirectoryStore, root: Path
+) -> None:
     done(store.create("counter", tagged(b"0 start", text="0 start")))
 
     counters = [

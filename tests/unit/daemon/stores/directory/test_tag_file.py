@@ -1,4 +1,4 @@
-"""Which body carries which tag."""
+"""The tag file: which body has which tag."""
 
 import pytest
 
@@ -8,7 +8,7 @@ OLD = TagEntry("aa", "id-1", {"n": "1"})
 NEW = TagEntry("bb", "id-2", {"n": "2", "name": "ü"})
 
 
-def test_a_tag_file_comes_back_in_order() -> None:
+def test_a_tag_file_round_trips_in_order() -> None:
     assert decode_tags(encode_tags([OLD, NEW])) == (OLD, NEW)
     assert decode_tags(encode_tags([])) == ()
 

@@ -1,4 +1,6 @@
-"""ETags with and without quotes: which form is taken, and that a doubt never costs an object."""
+"""ETags with and without quotes: which form the server accepts, and that doubt never costs an
+object.
+"""
 
 import asyncio
 
@@ -28,7 +30,7 @@ class Refusing:
 
 
 class Blind(Refusing):
-    """A client whose form the server takes for no condition at all."""
+    """A client whose conditions the server ignores."""
 
     async def replace(self, key: str, content: Content, version: Version) -> Version:
         return await self._inner.replace(key, content, (await self._inner.get(key)).version)
@@ -50,10 +52,10 @@ class Scene:
         return await self.store.replace("key", Content(b"second"), version)
 
     def listed(self) -> list[str]:
-        return [each.key for each in asyncio.run(self.server.scan(""))]
+        return [entry.key for entry in asyncio.run(self.server.scan(""))]
 
 
-def test_a_server_that_takes_quotes_is_asked_nothing_more():
+def test_a_server_that_accepts_quotes_gets_no_further_request():
     scene = Scene(None, Blind)
 
     asyncio.run(scene.settled())
@@ -62,7 +64,7 @@ def test_a_server_that_takes_quotes_is_asked_nothing_more():
     assert [key for _, key in scene.server.writes] == ["key", "key"]
 
 
-def test_a_server_that_takes_no_quotes_is_found_out_once():
+def test_a_server_that_accepts_no_quotes_is_detected_once():
     scene = Scene(Refusing, None)
 
     async def play() -> None:
@@ -82,7 +84,7 @@ def test_a_server_that_takes_no_quotes_is_found_out_once():
 
 
 @pytest.mark.parametrize("unquoted", [Refusing, Blind])
-def test_a_server_that_takes_neither_form_or_ignores_one_gets_no_blind_write(unquoted):
+def test_a_server_that_accepts_neither_form_or_ignores_one_gets_no_unconditional_write(unquoted):
     scene = Scene(Refusing, unquoted)
 
     with pytest.raises(ConditionFailed):
@@ -91,11 +93,11 @@ def test_a_server_that_takes_neither_form_or_ignores_one_gets_no_blind_write(unq
     assert scene.store.form is None
     assert asyncio.run(scene.store.get("key")).body == b"first"
     assert len(scene.listed()) == 2, (
-        "what such a server lets nobody delete stays, for the next to use"
+        "the object stays if the server permits no deletion, and the next process uses it"
     )
 
 
-def test_a_race_that_is_lost_is_no_doubt():
+def test_a_lost_race_raises_no_doubt_about_the_form():
     scene = Scene(None, Blind)
 
     async def play() -> None:
@@ -111,8 +113,10 @@ def test_a_race_that_is_lost_is_no_doubt():
 
 
 @pytest.mark.parametrize(("settled", "probes"), [(False, 3), (True, 0)])
-def test_a_refusal_by_a_server_that_takes_quotes_stays_a_refusal(settled, probes):
-    """Somebody wrote and put the same content back while our write was under way: the version is the same again."""
+def test_a_refusal_by_a_server_that_accepts_quotes_stays_a_refusal(settled, probes):
+    """Another writer changed and restored the content during this write, so the version is the same
+    again.
+    """
     scene = Scene(None, Blind)
 
     async def play() -> None:
@@ -122,13 +126,13 @@ def test_a_refusal_by_a_server_that_takes_quotes_stays_a_refusal(settled, probes
         version = await scene.store.create("key", Content(b"first"))
         there = await scene.server.replace("key", Content(b"of another"), version)
 
-        async def put_back(operation: str, key: str) -> None:
+        async def recreate(operation: str, key: str) -> None:
             scene.server.before = None
             await scene.server.inner.replace("key", Content(b"first"), there)
 
         async def on_read(operation: str, key: str) -> None:
             if operation == "get":
-                await put_back(operation, key)
+                await recreate(operation, key)
 
         scene.server.before = on_read
         with pytest.raises(ConditionFailed):
@@ -144,7 +148,7 @@ def test_a_refusal_by_a_server_that_takes_quotes_stays_a_refusal(settled, probes
     assert not any(key.startswith(".rebundle/probe/") for key in scene.listed())
 
 
-def test_what_a_crash_left_of_the_doubt_is_used_and_removed():
+def test_the_test_object_left_by_a_crash_is_used_and_removed():
     scene = Scene(Refusing, None)
     left = f".rebundle/probe/{InlineRuntime().random_id()[:2]}-quotes"
     asyncio.run(scene.server.create(left, Content(b"left")))

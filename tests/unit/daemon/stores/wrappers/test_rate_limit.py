@@ -1,4 +1,4 @@
-"""The pacer: writes of one key keep their distance, everything else goes on."""
+"""The rate limit: writes of one key are spaced, all other calls pass."""
 
 import asyncio
 
@@ -15,7 +15,7 @@ SECONDS = 1.1
 
 
 class Timed:
-    """A paced store on a clock that only sleeping moves, and when each write reached the store behind it."""
+    """A rate-limited store on a clock that only sleeping advances, with the time of each write."""
 
     def __init__(self) -> None:
         self.runtime = InlineRuntime()
@@ -28,7 +28,7 @@ class Timed:
         self.reached.append((key, round(self.runtime.seconds - self.begun, 3)))
 
 
-def test_writes_of_one_key_are_apart_and_the_first_does_not_wait() -> None:
+def test_writes_of_one_key_are_spaced_and_the_first_does_not_wait() -> None:
     timed = Timed()
 
     async def play() -> None:
@@ -41,7 +41,7 @@ def test_writes_of_one_key_are_apart_and_the_first_does_not_wait() -> None:
     assert timed.reached == [("key", 0.0), ("key", 1.1), ("key", 2.2), ("key", 3.3)]
 
 
-def test_writers_of_one_key_at_once_go_one_after_the_other() -> None:
+def test_concurrent_writers_of_one_key_run_one_after_the_other() -> None:
     timed = Timed()
 
     async def play() -> None:
@@ -50,7 +50,7 @@ def test_writers_of_one_key_at_once_go_one_after_the_other() -> None:
             *(timed.store.replace("key", Content(b"%d" % n), version) for n in range(3)),
             return_exceptions=True,
         )
-        assert [type(each) for each in results].count(ConditionFailed) == 2
+        assert [type(result) for result in results].count(ConditionFailed) == 2
 
     asyncio.run(play())
     assert [when for _, when in timed.reached] == [0.0, 1.1, 2.2, 3.3]
@@ -84,7 +84,7 @@ def test_a_failed_write_counts_since_it_may_still_arrive() -> None:
     assert [when for _, when in timed.reached] == [0.0, 1.1, 2.2]
 
 
-def test_keys_that_are_written_once_are_forgotten() -> None:
+def test_keys_that_are_written_once_use_no_memory_later() -> None:
     timed = Timed()
 
     async def play() -> None:
@@ -93,10 +93,10 @@ def test_keys_that_are_written_once_are_forgotten() -> None:
             timed.runtime.seconds += 0.01
 
     asyncio.run(play())
-    assert len(timed.store._turns) < 1100  # type: ignore[attr-defined]  # what it holds is the point
+    assert len(timed.store._turns) < 1100  # type: ignore[attr-defined]  # its size is tested
 
 
-def test_a_writer_that_is_cancelled_while_it_waits_gives_its_turn_away() -> None:
+def test_a_writer_that_is_cancelled_while_it_waits_releases_its_turn() -> None:
     timed = Timed()
 
     async def play() -> None:

@@ -1,4 +1,4 @@
-"""A store that hangs is a store that is away; a write that hangs may have been applied."""
+"""A hanging store counts as unavailable. A hanging write may have been applied."""
 
 import asyncio
 
@@ -13,7 +13,7 @@ from tests.simulation.loop import SimulatedLoop
 
 
 class Hanging:
-    """A store none of whose operations ever answers."""
+    """A store whose operations never return."""
 
     def __getattr__(self, _name):
         async def hang(*_, **__):
@@ -24,7 +24,7 @@ class Hanging:
 
 @pytest.fixture
 def play():
-    """Plays a coroutine in virtual time."""
+    """Runs a coroutine in virtual time."""
 
     def run(coroutine):
         loop = SimulatedLoop("1", permute=False)
@@ -47,7 +47,7 @@ def play():
         ("delete", ("a", Version("1")), OutcomeUnknown, 120),
     ],
 )
-def test_an_operation_that_hangs_ends_at_the_limit_and_says_what_is_known(
+def test_a_hanging_operation_ends_at_the_limit_with_the_matching_error(
     play, operation, arguments, error, seconds
 ):
     async def story():
@@ -60,7 +60,7 @@ def test_an_operation_that_hangs_ends_at_the_limit_and_says_what_is_known(
 
 
 class ManyPages(MemoryStore):
-    """A store whose listing has 400 pages, each a second."""
+    """A store whose listing has 400 pages of one second each."""
 
     async def scan(self, prefix):
         for _ in range(400):
@@ -68,16 +68,16 @@ class ManyPages(MemoryStore):
         return await super().scan(prefix)
 
 
-def test_a_listing_of_many_pages_takes_longer_than_one_call_may(play):
+def test_a_listing_of_many_pages_may_take_longer_than_one_call(play):
     async def story():
         store = LimitedStore(ManyPages(InlineRuntime()), 120)
         await store.create("a/b", Content(b"1"))
-        assert [each.key for each in await store.scan("a/")] == ["a/b"]
+        assert [entry.key for entry in await store.scan("a/")] == ["a/b"]
 
     play(story())
 
 
-def test_within_the_limit_it_is_the_store_itself():
+def test_within_the_limit_calls_pass_unchanged():
     async def story():
         store = LimitedStore(MemoryStore(InlineRuntime()), 10)
         version = await store.create("a/b", Content(b"1"))
@@ -85,7 +85,7 @@ def test_within_the_limit_it_is_the_store_itself():
             await store.create("a/b", Content(b"2"))
         version = await store.replace("a/b", Content(b"2"), version)
         assert (await store.get("a/b")).body == b"2"
-        assert [each.key for each in await store.scan("a/")] == ["a/b"]
+        assert [entry.key for entry in await store.scan("a/")] == ["a/b"]
         assert list(await store.folders("")) == ["a"]
         await store.delete("a/b", version)
         assert list(await store.scan("")) == []

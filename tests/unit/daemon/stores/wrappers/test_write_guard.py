@@ -1,4 +1,4 @@
-"""The guard in front of a store that nobody has probed."""
+"""The guard in front of a store that was not probed."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -22,7 +22,7 @@ def guarded(store: ObjectStore) -> GuardedStore:
 
 
 class Deaf(MemoryStore):
-    """Ignores conditions, as a server behind a proxy that drops them does."""
+    """Ignores conditions, like a server behind a proxy that drops them."""
 
     async def replace(self, key: str, content: Content, version: Version) -> Version:
         try:
@@ -50,14 +50,17 @@ def test_a_store_that_ignores_conditions_gets_no_write(
         for _ in range(2):
             with pytest.raises(UnsafeStore, match=r"overwrite any object.*no proxy drops If-Match"):
                 await write(opened)
-        assert [each.key for each in await store.scan("")] == ["scope/pointer.json"]
+        assert [entry.key for entry in await store.scan("")] == ["scope/pointer.json"]
         assert (await store.get("scope/pointer.json")).body == b"precious"
 
     asyncio.run(scenario())
 
 
-def test_of_writes_side_by_side_one_asks() -> None:
-    """The failure of the first cancels the second: it must not be cancelled between its own question and the clean-up."""
+def test_of_concurrent_writes_one_checks_the_store() -> None:
+    """The failure of the first write cancels the second.
+
+    The second must still clean up after its own check.
+    """
 
     async def scenario() -> None:
         store = FaultyStore(Deaf(InlineRuntime()))
@@ -97,7 +100,7 @@ def test_reading_and_deleting_cost_nothing_more() -> None:
         version = await store.create("a/key", NEW)
         opened = guarded(store)
         assert (await opened.get("a/key")).body == NEW.body
-        assert [each.key for each in await opened.scan("")] == ["a/key"]
+        assert [entry.key for entry in await opened.scan("")] == ["a/key"]
         assert await opened.folders("") == ["a"]
         await opened.delete("a/key", version)
         assert store.writes == [("create", "a/key"), ("delete", "a/key")]
@@ -114,7 +117,7 @@ def test_reading_and_deleting_cost_nothing_more() -> None:
         (Fault.REFUSED, StoreRefused),
     ],
 )
-def test_what_could_not_be_seen_is_asked_again_and_nothing_is_written(
+def test_an_inconclusive_check_is_repeated_and_nothing_is_written(
     fault: Fault, error: type[Exception]
 ) -> None:
     async def scenario() -> None:
@@ -124,6 +127,6 @@ def test_what_could_not_be_seen_is_asked_again_and_nothing_is_written(
             await create(opened)
         assert list(await store.scan("")) == []
         await create(opened)
-        assert [each.key for each in await store.scan("")] == ["scope/other.json"]
+        assert [entry.key for entry in await store.scan("")] == ["scope/other.json"]
 
     asyncio.run(scenario())

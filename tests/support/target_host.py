@@ -1,6 +1,8 @@
-"""A bundle as it lies on a target host: `base/` as it was rendered, beside a deployment directory copied from `example/`.
+"""A bundle on a target host: `base/` as rendered, and a deployment directory copied from
+`example/`.
 
-`replace_base` is what an update does: the generated part is new, the deployment directory is not touched.
+`replace_base` acts like an update: it replaces the generated part and keeps the deployment
+directory.
 """
 
 import shutil
@@ -22,7 +24,7 @@ class DeployedBundle:
     def install(
         cls, composition: Composition, folder: Path, defaults: RenderDefaults = GOLDEN_DEFAULTS
     ) -> "DeployedBundle":
-        """What the bundle's README tells to do: copy `example/`, name its full path in `.env`."""
+        """As the bundle's README says: copy `example/`, set its full path in `.env`."""
         bundle = cls(folder)
         bundle.replace_base(composition, defaults)
         shutil.copytree(folder / "example", bundle.directory)
@@ -42,7 +44,7 @@ class DeployedBundle:
     def replace_base(
         self, composition: Composition, defaults: RenderDefaults = GOLDEN_DEFAULTS
     ) -> None:
-        """Lay the rendering of another composition over it; the deployment directory stays."""
+        """Replace base/ by the rendering of another composition. The deployment directory stays."""
         for generated in ("base", "example"):
             shutil.rmtree(self.folder / generated, ignore_errors=True)
         for file in Renderer().render(composition, defaults, STAMP).files:
@@ -52,7 +54,7 @@ class DeployedBundle:
             path.chmod(0o755 if file.executable else 0o644)
 
     def set(self, file: str, variable: str, value: str) -> None:
-        """Give a variable of one of the deployment directory's env files a value, as an operator does."""
+        """Set a variable in an env file of the deployment directory, as an operator does."""
         path = self.directory / file
         before = path.read_text().splitlines()
         after = [

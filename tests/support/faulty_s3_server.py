@@ -27,7 +27,7 @@ BUCKET = "bucket"
 _GAP_SECONDS = 0.03
 
 
-class Oddity(Enum):
+class Defect(Enum):
     NONE = auto()
     IGNORES_CONDITIONS = auto()
     COMPARES_WITHOUT_QUOTES = auto()
@@ -38,7 +38,9 @@ class Oddity(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request as it arrived: method, key (empty: of the bucket itself), query, headers in lower case."""
+    """One request as it arrived: method, key (empty: of the bucket itself), query, headers in lower
+    case.
+    """
 
     method: str
     key: str
@@ -58,22 +60,22 @@ class Object:
 
 
 @dataclass
-class OddS3:
+class FaultyS3:
     """The server's side."""
 
-    oddity: Oddity
+    defect: Defect
     address: str = ""
     objects: dict[str, Object] = field(default_factory=dict)
     requests: list[Request] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def url(self, prefix: str = "") -> str:
-        """What a bucket's URL is in the settings."""
+        """The bucket's URL for the settings."""
         return f"s3://{BUCKET}/{prefix}?endpoint={self.address}&region=us-east-1"
 
     def refuses(self, key: str, headers: Mapping[str, str]) -> bool:
-        """Whether a condition of a write does not hold."""
-        if self.oddity is Oddity.IGNORES_CONDITIONS:
+        """Whether a condition of a write fails."""
+        if self.defect is Defect.IGNORES_CONDITIONS:
             return False
         found = self.objects.get(key)
         if headers.get("if-none-match") == "*":
@@ -83,13 +85,13 @@ class OddS3:
             return False
         there = "" if found is None else found.etag
         return wanted != (
-            there.strip('"') if self.oddity is Oddity.COMPARES_WITHOUT_QUOTES else there
+            there.strip('"') if self.defect is Defect.COMPARES_WITHOUT_QUOTES else there
         )
 
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    server3: OddS3
+    server3: FaultyS3
 
     def do_PUT(self) -> None:
         key, headers = self._arrived()
@@ -98,11 +100,11 @@ class _Handler(BaseHTTPRequestHandler):
         metadata = {
             name: value for name, value in headers.items() if name.startswith("x-amz-meta-")
         }
-        if self.server3.oddity is Oddity.FORBIDS_WRITES:
+        if self.server3.defect is Defect.FORBIDS_WRITES:
             self._error(403, "AccessDenied")
             return
-        if self.server3.oddity is Oddity.LOSES_RACES and not self.server3.refuses(key, headers):
-            # Whoever is let through here stays so, whatever is written meanwhile.
+        if self.server3.defect is Defect.LOSES_RACES and not self.server3.refuses(key, headers):
+            # A request that passes here has passed, even if other writes follow meanwhile.
             time.sleep(_GAP_SECONDS)
             headers = {}
         with self.server3.lock:
@@ -128,7 +130,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_DELETE(self) -> None:
         key, headers = self._arrived()
-        if self.server3.oddity is Oddity.FORBIDS_DELETION:
+        if self.server3.defect is Defect.FORBIDS_DELETION:
             self._error(403, "AccessDenied")
             return
         with self.server3.lock:
@@ -168,8 +170,8 @@ class _Handler(BaseHTTPRequestHandler):
                 f"<LastModified>{held.at:%Y-%m-%dT%H:%M:%S}.000Z</LastModified></Contents>"
             )
         items += "".join(
-            f"<CommonPrefixes><Prefix>{urllib.parse.quote(each)}</Prefix></CommonPrefixes>"
-            for each in folders
+            f"<CommonPrefixes><Prefix>{urllib.parse.quote(folder)}</Prefix></CommonPrefixes>"
+            for folder in folders
         )
         encoding = "<EncodingType>url</EncodingType>"
         body = f"<ListBucketResult>{encoding}<IsTruncated>false</IsTruncated>{items}</ListBucketResult>"
@@ -192,19 +194,19 @@ class _Handler(BaseHTTPRequestHandler):
 
 class _Listening(ThreadingHTTPServer):
     daemon_threads = True
-    # A crowd that comes at once would wait a second for its second try.
+    # Many simultaneous clients would wait a second for their second try.
     request_queue_size = 64
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Tell of everything but a client that has hung up."""
+        """Report everything but a client that has disconnected."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
 
 @contextlib.contextmanager
-def odd_s3(oddity: Oddity, port: int = 0) -> Iterator[OddS3]:
+def faulty_s3(defect: Defect, port: int = 0) -> Iterator[FaultyS3]:
     """A server with an empty bucket, on loopback."""
-    served = OddS3(oddity)
+    served = FaultyS3(defect)
     handler = type("Handler", (_Handler,), {"server3": served})
     with _Listening((LOOPBACK, port), handler) as server:
         served.address = f"http://{LOOPBACK}:{server.server_port}"

@@ -1,7 +1,8 @@
-"""The reference for the bytes of the compose file: the whole document through ruamel.yaml, once.
+"""A reference implementation of the compose file: the whole document through ruamel.yaml, once.
 
-A fresh YAML() loads the template document, every service is inserted from its own freshly loaded template, and the
-document is dumped. Slow, without cuts, caches or put-in digests: what the renderer does must come out the same.
+A fresh YAML() loads the template document, inserts every service from its own freshly loaded
+template and dumps the result. It is slow, without shortcuts, caches or inserted digests. The
+renderer must produce the same bytes.
 """
 
 from typing import Any

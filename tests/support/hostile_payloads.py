@@ -1,7 +1,9 @@
-"""Texts that mean something to a tool which reads a bundle, or to a reader of it, and the places where text comes in.
+"""Hostile texts, each special to a tool or a reader of a bundle, and the places where such text
+comes in.
 
-A payload is a fragment, alone and inside other text: what is refused alone may pass in the middle. What a place makes
-of a payload is a composition and render defaults, or the errors that an operator would see.
+A payload is a fragment, alone and inside other text: a text that is refused alone may be accepted
+inside another one. At each place, a payload gives a composition and render defaults, or the errors
+that an operator would see.
 """
 
 from collections.abc import Callable, Mapping
@@ -36,21 +38,21 @@ FRAGMENTS: Mapping[str, tuple[str, ...]] = {
     "unicode": ("é", "日本", "😀", "e\u0301", "\u0378", "\ue000", "\U0010ffff", "\u3164", "\u00a0", "\u2003"),
     "size": ("a" * 62, "a" * 64, "a" * 129, "a" * 256, "a" * 600, "a" * 2000, "-" * 40, "9" * 400, ""),
 }  # fmt: skip
-"""By what would take them for something."""
+"""By the tool that would misread them."""
 
 
 def payloads() -> list[str]:
-    """Every fragment, alone, before, behind and within other text."""
+    """Every fragment: alone, and before, after and within other text."""
     fragments = dict.fromkeys(fragment for family in FRAGMENTS.values() for fragment in family)
     forms = (lambda it: it, lambda it: f"a{it}", lambda it: f"{it}a", lambda it: f"a{it}b")
     return list(dict.fromkeys(form(fragment) for fragment in fragments for form in forms))
 
 
 class Refused(Exception):
-    """What an operator, or a sender, is told."""
+    """The errors that an operator or a sender gets."""
 
     def __init__(self, *problems: tuple[str, str]) -> None:
-        """Pairs of place and words."""
+        """Pairs of place and message."""
         super().__init__(problems)
         self.problems = problems
 
@@ -81,7 +83,7 @@ def _in_defaults(document: Callable[[str], dict[str, Any]]) -> Put:
         except ValidationError as error:
             found = error.errors(include_url=False)
             raise Refused(
-                *((".".join(map(str, each["loc"])), each["msg"]) for each in found)
+                *((".".join(map(str, item["loc"])), item["msg"]) for item in found)
             ) from error
 
     return put
@@ -181,4 +183,4 @@ PLACES: Mapping[str, tuple[str, Put]] = {
     "mirror": ("registries", _in_defaults(lambda text: {"registries": {"docker.io": text}})),
     "restart": ("restart", _in_defaults(lambda text: {"restart": text})),
 }
-"""Where text comes in: the path that an error names, and what puts the text there."""
+"""Where text comes in: the path in the error, and a function that puts the text there."""

@@ -2,7 +2,7 @@
 
 A suite that passes on them proves nothing. So the contract suite and the races run on them, and
 must fail (`tests.contract.test_negative_controls`). The servers are wheels, each in a separate
-environment. `tests.support.odd_s3` has a server that honours conditions and still loses races.
+environment. `tests.support.faulty_s3_server` has a server that honours conditions and still loses races.
 """
 
 import contextlib
@@ -39,7 +39,10 @@ def nanio(folder: Path) -> Iterator[str]:
 
 @contextlib.contextmanager
 def localbucket(folder: Path) -> Iterator[str]:
-    """The address of an S3 server that honours If-None-Match and ignores If-Match. Raises Unavailable."""
+    """The address of an S3 server that honours If-None-Match and ignores If-Match.
+
+    Raises Unavailable.
+    """
     port = free_port()
     data = folder / "data"
     data.mkdir()

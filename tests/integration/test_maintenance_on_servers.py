@@ -1,7 +1,8 @@
-"""Collection and recovery on real servers, signed, and followed by a reader with a policy who has seen it all.
+"""Collection and recovery on real servers with signatures, followed by a reader with a policy that
+has seen everything.
 
-What retention lets go is deleted there; a pointer that is gone, or was put back from a backup, is made anew above
-everything that anybody may have seen, and publishing goes on.
+Released publications are deleted there. A pointer that is missing, or was restored from a backup,
+is rebuilt above every sequence that a reader may have seen, and publishing continues.
 """
 
 import asyncio
@@ -58,7 +59,9 @@ def _credentials(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @dataclass(frozen=True)
 class Tended:
-    """A scope on a server: who writes it, and a reader who demands signatures and remembers what it accepted."""
+    """A scope on a server: its writer, and a reader that requires signatures and remembers what it
+    accepted.
+    """
 
     store: ObjectStore
     runtime: Runtime
@@ -119,7 +122,7 @@ async def tended(store: ObjectStore, runtime: Runtime, folder: Path) -> Tended:
     return scope
 
 
-def test_what_is_collected_is_gone_and_the_rest_stays_as_it_was(
+def test_collected_publications_are_gone_and_the_rest_is_unchanged(
     opens: Opens, tmp_path: Path
 ) -> None:
     async def scenario(scope: Tended) -> None:
@@ -132,7 +135,10 @@ def test_what_is_collected_is_gone_and_the_rest_stays_as_it_was(
 
         collected = await scope.collect()
 
-        assert sorted(each.folder.id.state for each in collected.deleted) == ["state-1", "state-2"]
+        assert sorted(deletable.folder.id.state for deletable in collected.deleted) == [
+            "state-1",
+            "state-2",
+        ]
         assert collected.size > 0
         assert await scope.states() == ["state-3"]
         assert await tree(scope.store) == before
@@ -144,7 +150,7 @@ def test_what_is_collected_is_gone_and_the_rest_stays_as_it_was(
     play(scenario, opens, tmp_path)
 
 
-def test_a_pointer_that_is_gone_is_made_anew_above_all_that_was_seen(
+def test_a_missing_pointer_is_rebuilt_above_every_sequence_that_was_seen(
     opens: Opens, tmp_path: Path
 ) -> None:
     async def scenario(scope: Tended) -> None:
@@ -158,7 +164,7 @@ def test_a_pointer_that_is_gone_is_made_anew_above_all_that_was_seen(
 
         assert recovery.damage is not None
         assert await scope.seen("state-3") > sequence
-        assert [each.state for each in (await scope.writer.pointer()).retained] == [
+        assert [publication.state for publication in (await scope.writer.pointer()).retained] == [
             "state-1",
             "state-2",
             "state-3",
@@ -171,7 +177,7 @@ def test_a_pointer_that_is_gone_is_made_anew_above_all_that_was_seen(
     play(scenario, opens, tmp_path)
 
 
-def test_a_pointer_of_a_backup_is_refused_and_made_good_without_the_states_that_are_gone(
+def test_a_pointer_from_a_backup_is_refused_and_recovered_without_the_missing_states(
     opens: Opens, tmp_path: Path
 ) -> None:
     async def scenario(scope: Tended) -> None:
@@ -189,7 +195,7 @@ def test_a_pointer_of_a_backup_is_refused_and_made_good_without_the_states_that_
         await scope.recover()
 
         assert await scope.seen("state-4") > sequence
-        assert [each.state for each in (await scope.writer.pointer()).retained] == [
+        assert [publication.state for publication in (await scope.writer.pointer()).retained] == [
             "state-3",
             "state-4",
         ]

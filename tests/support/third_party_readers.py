@@ -1,4 +1,7 @@
-"""What a bundle says, read by other people's readers: PyYAML, python-dotenv, and lines split as nginx and `read` do."""
+"""Reads a bundle with independent parsers.
+
+They are PyYAML, python-dotenv, and lines split like nginx and `read` do.
+"""
 
 import re
 from io import StringIO
@@ -14,7 +17,7 @@ _VARIABLE = re.compile(r"\$\$|\$\{[A-Za-z0-9_]+:-([^}]*)\}")
 
 
 def compose(bundle: RenderedBundle) -> dict[str, Any]:
-    """The compose file as Compose understands it where no variable is set."""
+    """The compose file as Compose reads it without any variable set."""
     return _interpolated(
         yaml.load(text_of(bundle, "base/bundle/docker-compose.yaml"), Loader=_Loader)
     )
@@ -26,7 +29,7 @@ def signature(bundle: RenderedBundle) -> Any:
 
 
 def routes(bundle: RenderedBundle) -> dict[str, str]:
-    """Service and port by model id, as nginx takes its map."""
+    """Service and port by model id, as nginx reads its map."""
     lines = [
         line.split(" ") for line in text_of(bundle, "base/bundle/nginx/models.map").splitlines()
     ]
@@ -40,7 +43,7 @@ def downloads(bundle: RenderedBundle) -> dict[str, str]:
 
 
 def variables(bundle: RenderedBundle) -> dict[str, str | None]:
-    """The deployment directory's variables."""
+    """The variables of the deployment directory."""
     return dotenv_values(
         stream=StringIO(text_of(bundle, "example/conf/bundle/.env")), interpolate=False
     )

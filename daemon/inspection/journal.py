@@ -1,0 +1,200 @@
+"""Views of a journal: events, what waits, dead letters, rejected requests. Pure.
+
+`EventReport` is also the answer of `GET /v1/events/{id}`.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from daemon.inspection.documents import INLINE
+from events.errors import Problem
+from events.journal.records import (
+    Backlog,
+    DeadLetter,
+    DeadLetterStatus,
+    EventStatus,
+    LaneBacklog,
+    LaneStatus,
+    Rejected,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class OutcomeInScope:
+    """The outcome of an event in one scope."""
+
+    scope: str
+    outcome: str | None
+    """None while the event is waiting."""
+    reason: str | None
+    state: str | None
+    settled_at: str | None
+    attempts: int
+    """Failed tries so far."""
+    error: str | None
+    """Why it waits, if a try failed."""
+    dead_letter: int | None
+
+    @classmethod
+    def of(cls, lane: LaneStatus) -> "OutcomeInScope":
+        """The report on one scope."""
+        outcome = lane.outcome
+        return cls(
+            scope=lane.scope,
+            outcome=str(outcome.kind) if outcome else None,
+            reason=outcome.reason if outcome else None,
+            state=outcome.state if outcome else None,
+            settled_at=lane.settled_at,
+            attempts=lane.attempts,
+            error=lane.error,
+            dead_letter=lane.dead_letter,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class EventReport:
+    """The outcomes of one event."""
+
+    id: str
+    source: str
+    type: str
+    position: str
+    accepted_at: str
+    settled_at: str | None
+    scopes: tuple[OutcomeInScope, ...]
+
+    @classmethod
+    def of(cls, status: EventStatus) -> "EventReport":
+        """The report on an event of the journal."""
+        return cls(
+            id=status.identity.id,
+            source=status.identity.source,
+            type=status.type,
+            position=str(status.position),
+            accepted_at=status.accepted_at,
+            settled_at=status.settled_at,
+            scopes=tuple(map(OutcomeInScope.of, status.lanes)),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class BacklogView:
+    """The events that are waiting, in all scopes or in one."""
+
+    events: int
+    oldest: str | None
+    """When the oldest of them was accepted."""
+    undispatched: int
+    """Events that are not assigned to scopes yet."""
+    dead_letters: int
+    """Open ones."""
+    rejected: int | None
+    """None in the view of one scope: a rejected request belongs to no scope."""
+    lanes: tuple[LaneBacklog, ...]
+
+    @classmethod
+    def of(cls, backlog: Backlog) -> "BacklogView":
+        """The view of all scopes."""
+        return cls(
+            events=backlog.events,
+            oldest=backlog.oldest,
+            undispatched=backlog.undispatched,
+            dead_letters=backlog.dead_letters,
+            rejected=backlog.rejected,
+            lanes=backlog.lanes,
+        )
+
+    @classmethod
+    def of_scope(
+        cls, backlog: Backlog, scope: str, open_letters: Iterable[DeadLetter]
+    ) -> "BacklogView":
+        """The view of one scope."""
+        lanes = tuple(lane for lane in backlog.lanes if lane.scope == scope)
+        return cls(
+            events=sum(lane.waiting for lane in lanes),
+            oldest=min((lane.oldest for lane in lanes if lane.oldest), default=None),
+            undispatched=backlog.undispatched,
+            dead_letters=sum(letter.scope == scope for letter in open_letters),
+            rejected=None,
+            lanes=lanes,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class NoJournal:
+    """There is no journal on this machine."""
+
+    path: None = None
+    error: None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadableJournal:
+    """A journal that cannot be read."""
+
+    path: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class JournalView:
+    """A journal that can be read."""
+
+    path: str
+    error: None = field(default=None, init=False)
+    wrong_bucket: str | None
+    """Why the journal belongs to another bucket; None if it does not."""
+    backlog: BacklogView = field(metadata=INLINE)
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetterView:
+    """A dead letter without the data of its event."""
+
+    number: int
+    event: str
+    type: str
+    scope: str
+    status: DeadLetterStatus
+    reason: str
+    at: str
+    by: str | None
+    position: str
+    closed_at: str | None
+    closed_by: str | None
+    closed_reason: str | None
+
+    @classmethod
+    def of(cls, letter: DeadLetter) -> "DeadLetterView":
+        """The view of a dead letter."""
+        return cls(
+            number=letter.id,
+            event=letter.event_id,
+            type=letter.type,
+            scope=letter.scope,
+            status=letter.status,
+            reason=letter.reason,
+            at=letter.at,
+            by=letter.by,
+            position=str(letter.position),
+            closed_at=letter.closed_at,
+            closed_by=letter.closed_by,
+            closed_reason=letter.closed_reason,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RejectedView:
+    """A rejected request with all its problems."""
+
+    number: int
+    intake: str
+    at: str
+    size: int
+    """Bytes of the whole body."""
+    problems: tuple[Problem, ...]
+
+    @classmethod
+    def of(cls, rejected: Rejected) -> "RejectedView":
+        """The view of a rejected request."""
+        return cls(rejected.number, rejected.intake, rejected.at, rejected.size, rejected.problems)
