@@ -1,4 +1,4 @@
-# Verbs of the project. Needs GNU make and Python 3.11 or newer, nothing else of ours.
+# Commands of the project. Needs GNU make and Python 3.11 or newer, nothing else of ours.
 # Every path here is relative: the folder may have a space in its name.
 #
 #   make test PYTHON=python3.12      another Python (with a new environment)
@@ -17,7 +17,7 @@ run := .venv/bin/python
 .DEFAULT_GOAL := help
 .PHONY: help setup demo run test check audit bench bench-check bench-stores flood crash-long contract-long simulate simulate-bugs fuzz mutants lock clean
 
-help: ## show the verbs
+help: ## show the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
 
 setup: $(stamp) ## make .venv from the hash-pinned lock, with .venv/bin/rebundle
@@ -104,6 +104,6 @@ lock: .cache/uv/bin/uv ## resolve the locks again (ARGS=--upgrade: to the newest
 	.cache/uv/bin/python requirements/install.py requirements/tools/uv.lock
 	@touch $@
 
-clean: ## remove what these verbs made
+clean: ## remove what these commands made
 	rm -rf .venv .cache .coverage* htmlcov build dist var .mypy_cache .ruff_cache .pytest_cache .hypothesis \
 	  .import_linter_cache

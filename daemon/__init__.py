@@ -1,7 +1,7 @@
 """Composes events and renderers, and does the I/O: lanes, publication, HTTP, the command line.
 
 The `python-daemon` distribution has a top-level package of the same name. The two cannot be
-installed together (docs/adr).
+installed together (ADR 1).
 """
 
 __version__ = "0.1.0"

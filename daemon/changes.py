@@ -1,8 +1,9 @@
 """Interprets an event as a change, from the event alone.
 
 An invalid event gets a 400 over HTTP and becomes a dead letter from Kafka (protocol 2). Two schemas
-validate its data: `events.schemas` knows the form of an event, and `renderers.model` knows what can
-be rendered. All problems of both are reported at once. Checks that need the scope are in `folding`.
+validate its data: `events.schemas` knows the form of an event, and `renderers.composition` knows
+what can be rendered. All problems of both are reported at once. Checks that need the scope are in
+`folding`.
 """
 
 import hashlib
@@ -22,18 +23,9 @@ from events.model import (
     ROLLBACK_REQUESTED,
     Event,
 )
+from renderers.composition import Composition, Model, ModelChange, Serving
 from renderers.limits import BundleLimits, TooBig
-from renderers.model import (
-    BundleName,
-    Composition,
-    Model,
-    ModelChange,
-    Scope,
-    Serving,
-    canonical_digest,
-    canonical_json,
-    known_fields,
-)
+from renderers.values import BundleName, Scope, canonical_digest, canonical_json, known_fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +140,7 @@ def _state_created(event: Event, limits: BundleLimits | None) -> StateCreated:
             limits.check(composition)
         except TooBig as error:
             raise InvalidEvent(
-                *(Problem(f"$.data{excess.part}", excess.words) for excess in error.excesses)
+                *(Problem(f"$.data{excess.part}", excess.message) for excess in error.excesses)
             ) from None
     state = {"id": data.state.id, "revision": data.state.revision}
     if data.state.parent is not None:

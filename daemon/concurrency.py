@@ -15,10 +15,10 @@ U = TypeVar("U")
 
 
 async def concurrently(
-    work: Callable[[T], Awaitable[U]], items: Iterable[T], *, at_once: int
+    work: Callable[[T], Awaitable[U]], items: Iterable[T], *, limit: int
 ) -> list[U]:
-    """Return the results of `work` for all items, in order; at most `at_once` run concurrently."""
-    slots = asyncio.Semaphore(at_once)
+    """Return the results of `work` for all items, in order; at most `limit` run concurrently."""
+    slots = asyncio.Semaphore(limit)
 
     async def one(item: T) -> U:
         async with slots:

@@ -20,8 +20,8 @@ from daemon.settings import SettingProblem, Settings, SettingsError
 from renderers import self_test
 from renderers.bundle import Customisation
 from renderers.errors import RenderError, TemplateFault
-from renderers.model import Scope
 from renderers.template_set import Templates
+from renderers.values import Scope
 
 _MAX_BYTES: Final = 256 << 10
 _FORBIDDEN: Final = {
@@ -73,11 +73,11 @@ def for_every_scope(settings: Settings) -> Customisations:
         SettingsError: has every problem of all templates, or of what they make of the sample.
     """
     customisations = _read(settings, map(Scope.parse, settings.scopes))
-    _rehearse(customisations)
+    _run_self_test(customisations)
     return customisations
 
 
-def whom(name: str) -> str:
+def scope_label(name: str) -> str:
     """The scope of a name in `Customisations.by_name`, in words."""
     return "every scope" if name == "*" else name
 
@@ -99,13 +99,13 @@ def _read(settings: Settings, scopes: Iterable[Scope]) -> Customisations:
     return Customisations(Customisation(settings.render, shared), own)
 
 
-def _rehearse(customisations: Customisations) -> None:
+def _run_self_test(customisations: Customisations) -> None:
     faults: dict[str, tuple[str, str]] = {}
     for name, customisation in customisations.by_name.items():
         if customisation == Customisation():
             continue  # the built-in templates are tested before a release
         try:
-            self_test.rehearse(customisation)
+            self_test.run(customisation)
         except Exception as error:  # noqa: BLE001  # a template may raise anything
             message = (
                 str(error) if isinstance(error, RenderError) else f"{type(error).__name__}: {error}"
@@ -117,7 +117,7 @@ def _rehearse(customisations: Customisations) -> None:
     if faults:
         raise SettingsError(
             *(
-                SettingProblem("", f"rehearsal for {whom(name)}", message + hint)
+                SettingProblem("", f"template self-test for {scope_label(name)}", message + hint)
                 for message, (name, hint) in faults.items()
             )
         )

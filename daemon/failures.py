@@ -82,6 +82,7 @@ _EXIT_CODES: Final[Mapping[type[BaseException], int]] = {
     publishing.OlderSchema: exit_codes.CONFLICT,
     publishing.NewerSchema: exit_codes.CONFLICT,
     publishing.NewerRenderer: exit_codes.CONFLICT,
+    events.JournalOfOtherSchema: exit_codes.CONFLICT,
     # Nothing can be verified or signed as the policy demands.
     publishing.CannotSign: exit_codes.VERIFICATION,
     publishing.PolicyUnusable: exit_codes.VERIFICATION,

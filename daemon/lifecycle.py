@@ -1,7 +1,7 @@
 """The life of the process: clock and threads, stop requests and their time limit, service manager.
 
 The first SIGTERM or SIGINT requests a drain. The second one ends the process at once. A drain that
-takes too long is cut off: unsettled events are delivered again at the next start, so ending is
+takes too long is cut off: unacknowledged events are delivered again at the next start, so ending is
 safe. The tasks that wait for `Stop` perform the drain.
 """
 
@@ -154,7 +154,7 @@ def stop_on_signals(stop: Stop, drain_seconds: float = DRAIN_SECONDS) -> Iterato
     def end_drain(_number: int, _frame: FrameType | None) -> None:
         _write_to_stderr(
             f"rebundle: not drained after {drain_seconds:g} s, ending; "
-            "unsettled events are delivered again at the next start\n"
+            "unacknowledged events are delivered again at the next start\n"
         )
         os._exit(0)
 

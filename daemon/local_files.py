@@ -37,8 +37,8 @@ class Unsafe(OperatorActionNeeded):
     """A file that other users may read or change. The message has the command that ends that."""
 
 
-def read_secret(path: Path, most_bytes: int) -> bytes:
-    """Read the file of a secret, at most one byte beyond `most_bytes`.
+def read_secret(path: Path, max_bytes: int) -> bytes:
+    """Read the file of a secret, at most one byte beyond `max_bytes`.
 
     Raises:
         Unsafe: others may read it, a group may write it, or it is not a regular file.
@@ -50,7 +50,7 @@ def read_secret(path: Path, most_bytes: int) -> bytes:
                 f"{path} is open to others: chmod 600 {_quoted(path)} (640 if one group has "
                 "to read it)"
             )
-        return opened.read(most_bytes + 1)
+        return opened.read(max_bytes + 1)
 
 
 def read_token(path: Path) -> str:
@@ -130,15 +130,15 @@ def make_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def read_plain(path: Path, most_bytes: int) -> bytes:
-    """Read a regular file, at most one byte beyond `most_bytes`. Never waits for a FIFO.
+def read_plain(path: Path, max_bytes: int) -> bytes:
+    """Read a regular file, at most one byte beyond `max_bytes`. Never waits for a FIFO.
 
     Raises:
         Unsafe: it is not a regular file.
         OSError: it cannot be read.
     """
     with _open_plain(path) as opened:
-        return opened.read(most_bytes + 1)
+        return opened.read(max_bytes + 1)
 
 
 def replace(path: Path, body: bytes, *, mode: int = 0o600) -> None:

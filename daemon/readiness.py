@@ -106,7 +106,7 @@ class HealthChecks:
 
         `bucket` and `journal_path` are part of suggested commands, so both have to be valid in any
         working directory. `call_seconds`: the limit of one call to the bucket. `gates`: each by the
-        verb that shows its state. `tried`: repeated jobs, each by the kind of condition that its
+        command that shows its state. `tried`: repeated jobs, each by the kind of condition that its
         failure is.
         """
         self._journal = journal

@@ -2,18 +2,21 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal
 
 from daemon.consequences import Invalid
 from daemon.folding import PlannedState
 from daemon.publishing.errors import NewerRenderer
-from daemon.publishing.pointer import Publication
-from renderers.bundle import RENDERER_VERSION, Customisation, RenderedBundle, Renderer
+from daemon.publishing.manifest import ManifestEvent, RenderedState
+from daemon.publishing.pointer import Publication, Revision
+from renderers.bundle import RENDERER_VERSION, Customisation, Renderer
+from renderers.checked import Gate, render_checked
+from renderers.composition import Composition, Stamp
 from renderers.errors import RenderError
 from renderers.limits import DEFAULT_LIMITS, BundleLimits
-from renderers.model import Composition, RenderDefaults, RenderedFile, Scope, Stamp
 from renderers.pinning import Policy
 from renderers.pinning import require as require_pinned
+from renderers.values import RenderedFile, Scope
 
 
 class NotRenderable(Invalid):
@@ -23,21 +26,6 @@ class NotRenderable(Invalid):
         super().__init__(str(failure))
         self.planned = planned
         self.failure = failure
-
-
-class Gate(Protocol):
-    """Reads a rendered bundle back and compares it with its composition."""
-
-    def __call__(
-        self,
-        composition: Composition,
-        defaults: RenderDefaults,
-        bundle: RenderedBundle,
-        overridden: frozenset[str],
-        /,
-    ) -> None:
-        """Raises GateFailure if they differ. `overridden`: templates that replace built-in ones."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +49,32 @@ class Rendering:
         own = self.customisation(composition.scope)
         if self.pinning == "require":
             require_pinned(composition, own.defaults)
-        rendered = self.renderer.render(composition, own.defaults, stamp, own.templates)
-        self.gate(composition, own.defaults, rendered, own.templates.overridden)
-        return rendered.files
+        return render_checked(composition, stamp, own, renderer=self.renderer, check=self.gate)
+
+    def rendered_state(
+        self,
+        composition: Composition,
+        *,
+        state: str,
+        revision: Revision,
+        kind: Literal["explicit", "derived"],
+        late: bool = False,
+        events: tuple[ManifestEvent, ...],
+    ) -> RenderedState:
+        """A state, rendered and checked, ready to be stored. Raises as `render`."""
+        own = self.customisation(composition.scope)
+        return RenderedState(
+            composition=composition,
+            defaults=own.defaults,
+            state=state,
+            revision=revision,
+            kind=kind,
+            late=late,
+            files=self.render(composition, Stamp(state, str(revision))),
+            renderer=RENDERER_VERSION,
+            templates=own.templates.digest,
+            events=events,
+        )
 
 
 def refuse_newer_renderer(scope: Scope, current: Publication) -> None:

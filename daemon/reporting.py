@@ -5,21 +5,21 @@ A report never fails and never waits, and it decides nothing.
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Final, get_args
+from typing import Final
 
 import structlog
 
 from daemon.publishing.live_tree.ownership import Blocked
-from daemon.publishing.live_tree.sync import Synced, Unfinished
-from daemon.publishing.pointer import Kind, Publication
+from daemon.publishing.live_tree.sync import FinishedPass, UnfinishedPass
+from daemon.publishing.pointer import Publication
 from daemon.publishing.reader import DamagedManifest, PointerRead
 from daemon.runtime import Runtime
 from daemon.telemetry import Metrics
 from events.journal import Backlog
 from events.model import Outcome, OutcomeKind
 from events.source import Delivery
-from renderers.model import Scope
 from renderers.pinning import Movable
+from renderers.values import Scope
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -115,20 +115,20 @@ class Reporter:
         """A round of garbage collections ended; deletion was refused in `scopes` scopes."""
         self._metrics.deletion_refused_scopes.set(scopes)
 
-    def reconciled(self, scope: Scope, result: Synced | Unfinished) -> None:
+    def reconciled(self, scope: Scope, result: FinishedPass | UnfinishedPass) -> None:
         """A pass over the live tree ended."""
         if result.sequence == 0:
             return  # events name the scope, and the bucket does not have it
         self._set_synced(scope, result.behind)
-        if isinstance(result, Synced):
+        if isinstance(result, FinishedPass):
             self._paths_blocked(scope, result)
             self._manifests_damaged(scope, result)
         match result:
-            case Unfinished(sequence=sequence, reason=reason):
+            case UnfinishedPass(sequence=sequence, reason=reason):
                 log.warning(
                     "live tree not synced", scope=str(scope), sequence=sequence, reason=reason
                 )
-            case Synced() if result.written or result.kept_aside or result.strays:
+            case FinishedPass() if result.written or result.kept_aside or result.strays:
                 log.info(
                     "live tree written, some paths blocked"
                     if result.blocked
@@ -143,7 +143,7 @@ class Reporter:
             case _:
                 pass
 
-    def _paths_blocked(self, scope: Scope, result: Synced) -> None:
+    def _paths_blocked(self, scope: Scope, result: FinishedPass) -> None:
         """Log blocked paths when they change, not at each pass."""
         self._metrics.live_tree_blocked_paths.labels(str(scope)).set(len(result.blocked))
         if result.blocked == self.blocked.get(scope, ()):
@@ -158,7 +158,7 @@ class Reporter:
             del self.blocked[scope]
             log.info("live tree paths no longer blocked", scope=str(scope))
 
-    def _manifests_damaged(self, scope: Scope, result: Synced) -> None:
+    def _manifests_damaged(self, scope: Scope, result: FinishedPass) -> None:
         """Log damaged manifests once. A pass reads old ones only if it finds an unknown file."""
         unreported = frozenset(result.damaged) - self._damaged.get(scope, frozenset())
         self._damaged[scope] = frozenset(result.damaged)
@@ -180,21 +180,9 @@ class Reporter:
         log.warning("live tree not synced, tried again later", scope=str(scope), error=reason)
 
     def removed(self, scope: Scope) -> None:
-        """Delete the series of a scope that the bucket no longer has; they would stay forever."""
+        """The bucket no longer has this scope."""
         name = str(scope)
-        for metric in (
-            self._metrics.publish_conflicts,
-            self._metrics.lane_waiting_events,
-            self._metrics.lane_oldest_event_age_seconds,
-            self._metrics.lane_failures,
-            self._metrics.pointer_sequence,
-            self._metrics.last_publish_timestamp_seconds,
-            self._metrics.live_tree_synced,
-            self._metrics.live_tree_blocked_paths,
-        ):
-            metric.remove(name)
-        for kind in get_args(Kind):
-            self._metrics.publications.remove(name, kind)
+        self._metrics.remove_scope(name)
         self._lanes.discard(name)
         self.behind.pop(scope, None)
         self.blocked.pop(scope, None)
@@ -202,7 +190,7 @@ class Reporter:
         self._crowded.discard(scope)
 
     def _set_synced(self, scope: Scope, why_not: str | None) -> None:
-        self._metrics.live_tree_synced.labels(str(scope)).set(why_not is None)
+        self._metrics.live_tree_follows.labels(str(scope)).set(why_not is None)
         if why_not is None:
             self.behind.pop(scope, None)
         else:
@@ -211,7 +199,7 @@ class Reporter:
     def backlog(self, backlog: Backlog) -> None:
         """The events that wait in the journal now."""
         now = self._runtime.now()
-        self._metrics.journal_unsettled_events.set(backlog.events)
+        self._metrics.journal_unacknowledged_events.set(backlog.events)
         self._metrics.dead_letters.set(backlog.dead_letters)
         lanes = {lane.scope: lane for lane in backlog.lanes}
         self._lanes |= lanes.keys()

@@ -41,9 +41,10 @@ from pydantic import (
 from daemon import local_files
 from daemon.consequences import Invalid
 from daemon.stores import locations
-from renderers.limits import DEFAULT_LIMITS, BundleLimits
-from renderers.model import RenderDefaults, Scope
+from renderers.composition import RenderDefaults
+from renderers.limits import DEFAULT_LIMITS, BundleLimits, not_boolean
 from renderers.pinning import Policy
+from renderers.values import Scope
 
 PREFIX: Final = "REBUNDLE_"
 _FLAGS: Final = {
@@ -64,12 +65,6 @@ _STATE_PLACES: Final = (
 
 SettingPath = tuple[str, ...]
 T = TypeVar("T")
-
-
-def _not_boolean(value: Any) -> Any:
-    if isinstance(value, bool):
-        raise ValueError("must be a number")
-    return value
 
 
 def _bucket(text: str) -> str:
@@ -125,12 +120,12 @@ def _network(value: Any) -> Any:
 _Network = Annotated[ipaddress.IPv4Network | ipaddress.IPv6Network, BeforeValidator(_network)]
 # An empty path would mean the working directory.
 _Directory = Annotated[Path, BeforeValidator(_not_empty)]
-_Count = Annotated[int, BeforeValidator(_not_boolean), Field(ge=1, le=10**9)]
-_Bytes = Annotated[ByteSize, BeforeValidator(_not_boolean), Field(ge=1024, le=1 << 40)]
+_Count = Annotated[int, BeforeValidator(not_boolean), Field(ge=1, le=10**9)]
+_Bytes = Annotated[ByteSize, BeforeValidator(not_boolean), Field(ge=1024, le=1 << 40)]
 _Seconds = Annotated[
-    float, BeforeValidator(_not_boolean), Field(gt=0, le=86_400, allow_inf_nan=False)
+    float, BeforeValidator(not_boolean), Field(gt=0, le=86_400, allow_inf_nan=False)
 ]
-_Days = Annotated[int, BeforeValidator(_not_boolean), Field(ge=1, le=3650)]
+_Days = Annotated[int, BeforeValidator(not_boolean), Field(ge=1, le=3650)]
 
 
 class _Section(BaseModel):
@@ -143,10 +138,10 @@ class JournalSettings(_Section):
     path: Path = Field(
         Path("var/journal.db"), description="The file. Its lock and its log are next to it."
     )
-    max_unsettled_events: _Count = Field(
+    max_unacknowledged_events: _Count = Field(
         100_000, description="With this many waiting events, intake answers 503."
     )
-    max_unsettled_bytes: _Bytes = Field(
+    max_unacknowledged_bytes: _Bytes = Field(
         ByteSize(1 << 30), description="With this size of waiting events, intake answers 503."
     )
     identity_days: _Days = Field(
@@ -177,7 +172,7 @@ class HttpSettings(_Section):
         ByteSize(4 << 20), description="A larger body is refused with 413."
     )
     max_batch_events: _Count = Field(100, description="Most events in one batch.")
-    max_depth: Annotated[int, BeforeValidator(_not_boolean), Field(ge=4, le=128)] = Field(
+    max_depth: Annotated[int, BeforeValidator(not_boolean), Field(ge=4, le=128)] = Field(
         32, description="Most levels of nesting in a body."
     )
     max_requests: _Count = Field(
@@ -254,23 +249,23 @@ class PublishSettings(_Section):
 class RetentionSettings(_Section):
     """Which publications stay for rollbacks, besides those live, desired or pinned."""
 
-    newest: Annotated[int, BeforeValidator(_not_boolean), Field(ge=1, le=100)] = Field(
+    newest: Annotated[int, BeforeValidator(not_boolean), Field(ge=1, le=100)] = Field(
         20,
         description="Number of newest publications of a scope that stay, within the pointer's 100.",
     )
-    days: Annotated[int, BeforeValidator(_not_boolean), Field(ge=0, le=3650)] = Field(
+    days: Annotated[int, BeforeValidator(not_boolean), Field(ge=0, le=3650)] = Field(
         30, description="Publications superseded in the last so many days stay, within those 100."
     )
-    dropped_days: Annotated[int, BeforeValidator(_not_boolean), Field(ge=7, le=3650)] = Field(
+    dropped_days: Annotated[int, BeforeValidator(not_boolean), Field(ge=7, le=3650)] = Field(
         7, description="How long the objects of publications that dropped out of those 100 stay."
     )
     grace_hours: Annotated[
-        float, BeforeValidator(_not_boolean), Field(ge=1, le=720, allow_inf_nan=False)
+        float, BeforeValidator(not_boolean), Field(ge=1, le=720, allow_inf_nan=False)
     ] = Field(
         24.0, description="Age at which unreferenced objects may be deleted, by the bucket's clock."
     )
     every_hours: Annotated[
-        float, BeforeValidator(_not_boolean), Field(ge=0, le=720, allow_inf_nan=False)
+        float, BeforeValidator(not_boolean), Field(ge=0, le=720, allow_inf_nan=False)
     ] = Field(
         6.0, description="Mean time between two collections; 0: never, use `rebundle gc --all`."
     )
@@ -302,12 +297,10 @@ class SigningSettings(_Section):
     second_key_file: _Directory | None = Field(
         None, description="A second key that also signs, during a change of keys."
     )
-    freshness_minutes: Annotated[int, BeforeValidator(_not_boolean), Field(ge=0, le=10_080)] = (
-        Field(
-            0,
-            description="How long freshness.json is valid, for readers that require it; 0: it is "
-            "not written.",
-        )
+    freshness_minutes: Annotated[int, BeforeValidator(not_boolean), Field(ge=0, le=10_080)] = Field(
+        0,
+        description="How long freshness.json is valid, for readers that require it; 0: it is "
+        "not written.",
     )
 
     @model_validator(mode="after")

@@ -11,7 +11,7 @@ import logging
 import re
 import sys
 import traceback
-from collections.abc import Mapping, Sized
+from collections.abc import Mapping, Sequence, Sized
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import islice
@@ -214,6 +214,8 @@ class Metrics:
     """The catalogue of metrics. `intake` is the name of a source; a state id is never a label."""
 
     registry: CollectorRegistry
+    by_scope: Sequence[Counter | Gauge]
+    """The metrics with a label `scope`."""
     events_accepted: Counter
     """By intake and type; an unknown type counts as `other`."""
     events_rejected: Counter
@@ -231,10 +233,10 @@ class Metrics:
     """Over all waiting events, including those that are not yet in a lane."""
     lane_failures: Counter
     dead_letters: Gauge
-    journal_unsettled_events: Gauge
+    journal_unacknowledged_events: Gauge
     pointer_sequence: Gauge
     last_publish_timestamp_seconds: Gauge
-    live_tree_synced: Gauge
+    live_tree_follows: Gauge
     """1 if base/ and README.md were equal to live at the last pass, else 0."""
     live_tree_blocked_paths: Gauge
     attention_conditions: Gauge
@@ -256,14 +258,23 @@ class Metrics:
             "rebundle_build_info", "Always 1.", ["version", "renderer"], registry=registry
         ).labels(version, renderer).set(1)
 
+        by_scope: list[Counter | Gauge] = []
+
         def counter(name: str, meaning: str, *labels: str) -> Counter:
-            return Counter(f"rebundle_{name}", meaning, labels, registry=registry)
+            metric = Counter(f"rebundle_{name}", meaning, labels, registry=registry)
+            if "scope" in labels:
+                by_scope.append(metric)
+            return metric
 
         def gauge(name: str, meaning: str, *labels: str) -> Gauge:
-            return Gauge(f"rebundle_{name}", meaning, labels, registry=registry)
+            metric = Gauge(f"rebundle_{name}", meaning, labels, registry=registry)
+            if "scope" in labels:
+                by_scope.append(metric)
+            return metric
 
         return cls(
             registry=registry,
+            by_scope=by_scope,
             events_accepted=counter(
                 "events_accepted_total", "Events made durable.", "intake", "type"
             ),
@@ -292,8 +303,8 @@ class Metrics:
             ),
             lane_failures=counter("lane_failures_total", "Failed tries of a lane.", "scope"),
             dead_letters=gauge("dead_letters", "Dead letters that no operator has settled."),
-            journal_unsettled_events=gauge(
-                "journal_unsettled_events", "Events in the journal that are not settled."
+            journal_unacknowledged_events=gauge(
+                "journal_unacknowledged_events", "Events in the journal that are not acknowledged."
             ),
             pointer_sequence=gauge(
                 "pointer_sequence", "Sequence of the pointer at its last read.", "scope"
@@ -303,8 +314,8 @@ class Metrics:
                 "Unix time of the last change of the pointer by this daemon.",
                 "scope",
             ),
-            live_tree_synced=gauge(
-                "live_tree_synced", "Whether the live tree follows its pointer.", "scope"
+            live_tree_follows=gauge(
+                "live_tree_follows", "Whether the live tree follows its pointer.", "scope"
             ),
             live_tree_blocked_paths=gauge(
                 "live_tree_blocked_paths",
@@ -331,6 +342,11 @@ class Metrics:
                 "Scopes where collection releases objects but may not delete them.",
             ),
         )
+
+    def remove_scope(self, scope: str) -> None:
+        """Delete the series of a scope; they would stay forever."""
+        for metric in self.by_scope:
+            metric.remove_by_labels({"scope": scope})
 
     def render(self) -> bytes:
         """Return all metrics in Prometheus' text format, version 0.0.4."""

@@ -25,14 +25,14 @@ from daemon.lifecycle import Stop
 from daemon.pipeline import Pipeline
 from daemon.publishing.bucket_identity import ANY_BUCKET, BucketCheck
 from daemon.publishing.reader import Reader, Scopes
-from daemon.replays import InstanceShared
+from daemon.redelivery import InstanceShared
 from daemon.retry import Backoff, retry
 from daemon.runtime import Runtime
 from daemon.telemetry import bound
 from daemon.timers import every
 from events.model import Position
 from events.source import Delivery, EventSource
-from renderers.model import Scope
+from renderers.values import Scope
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -310,7 +310,7 @@ class Worker:
 
         It was restored if the bucket has folded positions beyond the highest one that the source
         had when it was opened. New events may have reached these positions since, and the pointer
-        would count them as folded. Deliveries under the old instance are then no longer unsettled;
+        would count them as folded. Deliveries under the old instance are then no longer waiting;
         they come again under the new one.
         """
         if scope in self._compared:

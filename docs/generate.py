@@ -83,10 +83,10 @@ printed the message, so that a copy of it acts on the same bucket and journal.
 
 
 def cli_page() -> str:
-    """The reference of every verb."""
+    """The reference of every command."""
     table = "".join(f"| {code} | {words} |\n" for code, words in exit_codes.MEANINGS.items())
-    verbs = build().generate_docs(output_format="markdown", recursive=True, heading_level=2)
-    return f"{_CLI_HEAD}{table}\n{verbs.strip()}\n"
+    commands = build().generate_docs(output_format="markdown", recursive=True, heading_level=2)
+    return f"{_CLI_HEAD}{table}\n{commands.strip()}\n"
 
 
 def settings_page() -> str:

@@ -68,13 +68,13 @@ class SourceUnavailable(Transient):
 
 
 class JournalFull(SourceUnavailable):
-    """The journal is at its limit of unsettled events, or the disk is full."""
+    """Too many events are not acknowledged, or the disk is full."""
 
 
 class JournalDisplaced(OperatorActionNeeded):
     """The journal's file was removed or replaced during use.
 
-    The journal acknowledges nothing until the original file is restored. Events that it accepted
+    The journal accepts nothing until the original file is restored. Events that it accepted
     before are still published.
     """
 
@@ -92,4 +92,8 @@ class JournalLocked(OperatorActionNeeded):
 
 
 class JournalDamaged(Damaged):
-    """This release cannot use the file as a journal."""
+    """The file is not a journal, or is damaged."""
+
+
+class JournalOfOtherSchema(OperatorActionNeeded):
+    """Another release wrote the journal. It is not damaged."""

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
-TYPE_PREFIX: Final = "io.rebundle."
 MODEL_VERSION_CREATED: Final = "io.rebundle.model_version.created.v1"
 MODEL_VERSION_UPDATED: Final = "io.rebundle.model_version.updated.v1"
 BUNDLE_STATE_CREATED: Final = "io.rebundle.bundle_state.created.v1"
@@ -17,7 +16,7 @@ KNOWN_TYPES: Final = frozenset(
 )
 LARGEST_REVISION: Final = 2**53 - 1
 """The largest integer that is exact in JavaScript."""
-LONGEST_REASON: Final = 2_000
+MAX_REASON_LENGTH: Final = 2_000
 """Characters (protocol 4), for events and for operators' commands."""
 
 
@@ -73,6 +72,9 @@ class Position:
     instance: str
     """`journal:<uuid>` or `kafka:<cluster id>/<topic>/<partition>`."""
     offset: int
+
+    def __str__(self) -> str:
+        return f"{self.instance}@{self.offset}"
 
 
 class OutcomeKind(StrEnum):

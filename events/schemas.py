@@ -21,14 +21,10 @@ from pydantic_core import ErrorDetails
 
 from events.errors import Problem
 from events.model import (
-    BUNDLE_STATE_CREATED,
     LARGEST_REVISION,
-    LONGEST_REASON,
-    MODEL_VERSION_CREATED,
-    MODEL_VERSION_UPDATED,
-    ROLLBACK_REQUESTED,
+    MAX_REASON_LENGTH,
 )
-from events.strict_json import MOST_PROBLEMS, below, described
+from events.strict_json import MAX_PROBLEMS, below, described
 
 DERIVED_PREFIX: Final = "derived-"
 _STATE_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -66,7 +62,9 @@ def _hold(hold: bool) -> bool:  # noqa: FBT001  # a validator is called with the
 StateId = Annotated[str, AfterValidator(_state_id)]
 ExplicitStateId = Annotated[StateId, AfterValidator(_explicit_state_id)]
 _Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
-_Reason = Annotated[str, StringConstraints(max_length=LONGEST_REASON), AfterValidator(_plain_text)]
+_Reason = Annotated[
+    str, StringConstraints(max_length=MAX_REASON_LENGTH), AfterValidator(_plain_text)
+]
 _Person = Annotated[str, StringConstraints(max_length=256), AfterValidator(_plain_text)]
 
 
@@ -95,7 +93,7 @@ class NamedState(_Data):
 class BundleState(_Data):
     """`bundle_state.created`: a whole composition.
 
-    Models and proxy are raw JSON; `renderers.model` parses them.
+    Models and proxy are raw JSON; `renderers.composition` parses them.
     """
 
     bundle: BundleReference
@@ -137,18 +135,10 @@ class RollbackRequest(_Data):
     hold: Annotated[bool, AfterValidator(_hold)] = True
 
 
-DATA: Final[Mapping[str, type[BaseModel]]] = {
-    MODEL_VERSION_CREATED: ModelVersion,
-    MODEL_VERSION_UPDATED: ModelVersion,
-    BUNDLE_STATE_CREATED: BundleState,
-    ROLLBACK_REQUESTED: RollbackRequest,
-}
-
-
 def problems_of(error: ValidationError, root: str, data: Any) -> tuple[Problem, ...]:
     """The problems in `data`, which is at the JSON path `root`; one problem per path.
 
-    At most MOST_PROBLEMS, then one at `root` with the number of the rest.
+    At most MAX_PROBLEMS, then one at `root` with the number of the rest.
     """
     merged: dict[str, Problem] = {}
     for detail in error.errors(include_url=False):
@@ -157,11 +147,11 @@ def problems_of(error: ValidationError, root: str, data: Any) -> tuple[Problem, 
             earlier = merged.get(problem.path)
             merged[problem.path] = _merged(earlier, problem) if earlier else problem
     problems = tuple(merged.values())
-    if len(problems) <= MOST_PROBLEMS:
+    if len(problems) <= MAX_PROBLEMS:
         return problems
     return (
-        *problems[:MOST_PROBLEMS],
-        Problem(root, f"has {len(problems) - MOST_PROBLEMS} more problems"),
+        *problems[:MAX_PROBLEMS],
+        Problem(root, f"has {len(problems) - MAX_PROBLEMS} more problems"),
     )
 
 
@@ -234,9 +224,9 @@ _EXPECTED: Final = {
 
 
 def _expected(detail: ErrorDetails) -> str:
-    words = _EXPECTED.get(detail["type"])
-    if words is None:
+    text = _EXPECTED.get(detail["type"])
+    if text is None:
         return detail["msg"].replace("Input should be", "must be")
-    return words.format(**detail.get("ctx", {})).replace(
+    return text.format(**detail.get("ctx", {})).replace(
         "at least 1 characters", "at least 1 character"
     )

@@ -1,9 +1,9 @@
 """The port between a source of events and the daemon.
 
 A source delivers events in its order. After a restart it delivers again every event that is not
-settled in all its scopes. The caller records an outcome *before* the commit that folds the event,
-under the id of that commit, and settles the event *after* the commit. If the commit is lost, the
-caller withdraws what it recorded for it (protocol 2).
+acknowledged, that is, settled in all its scopes. The caller records an outcome *before* the write
+of the pointer that folds the event, under the id of that write, and settles the event *after* it.
+If the write is lost, the caller withdraws what it recorded for it (protocol 2).
 """
 
 from collections.abc import Mapping, Sequence
@@ -44,8 +44,8 @@ class Recorded:
     """The recorded outcome of an event in one scope."""
 
     outcome: Outcome
-    commit: str | None
-    """The id of the commit that must succeed for this outcome; None once the event is settled."""
+    write_id: str | None
+    """The write that must succeed for this outcome to count; None once the event is settled."""
 
 
 class EventSource(Protocol):
@@ -84,12 +84,12 @@ class EventSource(Protocol):
         ...
 
     async def waiting(
-        self, scope: str, upto: Position | None = None, most: int = 1_000
+        self, scope: str, up_to: Position | None = None, limit: int = 1_000
     ) -> Sequence[Delivery]:
-        """The unsettled deliveries in `scope`, in order, up to a position and at most `most`.
+        """The deliveries that wait in `scope`, in order, up to a position and at most `limit`.
 
-        Events behind `upto` may not be assigned yet. The result is current: it has no event that an
-        operator has taken out. It is empty if `upto` belongs to another instance.
+        Events behind `up_to` may not be assigned yet. The result is current: it has no event that
+        an operator has taken out. It is empty if `up_to` belongs to another instance.
         """
         ...
 
@@ -98,20 +98,20 @@ class EventSource(Protocol):
     ) -> Mapping[Position, Sequence[Recorded]]:
         """The recorded outcomes of these positions in `scope`, the newest last.
 
-        There is one for each commit that was not withdrawn. A settled position has only its final
+        There is one for each write that was not withdrawn. A settled position has only its final
         outcome. Positions without outcomes are left out.
         """
         ...
 
-    async def record(self, scope: str, commit: str, outcomes: Mapping[Position, Outcome]) -> None:
-        """Stores outcomes durably, before the commit that folds their events.
+    async def record(self, scope: str, write_id: str, outcomes: Mapping[Position, Outcome]) -> None:
+        """Stores outcomes durably, before the write of the pointer that folds their events.
 
-        A source may keep only the newest 16 of an event: an older commit cannot be in progress.
+        A source may keep only the newest 16 of an event: an older write cannot be in progress.
         """
         ...
 
-    async def withdraw(self, scope: str, commit: str) -> None:
-        """Deletes the outcomes of a commit that was lost. Settled outcomes stay."""
+    async def withdraw(self, scope: str, write_id: str) -> None:
+        """Deletes the outcomes of a write that was lost. Settled outcomes stay."""
         ...
 
     async def settle(self, scope: str, outcomes: Mapping[Position, Outcome]) -> None:
@@ -133,7 +133,7 @@ class EventSource(Protocol):
         ...
 
     async def reinstate(self, recorded: int) -> None:
-        """Takes a new instance, and delivers all unsettled events under it.
+        """Takes a new instance, and delivers all unacknowledged events under it.
 
         To be called if a bucket has a position of this instance, up to offset `recorded`, that this
         source did not commit: the source was restored from a backup, or a copy of it is in use. The

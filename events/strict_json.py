@@ -19,7 +19,7 @@ from pydantic import JsonValue
 
 from events.errors import InvalidEvent, Problem
 
-MOST_PROBLEMS: Final = 100
+MAX_PROBLEMS: Final = 100
 _SHOWN: Final = 80
 _LARGEST: Final = 2**63 - 1  # the largest signed 64-bit integer (Go, Java, SQLite)
 _BOM: Final = b"\xef\xbb\xbf"
@@ -41,19 +41,19 @@ class _Duplicated(dict[str, Any]):
     """The first key that occurs a second time."""
 
 
-def loads(body: bytes, *, most_bytes: int, deepest: int = 32) -> JsonValue:
+def loads(body: bytes, *, max_bytes: int, max_depth: int = 32) -> JsonValue:
     """The JSON value in `body`, which is UTF-8 without a byte order mark.
 
-    Objects and arrays may nest `deepest` levels. Integers are signed 64-bit.
+    Objects and arrays may nest `max_depth` levels. Integers are signed 64-bit.
 
     Raises:
         InvalidEvent: with the JSON path of each problem; `$` is the whole body.
     """
-    if len(body) > most_bytes:
+    if len(body) > max_bytes:
         raise InvalidEvent(
-            Problem("$", f"must have at most {most_bytes} bytes", f"{len(body)} bytes")
+            Problem("$", f"must have at most {max_bytes} bytes", f"{len(body)} bytes")
         )
-    too_deep = Problem("$", f"must nest at most {deepest} levels")
+    too_deep = Problem("$", f"must nest at most {max_depth} levels")
     try:
         parsed = _parser.decode(_text(body))
     except json.JSONDecodeError as error:
@@ -62,9 +62,9 @@ def loads(body: bytes, *, most_bytes: int, deepest: int = 32) -> JsonValue:
     except RecursionError:
         raise InvalidEvent(too_deep) from None
     problems = []
-    for problem in _problems(parsed, deepest):
+    for problem in _problems(parsed, max_depth):
         problems.append(problem)
-        if len(problems) == MOST_PROBLEMS:
+        if len(problems) == MAX_PROBLEMS:
             break
     if problems:
         raise InvalidEvent(*problems)
@@ -146,7 +146,7 @@ _parser: Final = json.JSONDecoder(
 )
 
 
-def _problems(root: Any, deepest: int) -> Iterator[Problem]:
+def _problems(root: Any, max_depth: int) -> Iterator[Problem]:
     """The problems in a parsed value. It does not recurse, because the depth is not checked yet."""
     waiting: list[tuple[str, Any, int]] = [("$", root, 0)]
     while waiting:
@@ -156,8 +156,8 @@ def _problems(root: Any, deepest: int) -> Iterator[Problem]:
         elif isinstance(value, str):
             yield from _unprintable(path, value)
         elif isinstance(value, dict | list):
-            if depth == deepest:
-                yield Problem(path, f"must nest at most {deepest} levels")
+            if depth == max_depth:
+                yield Problem(path, f"must nest at most {max_depth} levels")
                 continue
             if isinstance(value, _Duplicated):
                 yield Problem(below(path, value.key), "must occur only once in its object")

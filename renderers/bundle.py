@@ -14,17 +14,9 @@ from typing import Final
 from renderers import compose, download, example, images, readme, router, yaml_emitter
 from renderers.cache import Cache
 from renderers.compose import RenderContext, ResourceDefaults
-from renderers.model import (
-    Composition,
-    Model,
-    Proxy,
-    RenderDefaults,
-    RenderedFile,
-    Stamp,
-    canonical_digest,
-    canonical_json,
-)
+from renderers.composition import Composition, Model, Proxy, RenderDefaults, Stamp
 from renderers.template_set import Templates
+from renderers.values import RenderedFile, canonical_digest, canonical_json
 
 RENDERER_VERSION: Final = "1"
 STAMP_PATH: Final = "base/.rebundle.json"
@@ -43,13 +35,6 @@ class Customisation:
 
     defaults: RenderDefaults = field(default_factory=RenderDefaults)
     templates: Templates = field(default_factory=Templates.built_in)
-
-
-@dataclass(frozen=True, slots=True)
-class RenderedBundle:
-    """The files below docker-compose-gen/, sorted by the bytes of their path."""
-
-    files: tuple[RenderedFile, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +87,8 @@ class Renderer:
         defaults: RenderDefaults,
         stamp: Stamp,
         templates: Templates | None = None,
-    ) -> RenderedBundle:
-        """The bundle of `composition` as state `stamp`.
+    ) -> tuple[RenderedFile, ...]:
+        """The files below docker-compose-gen/ of `composition` as state `stamp`, sorted by path.
 
         The result depends on the arguments alone, never on the cache.
 
@@ -152,7 +137,7 @@ class Renderer:
             *(file for model in models for file in model.files),
         ]
         # Texts sort like their bytes in UTF-8.
-        return RenderedBundle(tuple(sorted(files, key=attrgetter("path"))))
+        return tuple(sorted(files, key=attrgetter("path")))
 
     def _fragments_of(
         self, composition: Composition, context: RenderContext

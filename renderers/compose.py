@@ -3,8 +3,9 @@
 A block is the key of a service and everything below it. It ends with its own separator, so joined
 blocks are byte for byte what ruamel.yaml would write for the whole document. (So no template may
 end with a sequence on one line: ruamel.yaml would attach the separator to the document instead of
-the block.) Three services have a digest of files that change with any model. Their blocks keep its
-placeholder, and `sealed` inserts the hex digits, which have one spelling in double quotes.
+the block.) Three services have a label with a digest of files that change with any model. Their
+blocks are cached with a placeholder for it, and `sealed` inserts the hex digits, which YAML always
+writes in double quotes.
 
 Variants (gpu, batching, the number of labels) are chosen in the template's text. Values are set in
 the parsed tree.
@@ -18,21 +19,14 @@ from functools import lru_cache
 from typing import Final, Literal
 
 from renderers import images, yaml_templates
+from renderers.composition import Amounts, Composition, Model, RenderDefaults, Resources
 from renderers.errors import TemplateFault
 from renderers.identifiers import variable_name
-from renderers.model import (
-    Amounts,
-    Composition,
-    Model,
-    RenderDefaults,
-    Resources,
-    canonical_digest,
-    canonical_json,
-)
 from renderers.template_set import Templates
+from renderers.values import canonical_digest, canonical_json
 
 PATH: Final = "base/bundle/docker-compose.yaml"
-_HOLE: Final = b'"<content_digest>"'
+_PLACEHOLDER: Final = b'"<content_digest>"'
 _SERVICES: Final = "services:\n"
 _FOOTER: Final = "networks.yaml"
 _KNOWN: Final = (
@@ -173,7 +167,7 @@ def proxy_block(image: str, context: RenderContext) -> bytes:
 
 def sealed(block: bytes, digest: str) -> bytes:
     """`block` with the first 16 hex digits of `digest` in the place of its placeholder."""
-    return block.replace(_HOLE, f'"{digest[:16]}"'.encode(), 1)
+    return block.replace(_PLACEHOLDER, f'"{digest[:16]}"'.encode(), 1)
 
 
 def footer(context: RenderContext) -> bytes:

@@ -7,7 +7,7 @@ its version folders, so its line has only the id.
 
 from typing import Final
 
-from renderers.model import Model
+from renderers.composition import Model
 from renderers.platforms import PLATFORMS
 from renderers.template_set import Templates
 

@@ -8,8 +8,8 @@ The batching parameters of a model are in base/ or in example/ (`batching_path`)
 from typing import Final
 
 from renderers.compose import ResourceDefaults
+from renderers.composition import BatchingParameters, Model
 from renderers.identifiers import variable_name
-from renderers.model import BatchingParameters, Model
 from renderers.platforms import PLATFORMS
 from renderers.template_set import Templates
 

@@ -47,13 +47,13 @@ TARGET_LENGTH: Final = 63
 _MEMORY_UNITS: Final = {"b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 
-def _slug(longest: int) -> AfterValidator:
+def _slug(max_length: int) -> AfterValidator:
     def check(text: str) -> str:
-        if len(text) > longest or not _SLUG.fullmatch(text):
+        if len(text) > max_length or not _SLUG.fullmatch(text):
             raise ValueError(
                 "must be lower-case letters, digits, '-' and '_', "
                 "start and end with a letter or digit, "
-                f"and have at most {longest} characters"
+                f"and have at most {max_length} characters"
             )
         return text
 

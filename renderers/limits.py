@@ -10,21 +10,23 @@ from typing import Annotated, Any, Final
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
+from renderers.composition import MAX_MODELS, Composition
 from renderers.errors import Invalid
-from renderers.model import MOST_MODELS, Composition, Value
 from renderers.platforms import PLATFORMS
+from renderers.values import Value
 
 _FILES_WITHOUT_MODELS: Final = 15
 
 
-def _no_boolean(value: Any) -> Any:
+def not_boolean(value: Any) -> Any:
+    """The value, unless it is a boolean, which pydantic would read as 0 or 1."""
     if isinstance(value, bool):
         raise ValueError("must be a number")  # pydantic reports ValueErrors
     return value
 
 
 # Not strict: an environment variable is text.
-_Count = Annotated[int, BeforeValidator(_no_boolean), Field(ge=1, le=10**9)]
+_Count = Annotated[int, BeforeValidator(not_boolean), Field(ge=1, le=10**9)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,7 @@ class Excess:
 
     part: str
     """The part of the composition, as a JSON path below it; empty for all of it."""
-    words: str
+    message: str
     """The message for the producer and the operator."""
 
 
@@ -41,7 +43,7 @@ class TooBig(Invalid):
     """A composition exceeds a limit: make it smaller, or have the operator raise the limit."""
 
     def __init__(self, excesses: tuple[Excess, ...]) -> None:
-        super().__init__("; ".join(excess.words for excess in excesses))
+        super().__init__("; ".join(excess.message for excess in excesses))
         self.excesses = excesses
 
 
@@ -50,7 +52,7 @@ class BundleLimits(Value):
 
     model_config = ConfigDict(extra="forbid")
 
-    models: Annotated[_Count, Field(le=MOST_MODELS)] = Field(
+    models: Annotated[_Count, Field(le=MAX_MODELS)] = Field(
         2_000, description="Models of one bundle."
     )
     files: _Count = Field(5_000, description="Files of one rendered bundle.")
@@ -90,12 +92,12 @@ class BundleLimits(Value):
         )
         parts = {"models": ".models", "signature": ".proxy.signature"}
         for name, what, number in sizes:
-            most = getattr(self, name)
-            if number > most:
-                words = (
-                    f"the bundle has {number} {what}; the limit is {most} (setting limits.{name})"
+            limit = getattr(self, name)
+            if number > limit:
+                message = (
+                    f"the bundle has {number} {what}; the limit is {limit} (setting limits.{name})"
                 )
-                yield Excess(parts.get(name.partition("_")[0], ""), words)
+                yield Excess(parts.get(name.partition("_")[0], ""), message)
 
 
 DEFAULT_LIMITS: Final = BundleLimits()

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from renderers.composition import Composition, RenderDefaults
 from renderers.errors import Invalid
-from renderers.model import Composition, RenderDefaults
 
 Policy = Literal["off", "warn", "require"]
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 Name = Literal["tensorflow", "triton", "openvino"]
-"""A serving runtime in KServe's terms."""
+"""The name of an engine (KServe: a serving runtime) in an event."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ operators. It includes the map, so a new model needs no change in it.
 
 from typing import Final
 
-from renderers.model import Model
+from renderers.composition import Model
 from renderers.platforms import PLATFORMS
 from renderers.template_set import Templates
 

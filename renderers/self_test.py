@@ -8,12 +8,12 @@ from functools import cache
 from itertools import product
 from typing import Any, Final
 
-from renderers import gate
 from renderers.bundle import Customisation, Renderer
-from renderers.model import Composition, Stamp
+from renderers.checked import render_checked
+from renderers.composition import Composition, Stamp
 from renderers.platforms import PLATFORMS
 
-_STAMP: Final = Stamp("rehearsal", "1")
+_STAMP: Final = Stamp("self-test", "1")
 _GPUS: Final[tuple[dict[str, Any] | None, ...]] = (
     None,
     {"count": "all"},
@@ -38,7 +38,7 @@ _RESOURCES: Final = {
 }
 
 
-def rehearse(customisation: Customisation) -> None:
+def run(customisation: Customisation) -> None:
     """Returns if every kind of service can be rendered with `customisation` and passes the gate.
 
     Raises:
@@ -46,11 +46,9 @@ def rehearse(customisation: Customisation) -> None:
         GateFailure: the output contradicts the composition.
         RenderError: any other fault of the customisation.
     """
-    defaults, templates = customisation.defaults, customisation.templates
     renderer = Renderer()
     for composition in (_every_kind(), _one_model()):
-        rendered = renderer.render(composition, defaults, _STAMP, templates)
-        gate.check(composition, defaults, rendered, templates.overridden)
+        render_checked(composition, _STAMP, customisation, renderer=renderer)
 
 
 @cache
@@ -88,7 +86,7 @@ def _model(model_id: str, serving: dict[str, Any]) -> dict[str, Any]:
 def _composition(models: list[dict[str, Any]]) -> Composition:
     return Composition.model_validate(
         {
-            "bundle": {"name": "rehearsal", "target": "every-kind"},
+            "bundle": {"name": "self-test", "target": "every-kind"},
             "models": models,
             "proxy": {
                 "image": "registry.example.com/proxy:1.0",

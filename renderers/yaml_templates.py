@@ -48,7 +48,7 @@ _ONE_LINE: Final = re.compile(rf"[ -~{_BEYOND_ASCII}]*")
 # The same without the quote and the backslash.
 _NEVER_ESCAPED: Final = re.compile(rf"[ !#-\[\]-~{_BEYOND_ASCII}]*")
 # ruamel.yaml writes longer keys, and keys with a line break, in another form.
-_LONGEST_KEY: Final = 122
+_MAX_KEY_LENGTH: Final = 122
 _LINE_BREAK: Final = re.compile(r"[\n\x85\u2028\u2029]")
 # ruamel.yaml keeps the column of a comment, so the spaces before it depend on the value.
 _COMMENT_BEHIND: Final = re.compile(r"[^\n]*#")
@@ -81,7 +81,7 @@ class _Place(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class _Hole:
+class _Placeholder:
     """A placeholder in a template."""
 
     name: str
@@ -91,7 +91,7 @@ class _Hole:
     keys: tuple[str, ...]
     """All keys of the mapping if it is in one of them, else empty."""
 
-    def before(self, piece: str) -> "_Hole":
+    def before(self, piece: str) -> "_Placeholder":
         """This placeholder, with its place corrected for the text `piece` that follows it."""
         is_moved = self.place is not _Place.COMMENT and _COMMENT_BEHIND.match(piece)
         return replace(self, place=_Place.OTHER) if is_moved else self
@@ -129,7 +129,7 @@ class Template:
     """The pickled tree, with its placeholders."""
     _pieces: tuple[str, ...]
     """The text that ruamel.yaml writes for the document, split at the placeholders."""
-    _holes: tuple[_Hole, ...]
+    _placeholders: tuple[_Placeholder, ...]
     outline: Mapping[str, tuple[str, ...]]
     """The names below each top-level key."""
 
@@ -159,8 +159,13 @@ class Template:
             raise NotYaml(text.count("\n", 0, error.position) + 1, error.reason) from error
         except _OTHER_ERRORS as error:
             raise NotYaml(1, f"{type(error).__name__}: {error}") from error
-        holes = (marks.holes[int(number)] for number in cut[1::2])
-        return cls(pickled, tuple(cut[::2]), tuple(map(_Hole.before, holes, cut[2::2])), outline)
+        placeholders = (marks.placeholders[int(number)] for number in cut[1::2])
+        return cls(
+            pickled,
+            tuple(cut[::2]),
+            tuple(map(_Placeholder.before, placeholders, cut[2::2])),
+            outline,
+        )
 
     @property
     def names(self) -> frozenset[str]:
@@ -168,7 +173,11 @@ class Template:
 
         Comments are left out: a placeholder there may be one for operators to fill in.
         """
-        return frozenset(hole.name for hole in self._holes if hole.place is not _Place.COMMENT)
+        return frozenset(
+            placeholder.name
+            for placeholder in self._placeholders
+            if placeholder.place is not _Place.COMMENT
+        )
 
     def filled(self, values: Mapping[str, str]) -> str:
         """The document with its placeholders replaced. A placeholder without a value stays.
@@ -177,9 +186,9 @@ class Template:
             UnsafeText: two keys of a mapping would be equal, or a value would end a comment.
         """
         parts = [self._pieces[0]]
-        for hole, piece in zip(self._holes, self._pieces[1:], strict=True):
-            value = values.get(hole.name, f"<{hole.name}>")
-            if not hole.takes(value, values):
+        for placeholder, piece in zip(self._placeholders, self._pieces[1:], strict=True):
+            value = values.get(placeholder.name, f"<{placeholder.name}>")
+            if not placeholder.takes(value, values):
                 return self._written(values)
             parts += (value, piece)
         return "".join(parts)
@@ -217,7 +226,7 @@ class _Marks:
 
     def __init__(self, seed: str) -> None:
         self.seed = seed
-        self.holes: list[_Hole] = []
+        self.placeholders: list[_Placeholder] = []
 
     def in_scalar(self, scalar: str, keys: tuple[str, ...]) -> str:
         marked = self._marked(scalar, _place(scalar, keys), keys)
@@ -228,15 +237,15 @@ class _Marks:
 
     def _marked(self, text: str, place: _Place, keys: tuple[str, ...] = ()) -> str:
         def mark(found: re.Match[str]) -> str:
-            self.holes.append(_Hole(found[1], text, place, keys))
-            return f"mark{len(self.holes) - 1}x{self.seed}"
+            self.placeholders.append(_Placeholder(found[1], text, place, keys))
+            return f"mark{len(self.placeholders) - 1}x{self.seed}"
 
         return _PLACEHOLDER.sub(mark, text)
 
 
 def _place(scalar: str, keys: tuple[str, ...]) -> _Place:
     with_marks = len(_PLACEHOLDER.sub("mark1000x0123456789abcdef", scalar))
-    if keys and with_marks > _LONGEST_KEY:
+    if keys and with_marks > _MAX_KEY_LENGTH:
         return _Place.OTHER
     if isinstance(scalar, DoubleQuotedScalarString):
         return _Place.QUOTED
@@ -284,7 +293,7 @@ def plain_or_quoted(text: str) -> str:
 
 def is_simple_key(key: str) -> bool:
     """Whether ruamel.yaml writes the key as `key:`, not as `? key`."""
-    return len(key) <= _LONGEST_KEY and not _LINE_BREAK.search(key)
+    return len(key) <= _MAX_KEY_LENGTH and not _LINE_BREAK.search(key)
 
 
 def written(text: str) -> str:

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from renderers.model import Composition, Model, RenderDefaults, Stamp
+from renderers.composition import Composition, Model, RenderDefaults, Stamp
 
 _DATA = Path(__file__).parent / "data"
 _REGISTRY = "registry.example.com/visual-anomaly"

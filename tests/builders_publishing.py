@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 from daemon.publishing import protocol
 from daemon.publishing.live_tree.sync import LiveTree
-from daemon.publishing.manifest import RenderedState
+from daemon.publishing.manifest import Manifest, RenderedState
 from daemon.publishing.operator_commands import Operations
 from daemon.publishing.pointer import FoldedEvent, Pointer, Publication, Revision
-from daemon.publishing.protocol import Progress, Writing
+from daemon.publishing.protocol import BatchProgress, Writing
 from daemon.publishing.publisher import Publisher
 from daemon.publishing.reader import PointerRead, Reader
 from daemon.publishing.signatures import Signer
@@ -18,7 +18,8 @@ from daemon.publishing.trust.policy import TrustPolicy
 from daemon.runtime import Runtime
 from daemon.stores.errors import ObjectMissing
 from daemon.stores.port import ObjectStore
-from renderers.model import Composition, RenderDefaults, RenderedFile, Scope
+from renderers.composition import Composition, RenderDefaults
+from renderers.values import RenderedFile, Scope, canonical_json
 from tests.builders import composition_document
 
 SCOPE = Scope("visual-anomaly", "core-versions")
@@ -54,6 +55,11 @@ def make_publication(
     )
 
 
+def encode_manifest(manifest: Manifest) -> bytes:
+    """The bytes of a manifest, in the form in which a publisher writes them."""
+    return (canonical_json(manifest.model_dump(mode="json", by_alias=True)) + "\n").encode()
+
+
 def writing(number: int = 1, *, by: str = "ann", reason: str = "because") -> Writing:
     return Writing(f"write-{number}", f"2026-01-01T00:00:{number % 60:02}.000Z", by, reason)
 
@@ -63,8 +69,8 @@ def progress(
     derived: int = 0,
     positions: Mapping[str, int] | None = None,
     folded: Iterable[FoldedEvent] = (),
-) -> Progress:
-    return Progress(Revision(highest, derived), positions or {}, tuple(folded))
+) -> BatchProgress:
+    return BatchProgress(Revision(highest, derived), positions or {}, tuple(folded))
 
 
 def published(*publications: Publication, start: Pointer | None = None) -> Pointer:

@@ -6,8 +6,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from renderers.composition import Composition, Model, RenderDefaults
 from renderers.identifiers import variable_name
-from renderers.model import Composition, Model, RenderDefaults
 from renderers.platforms import PLATFORMS
 
 _AWKWARD_IDS = (

@@ -12,7 +12,7 @@ from daemon.cli.failures import OutputUnwritable, UsageError
 from daemon.publishing.errors import NotFound
 from daemon.stores.directory.filesystem import RealFileSystem
 from events.errors import InvalidEvent
-from renderers.model import RenderedFile
+from renderers.values import RenderedFile
 
 STDIN: Final = "-"
 _MOST_BYTES: Final = 64 << 20

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Group, Parameter, validators
 
-from events.model import LONGEST_REASON
+from events.model import MAX_REASON_LENGTH
 
 SHARED = Group("Shared options", sort_key=10)
 Format = Literal["table", "json", "yaml"]
@@ -77,9 +77,10 @@ class JournalPlace:
 
 def _check_recordable(_kind: object, text: str | None) -> None:
     """Validate a reason, or the name of an actor (protocol 4)."""
-    if text is not None and len(text) > LONGEST_REASON:
+    if text is not None and len(text) > MAX_REASON_LENGTH:
         raise ValueError(
-            f"has {len(text)} characters, but at most {LONGEST_REASON} can be recorded: shorten it"
+            f"has {len(text)} characters, but at most {MAX_REASON_LENGTH} can be recorded: "
+            "shorten it"
         )
     # Surrogates come from bytes of the command line that are not UTF-8.
     if text is not None and any("\ud800" <= character <= "\udfff" for character in text):

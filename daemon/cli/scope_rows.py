@@ -7,7 +7,7 @@ from daemon.cli.session import Session
 from daemon.exit_codes import DONE
 from daemon.inspection.scopes import ScopeView
 from daemon.publishing.errors import NotFound
-from renderers.model import Scope
+from renderers.values import Scope
 
 
 async def readable(opened: Session, found: Sequence[Scope]) -> tuple[ScopeView, ...]:

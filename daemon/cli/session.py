@@ -24,7 +24,7 @@ from daemon.cli.output import Printer
 from daemon.lifecycle import SystemRuntime
 from daemon.settings import Settings
 from daemon.stores import locations
-from renderers.model import Scope
+from renderers.values import Scope
 
 if TYPE_CHECKING:  # take long to import
     from daemon.publishing.trust.policy import TrustPolicy

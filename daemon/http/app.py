@@ -24,7 +24,7 @@ from daemon.http.body import read_body
 from daemon.http.health import Health, HealthSource, described
 from daemon.http.intake import INTAKE, Intake, Receipt
 from daemon.http.problems import MEDIA_TYPE, RequestRefused, answer_everything, unavailable
-from daemon.inspection.journal import EventReport, position_text
+from daemon.inspection.journal import EventReport
 from daemon.lifecycle import Stop
 from daemon.runtime import Runtime
 from daemon.telemetry import Metrics
@@ -32,7 +32,7 @@ from events.dialects.cloudevents import BATCH, STRUCTURED
 from events.model import KNOWN_TYPES
 
 _log = structlog.get_logger(__name__)
-_LONGEST_COMPARED: Final = 128
+_MAX_COMPARED_LENGTH: Final = 128
 """Characters of an unknown event type that are compared with the known ones."""
 
 
@@ -78,7 +78,7 @@ class EventReports(BaseModel):
 
 def create_app(
     intake: Intake,
-    vitals: HealthSource,
+    health_source: HealthSource,
     metrics: Metrics,
     credentials: Callable[[], Credentials],
     limits: RequestLimits,
@@ -105,7 +105,7 @@ def create_app(
     answer_everything(app)
     app.include_router(_events_router(app, intake, metrics, credentials, limits))
     _log.info("http authorisation", policy=credentials().policy)
-    return Health(app, vitals, metrics, runtime, stop)
+    return Health(app, health_source, metrics, runtime, stop)
 
 
 _EVENT_SCHEMA: Final = {
@@ -205,8 +205,8 @@ class _Slots:
     Requests above the limit get 503 at once: a waiting request would hold memory, too.
     """
 
-    def __init__(self, most: int) -> None:
-        self._free = most
+    def __init__(self, limit: int) -> None:
+        self._free = limit
 
     @asynccontextmanager
     async def one(self) -> AsyncIterator[None]:
@@ -245,7 +245,7 @@ def _accepted(receipt: Receipt) -> AcceptedEvent:
     event, accepted = receipt.event, receipt.accepted
     if accepted is None:
         near = difflib.get_close_matches(
-            event.type[:_LONGEST_COMPARED], KNOWN_TYPES, n=1, cutoff=0.8
+            event.type[:_MAX_COMPARED_LENGTH], KNOWN_TYPES, n=1, cutoff=0.8
         )
         nearest = near[0] if near else None
         return AcceptedEvent(
@@ -259,6 +259,6 @@ def _accepted(receipt: Receipt) -> AcceptedEvent:
     return AcceptedEvent(
         id=event.id,
         source=event.source,
-        position=position_text(accepted.position),
+        position=str(accepted.position),
         known=accepted.known,
     )

@@ -114,8 +114,8 @@ def _check_local(headers: Mapping[str, Sequence[str]], client: str, server: str)
         raise _forbidden("it comes from a web page in a browser")
 
 
-def _forbidden(why: str) -> RequestRefused:
-    detail = f"no token is configured, and this request is not local: {why}. Set http.token_file"
+def _forbidden(reason: str) -> RequestRefused:
+    detail = f"no token is configured, and this request is not local: {reason}. Set http.token_file"
     return RequestRefused(HTTPStatus.FORBIDDEN, "forbidden", detail)
 
 

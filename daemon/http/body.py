@@ -10,12 +10,12 @@ from daemon.http.problems import RequestRefused
 
 
 async def read_body(
-    chunks: AsyncIterator[bytes], declared: str | None, most_bytes: int, seconds: float
+    chunks: AsyncIterator[bytes], declared: str | None, max_bytes: int, seconds: float
 ) -> bytes:
     """Read the whole body; `declared` is the Content-Length header.
 
     Raises:
-        RequestRefused: 413 above `most_bytes`, 408 after `seconds`, 400 if the client disconnected
+        RequestRefused: 413 above `max_bytes`, 408 after `seconds`, 400 if the client disconnected
             (it does not see this response).
     """
     # Checked before the first chunk: a client that waits for `100 Continue` then sends no body.
@@ -23,16 +23,16 @@ async def read_body(
         declared is not None
         and declared.isascii()
         and declared.isdigit()
-        and int(declared[:20]) > most_bytes
+        and int(declared[:20]) > max_bytes
     ):
-        raise _too_large(most_bytes)
+        raise _too_large(max_bytes)
     body = bytearray()
     try:
         async with asyncio.timeout(seconds):
             async for chunk in chunks:
                 body += chunk
-                if len(body) > most_bytes:
-                    raise _too_large(most_bytes)
+                if len(body) > max_bytes:
+                    raise _too_large(max_bytes)
     except TimeoutError:
         detail = f"the body did not arrive within {seconds:g} s"
         # The rest of the body may still arrive, so the connection cannot be reused.
@@ -45,9 +45,9 @@ async def read_body(
     return bytes(body)
 
 
-def _too_large(most_bytes: int) -> RequestRefused:
+def _too_large(max_bytes: int) -> RequestRefused:
     detail = (
-        f"the body is larger than {most_bytes} bytes: send fewer events per request, "
+        f"the body is larger than {max_bytes} bytes: send fewer events per request, "
         "or raise "
         "http.max_body_bytes"
     )

@@ -21,8 +21,7 @@ _IPV6_CUSTOMER_BITS: Final = 64
 class ConnectionLimits:
     """The maximum number of open connections."""
 
-    most: int = 1000
-    """In total."""
+    total: int = 1000
     per_peer: int | None = None
     """From one IPv4 address or one IPv6 /64; None: half of the total."""
     trusted_proxies: tuple[Network, ...] = ()
@@ -31,8 +30,8 @@ class ConnectionLimits:
     def of_peer(self, peer: Network | None) -> int:
         """The limit of one peer."""
         if peer is not None and any(_contains(proxies, peer) for proxies in self.trusted_proxies):
-            return self.most
-        return max(1, self.most // 2) if self.per_peer is None else min(self.per_peer, self.most)
+            return self.total
+        return max(1, self.total // 2) if self.per_peer is None else min(self.per_peer, self.total)
 
 
 def _contains(proxies: Network, peer: Network) -> bool:
@@ -77,7 +76,7 @@ class Connections(Generic[C]):
             closed = next(iter(self._idle_of[peer]), None)
             if closed is None:
                 return TooMany("peer")
-        elif len(self._peers) >= self._limits.most:
+        elif len(self._peers) >= self._limits.total:
             closed = next(iter(self._idle), None)
             if closed is None:
                 return TooMany("total")

@@ -22,9 +22,9 @@ from daemon.lifecycle import Stop
 from daemon.runtime import Runtime
 from daemon.telemetry import Metrics
 
-_MOST_REQUESTS: Final = 16
+_MAX_REQUESTS: Final = 16
 _METRICS_SECONDS: Final = 1.0
-_MOST_SHOWN: Final = 100
+_MAX_SHOWN: Final = 100
 _NO_STORE: Final = {"cache-control": "no-store"}
 
 PATHS: Final[dict[str, str]] = {
@@ -69,14 +69,19 @@ class Health:
     """Answers the probes and passes every other path to the application `inner`."""
 
     def __init__(
-        self, inner: ASGIApp, vitals: HealthSource, metrics: Metrics, runtime: Runtime, stop: Stop
+        self,
+        inner: ASGIApp,
+        health_source: HealthSource,
+        metrics: Metrics,
+        runtime: Runtime,
+        stop: Stop,
     ) -> None:
         """`runtime` renders the metrics; its threads must not be those that wait for the bucket."""
         self._inner = inner
-        self._vitals = vitals
+        self._health_source = health_source
         self._stop = stop
         self._exposition = _Exposition(metrics, runtime)
-        self._free = _MOST_REQUESTS
+        self._free = _MAX_REQUESTS
         self._answers: dict[str, Callable[[], Awaitable[Response]]] = {
             "/livez": self._livez,
             "/readyz": self._readyz,
@@ -101,7 +106,7 @@ class Health:
             await (await handler())(scope, receive, send)
 
     async def _livez(self) -> Response:
-        fault = self._vitals.fault()
+        fault = self._health_source.fault()
         if fault is None:
             return PlainTextResponse("ok\n")
         return answer(RequestRefused(HTTPStatus.SERVICE_UNAVAILABLE, "restart-needed", fault))
@@ -128,7 +133,7 @@ class Health:
 
     async def _readiness(self) -> Response:
         checks = [
-            *self._vitals.checks(),
+            *self._health_source.checks(),
             ReadinessCheck("running", not self._stop.is_set, self._stop.reason or "accepts events"),
         ]
         ready = all(check.ok for check in checks)
@@ -136,14 +141,14 @@ class Health:
         return JSONResponse(body, 200 if ready else 503, _NO_STORE)
 
     async def _conditions(self) -> Response:
-        lasting = self._vitals.lasting()
+        lasting = self._health_source.lasting()
         body = {
             "attention": bool(lasting),
             "conditions": [
                 asdict(condition.condition) | {"seconds": round(condition.seconds)}
-                for condition in lasting[:_MOST_SHOWN]
+                for condition in lasting[:_MAX_SHOWN]
             ],
-            "more": max(0, len(lasting) - _MOST_SHOWN),
+            "more": max(0, len(lasting) - _MAX_SHOWN),
         }
         return JSONResponse(body, 503 if lasting else 200, _NO_STORE)
 

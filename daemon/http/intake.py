@@ -38,7 +38,7 @@ from events.errors import (
 )
 from events.journal.records import Accepted, Arrival, EventStatus
 from events.model import KNOWN_TYPES, Event, Identity
-from events.strict_json import MOST_PROBLEMS
+from events.strict_json import MAX_PROBLEMS
 from renderers.limits import DEFAULT_LIMITS, BundleLimits
 
 INTAKE: Final = "http"
@@ -238,7 +238,7 @@ def _validate(
                 for problem in error.problems
             ]
     if problems:
-        raise InvalidEvent(*problems[:MOST_PROBLEMS])
+        raise InvalidEvent(*problems[:MAX_PROBLEMS])
     return valid
 
 

@@ -22,11 +22,11 @@ from daemon.http.connections import ConnectionLimits, Connections, TooMany
 from daemon.http.errors import ListenFailed
 from daemon.lifecycle import Stop
 
-_MOST_HEADER_BYTES: Final = 32 << 10
+_MAX_HEADER_BYTES: Final = 32 << 10
 _READ_BYTES: Final = 16 << 10
 """Bytes to read from one connection before the others get a turn. Processing asyncio's default of
 256 KiB can take 0.25 s."""
-_MOST_FRAMING_BYTES: Final = 16 << 10
+_MAX_FRAMING_BYTES: Final = 16 << 10
 """Maximum size of the framing of a chunked body, beyond the length of the body. Every chunk costs
 time, however small it is."""
 _GRACE_SECONDS: Final = 5
@@ -46,9 +46,9 @@ def bind(host: str, port: int) -> socket.socket:
         )[0]
         return _listening(socket.socket(family, kind, protocol), address)
     except (OSError, UnicodeError) as error:
-        why = getattr(error, "strerror", None) or str(error)
+        reason = getattr(error, "strerror", None) or str(error)
         raise ListenFailed(
-            f"cannot listen on {host} port {port} ({why}): stop the other process that uses it, "
+            f"cannot listen on {host} port {port} ({reason}): stop the other process that uses it, "
             "or choose another address with --listen HOST:PORT"
         ) from error
 
@@ -95,7 +95,7 @@ async def serve(
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        h11_max_incomplete_event_size=_MOST_HEADER_BYTES,
+        h11_max_incomplete_event_size=_MAX_HEADER_BYTES,
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )
     server = _Server(config, stop)
@@ -267,7 +267,7 @@ class _Protocol(H11Protocol, asyncio.BufferedProtocol):
         self._received += received
         self._body += body
         # The first read may contain the head.
-        return self._received > _READ_BYTES + _MOST_FRAMING_BYTES + 2 * self._body
+        return self._received > _READ_BYTES + _MAX_FRAMING_BYTES + 2 * self._body
 
     def _refuse_the_framing(self) -> None:
         if self.cycle.response_started:

@@ -55,12 +55,12 @@ class Tokens:
             self._credentials, **{name: token for name, (token, _) in changed.items()}
         )
         if changed and credentials.token == credentials.rollback_token:
-            why = "is also the token of the other role: rollback requests need a separate token"
-            failing |= {str(self._files[name]): why for name in changed}
+            reason = "is also the token of the other role: rollback requests need a separate token"
+            failing |= {str(self._files[name]): reason for name in changed}
         else:
             self._take(credentials, changed)
         for file in failing.keys() - {
-            file for file, why in self.failing.items() if failing.get(file) == why
+            file for file, reason in self.failing.items() if failing.get(file) == reason
         }:
             log.warning(
                 "token file unusable, the former token stays valid", file=file, error=failing[file]

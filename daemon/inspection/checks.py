@@ -14,8 +14,8 @@ from daemon.publishing.live_tree.sync import Survey
 from daemon.publishing.manifest import Manifest
 from daemon.publishing.pointer import HistoryEntry, Pointer, Publication
 from daemon.publishing.wording import MOST_NAMED, some
-from renderers.model import RenderedFile, Scope
 from renderers.pinning import Movable
+from renderers.values import RenderedFile, Scope
 
 NO_POLICY: Final = (
     "signatures: no trust policy is set (trust.policy); anyone with write access to the "
@@ -146,7 +146,7 @@ def check_live_tree(scope: Scope, survey: Survey, *, signed: bool) -> Check:
     # have been stopped between two passes.
     note = (
         None
-        if survey.in_step
+        if survey.in_sync
         else "behind the pointer, as its marker records; the next pass continues"
     )
     return Check(str(scope), "live tree", ok=True, note=note)

@@ -17,7 +17,8 @@ from daemon.publishing.archive import STAMP_PATH
 from daemon.publishing.pointer import Publication
 from daemon.publishing.reader import Reader
 from daemon.runtime import Runtime
-from renderers.model import Composition, Model, RenderedFile, Scope
+from renderers.composition import Composition, Model
+from renderers.values import RenderedFile, Scope
 
 _CONTEXT: Final = 3
 

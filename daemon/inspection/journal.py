@@ -17,12 +17,6 @@ from events.journal.records import (
     LaneStatus,
     Rejected,
 )
-from events.model import Position
-
-
-def position_text(position: Position) -> str:
-    """The text of a position: `<instance>@<offset>`."""
-    return f"{position.instance}@{position.offset}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +29,7 @@ class OutcomeInScope:
     reason: str | None
     state: str | None
     settled_at: str | None
-    attempts: int
-    """Failed tries so far."""
+    failed_tries: int
     error: str | None
     """Why it waits, if a try failed."""
     dead_letter: int | None
@@ -51,7 +44,7 @@ class OutcomeInScope:
             reason=outcome.reason if outcome else None,
             state=outcome.state if outcome else None,
             settled_at=lane.settled_at,
-            attempts=lane.attempts,
+            failed_tries=lane.failed_tries,
             error=lane.error,
             dead_letter=lane.dead_letter,
         )
@@ -66,7 +59,8 @@ class EventReport:
     type: str
     position: str
     accepted_at: str
-    settled_at: str | None
+    acknowledged_at: str | None
+    """When its outcomes in all scopes were recorded."""
     scopes: tuple[OutcomeInScope, ...]
 
     @classmethod
@@ -76,9 +70,9 @@ class EventReport:
             id=status.identity.id,
             source=status.identity.source,
             type=status.type,
-            position=position_text(status.position),
+            position=str(status.position),
             accepted_at=status.accepted_at,
-            settled_at=status.settled_at,
+            acknowledged_at=status.acknowledged_at,
             scopes=tuple(map(OutcomeInScope.of, status.lanes)),
         )
 
@@ -182,7 +176,7 @@ class DeadLetterView:
             reason=letter.reason,
             at=letter.at,
             by=letter.by,
-            position=position_text(letter.position),
+            position=str(letter.position),
             closed_at=letter.closed_at,
             closed_by=letter.closed_by,
             closed_reason=letter.closed_reason,

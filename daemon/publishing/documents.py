@@ -3,6 +3,9 @@
 The code that verifies signatures accepts a document only in the one form in which it is written
 (`canonical`). So every changed bit is detected, also in white space and in unknown fields, and two
 readers cannot interpret one document differently.
+
+The parser of events (`events.strict_json`) is another one: it lists every problem of a sender's
+text with its JSON path. Here the first fault is enough, and documents are far larger.
 """
 
 import json
@@ -13,7 +16,7 @@ from typing import Any, Final
 from daemon.consequences import Damaged
 from daemon.publishing.errors import OlderSchema
 from daemon.publishing.sizes import LEVELS, MARKS
-from renderers.model import canonical_json
+from renderers.values import canonical_json
 
 SCHEMA: Final = 2
 """The schema number in every pointer, history chunk, manifest, live-tree marker and freshness.json
@@ -82,10 +85,8 @@ def check_schema(document: object, name: str, *, numbered: bool = True) -> None:
     if type(schema) is int and schema == 1:  # True == 1, and is no schema number
         raise OlderSchema(
             f"{name} has schema 1, and this release reads schema {SCHEMA} and later: a development "
-            "version from before "
-            "the first release wrote it. Use a new prefix of the bucket, a new journal and a new "
-            "trust.state_file. "
-            "Nothing is damaged; do not recover"
+            "version from before the first release wrote it. Use a new prefix of the bucket, a new "
+            "journal and a new trust.state_file. Nothing is damaged; do not recover"
         )
 
 

@@ -26,7 +26,7 @@ from pydantic import (
 
 from daemon.stores.object_keys import is_key
 from events.model import LARGEST_REVISION
-from renderers.model import Scope
+from renderers.values import Scope
 
 __all__ = [
     "MOST_SEQUENCE",
@@ -34,8 +34,8 @@ __all__ = [
     "Count",
     "Id16",
     "Label",
+    "Offset",
     "PathText",
-    "Position",
     "PublicationName",
     "Reason",
     "RevisionNumber",
@@ -68,6 +68,8 @@ _LONGEST_REASON: Final = 1 << 17
 """Characters that Linux passes in one argument."""
 _SHOWN: Final = 200
 
+# Repeats the rule of `events.schemas` on purpose: what senders may use can become stricter, and
+# what is stored must stay readable.
 _STATE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _ATTEMPT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _WRITE: Final = re.compile(r"[A-Za-z0-9._-]{0,128}")
@@ -192,5 +194,5 @@ Reason = Annotated[str, StringConstraints(strict=True, max_length=_LONGEST_REASO
 _Number = Annotated[int, Field(strict=True, ge=0)]
 SequenceNumber = Annotated[_Number, _at_most(MOST_SEQUENCE)]
 RevisionNumber = Annotated[_Number, _at_most(LARGEST_REVISION)]
-Position = Annotated[_Number, _at_most(2**63 - 1)]
+Offset = Annotated[_Number, _at_most(2**63 - 1)]
 Count = Annotated[_Number, _at_most(2**63 - 1)]

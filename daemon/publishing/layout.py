@@ -3,7 +3,7 @@
 import re
 from typing import Final
 
-from renderers.model import Scope
+from renderers.values import Scope
 
 BUCKET: Final = ".rebundle/bucket.json"
 """The object with the id of the bucket. It is created once and never changed."""

@@ -7,7 +7,7 @@ from daemon.publishing.errors import PointerMoved
 from daemon.retry import Backoff, retry
 from daemon.runtime import Runtime
 from daemon.stores.errors import StoreBusy
-from renderers.model import Scope
+from renderers.values import Scope
 
 T = TypeVar("T")
 _THROTTLED: Final = Backoff(first=0.4, longest=5.0)

@@ -1,4 +1,7 @@
-"""Errors of object stores. The second base class of each is its consequence."""
+"""Errors of object stores. The second base class of each is its consequence.
+
+The object-store rules are in docs/stores.md.
+"""
 
 from daemon.consequences import Conflict, Damaged, OperatorActionNeeded, Transient
 
@@ -21,9 +24,9 @@ class ObjectMissing(StoreError, Conflict):
 class ObjectTooBig(StoreError, Damaged):
     """The object is larger than any that Rebundle writes under its key."""
 
-    def __init__(self, key: str, most_bytes: int) -> None:
+    def __init__(self, key: str, max_bytes: int) -> None:
         super().__init__(
-            f"{key} is larger than {most_bytes:,} bytes, the most that it may have here"
+            f"{key} is larger than {max_bytes:,} bytes, the most that it may have here"
         )
         self.key = key
 
@@ -32,8 +35,8 @@ class ConditionFailed(StoreError, Conflict):
     """Read again: the object already exists, or has another version than the caller expected.
 
     This does not prove that the write had no effect. A server gives the same answer to the second
-    sending of a write that it has applied (object-store protocol: every answer except success is
-    resolved by reading back).
+    sending of a write that it has applied. So every answer except success is resolved by reading
+    back (object-store rule 2).
     """
 
 

@@ -4,7 +4,7 @@ No other module imports google-cloud-storage.
 
 The version is the object's generation, which never repeats for an existing object. Since release 3
 the library retries every upload, even one without a condition. Here every write has a condition,
-and a replacement or deletion is sent once (object-store protocol 1.2, 1.4). A create may be sent
+and a replacement or deletion is sent once (object-store rules 1 and 2). A create may be sent
 several times: a caller that finds its own object reads it back.
 
 The library finds credentials in its usual places. An endpoint without TLS is an emulator and gets
@@ -111,14 +111,14 @@ class GcsStore:
 
     # ---- reading
 
-    async def get(self, key: str, *, most_bytes: int | None = None) -> Stored:
+    async def get(self, key: str, *, max_bytes: int | None = None) -> Stored:
         """Read an object. Raises ObjectMissing, ObjectTooBig."""
         check_key(key)
         for _ in range(_READ_TRIES):
             # The response with the body has no metadata, so both are requested at the same time.
             # They are used only if they have the same generation.
             (body, body_generation), (tag_generation, tag) = await both(
-                self._call_in_thread(key, _read_failed, self._download, key, most_bytes),
+                self._call_in_thread(key, _read_failed, self._download, key, max_bytes),
                 self._call_in_thread(key, _read_failed, self._describe, key),
             )
             if body_generation == tag_generation:
@@ -141,16 +141,16 @@ class GcsStore:
         except ObjectMissing as error:  # a prefix cannot be missing, so it is the bucket
             raise self._no_bucket() from error
 
-    def _download(self, bucket: Any, key: str, most_bytes: int | None) -> tuple[bytes, int]:
+    def _download(self, bucket: Any, key: str, max_bytes: int | None) -> tuple[bytes, int]:
         for _ in range(_READ_TRIES - 1):
             # The library does not retry a response whose body was damaged on its way.
             with contextlib.suppress(DataCorruption):
-                return self._body(bucket, key, most_bytes)
-        return self._body(bucket, key, most_bytes)
+                return self._body(bucket, key, max_bytes)
+        return self._body(bucket, key, max_bytes)
 
-    def _body(self, bucket: Any, key: str, most_bytes: int | None) -> tuple[bytes, int]:
+    def _body(self, bucket: Any, key: str, max_bytes: int | None) -> tuple[bytes, int]:
         blob = bucket.blob(self._prefix + key)
-        with _limited_to(key, most_bytes):
+        with _limited_to(key, max_bytes):
             body = blob.download_as_bytes(
                 raw_download=True,
                 single_shot_download=True,
@@ -220,7 +220,7 @@ class GcsStore:
 
     def _upload(self, bucket: Any, key: str, content: Content, generation: int) -> Version:
         blob = bucket.blob(self._prefix + key)
-        blob.cache_control = content.cache_control
+        blob.cache_control = object_metadata.CACHE_CONTROL
         blob.metadata = object_metadata.encoded(content.tag)
         blob.upload_from_string(
             content.body,
@@ -345,8 +345,8 @@ The library has no parameter for a limit, but its session has a hook.
 
 
 @contextlib.contextmanager
-def _limited_to(key: str, most_bytes: int | None) -> Iterator[None]:
-    limit = _LIMIT.set(None if most_bytes is None else (key, most_bytes))
+def _limited_to(key: str, max_bytes: int | None) -> Iterator[None]:
+    limit = _LIMIT.set(None if max_bytes is None else (key, max_bytes))
     try:
         yield
     finally:
@@ -361,17 +361,17 @@ def _limit_body(response: requests.Response, *_args: object, **_options: object)
     limit = _LIMIT.get()
     if limit is None or response.status_code >= 400:
         return
-    key, most_bytes = limit
+    key, max_bytes = limit
     length = response.headers.get("Content-Length", "")
-    if length.isdecimal() and int(length) > most_bytes:
+    if length.isdecimal() and int(length) > max_bytes:
         response.close()
-        raise ObjectTooBig(key, most_bytes)
+        raise ObjectTooBig(key, max_bytes)
     read_raw = response.raw.read
 
     def read(*_args: object, **_options: object) -> bytes:
-        body: bytes = read_raw(most_bytes + 1, decode_content=False)
-        if len(body) > most_bytes:
-            raise ObjectTooBig(key, most_bytes)
+        body: bytes = read_raw(max_bytes + 1, decode_content=False)
+        if len(body) > max_bytes:
+            raise ObjectTooBig(key, max_bytes)
         # Empty at the end of the body; an error if the connection was cut.
         rest: bytes = read_raw(decode_content=False)
         return body + rest

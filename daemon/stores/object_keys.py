@@ -7,9 +7,9 @@ the strictest rules: a key is a path of a POSIX file system and an object name o
 import re
 from typing import Final
 
-LONGEST_KEY: Final = 1024
+MAX_KEY_BYTES: Final = 1024
 """In bytes: the limit of S3 and of GCS."""
-LONGEST_PART: Final = 255
+MAX_PART_BYTES: Final = 255
 """In bytes: the limit of a file name."""
 _FORBIDDEN: Final = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 """Control characters, and lone surrogates, which cannot be encoded."""
@@ -36,8 +36,8 @@ def check_key(key: str) -> str:
     for part in key.split("/"):
         if part in {"", ".", ".."}:
             raise ValueError(f"key {key!r} must be relative and have no empty, '.' or '..' part")
-        if len(part.encode()) > LONGEST_PART:
-            raise ValueError(f"key {key!r} has a part of more than {LONGEST_PART} bytes")
+        if len(part.encode()) > MAX_PART_BYTES:
+            raise ValueError(f"key {key!r} has a part of more than {MAX_PART_BYTES} bytes")
     return key
 
 
@@ -68,5 +68,5 @@ def by_bytes(key: str) -> bytes:
 def _check_text(text: str) -> None:
     if _FORBIDDEN.search(text):
         raise ValueError(f"{text!r} must be Unicode text without control characters")
-    if len(text.encode()) > LONGEST_KEY:
-        raise ValueError(f"key {text!r} has more than {LONGEST_KEY} bytes")
+    if len(text.encode()) > MAX_KEY_BYTES:
+        raise ValueError(f"key {text!r} has more than {MAX_KEY_BYTES} bytes")

@@ -1,4 +1,4 @@
-"""Encodes tags as the metadata of an object on a server, and decodes them. Pure.
+"""The metadata of an object on a server: encodes tags, and decodes them. Pure.
 
 Names get a prefix, because other tools store metadata of their own (for example a file's time).
 Values are percent-encoded, because a header holds only ASCII and loses spaces at its ends.
@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from typing import Final
 from urllib.parse import quote, unquote
 
+CACHE_CONTROL: Final = "no-store"
+"""Of every object: a cache between readers and the bucket must not serve an old pointer."""
 _PREFIX: Final = "rebundle-"
 _UNENCODED: Final = "!#$&'()*+,/:;=?@[]^_`{|}~.-"
 

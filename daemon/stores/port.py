@@ -25,7 +25,6 @@ class Content:
 
     body: bytes
     content_type: str = "application/octet-stream"
-    cache_control: str = "no-store"
     tag: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -107,12 +106,12 @@ class ObjectStore(Protocol):
     Every operation may raise StoreUnavailable (try again) or StoreRefused (the operator must act).
     """
 
-    async def get(self, key: str, *, most_bytes: int | None = None) -> Stored:
-        """Read an object. `most_bytes`: the largest body that the caller accepts; None: any size.
+    async def get(self, key: str, *, max_bytes: int | None = None) -> Stored:
+        """Read an object. `max_bytes`: the largest body that the caller accepts; None: any size.
 
         Raises:
             ObjectMissing: there is no such object.
-            ObjectTooBig: the body is larger than `most_bytes`; no more than that was read.
+            ObjectTooBig: the body is larger than `max_bytes`; no more than that was read.
         """
         ...
 

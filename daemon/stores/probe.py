@@ -44,9 +44,9 @@ class Verdict(StrEnum):
 class Finding:
     """The result of one step, and what it means for an operator."""
 
-    clause: str
+    step: str
     verdict: Verdict
-    means: str
+    explanation: str
     seconds: float = 0.0
 
 
@@ -85,10 +85,9 @@ class UnsafeStore(StoreRefused):
 
     def __init__(self, finding: Finding) -> None:
         super().__init__(
-            f"this store is not safe to publish to, {finding.clause}: {finding.means}. Use a store "
-            "that docs/stores.md "
-            "lists, and check that no proxy drops If-Match and If-None-Match; `rebundle doctor` "
-            "shows every finding"
+            f"this store is not safe to publish to, {finding.step}: {finding.explanation}. "
+            "Use a store that docs/stores.md lists, and check that no proxy drops If-Match and "
+            "If-None-Match; `rebundle doctor` shows every finding"
         )
 
 
@@ -161,27 +160,27 @@ class _ProbeRun:
             *((("checksum", self._checksum),) if self._bare else ()),
             ("delete stale", self._delete_stale),
         )
-        for clause, step in steps:
-            finding = await self._timed(clause, step)
+        for step, run in steps:
+            finding = await self._timed(step, run)
             self.findings.append(finding)
             if finding.verdict in {Verdict.REFUSED, Verdict.FAILED}:
                 break
         if self._version is not None:
             self.findings.append(await self._timed("clean up", self._clean_up))
 
-    async def _timed(self, clause: str, step: Callable[[], Awaitable[StepResult]]) -> Finding:
+    async def _timed(self, step: str, run: Callable[[], Awaitable[StepResult]]) -> Finding:
         began = self._runtime.monotonic()
         try:
             async with asyncio.timeout(self._seconds):
-                verdict, means = await self._try(step)
+                verdict, explanation = await self._try(run)
         except TimeoutError:
-            verdict, means = Verdict.FAILED, f"no answer within {self._seconds:g} s"
-        return Finding(clause, verdict, means, self._runtime.monotonic() - began)
+            verdict, explanation = Verdict.FAILED, f"no answer within {self._seconds:g} s"
+        return Finding(step, verdict, explanation, self._runtime.monotonic() - began)
 
-    async def _try(self, step: Callable[[], Awaitable[StepResult]]) -> StepResult:
+    async def _try(self, run: Callable[[], Awaitable[StepResult]]) -> StepResult:
         try:
             try:
-                return await step()
+                return await run()
             except (ConditionFailed, ObjectMissing) as error:
                 return await self._refused_write(error)
         except StoreError as error:

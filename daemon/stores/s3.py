@@ -4,7 +4,7 @@ No other module imports boto3.
 
 It uses two clients. `bulk` reads, lists and creates, and retries failed requests. `once` replaces
 and deletes, and sends each request once: a server answers 412 to the second sending of a write that
-it has applied. So callers read back after every answer except success (object-store protocol 1.4).
+it has applied. So callers read back after every answer except success (object-store rule 2).
 The same applies to a create, which the SDK may send twice: a 412 is never proof (`stores.errors`).
 
 The version is the ETag without its quotes. On most servers the ETag is a digest of the body alone:
@@ -155,10 +155,10 @@ class S3Store:
 
     # ---- reading
 
-    async def get(self, key: str, *, most_bytes: int | None = None) -> Stored:
+    async def get(self, key: str, *, max_bytes: int | None = None) -> Stored:
         """Read an object. Raises ObjectMissing, ObjectTooBig."""
         check_key(key)
-        return await self._call_in_thread(key, _read_failed, self._get, key, most_bytes)
+        return await self._call_in_thread(key, _read_failed, self._get, key, max_bytes)
 
     async def scan(self, prefix: str) -> Listing:
         """List all objects whose key starts with `prefix`, sorted by the bytes of their keys."""
@@ -174,21 +174,21 @@ class S3Store:
         """Return the name of a listing for messages."""
         return prefix or f"s3://{self._bucket}"
 
-    def _get(self, clients: _Clients, key: str, most_bytes: int | None) -> Stored:
+    def _get(self, clients: _Clients, key: str, max_bytes: int | None) -> Stored:
         for _ in range(_TRIES - 1):
             # The SDK retries failed requests, but not a response whose body was damaged on its way.
             with contextlib.suppress(FlexibleChecksumError):
-                return self._read(clients, key, most_bytes)
-        return self._read(clients, key, most_bytes)
+                return self._read(clients, key, max_bytes)
+        return self._read(clients, key, max_bytes)
 
-    def _read(self, clients: _Clients, key: str, most_bytes: int | None) -> Stored:
+    def _read(self, clients: _Clients, key: str, max_bytes: int | None) -> Stored:
         answer = clients.bulk.get_object(Bucket=self._bucket, Key=self._prefix + key)
         # `with` on the body itself gives the raw stream, which checks neither length nor checksum.
         with contextlib.closing(answer["Body"]) as stream:
             body = (
                 stream.read()
-                if most_bytes is None
-                else _read_at_most(stream, answer, key, most_bytes)
+                if max_bytes is None
+                else _read_at_most(stream, answer, key, max_bytes)
             )
         return Stored(body, _version(answer), object_metadata.decoded(answer.get("Metadata", {})))
 
@@ -323,7 +323,7 @@ class S3Store:
             "Key": self._prefix + key,
             "Body": content.body,
             "ContentType": content.content_type,
-            "CacheControl": content.cache_control,
+            "CacheControl": object_metadata.CACHE_CONTROL,
             "Metadata": object_metadata.encoded(content.tag),
             "ChecksumSHA256": base64.b64encode(digest).decode(),
         }
@@ -491,20 +491,20 @@ def _outcome_unknown_if_sent(error: Exception, what: str) -> StoreError:
     )
 
 
-def _read_at_most(body: Any, answer: Mapping[str, Any], key: str, most_bytes: int) -> bytes:
+def _read_at_most(body: Any, answer: Mapping[str, Any], key: str, max_bytes: int) -> bytes:
     """Read a body of at most so many bytes.
 
     Raises ObjectTooBig, before it reads if the answer has a length.
     """
-    if int(answer.get("ContentLength", 0)) > most_bytes:
-        raise ObjectTooBig(key, most_bytes)
+    if int(answer.get("ContentLength", 0)) > max_bytes:
+        raise ObjectTooBig(key, max_bytes)
     chunks: list[bytes] = []
-    left = most_bytes
+    left = max_bytes
     # Read up to an empty chunk: only that makes the SDK check length and checksum.
     while chunk := body.read(min(left + 1, _CHUNK_BYTES)):
         left -= len(chunk)
         if left < 0:
-            raise ObjectTooBig(key, most_bytes)
+            raise ObjectTooBig(key, max_bytes)
         chunks.append(chunk)
     return b"".join(chunks)
 

@@ -38,7 +38,7 @@ class Admission:
         )
         self.pending = None
         notes = [
-            f"{finding.clause}: {finding.means}"
+            f"{finding.step}: {finding.explanation}"
             for finding in result.findings
             if finding.verdict is not Verdict.OK
         ]
@@ -52,7 +52,7 @@ class Admission:
         if result.failure is not None:
             failure = result.failure
             raise StoreUnavailable(
-                f"the bucket could not be probed, {failure.clause}: {failure.means}"
+                f"the bucket could not be probed, {failure.step}: {failure.explanation}"
             )
         return result
 

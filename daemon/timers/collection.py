@@ -14,9 +14,9 @@ from daemon.failures import reason_of
 from daemon.publishing.errors import NothingPublished
 from daemon.publishing.maintenance.garbage_collector import (
     Collected,
+    CollectionPart,
     DeletionRefused,
     GarbageCollector,
-    Part,
 )
 from daemon.publishing.reader import Reader
 from daemon.runtime import Runtime
@@ -41,7 +41,7 @@ class CollectionTimer:
         runtime: Runtime,
         writer: str,
         hours: float,
-        parts: frozenset[Part],
+        parts: frozenset[CollectionPart],
         refused: Callable[[int], None],
     ) -> None:
         """Create a timer that has not started.

@@ -16,7 +16,7 @@ from daemon.failures import Consequence, consequence, reason_of
 from daemon.publishing.reader import Reader
 from daemon.runtime import Runtime
 from daemon.timers import every
-from renderers.model import Scope
+from renderers.values import Scope
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -49,7 +49,7 @@ class StoredStatesTimer:
         except Exception as error:  # noqa: BLE001  # the worker reports it, the next round tries again
             log.warning("bucket not listed", error=reason_of(error))
             return
-        damages = await concurrently(self._damage, scopes, at_once=_CONCURRENT_CHECKS)
+        damages = await concurrently(self._damage, scopes, limit=_CONCURRENT_CHECKS)
         self.failing = {
             str(scope): damage
             for scope, damage in zip(scopes, damages, strict=True)

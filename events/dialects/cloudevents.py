@@ -20,7 +20,7 @@ from urllib.parse import unquote_to_bytes
 from events import strict_json
 from events.errors import InvalidEvent, Problem, UnsupportedContentType
 from events.model import Event
-from events.strict_json import MOST_PROBLEMS, below, described
+from events.strict_json import MAX_PROBLEMS, below, described
 
 STRUCTURED: Final = "application/cloudevents+json"
 BATCH: Final = "application/cloudevents-batch+json"
@@ -36,23 +36,23 @@ _TIME: Final = re.compile(
 _ENVELOPE: Final = frozenset(
     {"specversion", "id", "source", "type", "subject", "time", "datacontenttype", "data"}
 )
-_LONGEST: Final = {"id": 256, "source": 1024, "type": 256, "subject": 1024}
+_MAX_LENGTHS: Final = {"id": 256, "source": 1024, "type": 256, "subject": 1024}
 
 
 @dataclass(frozen=True, slots=True)
 class DecodingLimits:
     """The limits of one request or file."""
 
-    most_bytes: int = 1 << 20
+    max_bytes: int = 1 << 20
     """The size of the body. The same as Kafka's default for a message."""
-    deepest: int = 32
+    max_depth: int = 32
     """Levels of nesting of an event in structured form, including the envelope."""
-    most_events: int = 100
+    max_events: int = 100
     """The number of events in a batch."""
 
 
 DEFAULT_LIMITS: Final = DecodingLimits()
-FILE_LIMITS: Final = DecodingLimits(most_bytes=64 << 20, most_events=100_000)
+FILE_LIMITS: Final = DecodingLimits(max_bytes=64 << 20, max_events=100_000)
 """The limits of a file; its sender splits it into requests."""
 
 
@@ -65,7 +65,7 @@ class Decoded:
     """Whether it was a batch. A batch may also hold one event, or none."""
 
 
-JudgeData = Callable[[object, object], Sequence[Problem]]
+DataValidator = Callable[[object, object], Sequence[Problem]]
 """Returns the problems of an event's data, from its type and its data.
 
 It is called for an event with a faulty envelope, so that all problems are reported together.
@@ -76,7 +76,7 @@ def decode_http(
     headers: Iterable[tuple[bytes, bytes]],
     body: bytes,
     limits: DecodingLimits = DEFAULT_LIMITS,
-    judge_data: JudgeData | None = None,
+    validate_data: DataValidator | None = None,
 ) -> Decoded:
     """The events of a request. Header names may have any case.
 
@@ -87,17 +87,17 @@ def decode_http(
     lower_case = [(name.lower(), value) for name, value in headers]
     media_type = _media_type([value for name, value in lower_case if name == b"content-type"])
     if media_type == STRUCTURED:
-        return Decoded((decode_structured(body, limits, judge_data),), batch=False)
+        return Decoded((decode_structured(body, limits, validate_data),), batch=False)
     if media_type == BATCH:
-        return Decoded(_decode_batch(body, limits, judge_data), batch=True)
+        return Decoded(_decode_batch(body, limits, validate_data), batch=True)
     if _JSON.fullmatch(media_type) and not media_type.startswith("application/cloudevents"):
-        return Decoded((_decode_binary(lower_case, body, limits, judge_data),), batch=False)
+        return Decoded((_decode_binary(lower_case, body, limits, validate_data),), batch=False)
     expected = f"must be {STRUCTURED}, {BATCH}, or application/json with ce- headers"
     raise UnsupportedContentType(f"Content-Type {described(media_type)}: {expected}")
 
 
 def decode_structured(
-    body: bytes, limits: DecodingLimits = DEFAULT_LIMITS, judge_data: JudgeData | None = None
+    body: bytes, limits: DecodingLimits = DEFAULT_LIMITS, validate_data: DataValidator | None = None
 ) -> Event:
     """The event in `body`, which has the structured JSON form.
 
@@ -105,12 +105,13 @@ def decode_structured(
         InvalidEvent: with all problems.
     """
     return _event(
-        strict_json.loads(body, most_bytes=limits.most_bytes, deepest=limits.deepest), judge_data
+        strict_json.loads(body, max_bytes=limits.max_bytes, max_depth=limits.max_depth),
+        validate_data,
     )
 
 
 def decode_many(
-    text: bytes, limits: DecodingLimits = FILE_LIMITS, judge_data: JudgeData | None = None
+    text: bytes, limits: DecodingLimits = FILE_LIMITS, validate_data: DataValidator | None = None
 ) -> tuple[Event, ...]:
     """The events of a file: one event, an array of events, or one event per line.
 
@@ -119,14 +120,14 @@ def decode_many(
             `line 3 $.id`.
     """
     if text.lstrip().startswith(b"["):
-        return _decode_batch(text, limits, judge_data)
+        return _decode_batch(text, limits, validate_data)
     numbered = enumerate(text.splitlines(), start=1)
     lines = [(f"line {number} $", line) for number, line in numbered if line.strip()]
     if len(lines) > 1 and _is_json(lines[0][1]):
         return _decode_all(
-            (path, partial(decode_structured, line, limits, judge_data)) for path, line in lines
+            (path, partial(decode_structured, line, limits, validate_data)) for path, line in lines
         )
-    return (decode_structured(text, limits, judge_data),)
+    return (decode_structured(text, limits, validate_data),)
 
 
 def _is_json(line: bytes) -> bool:
@@ -139,16 +140,16 @@ def _is_json(line: bytes) -> bool:
 
 
 def _decode_batch(
-    body: bytes, limits: DecodingLimits, judge_data: JudgeData | None
+    body: bytes, limits: DecodingLimits, validate_data: DataValidator | None
 ) -> tuple[Event, ...]:
-    batch = strict_json.loads(body, most_bytes=limits.most_bytes, deepest=limits.deepest + 1)
+    batch = strict_json.loads(body, max_bytes=limits.max_bytes, max_depth=limits.max_depth + 1)
     if not isinstance(batch, list):
         raise InvalidEvent(Problem("$", "must be a list of events", described(batch)))
-    if len(batch) > limits.most_events:
-        expected = f"must hold at most {limits.most_events} events"
+    if len(batch) > limits.max_events:
+        expected = f"must hold at most {limits.max_events} events"
         raise InvalidEvent(Problem("$", expected, f"{len(batch)} events"))
     return _decode_all(
-        (f"$[{index}]", partial(_event, value, judge_data)) for index, value in enumerate(batch)
+        (f"$[{index}]", partial(_event, value, validate_data)) for index, value in enumerate(batch)
     )
 
 
@@ -161,10 +162,10 @@ def _decode_all(parts: Iterable[tuple[str, Callable[[], Event]]]) -> tuple[Event
             events.append(decode())
         except InvalidEvent as error:
             problems += _problems_below(path, error)
-            if len(problems) >= MOST_PROBLEMS:
+            if len(problems) >= MAX_PROBLEMS:
                 break
     if problems:
-        raise InvalidEvent(*problems[:MOST_PROBLEMS])
+        raise InvalidEvent(*problems[:MAX_PROBLEMS])
     return tuple(events)
 
 
@@ -172,7 +173,7 @@ def _decode_binary(
     headers: list[tuple[bytes, bytes]],
     body: bytes,
     limits: DecodingLimits,
-    judge_data: JudgeData | None,
+    validate_data: DataValidator | None,
 ) -> Event:
     attributes, problems = _header_attributes(headers)
     if not attributes and not problems:
@@ -183,14 +184,16 @@ def _decode_binary(
         raise InvalidEvent(Problem("$", expected))
     try:
         # The event is stored in structured form, where the envelope adds one level.
-        deepest = limits.deepest - 1
-        attributes["data"] = strict_json.loads(body, most_bytes=limits.most_bytes, deepest=deepest)
+        max_depth = limits.max_depth - 1
+        attributes["data"] = strict_json.loads(
+            body, max_bytes=limits.max_bytes, max_depth=max_depth
+        )
     except InvalidEvent as error:
         problems += _problems_below("$.data", error)
-        attributes["data"], judge_data = {}, None
+        attributes["data"], validate_data = {}, None
     if problems:
-        _refuse([*problems, *_problems(attributes)], attributes, judge_data)
-    return _event(attributes, judge_data)
+        _refuse([*problems, *_problems(attributes)], attributes, validate_data)
+    return _event(attributes, validate_data)
 
 
 def _header_attributes(headers: list[tuple[bytes, bytes]]) -> tuple[dict[str, Any], list[Problem]]:
@@ -251,7 +254,7 @@ def _problems_below(path: str, error: InvalidEvent) -> Iterator[Problem]:
         yield replace(problem, path=path + problem.path.removeprefix("$"))
 
 
-def _event(value: Any, judge_data: JudgeData | None) -> Event:
+def _event(value: Any, validate_data: DataValidator | None) -> Event:
     if not isinstance(value, dict):
         raise InvalidEvent(Problem("$", "must be an event: a JSON object", described(value)))
     # In the JSON format, null means that an attribute is not set.
@@ -262,7 +265,7 @@ def _event(value: Any, judge_data: JudgeData | None) -> Event:
     }
     problems = list(_problems(attributes))
     if problems:
-        _refuse(problems, attributes, judge_data)
+        _refuse(problems, attributes, validate_data)
     return Event(
         id=attributes["id"],
         source=attributes["source"],
@@ -275,11 +278,11 @@ def _event(value: Any, judge_data: JudgeData | None) -> Event:
 
 
 def _refuse(
-    problems: Sequence[Problem], attributes: Mapping[str, Any], judge_data: JudgeData | None
+    problems: Sequence[Problem], attributes: Mapping[str, Any], validate_data: DataValidator | None
 ) -> NoReturn:
     """Raises InvalidEvent with the problems of the envelope and of the data."""
-    of_data = judge_data(attributes.get("type"), attributes.get("data")) if judge_data else ()
-    raise InvalidEvent(*[*problems, *of_data][:MOST_PROBLEMS])
+    of_data = validate_data(attributes.get("type"), attributes.get("data")) if validate_data else ()
+    raise InvalidEvent(*[*problems, *of_data][:MAX_PROBLEMS])
 
 
 def _problems(attributes: Mapping[str, Any]) -> Iterator[Problem]:
@@ -307,9 +310,14 @@ def _envelope_problems(attributes: Mapping[str, Any]) -> Iterator[Problem]:
 
 
 def _text_problems(name: str, value: Any) -> Iterator[Problem]:
-    longest = _LONGEST[name]
-    if not isinstance(value, str) or not value or len(value) > longest or not value.isprintable():
-        expected = f"must be text of 1 to {longest} printable characters"
+    max_length = _MAX_LENGTHS[name]
+    if (
+        not isinstance(value, str)
+        or not value
+        or len(value) > max_length
+        or not value.isprintable()
+    ):
+        expected = f"must be text of 1 to {max_length} printable characters"
         yield Problem(f"$.{name}", expected, described(value))
     elif name == "source" and not _URI.fullmatch(value):
         expected = "must be an absolute URI, such as https://registry.example.com/"

@@ -5,6 +5,9 @@ modules have plain functions on a connection: `database` (schema, instance, erro
 `files` (the files and their locks), `inserts` (append, reject), `lanes` (what waits in each scope,
 and outcomes), `dead_letters`, `inspection` (queries of operators). `records` has the values. No
 other package imports SQLite.
+
+A caller declares the methods that it needs as a small Protocol, which `Journal` and the
+fakes of its tests implement.
 """
 
 from events.journal.adapter import Journal

@@ -153,7 +153,7 @@ class Journal:
 
         Raises:
             IdentityConflict: the id of one is known with different content.
-            JournalFull: the limit of unsettled events is reached, or the disk is full.
+            JournalFull: the limit of unacknowledged events is reached, or the disk is full.
             JournalDisplaced: the events are in a file that a restart would not find.
         """
         try:
@@ -196,12 +196,12 @@ class Journal:
             problems=problems,
         )
 
-    async def rejected(self, most: int = 100) -> tuple[Rejected, ...]:
+    async def rejected(self, limit: int = 100) -> tuple[Rejected, ...]:
         """The newest rejected requests, newest first."""
-        return await self._call(inserts.rejected, most)
+        return await self._call(inserts.rejected, limit)
 
     async def next(self) -> Delivery:
-        """Waits for the next unsettled event in order and returns it."""
+        """Waits for the next unacknowledged event in order and returns it."""
         while True:
             self._appended.clear()
             turn = self._turn
@@ -220,20 +220,20 @@ class Journal:
     async def assign(self, position: Position, scopes: Sequence[str]) -> None:
         """Stores the scopes that an event goes to. The first assignment is final.
 
-        An event without scopes is settled at once.
+        An event without scopes is acknowledged at once.
         """
         for offset in self._offsets([position]):
             await self._call(lanes.assign, self._now(), offset, scopes)
 
     async def waiting(
-        self, scope: str, upto: Position | None = None, most: int = 1_000
+        self, scope: str, up_to: Position | None = None, limit: int = 1_000
     ) -> Sequence[Delivery]:
-        """The unsettled deliveries in `scope`, in order, up to a position."""
-        if upto is not None and upto.instance != self._instance:
+        """The deliveries that wait in `scope`, in order, up to a position."""
+        if up_to is not None and up_to.instance != self._instance:
             return ()
-        last = upto.offset if upto else _LAST
+        last = up_to.offset if up_to else _LAST
         return await self._call(
-            lanes.waiting, self._decoded, self._instance, scope, upto=last, most=most
+            lanes.waiting, self._decoded, self._instance, scope, up_to=last, limit=limit
         )
 
     async def recorded(
@@ -243,20 +243,20 @@ class Journal:
         outcomes = await self._call(lanes.recorded, scope, self._offsets(positions))
         return {self._position(offset): of_event for offset, of_event in outcomes.items()}
 
-    async def record(self, scope: str, commit: str, outcomes: Mapping[Position, Outcome]) -> None:
-        """Stores outcomes durably, before the commit that folds their events."""
-        await self._call(lanes.record, scope, commit, self._by_offset(outcomes))
+    async def record(self, scope: str, write_id: str, outcomes: Mapping[Position, Outcome]) -> None:
+        """Stores outcomes durably, before the write that folds their events."""
+        await self._call(lanes.record, scope, write_id, self._by_offset(outcomes))
 
-    async def withdraw(self, scope: str, commit: str) -> None:
-        """Deletes the outcomes of a commit that was lost."""
-        await self._call(lanes.withdraw, scope, commit)
+    async def withdraw(self, scope: str, write_id: str) -> None:
+        """Deletes the outcomes of a write that was lost."""
+        await self._call(lanes.withdraw, scope, write_id)
 
     async def settle(self, scope: str, outcomes: Mapping[Position, Outcome]) -> None:
         """Completes these events in `scope`. A dead letter becomes visible now."""
         await self._call(lanes.settle, self._now(), scope, self._by_offset(outcomes))
 
     async def note_failure(self, scope: str, positions: Sequence[Position], error: str) -> None:
-        """Stores why these events wait, and counts one more failed attempt."""
+        """Stores why these events wait, and counts one more failed try."""
         await self._call(lanes.note_failure, scope, self._offsets(positions), error)
 
     async def published_scopes(self) -> frozenset[str]:
@@ -264,7 +264,7 @@ class Journal:
         return await self._call(lanes.published_scopes)
 
     async def reinstate(self, recorded: int) -> None:
-        """Takes a new instance, and delivers all unsettled events under it.
+        """Takes a new instance, and delivers all unacknowledged events under it.
 
         To be called if a bucket has a position, up to offset `recorded`, that this file did not
         commit: it was restored from a backup, or a copy of it is in use.
@@ -351,7 +351,7 @@ class Journal:
     async def _confirmed(
         self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """Like `_call`, for results that are acknowledged.
+        """Like `_call`, for results that confirm a write to a client or an operator.
 
         It checks that the file is still in its place: a commit into a removed file would be lost
         when this process ends.

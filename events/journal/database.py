@@ -17,6 +17,7 @@ from events.errors import (
     JournalDisplaced,
     JournalFull,
     JournalMissing,
+    JournalOfOtherSchema,
     SourceUnavailable,
 )
 from events.journal.files import (
@@ -31,7 +32,7 @@ from events.journal.files import (
     unusable,
 )
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 _BUSY_SECONDS: Final = 10.0
 _LARGEST_OFFSET: Final = 2**53
 _BODIES: Final = frozenset({"body"})
@@ -51,14 +52,14 @@ CREATE TABLE events (
     size INTEGER NOT NULL,
     accepted_at TEXT NOT NULL,
     assigned INTEGER NOT NULL,
-    settled_at TEXT,
+    acknowledged_at TEXT,
     replay_position INTEGER,
     replay_scope TEXT
 );
 CREATE UNIQUE INDEX event_identity ON events (id, source, intake) WHERE replay_position IS NULL;
 CREATE INDEX event_id ON events (id);
-CREATE INDEX event_waiting ON events (position) WHERE settled_at IS NULL;
-CREATE INDEX event_settled ON events (settled_at) WHERE settled_at IS NOT NULL;
+CREATE INDEX event_waiting ON events (position) WHERE acknowledged_at IS NULL;
+CREATE INDEX event_acknowledged ON events (acknowledged_at) WHERE acknowledged_at IS NOT NULL;
 
 CREATE TABLE lanes (
     position INTEGER NOT NULL REFERENCES events (position) ON DELETE CASCADE,
@@ -67,7 +68,7 @@ CREATE TABLE lanes (
     reason TEXT,
     state TEXT,
     settled_at TEXT,
-    attempts INTEGER NOT NULL DEFAULT 0,
+    failed_tries INTEGER NOT NULL DEFAULT 0,
     error TEXT,
     PRIMARY KEY (position, scope)
 ) WITHOUT ROWID;
@@ -100,41 +101,30 @@ CREATE TABLE rejected (
 -- Updated at each change: an append must not count a hundred thousand rows.
 CREATE TABLE backlog (events INTEGER NOT NULL, bytes INTEGER NOT NULL);
 INSERT INTO backlog VALUES (0, 0);
-CREATE TRIGGER event_appended AFTER INSERT ON events WHEN NEW.settled_at IS NULL BEGIN
+CREATE TRIGGER backlog_grows AFTER INSERT ON events WHEN NEW.acknowledged_at IS NULL BEGIN
     UPDATE backlog SET events = events + 1, bytes = bytes + NEW.size;
 END;
-CREATE TRIGGER event_done AFTER UPDATE OF settled_at ON events
-    WHEN OLD.settled_at IS NULL AND NEW.settled_at IS NOT NULL BEGIN
+CREATE TRIGGER backlog_shrinks AFTER UPDATE OF acknowledged_at ON events
+    WHEN OLD.acknowledged_at IS NULL AND NEW.acknowledged_at IS NOT NULL BEGIN
     UPDATE backlog SET events = events - 1, bytes = bytes - NEW.size;
 END;
-"""
 
-_RECORDED: Final = """
--- One row per commit: several may be in progress, and only the bucket shows which one succeeded.
+-- One row per write: several may be in progress, and only the bucket shows which one succeeded.
 CREATE TABLE recorded (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
     position INTEGER NOT NULL REFERENCES events (position) ON DELETE CASCADE,
     scope TEXT NOT NULL,
-    commit_id TEXT NOT NULL,
+    write_id TEXT NOT NULL,
     kind TEXT NOT NULL,
     reason TEXT NOT NULL,
     state TEXT
 );
 CREATE INDEX recorded_event ON recorded (position, scope);
-CREATE INDEX recorded_commit ON recorded (commit_id);
-"""
+CREATE INDEX recorded_write ON recorded (write_id);
 
-_PROBE: Final = """
 -- One row that the daemon writes every few seconds, to check that the journal can be written.
 CREATE TABLE probe (at TEXT NOT NULL);
 INSERT INTO probe VALUES ('');
-"""
-
-_OUTCOMES_OF_SCHEMA_1: Final = """
-INSERT INTO recorded (position, scope, commit_id, kind, reason, state)
-    SELECT position, scope, '', kind, reason, state FROM lanes
-    WHERE settled_at IS NULL AND kind IS NOT NULL;
-UPDATE lanes SET kind = NULL, reason = NULL, state = NULL WHERE settled_at IS NULL;
 """
 
 
@@ -164,7 +154,7 @@ class OpenJournal:
                 "was removed or replaced while it is in use: "
                 "accepted events are still published, but a restart would lose those that wait. "
                 "Restore the original files, or wait until "
-                "rebundle_journal_unsettled_events in /metrics is 0 and then restart"
+                "rebundle_journal_unacknowledged_events in /metrics is 0 and then restart"
             )
 
 
@@ -178,7 +168,8 @@ def open_journal(
     Raises:
         JournalLocked: another `run` holds the lock.
         JournalMissing: there is no journal, and this is not a `run`.
-        JournalDamaged: this release cannot use the file as a journal.
+        JournalDamaged: the file is not a journal, or is damaged.
+        JournalOfOtherSchema: another release wrote the journal.
         SourceUnavailable: the file system refuses it.
     """
     path = path.parent.resolve() / path.name
@@ -286,8 +277,8 @@ def set_meta(db: sqlite3.Connection, key: str, value: str) -> None:
 def renew_instance(db: sqlite3.Connection, instance: str) -> None:
     """Stores a new instance and deletes the recorded outcomes, inside a transaction.
 
-    A recorded outcome belongs to a commit with a position of the old instance. Under the new one it
-    is impossible to find out whether that commit succeeded.
+    A recorded outcome belongs to a write with a position of the old instance. Under the new one it
+    is impossible to find out whether that write succeeded.
     """
     set_meta(db, "instance", instance)
     db.execute("DELETE FROM recorded")
@@ -341,7 +332,8 @@ def _check_schema(
     tables = {
         row["name"] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
     }
-    version = SCHEMA_VERSION if run and not tables else _known_version(path, db, tables)
+    if tables or not run:
+        _refuse_other_schemas(path, db, tables)
     # After the checks, because this writes: it must not change the database of another program.
     if db.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
         raise JournalDamaged(
@@ -350,47 +342,27 @@ def _check_schema(
         )
     if not tables:
         _create(path, db, token)
-    elif version < SCHEMA_VERSION:
-        if not run:
-            raise SourceUnavailable(
-                f"the journal {path} was written by an older release: start `rebundle run` of this "
-                "release first"
-            )
-        _upgrade(db, version)
 
 
-def _known_version(path: Path, db: sqlite3.Connection, tables: Collection[str]) -> int:
-    """The version of an existing schema.
-
-    Raises:
-        JournalDamaged: it is not a journal, or its schema is newer than this release.
-    """
+def _refuse_other_schemas(path: Path, db: sqlite3.Connection, tables: Collection[str]) -> None:
+    """Raises JournalDamaged for what is not a journal, JournalOfOtherSchema for another schema."""
     if "meta" not in tables:
         raise _damaged(path, "it is not a journal")
     version = meta(db, "schema")
     if not version.isdigit():
         raise _damaged(path, f"its schema version is {version!r}")
-    if int(version) > SCHEMA_VERSION:
-        raise JournalDamaged(
-            f"the journal {path} was written by a newer release "
-            f"(schema {version}, this release supports up to {SCHEMA_VERSION}): "
-            "run that release, or configure another journal path for this one"
+    if int(version) != SCHEMA_VERSION:
+        raise JournalOfOtherSchema(
+            f"the journal {path} has schema {version}, and this release supports only schema "
+            f"{SCHEMA_VERSION}: run the release that wrote it until no event waits, then move it "
+            "away, or set journal.path to a new file"
         )
-    return int(version)
-
-
-def _upgrade(db: sqlite3.Connection, version: int) -> None:
-    script = (_RECORDED + _OUTCOMES_OF_SCHEMA_1 if version < 2 else "") + _PROBE
-    with writing(db):
-        for statement in _statements(script):
-            db.execute(statement)
-        set_meta(db, "schema", str(SCHEMA_VERSION))
 
 
 def _create(path: Path, db: sqlite3.Connection, token: Callable[[], str]) -> None:
     place = path.stat()
     with writing(db):
-        for statement in _statements(_TABLES + _RECORDED + _PROBE):
+        for statement in _statements(_TABLES):
             db.execute(statement)
         set_meta(db, "schema", str(SCHEMA_VERSION))
         set_meta(db, "instance", f"journal:{token()}")

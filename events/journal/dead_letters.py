@@ -19,8 +19,10 @@ _SELECT = (
     "e.position = d.position"
 )
 
-_WAITING_AT = "SELECT position FROM events WHERE position = ? AND settled_at IS NULL"
-_WAITING_BY_ID = "SELECT position FROM events WHERE id = ? AND settled_at IS NULL ORDER BY position"
+_WAITING_AT = "SELECT position FROM events WHERE position = ? AND acknowledged_at IS NULL"
+_WAITING_BY_ID = (
+    "SELECT position FROM events WHERE id = ? AND acknowledged_at IS NULL ORDER BY position"
+)
 
 
 def dead_letters(db: sqlite3.Connection, status: DeadLetterStatus | None) -> tuple[DeadLetter, ...]:

@@ -1,8 +1,11 @@
 """Creates and locks the journal's files for one `run`, and identifies them during the run.
 
-`run` holds two locks. The lock on the file beside the journal excludes older releases, which have
-no other lock. The lock on the inode of the database remains effective if the file beside it is
-removed, or if the database is opened under another name.
+`run` holds two locks. The lock on the file beside the journal remains effective if the database is
+removed or replaced, and that file names the process that holds it. The lock on the inode of the
+database remains effective if the file beside it is removed, or if the database is opened under
+another name.
+
+Files and their owners are handled as in `daemon.local_files`, which this package may not import.
 """
 
 import errno

@@ -10,7 +10,7 @@ from events.journal.database import decoding, meta, writing
 from events.journal.lanes import add_lanes
 from events.journal.records import Accepted, Arrival, JournalLimits, Rejected
 from events.model import Position
-from events.strict_json import MOST_PROBLEMS, described
+from events.strict_json import MAX_PROBLEMS, described
 
 
 def append(
@@ -20,7 +20,7 @@ def append(
 
     Raises:
         IdentityConflict: the id of one is known with different content.
-        JournalFull: the limit of unsettled events is reached.
+        JournalFull: the limit of unacknowledged events is reached.
     """
     with writing(db):
         instance = meta(db, "instance")
@@ -87,10 +87,13 @@ def _known_offset(db: sqlite3.Connection, index: int, arrival: Arrival) -> int |
 
 def _check_limits(db: sqlite3.Connection, limits: JournalLimits) -> None:
     waiting = db.execute("SELECT events, bytes FROM backlog").fetchone()
-    if waiting["events"] > limits.most_unsettled or waiting["bytes"] > limits.most_unsettled_bytes:
+    if (
+        waiting["events"] > limits.max_unacknowledged
+        or waiting["bytes"] > limits.max_unacknowledged_bytes
+    ):
         raise JournalFull(
-            "the journal has reached its limit of unsettled events "
-            f"({limits.most_unsettled} events, {limits.most_unsettled_bytes} bytes): "
+            "the journal has reached its limit of unacknowledged events "
+            f"({limits.max_unacknowledged} events, {limits.max_unacknowledged_bytes} bytes): "
             "send again later"
         )
 
@@ -105,12 +108,12 @@ def reject(
     problems: Sequence[Problem],
 ) -> None:
     """Stores a rejected request, and deletes the oldest ones beyond the limits."""
-    shown = problems[:MOST_PROBLEMS]
+    shown = problems[:MAX_PROBLEMS]
     encoded = json.dumps([[problem.path, problem.expected, problem.found] for problem in shown])
     with writing(db):
         db.execute(
             "INSERT INTO rejected (intake, at, problems, size, body) VALUES (?, ?, ?, ?, ?)",
-            (sender, now, encoded, len(body), body[: limits.most_rejected_bytes]),
+            (sender, now, encoded, len(body), body[: limits.max_rejected_bytes]),
         )
         db.execute(
             "DELETE FROM rejected WHERE number <= (SELECT number FROM (SELECT number,"
@@ -118,13 +121,13 @@ def reject(
             " FROM rejected"
             " WINDOW newest AS (ORDER BY number DESC)) WHERE entries > ? OR bytes > ?"
             " ORDER BY number DESC LIMIT 1)",
-            (limits.most_rejected, limits.most_rejected_bytes),
+            (limits.max_rejected, limits.max_rejected_bytes),
         )
 
 
-def rejected(db: sqlite3.Connection, most: int) -> tuple[Rejected, ...]:
+def rejected(db: sqlite3.Connection, limit: int) -> tuple[Rejected, ...]:
     """The newest rejected requests, newest first."""
-    rows = db.execute("SELECT * FROM rejected ORDER BY number DESC LIMIT ?", (most,))
+    rows = db.execute("SELECT * FROM rejected ORDER BY number DESC LIMIT ?", (limit,))
     return tuple(map(_rejected, rows))
 
 

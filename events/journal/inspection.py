@@ -30,7 +30,7 @@ def _event_status(db: sqlite3.Connection, row: sqlite3.Row, instance: str) -> Ev
         type=row["type"],
         position=Position(instance, row["position"]),
         accepted_at=row["accepted_at"],
-        settled_at=row["settled_at"],
+        acknowledged_at=row["acknowledged_at"],
         lanes=tuple(map(_lane_status, lanes)),
         replay_of=replay_of(row, instance),
     )
@@ -42,7 +42,7 @@ def _lane_status(row: sqlite3.Row) -> LaneStatus:
             scope=row["scope"],
             outcome=None if row["settled_at"] is None else outcome_of(row),
             settled_at=row["settled_at"],
-            attempts=row["attempts"],
+            failed_tries=row["failed_tries"],
             error=row["error"],
             dead_letter=row["dead_letter"],
         )
@@ -52,12 +52,12 @@ def backlog(db: sqlite3.Connection) -> Backlog:
     """The current backlog."""
     counted = db.execute("SELECT events, bytes FROM backlog").fetchone()
     oldest, undispatched = db.execute(
-        "SELECT min(accepted_at), coalesce(sum(NOT assigned), 0) FROM events WHERE settled_at "
-        "IS NULL"
+        "SELECT min(accepted_at), coalesce(sum(NOT assigned), 0) FROM events"
+        " WHERE acknowledged_at IS NULL"
     ).fetchone()
     lanes = db.execute(
         "SELECT l.scope, count(*) AS waiting, min(e.accepted_at) AS oldest,"
-        " max(l.attempts) AS attempts,"
+        " max(l.failed_tries) AS failed_tries,"
         " (SELECT f.error FROM lanes f"
         "  WHERE f.scope = l.scope AND f.settled_at IS NULL AND f.error IS NOT NULL"
         "  ORDER BY f.position LIMIT 1) AS error"
@@ -102,7 +102,7 @@ def remember(db: sqlite3.Connection, key: str, value: str) -> None:
 
 
 def prune(db: sqlite3.Connection, bodies_before: str, identities_before: str) -> int:
-    """Deletes bodies of events settled, and events accepted, before these times.
+    """Deletes bodies of events acknowledged, and events accepted, before these times.
 
     One call changes a limited number of rows and returns that number: call again until it is 0. An
     event with an open dead letter keeps its body, and one with any dead letter keeps its row.
@@ -110,7 +110,7 @@ def prune(db: sqlite3.Connection, bodies_before: str, identities_before: str) ->
     with writing(db):
         bodies = db.execute(
             "UPDATE events SET body = NULL WHERE position IN"
-            " (SELECT position FROM events WHERE settled_at < ? AND body IS NOT NULL"
+            " (SELECT position FROM events WHERE acknowledged_at < ? AND body IS NOT NULL"
             " AND position NOT IN"
             " (SELECT position FROM dead_letters WHERE status IN ('open', 'replaying')) LIMIT ?)",
             (bodies_before, _AT_A_TIME),
@@ -120,8 +120,8 @@ def prune(db: sqlite3.Connection, bodies_before: str, identities_before: str) ->
         ).rowcount
         events = db.execute(
             "DELETE FROM events WHERE position IN"
-            " (SELECT position FROM events WHERE settled_at < ? AND body IS NULL AND accepted_at "
-            "< ?"
+            " (SELECT position FROM events"
+            " WHERE acknowledged_at < ? AND body IS NULL AND accepted_at < ?"
             " AND position NOT IN (SELECT position FROM dead_letters) LIMIT ?)",
             (bodies_before, identities_before, _AT_A_TIME),
         ).rowcount

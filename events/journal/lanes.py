@@ -1,8 +1,8 @@
 """The queries of an event source: what waits in each scope, and the outcomes of events.
 
-An event has one lane row per scope that it goes to. Outcomes are recorded before their commit, in a
-table of their own. After the commit the final outcome is stored in the lane row, which settles it.
-When all its rows are settled, the event is settled, too, and it is never delivered again.
+An event has one lane row per scope that it goes to. Outcomes are recorded before the write that
+commits them, in a table of their own. After it the final outcome is stored in the lane row, which
+settles it. When all its rows are settled, the event is acknowledged and never delivered again.
 """
 
 import json
@@ -17,10 +17,10 @@ from events.journal.database import decoding, writing
 from events.model import Event, Identity, Outcome, OutcomeKind, Position
 from events.source import Delivery, Recorded, Replay
 
-_MOST_RECORDED: Final = 16
-"""The most stored outcomes of one event in one scope.
+_MAX_RECORDED: Final = 16
+"""The maximum number of stored outcomes of one event in one scope.
 
-Several commits with unknown results may follow each other while a bucket has errors.
+Several writes with unknown results may follow each other while a bucket has errors.
 """
 
 
@@ -31,9 +31,10 @@ Decoded = WeakValueDictionary[int, Event]
 def next_after(
     db: sqlite3.Connection, decoded: Decoded, instance: str, offset: int
 ) -> Delivery | None:
-    """The first readable unsettled event behind `offset`."""
+    """The first readable unacknowledged event behind `offset`."""
     query = (
-        "SELECT * FROM events WHERE settled_at IS NULL AND position > ? ORDER BY position LIMIT 1"
+        "SELECT * FROM events WHERE acknowledged_at IS NULL AND position > ?"
+        " ORDER BY position LIMIT 1"
     )
     while (row := db.execute(query, (offset,)).fetchone()) is not None:
         lanes = db.execute(
@@ -50,18 +51,18 @@ def next_after(
 
 
 def waiting(
-    db: sqlite3.Connection, decoded: Decoded, instance: str, scope: str, *, upto: int, most: int
+    db: sqlite3.Connection, decoded: Decoded, instance: str, scope: str, *, up_to: int, limit: int
 ) -> tuple[Delivery, ...]:
-    """The readable unsettled events of the scope, in order."""
+    """The readable events that wait in the scope, in order."""
     rows = db.execute(
         "SELECT e.* FROM lanes l JOIN events e ON e.position = l.position"
         " WHERE l.scope = ? AND l.settled_at IS NULL AND l.position <= ? AND e.assigned"
         " ORDER BY l.position",
-        (scope, upto),
+        (scope, up_to),
     )
     deliveries: list[Delivery] = []
     damaged: list[_Damage] = []
-    while len(deliveries) < most and (row := rows.fetchone()) is not None:
+    while len(deliveries) < limit and (row := rows.fetchone()) is not None:
         match _read_delivery(row, decoded, instance, (scope,)):
             case Delivery() as delivery:
                 deliveries.append(delivery)
@@ -159,7 +160,7 @@ def assign(db: sqlite3.Connection, now: str, offset: int, scopes: Sequence[str])
 
 
 def add_lanes(db: sqlite3.Connection, now: str, offset: int, scopes: Sequence[str]) -> None:
-    """Like `assign`, inside a transaction. An event without scopes is settled at once."""
+    """Like `assign`, inside a transaction. An event without scopes is acknowledged at once."""
     is_first = db.execute(
         "UPDATE events SET assigned = 1 WHERE position = ? AND assigned = 0", (offset,)
     ).rowcount
@@ -189,7 +190,7 @@ def _outcomes(db: sqlite3.Connection, scope: str, offset: int) -> tuple[Recorded
     rows = db.execute(
         "SELECT * FROM recorded WHERE scope = ? AND position = ? ORDER BY number", (scope, offset)
     )
-    return tuple(Recorded(outcome_of(row), row["commit_id"]) for row in rows)
+    return tuple(Recorded(outcome_of(row), row["write_id"]) for row in rows)
 
 
 def outcome_of(row: sqlite3.Row) -> Outcome:
@@ -198,30 +199,39 @@ def outcome_of(row: sqlite3.Row) -> Outcome:
 
 
 def record(
-    db: sqlite3.Connection, scope: str, commit: str, outcomes: Mapping[int, Outcome]
+    db: sqlite3.Connection, scope: str, write_id: str, outcomes: Mapping[int, Outcome]
 ) -> None:
-    """Stores outcomes before their commit."""
+    """Stores outcomes before the write that commits them."""
     with writing(db):
         for offset, outcome in outcomes.items():
             db.execute(
-                "INSERT INTO recorded (position, scope, commit_id, kind, reason, state)"
+                "INSERT INTO recorded (position, scope, write_id, kind, reason, state)"
                 " SELECT position, ?, ?, ?, ?, ? FROM events WHERE position = ? AND NOT EXISTS"
                 " (SELECT 1 FROM lanes WHERE position = ? AND scope = ? AND settled_at IS "
                 "NOT NULL)",
-                (scope, commit, outcome.kind, outcome.reason, outcome.state, offset, offset, scope),
+                (
+                    scope,
+                    write_id,
+                    outcome.kind,
+                    outcome.reason,
+                    outcome.state,
+                    offset,
+                    offset,
+                    scope,
+                ),
             )
             db.execute(
                 "DELETE FROM recorded WHERE position = ? AND scope = ? AND number NOT IN"
                 " (SELECT number FROM recorded WHERE position = ? AND scope = ?"
                 " ORDER BY number DESC LIMIT ?)",
-                (offset, scope, offset, scope, _MOST_RECORDED),
+                (offset, scope, offset, scope, _MAX_RECORDED),
             )
 
 
-def withdraw(db: sqlite3.Connection, scope: str, commit: str) -> None:
-    """Deletes the outcomes of a commit that was lost."""
+def withdraw(db: sqlite3.Connection, scope: str, write_id: str) -> None:
+    """Deletes the outcomes of a write that was lost."""
     with writing(db):
-        db.execute("DELETE FROM recorded WHERE commit_id = ? AND scope = ?", (commit, scope))
+        db.execute("DELETE FROM recorded WHERE write_id = ? AND scope = ?", (write_id, scope))
 
 
 def settle(db: sqlite3.Connection, now: str, scope: str, outcomes: Mapping[int, Outcome]) -> None:
@@ -271,10 +281,13 @@ def settle_one(
 
 
 def _store_outcome(db: sqlite3.Connection, scope: str, offset: int, outcome: Outcome) -> None:
-    """Writes the outcome into the lane's row, unless the lane or the event is settled or gone."""
+    """Writes the outcome into the lane's row.
+
+    Not if the lane is settled, or if the event is acknowledged or gone.
+    """
     db.execute(
         "INSERT INTO lanes (position, scope, kind, reason, state)"
-        " SELECT position, ?, ?, ?, ? FROM events WHERE position = ? AND settled_at IS NULL"
+        " SELECT position, ?, ?, ?, ? FROM events WHERE position = ? AND acknowledged_at IS NULL"
         " ON CONFLICT (position, scope) DO UPDATE"
         " SET kind = excluded.kind, reason = excluded.reason, state = excluded.state"
         " WHERE lanes.settled_at IS NULL",
@@ -304,19 +317,20 @@ def _overtake_dead_letter(
 
 
 def _acknowledge(db: sqlite3.Connection, now: str, offset: int) -> None:
-    """Settles the event if its scopes are assigned and it is settled in all of them."""
+    """Acknowledges the event if its scopes are assigned and it is settled in all of them."""
     db.execute(
-        "UPDATE events SET settled_at = ? WHERE position = ? AND assigned AND settled_at IS NULL"
+        "UPDATE events SET acknowledged_at = ?"
+        " WHERE position = ? AND assigned AND acknowledged_at IS NULL"
         " AND NOT EXISTS (SELECT 1 FROM lanes WHERE position = ? AND lanes.settled_at IS NULL)",
         (now, offset, offset),
     )
 
 
 def note_failure(db: sqlite3.Connection, scope: str, offsets: Sequence[int], error: str) -> None:
-    """Stores why these events wait, and counts a failed attempt."""
+    """Stores why these events wait, and counts a failed try."""
     with writing(db):
         db.executemany(
-            "UPDATE lanes SET attempts = attempts + 1, error = ?"
+            "UPDATE lanes SET failed_tries = failed_tries + 1, error = ?"
             " WHERE position = ? AND scope = ? AND settled_at IS NULL",
             [(error, offset, scope) for offset in offsets],
         )

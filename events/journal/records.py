@@ -13,15 +13,15 @@ from events.source import Replay
 class JournalLimits:
     """The limits of a journal on size and age (protocol 2)."""
 
-    most_unsettled: int = 100_000
+    max_unacknowledged: int = 100_000
     """Events."""
-    most_unsettled_bytes: int = 1 << 30
-    most_rejected: int = 1_000
-    most_rejected_bytes: int = 64 << 20
+    max_unacknowledged_bytes: int = 1 << 30
+    max_rejected: int = 1_000
+    max_rejected_bytes: int = 64 << 20
     identities_kept: timedelta = timedelta(days=30)
     """From the acceptance of an event; until then its repetition is recognised."""
     bodies_kept: timedelta = timedelta(days=7)
-    """From the time when the event settled."""
+    """From the acknowledgement of the event."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +102,10 @@ class LaneStatus:
     outcome: Outcome | None
     """None while it waits."""
     settled_at: str | None
-    attempts: int
-    """Failed attempts so far."""
+    failed_tries: int
+    """Failed tries so far."""
     error: str | None
-    """Why it waits, if an attempt failed."""
+    """Why it waits, if a try failed."""
     dead_letter: int | None
 
 
@@ -113,28 +113,28 @@ class LaneStatus:
 class EventStatus:
     """The status of an event, with one lane per scope.
 
-    Without lanes and unsettled, the event is not dispatched yet.
+    Without lanes, an event that is not acknowledged is not dispatched yet.
     """
 
     identity: Identity
     type: str
     position: Position
     accepted_at: str
-    settled_at: str | None
+    acknowledged_at: str | None
     lanes: tuple[LaneStatus, ...]
     replay_of: Replay | None
 
 
 @dataclass(frozen=True, slots=True)
 class LaneBacklog:
-    """The unsettled events of one scope."""
+    """The events that wait in one scope."""
 
     scope: str
     waiting: int
     oldest: str
     """When the oldest of them was accepted."""
-    attempts: int
-    """The highest number of failed attempts of one of them."""
+    failed_tries: int
+    """The highest number of failed tries of one of them."""
     error: str | None
     """The error of the first one that failed."""
 

@@ -12,10 +12,11 @@ from functools import cache
 from importlib.resources import files as resources
 from typing import Any, Final
 
+from renderers.composition import Composition, RenderDefaults
 from renderers.errors import GateFailure
 from renderers.gate import parsers
 from renderers.gate.diff import difference, shown
-from renderers.model import Composition, RenderDefaults, canonical_json
+from renderers.values import canonical_json
 
 _SHARED_TEMPLATES: Final = frozenset({"labels.yaml", "resources.yaml"})
 _UNWANTED: Final = re.compile(rb"[\x00-\x08\x0b-\x1f\x7f]")

@@ -2,9 +2,9 @@
 
 The output of a custom template may hold more than is expected: keys in a mapping, entries in a
 list, comments, variables. It must hold everything that is expected, in the same order. It must not
-repeat any of it: no second value for a flag, no other mount at the same path, no word in a probe,
-no further device. It must not revoke anything, as `disable` and `replicas` do. It must not add a
-service, an anchor or a tag; the parsers refuse those.
+repeat any of it: no second value for a flag, no other mount at the same path, no further argument
+of a health check, no further device. It must not revoke anything, as `disable` and `replicas` do.
+It must not add a service, an anchor or a tag; the parsers refuse those.
 """
 
 import re

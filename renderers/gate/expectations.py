@@ -9,8 +9,9 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import Any, Final
 
+from renderers.composition import Amounts, Composition, Model, RenderDefaults
 from renderers.gate import parsers
-from renderers.model import Amounts, Composition, Model, RenderDefaults, Value, canonical_digest
+from renderers.values import Value, canonical_digest
 
 _GRPC_PORTS: Final = {"tensorflow": 8500, "triton": 8001, "openvino": 9000}
 _LOADS_NUMBERS: Final = frozenset({"tensorflow", "openvino"})

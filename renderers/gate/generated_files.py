@@ -15,9 +15,10 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from renderers.cache import Cache
+from renderers.composition import Composition, Model, RenderDefaults
 from renderers.errors import GateFailure
 from renderers.gate import expectations, parsers
 from renderers.gate.checks import (
@@ -54,7 +55,7 @@ from renderers.gate.static_files import (
     check_readme,
     check_static_files,
 )
-from renderers.model import Composition, Model, RenderDefaults, RenderedFile, canonical_json
+from renderers.values import RenderedFile, canonical_json
 
 _COMPOSE: Final = "base/bundle/docker-compose.yaml"
 _MAP: Final = "base/bundle/nginx/models.map"
@@ -72,19 +73,10 @@ _ENTRY_SIZE: Final = 512
 """Bytes that an entry of the cache counts for."""
 
 
-class Bundle(Protocol):
-    """The result of a renderer."""
-
-    @property
-    def files(self) -> tuple[RenderedFile, ...]:
-        """Every file of the bundle."""
-        ...
-
-
 def check(
     composition: Composition,
     defaults: RenderDefaults,
-    bundle: Bundle,
+    files: Sequence[RenderedFile],
     overridden: frozenset[str] = frozenset(),
 ) -> None:
     """Returns if every file of the bundle agrees with the composition.
@@ -94,13 +86,15 @@ def check(
     Raises:
         GateFailure: the first difference.
     """
-    files = {file.path: file for file in bundle.files}
+    by_path = {file.path: file for file in files}
+    if len(by_path) != len(files):
+        raise GateFailure("", 1, "each path once", "a path twice")
     checked = CheckedBundle(composition, defaults, overridden)
     before = _last_passed.get(checked.key) or NOTHING
     steps = runs(composition.models, before.models)
     batching = _batching_paths(composition, steps, before)
-    _check_paths(bundle, files, [path for path in batching if path])
-    bodies = {path: file.body for path, file in files.items()}
+    _check_paths(by_path, [path for path in batching if path])
+    bodies = {path: file.body for path, file in by_path.items()}
     current = _cut(checked, bodies, batching, steps, before)
     for index in sorted(current.changed):
         _check_model(checked, current, index)
@@ -128,18 +122,14 @@ def _batching_paths(
     return paths
 
 
-def _check_paths(
-    bundle: Bundle, files: Mapping[str, RenderedFile], batching: Sequence[str]
-) -> None:
-    if len(files) != len(bundle.files):
-        raise GateFailure("", 1, "each path once", "a path twice")
+def _check_paths(files: Mapping[str, RenderedFile], batching: Sequence[str]) -> None:
     wanted = (*_ALWAYS, *batching)
     if len(files) != len(wanted) or not all(path in files for path in wanted):
         path = min(set(wanted) ^ files.keys())
         if path in wanted:
             raise GateFailure(path, 1, "this file", "none")
         raise GateFailure(path, 1, "no such file", "one")
-    for file in bundle.files:
+    for file in files.values():
         if file.executable != (file.path == SCRIPT):
             raise GateFailure(file.path, 1, "0755 for download.sh alone", file.mode)
     if files[_KEEP].body:

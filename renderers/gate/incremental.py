@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from renderers.composition import Model
 from renderers.gate.parsers import Unreadable
-from renderers.model import Model
 
-_LONGEST_RUN: Final = 32
+_MAX_RUN: Final = 32
 _BYTES_PER_MODEL: Final = 2048
 """An estimate, for the size of a cached bundle."""
 
@@ -125,12 +125,12 @@ def end_of_line(text: bytes, start: int, _: int) -> int:
 
 def _equal_models(models: Sequence[Model], new: int, before: Sequence[Model], old: int) -> int:
     """How many models from `new` on equal those from `old` on."""
-    most = min(_LONGEST_RUN, len(models) - new, len(before) - old)
-    for count in range(most):
+    shared = min(_MAX_RUN, len(models) - new, len(before) - old)
+    for count in range(shared):
         one, other = models[new + count], before[old + count]
         if one is not other and one.canonical != other.canonical:
             return count
-    return most
+    return shared
 
 
 def _unchanged_cuts(text: bytes, position: int, step: Run, before: Cutting | None) -> list[int]:

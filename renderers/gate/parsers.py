@@ -16,7 +16,7 @@ from renderers.errors import Damaged
 
 _Loader: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _STRING: Final = "tag:yaml.org,2002:str"
-_LONGEST_CACHED: Final = 100
+_MAX_CACHED_LENGTH: Final = 100
 """In characters: longer plain scalars are not cached."""
 _resolver: Final[Any] = yaml.resolver.Resolver()
 
@@ -27,7 +27,7 @@ _WRAPPED: Final = re.compile(r"([a-z_]+) \{ value: ([0-9]+) \}")
 _PLAIN: Final = re.compile(r"([a-z_]+): ([0-9]+|true|false)")
 _VARIABLE: Final = re.compile(r"\$\{([A-Za-z0-9_]+):-([0-9.]+)([bkmg]?)\}")
 _NOTED: Final = re.compile(r"([CM][A-Z_]+) ([0-9.]+)([bkmg]?)(?:,|$)")
-_HOLE: Final = re.compile(r"\{\{ *([a-z_.]+)[^}]*\}\}")
+_PLACEHOLDER: Final = re.compile(r"\{\{ *([a-z_.]+)[^}]*\}\}")
 _UNITS: Final = {"": 1, "b": 1, "k": 2**10, "m": 2**20, "g": 2**30}
 
 
@@ -249,7 +249,7 @@ def gaps(text: str, pattern: str) -> list[tuple[int, str, str]]:
     Raises:
         Unreadable: the text differs from the pattern outside its gaps.
     """
-    first, *rest = _HOLE.split(pattern)
+    first, *rest = _PLACEHOLDER.split(pattern)
     _check_literal(text, 0, first)
     found: list[tuple[int, str, str]] = []
     position = len(first)
@@ -379,7 +379,7 @@ def _mapping(parser: Any) -> dict[str, Any]:
 def _plain_scalar(event: Any) -> Any:
     text = event.value
     try:
-        return _meaning(text) if len(text) <= _LONGEST_CACHED else _meaning.__wrapped__(text)
+        return _meaning(text) if len(text) <= _MAX_CACHED_LENGTH else _meaning.__wrapped__(text)
     except (ValueError, yaml.YAMLError) as error:
         raise Unreadable(_line(event), "a plain value", repr(text)) from error
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from events.model import Event
-from renderers.model import Scope
+from renderers.values import Scope
 from tests.support.daemon_process import PROJECT, DaemonProcess, clean_log, post, until_settled
 from tests.support.scenes import state_event
 
@@ -130,5 +130,8 @@ def test_a_template_that_the_gate_would_refuse_stops_the_start_and_loses_nothing
     with site.daemon() as daemon:
         assert daemon.ended() == 2
 
-    assert f"rehearsal for {OWN}: base/bundle/nginx/models.map:1: expected" in site.log.read_text()
+    assert (
+        f"template self-test for {OWN}: base/bundle/nginx/models.map:1: expected"
+        in site.log.read_text()
+    )
     assert not site.journal.exists()

@@ -23,7 +23,7 @@ from daemon.publishing import layout
 from daemon.publishing.reader import Reader
 from daemon.stores.directory.store import DirectoryStore
 from events.model import Event, Outcome, OutcomeKind
-from renderers.model import Scope
+from renderers.values import Scope
 from tests.builders_runtime import InlineRuntime
 from tests.support.crashes import OVERRIDDEN, OVERRIDE, check_history, read_whole
 from tests.support.daemon_process import DaemonProcess, outcomes, post, until_settled

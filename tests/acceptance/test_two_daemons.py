@@ -16,7 +16,7 @@ from daemon.publishing.pointer import HistoryEntry, Pointer
 from daemon.publishing.reader import Reader
 from daemon.stores.directory.store import DirectoryStore
 from events.model import Event, OutcomeKind
-from renderers.model import Scope
+from renderers.values import Scope
 from tests.builders_runtime import InlineRuntime
 from tests.support.crashes import check_history, read_whole, until_in_step
 from tests.support.daemon_process import DaemonProcess, clean_log, outcomes, post, until_settled

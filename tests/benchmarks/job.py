@@ -14,8 +14,9 @@ from daemon.publishing.archive import Archive, Packer
 from daemon.publishing.manifest import RenderedState
 from daemon.publishing.pointer import Revision
 from renderers import bundle, compose, gate
-from renderers.bundle import RenderedBundle, Renderer
-from renderers.model import Composition, Model
+from renderers.bundle import Renderer
+from renderers.composition import Composition, Model
+from renderers.values import RenderedFile
 from tests.builders import GOLDEN_DEFAULTS, STAMP, make_composition, make_model
 
 COMPOSE_FILE = compose.PATH
@@ -80,7 +81,7 @@ class Daemon:
         self.renderer = Renderer()
         self.packer = Packer()
 
-    def render(self, composition: Composition) -> RenderedBundle:
+    def render(self, composition: Composition) -> tuple[RenderedFile, ...]:
         """Every file of the bundle."""
         return self.renderer.render(composition, GOLDEN_DEFAULTS, STAMP)
 
@@ -97,21 +98,21 @@ class Daemon:
             revision=Revision(producer=1),
             kind="explicit",
             late=False,
-            files=rendered.files,
+            files=rendered,
             renderer=bundle.RENDERER_VERSION,
             templates="0" * 64,
             events=(),
         )
-        members = self.packer.members(composition.scope, rendered.files)
+        members = self.packer.members(composition.scope, rendered)
         packed = archive.pack(members)
         return packed, manifest.written(
             state, "0" * 32, "2026-01-01T00:00:00.000Z", members, packed
         )
 
 
-def compose_file(rendered: RenderedBundle) -> bytes:
+def compose_file(rendered: tuple[RenderedFile, ...]) -> bytes:
     """The compose file of a bundle."""
-    return next(file.body for file in rendered.files if file.path == COMPOSE_FILE)
+    return next(file.body for file in rendered if file.path == COMPOSE_FILE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from pathlib import Path
 from jinja2 import Environment
 
 from renderers import yaml_templates
-from renderers.model import Composition
+from renderers.composition import Composition
 from tests.benchmarks import job
 from tests.benchmarks.measure import Timing, process
 from tests.services.environments import environment

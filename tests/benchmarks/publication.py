@@ -32,7 +32,7 @@ from google.cloud import storage
 from daemon.bucket import open_bucket
 from daemon.publishing import layout
 from daemon.stores.port import ObjectStore
-from renderers.model import Scope, known_fields
+from renderers.values import Scope, known_fields
 from tests.benchmarks import measure
 from tests.benchmarks.job import mixed
 from tests.benchmarks.measure import ROOT

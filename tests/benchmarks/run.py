@@ -21,7 +21,7 @@ from pathlib import Path
 from yaml import CSafeLoader, load
 
 from renderers import compose
-from renderers.model import Composition
+from renderers.composition import Composition
 from tests.benchmarks import job, measure, peers
 from tests.benchmarks.job import Daemon
 from tests.benchmarks.measure import ROOT, Series, in_turn, ratio
@@ -134,11 +134,11 @@ def changes(models: int) -> Iterator[Result]:
     of all files.
     """
     composition, daemon = job.mixed(models), Daemon()
-    everything = b"".join(file.body for file in daemon.render(composition).files)
+    everything = b"".join(file.body for file in daemon.render(composition))
 
     def event(changed: Composition) -> object:
         # With the digest of every changed file, because the floor has a digest of everything.
-        return daemon.packer.members(changed.scope, daemon.render(changed).files)
+        return daemon.packer.members(changed.scope, daemon.render(changed))
 
     kinds: dict[str, Callable[[int], object]] = {
         "an image": lambda n: event(

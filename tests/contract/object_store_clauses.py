@@ -83,13 +83,13 @@ async def a_body_is_read_up_to_the_limit_of_the_caller(
 
     for most in (0, 1, len(body) - 1):
         with pytest.raises(ObjectTooBig, match=f"big is larger than {most:,} bytes"):
-            await store.get("big", most_bytes=most)
+            await store.get("big", max_bytes=most)
     for limit in (len(body), len(body) + 1, None):
-        stored = await store.get("big", most_bytes=limit)
+        stored = await store.get("big", max_bytes=limit)
         assert (stored.body, stored.version, dict(stored.tag)) == (body, version, {"n": "1"})
-    assert (await store.get("empty", most_bytes=0)).body == b""
+    assert (await store.get("empty", max_bytes=0)).body == b""
     with pytest.raises(ObjectMissing):
-        await store.get("absent", most_bytes=0)
+        await store.get("absent", max_bytes=0)
 
 
 @clause

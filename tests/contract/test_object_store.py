@@ -17,12 +17,12 @@ import pytest
 
 from daemon.stores.directory.store import DirectoryStore
 from daemon.stores.errors import ConditionFailed, ObjectMissing, StoreError
-from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content, Listing, ObjectStore, Stored, Version
 from tests.builders_runtime import InlineRuntime, ThreadRuntime
 from tests.contract.object_store_clauses import CLAUSES, Bucket, Clause
 from tests.contract.servers import ACCESS_KEY, SECRET_KEY, SERVERS, Gap, Opens, Server
 from tests.services.availability import NotGiven, Unavailable, available
+from tests.support.memory_store import MemoryStore
 
 CLAUSE_SECONDS = 60
 
@@ -178,8 +178,8 @@ class DeafStore:
     def __init__(self, inner: ObjectStore) -> None:
         self._inner = inner
 
-    async def get(self, key: str, *, most_bytes: int | None = None) -> Stored:
-        return await self._inner.get(key, most_bytes=most_bytes)
+    async def get(self, key: str, *, max_bytes: int | None = None) -> Stored:
+        return await self._inner.get(key, max_bytes=max_bytes)
 
     async def scan(self, prefix: str) -> Listing:
         return await self._inner.scan(prefix)

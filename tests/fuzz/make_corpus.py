@@ -15,13 +15,13 @@ from daemon.publishing.documents import serialised
 from daemon.publishing.trust import keys
 from daemon.publishing.trust.policy import Revocation, TrustedKey, TrustPolicy
 from daemon.stores.directory.store import DirectoryStore
-from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content
 from daemon.timers.freshness import FreshnessTimer
 from tests.builders import golden_document
 from tests.builders_publishing import SCOPE, Bucket, make_state
 from tests.builders_runtime import InlineRuntime, ThreadRuntime
 from tests.fuzz.targets import CORPUS
+from tests.support.memory_store import MemoryStore
 
 _STATE_EVENT = {
     "specversion": "1.0",

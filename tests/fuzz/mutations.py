@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
-from renderers.model import canonical_json
+from renderers.values import canonical_json
 
 Mutate = Callable[[bytes, int], bytes]
 """The fuzzer's own mutation: an input and the longest result."""

@@ -32,16 +32,16 @@ from daemon.publishing.errors import (
 from daemon.publishing.live_tree import ownership
 from daemon.publishing.live_tree.sync import LiveTree
 from daemon.publishing.pointer import PreviousChunk
-from daemon.publishing.reader import Reader, verified_files
+from daemon.publishing.reader import Reader
 from daemon.publishing.trust import attestation
 from daemon.publishing.trust.freshness import Freshness
 from daemon.publishing.trust.keys import PublicKey
 from daemon.publishing.trust.policy import TrustPolicy
 from daemon.publishing.trust.sequence_memory import FileSequences
+from daemon.publishing.verification import verified_files
 from daemon.settings import SettingsError, load
 from daemon.stores import locations
 from daemon.stores.directory import tag_file
-from daemon.stores.memory import MemoryStore
 from daemon.stores.object_keys import check_folder, check_key, check_prefix
 from daemon.stores.object_metadata import decoded, encoded
 from daemon.stores.port import Content
@@ -51,8 +51,10 @@ from events.journal.inserts import rejected
 from events.journal.lanes import event_of
 from events.model import Event
 from events.strict_json import loads
-from renderers.model import Scope
+from renderers.values import Scope
+from tests.builders_publishing import encode_manifest
 from tests.builders_runtime import InlineRuntime
+from tests.support.memory_store import MemoryStore
 
 CORPUS = Path(__file__).parent / "corpus"
 SCOPE = Scope("visual-anomaly", "core-versions")
@@ -110,7 +112,7 @@ def _known_event(event: Event) -> None:
 
 def event_structured(body: bytes) -> bool:
     try:
-        event = cloudevents.decode_structured(body, judge_data=validate_data)
+        event = cloudevents.decode_structured(body, validate_data=validate_data)
     except InvalidEvent as error:
         return _reported(error)
     _known_event(event)
@@ -119,7 +121,7 @@ def event_structured(body: bytes) -> bool:
 
 def _event_http(headers: list[tuple[bytes, bytes]], body: bytes) -> bool:
     try:
-        decoded = cloudevents.decode_http(headers, body, judge_data=validate_data)
+        decoded = cloudevents.decode_http(headers, body, validate_data=validate_data)
     except (InvalidEvent, UnsupportedContentType) as error:
         return _reported(error)
     for event in decoded.events:
@@ -143,7 +145,7 @@ def event_binary(request: bytes) -> bool:
 
 def event_file(text: bytes) -> bool:
     try:
-        events = cloudevents.decode_many(text, judge_data=validate_data)
+        events = cloudevents.decode_many(text, validate_data=validate_data)
     except InvalidEvent as error:
         return _reported(error)
     for event in events:
@@ -153,10 +155,10 @@ def event_file(text: bytes) -> bool:
 
 def strict_json(body: bytes) -> bool:
     try:
-        value = loads(body, most_bytes=1 << 20)
+        value = loads(body, max_bytes=1 << 20)
     except InvalidEvent as error:
         return _reported(error)
-    assert loads(json.dumps(value, ensure_ascii=False).encode(), most_bytes=8 << 20) == value
+    assert loads(json.dumps(value, ensure_ascii=False).encode(), max_bytes=8 << 20) == value
     return True
 
 
@@ -196,7 +198,7 @@ def manifest_json(body: bytes) -> bool:
         read.defaults_value()
     except (OlderSchema, VerificationFailed) as error:
         return _reported(error)
-    assert manifest.decode(manifest.encode(read)) == read
+    assert manifest.decode(encode_manifest(read)) == read
     return True
 
 

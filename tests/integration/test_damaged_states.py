@@ -31,7 +31,7 @@ async def publish(client: httpx.AsyncClient, revision: int) -> None:
     answer = await client.post("/v1/events", json=event, headers=STRUCTURED)
     assert answer.status_code == 202
     path = f"/v1/events/{event['id']}"
-    while not (await client.get(path)).json()["events"][0]["settled_at"]:
+    while not (await client.get(path)).json()["events"][0]["acknowledged_at"]:
         pass
 
 

@@ -4,7 +4,7 @@ import subprocess
 from functools import cache
 from pathlib import Path
 
-from renderers.model import Composition, Model, RenderDefaults
+from renderers.composition import Composition, Model, RenderDefaults
 from tests.builders import GOLDEN_DEFAULTS, make_composition
 from tests.integration.test_rendered_router import lay_out
 from tests.services.compose import Compose

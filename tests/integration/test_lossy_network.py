@@ -24,7 +24,7 @@ import pytest
 
 from daemon.bucket import Bucket, open_bucket
 from daemon.publishing import layout, operator_commands, pointer, protocol
-from daemon.publishing.live_tree.sync import LiveTree, Synced
+from daemon.publishing.live_tree.sync import FinishedPass, LiveTree
 from daemon.publishing.pointer import MOST_HISTORY, Pointer
 from daemon.publishing.protocol import Writing
 from daemon.publishing.reader import Reader
@@ -157,7 +157,7 @@ class Play:
             except StoreError as error:
                 print("a pass has failed:", error)
                 continue
-            if isinstance(result, Synced) and not result.written:
+            if isinstance(result, FinishedPass) and not result.written:
                 return
         raise AssertionError("the live tree does not come into step")
 
@@ -295,7 +295,7 @@ async def check_live_tree(played: Play, reader: Reader, current: Pointer) -> Non
     for path, body in files.items():
         assert (await played.direct.store.get(prefix + path)).body == body, path
     survey = await LiveTree(played.direct.store, reader, played.direct.runtime).survey(GOLDEN)
-    assert survey.in_step
+    assert survey.in_sync
     assert survey.seen.overrides == (OVERRIDE,)
 
 
@@ -570,7 +570,7 @@ def test_a_writer_that_won_and_was_built_upon_finds_its_write_in_the_lineage(
 def test_a_writer_that_lost_publishes_once_on_top_of_the_winner(
     server: Server, tmp_path: Path, reply: Reply
 ) -> None:
-    """Some servers answer losers with 409 or 500 (protocol 4, rule 1)."""
+    """Some servers answer losers with 409 or 500 (object-store rule 2)."""
 
     async def script(played: Play) -> None:
         await played.publish(1)
@@ -647,7 +647,7 @@ def test_the_sdk_times_out_and_the_write_is_found(
 def test_a_server_that_compares_etags_without_quotes_is_published_to(
     server: Server, tmp_path: Path
 ) -> None:
-    """Like Ceph, with the 500 that it returns to half of the losers (protocol 4, rule 1)."""
+    """Like Ceph, with the 500 that it returns to half of the losers (object-store rule 3)."""
 
     async def script(played: Play) -> None:
         played.network.compares_without_quotes = True

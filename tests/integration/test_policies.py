@@ -22,14 +22,13 @@ import yaml
 from daemon.publishing import layout, protocol
 from daemon.publishing.bucket_identity import BucketIdentity
 from daemon.publishing.maintenance.garbage_collector import GarbageCollector
-from daemon.publishing.maintenance.retention_rules import Policy
+from daemon.publishing.maintenance.retention_rules import RetentionPolicy
 from daemon.retry import Backoff
 from daemon.stores.errors import StoreRefused
-from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content, ObjectStore
 from daemon.stores.probe import probe
 from daemon.stores.s3 import S3Store
-from daemon.stores.wrappers.etag_form import QuotingStore
+from daemon.stores.wrappers.etag_form import EtagFormStore
 from tests.builders_runtime import InlineRuntime, ThreadRuntime
 from tests.services.availability import available
 from tests.services.goprograms import go_module
@@ -38,6 +37,7 @@ from tests.services.versitygw import MODULE
 from tests.support.buckets import SCOPE, PublishedBucket, composition_with
 from tests.support.faulty_s3_server import Defect, Request, faulty_s3
 from tests.support.faulty_store import FaultyStore
+from tests.support.memory_store import MemoryStore
 from tests.support.policies import (
     ARN,
     BUCKET,
@@ -102,7 +102,7 @@ async def collect(store: ObjectStore, runtime: ThreadRuntime | InlineRuntime) ->
 
 def collector(store: ObjectStore, runtime: ThreadRuntime | InlineRuntime) -> GarbageCollector:
     bucket = PublishedBucket(store, runtime)
-    at_once = Policy(newest=1, days=0, dropped_days=0, grace_hours=0)
+    at_once = RetentionPolicy(newest=1, days=0, dropped_days=0, grace_hours=0)
     return GarbageCollector(store, bucket.reader, bucket.publisher, runtime, at_once)
 
 
@@ -122,7 +122,7 @@ def recorded() -> Recorded:
         patch.setenv("AWS_ACCESS_KEY_ID", "key")
         patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
         made = S3Store("bucket", PREFIX, runtime, endpoint=server.address, region="us-east-1")
-        store = QuotingStore(made, made.unquoted(), runtime)
+        store = EtagFormStore(made, made.unquoted(), runtime)
         asyncio.run(work(store, runtime))
         publishing = list(server.requests)
         asyncio.run(collect(store, runtime))

@@ -18,7 +18,7 @@ from daemon.stores.gcs import GcsStore
 from daemon.stores.port import Content, ObjectStore, Version
 from daemon.stores.probe import probe
 from daemon.stores.s3 import S3Store
-from daemon.stores.wrappers.etag_form import Form, QuotingStore
+from daemon.stores.wrappers.etag_form import EtagFormStore, Form
 from daemon.stores.wrappers.write_guard import GuardedStore
 from tests.builders_runtime import ThreadRuntime
 from tests.services import gcs, ministack, testbench, versitygw
@@ -33,7 +33,7 @@ DELETES_BLINDLY = {"delete stale": "unsupported"}
 
 
 @contextmanager
-def s3(opened: AbstractContextManager[str]) -> Iterator[tuple[ObjectStore, QuotingStore | None]]:
+def s3(opened: AbstractContextManager[str]) -> Iterator[tuple[ObjectStore, EtagFormStore | None]]:
     with ExitStack() as stack, ThreadRuntime() as runtime:
         address = available(lambda: stack.enter_context(opened))
         client = boto3.client(
@@ -46,7 +46,7 @@ def s3(opened: AbstractContextManager[str]) -> Iterator[tuple[ObjectStore, Quoti
         client.create_bucket(Bucket=BUCKET)
         client.close()
         store = S3Store(BUCKET, "p", runtime, endpoint=address, region="us-east-1")
-        quoting = QuotingStore(store, store.unquoted(), runtime)
+        quoting = EtagFormStore(store, store.unquoted(), runtime)
         yield quoting, quoting
         store.close()
 
@@ -54,7 +54,7 @@ def s3(opened: AbstractContextManager[str]) -> Iterator[tuple[ObjectStore, Quoti
 @contextmanager
 def cloud_storage(
     opened: AbstractContextManager[Gcs],
-) -> Iterator[tuple[ObjectStore, QuotingStore | None]]:
+) -> Iterator[tuple[ObjectStore, EtagFormStore | None]]:
     with ExitStack() as stack, ThreadRuntime() as runtime:
         server = available(lambda: stack.enter_context(opened))
         server.create_bucket(BUCKET)
@@ -66,7 +66,7 @@ def cloud_storage(
 @dataclass(frozen=True, slots=True)
 class Server:
     name: str
-    open: Callable[[Path], AbstractContextManager[tuple[ObjectStore, QuotingStore | None]]]
+    open: Callable[[Path], AbstractContextManager[tuple[ObjectStore, EtagFormStore | None]]]
     beside_ok: dict[str, str]
     source: str
     """The version of the server under test."""
@@ -108,9 +108,9 @@ def test_a_server_shows_what_it_honours(server, tmp_path):
         left = asyncio.run(store.scan(""))
 
     shown = {
-        finding.clause: str(finding.verdict)
+        finding.step: str(finding.verdict)
         for finding in result.findings
-        if finding.clause != "clean up"
+        if finding.step != "clean up"
     }
     assert {
         clause: verdict for clause, verdict in shown.items() if verdict != "ok"

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from renderers.model import Composition, Gpu, Model, RenderDefaults
+from renderers.composition import Composition, Gpu, Model, RenderDefaults
 from renderers.platforms import PLATFORMS
 from tests.builders import (
     GOLDEN_DEFAULTS,

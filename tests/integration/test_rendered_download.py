@@ -16,7 +16,7 @@ from typing import Any
 import boto3
 import pytest
 
-from renderers.model import Composition, Model
+from renderers.composition import Composition, Model
 from tests.builders import make_composition, make_model
 from tests.services.gcs import Gcs, TokenEndpoint
 from tests.services.gcs import token_endpoint as other_token_endpoint

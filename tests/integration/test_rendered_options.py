@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from renderers.model import Composition
+from renderers.composition import Composition
 from renderers.platforms import PLATFORMS
 from tests.builders import make_composition, model_document
 from tests.services.compose import Compose, ConfigRefused

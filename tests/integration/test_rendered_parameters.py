@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from renderers.bundle import MONITORING_PATH, Renderer
-from renderers.model import Composition
+from renderers.composition import Composition
 from tests import strategies
 from tests.builders import GOLDEN_DEFAULTS, STAMP, make_composition, make_model
 
@@ -91,7 +91,7 @@ def _plain(value: Any) -> Any:
 
 def files(composition: Composition) -> dict[str, str]:
     rendered = Renderer().render(composition, GOLDEN_DEFAULTS, STAMP)
-    return {file.path: file.body.decode() for file in rendered.files}
+    return {file.path: file.body.decode() for file in rendered}
 
 
 def expected(composition: Composition, model_id: str) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from uuid import UUID
 import grpc
 import pytest
 
-from renderers.model import Composition
+from renderers.composition import Composition
 from tests.builders import golden_composition, make_composition, make_model
 from tests.services.docker_dns import docker_dns
 from tests.services.grpc_backend import SERVICE, grpc_backend, grpc_channel

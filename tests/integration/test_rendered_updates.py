@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from renderers.model import Composition, Model, RenderDefaults
+from renderers.composition import Composition, Model, RenderDefaults
 from tests.builders import GOLDEN_DEFAULTS, make_composition, make_model
 from tests.services.compose import Compose
 from tests.support.target_host import DeployedBundle

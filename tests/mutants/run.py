@@ -36,7 +36,7 @@ _KILLED = {1, 3, 24, -24, 152, 255, 36, -11, -9}
 
 _GRAMMAR = "tests/unit/daemon/publishing/test_grammar.py"
 _GATE = "tests/unit/renderers/gate/test_generated_files.py"
-_REHEARSAL = "tests/unit/renderers/test_self_test.py"
+_SELF_TEST = "tests/unit/renderers/test_self_test.py"
 MORE_TESTS = {
     "daemon/failures.py": ("tests/unit/daemon/cli/test_failures.py",),
     "daemon/publishing/trust/freshness.py": (_GRAMMAR,),
@@ -44,7 +44,10 @@ MORE_TESTS = {
     "daemon/publishing/live_tree/ownership.py": (
         "tests/unit/daemon/publishing/live_tree/test_ownership_markers.py",
     ),
-    "daemon/publishing/pointer.py": (_GRAMMAR,),
+    "daemon/publishing/pointer.py": (
+        _GRAMMAR,
+        "tests/unit/daemon/publishing/test_operator_commands.py",
+    ),
     "daemon/publishing/protocol.py": ("tests/unit/daemon/publishing/test_protocol_changes.py",),
     "daemon/publishing/maintenance/recovery_rules.py": (
         "tests/unit/daemon/publishing/maintenance/test_recovery_rules_replay.py",
@@ -53,9 +56,9 @@ MORE_TESTS = {
     ),
     "daemon/publishing/signatures.py": (_GRAMMAR,),
     "renderers/gate/expectations.py": (_GATE, "tests/unit/renderers/gate/test_diff.py"),
-    "renderers/gate/generated_files.py": (_REHEARSAL,),
-    "renderers/gate/checks.py": (_GATE, _REHEARSAL),
-    "renderers/gate/static_files.py": (_GATE, _REHEARSAL),
+    "renderers/gate/generated_files.py": (_SELF_TEST,),
+    "renderers/gate/checks.py": (_GATE, _SELF_TEST),
+    "renderers/gate/static_files.py": (_GATE, _SELF_TEST),
 }
 """Unit tests of a module beside the one of its name."""
 _CALLED_AT_IMPORT = {"daemon/publishing/grammar.py", "renderers/identifiers.py"}

@@ -253,10 +253,10 @@ class DiskSource:
         await self._reached("assigned")
 
     async def waiting(
-        self, scope: str, up_to: Position | None = None, most: int = 1_000
+        self, scope: str, up_to: Position | None = None, limit: int = 1_000
     ) -> Sequence[Delivery]:
         await self._reached("waiting")
-        return await self._journal.waiting(scope, up_to, most)
+        return await self._journal.waiting(scope, up_to, limit)
 
     async def recorded(
         self, scope: str, positions: Sequence[Position]

@@ -137,7 +137,7 @@ class LogSource:
         await self._reached("assigned")
 
     async def waiting(
-        self, scope: str, up_to: Position | None = None, most: int = 1_000
+        self, scope: str, up_to: Position | None = None, limit: int = 1_000
     ) -> Sequence[Delivery]:
         await self._reached("waiting")
         if up_to is not None and up_to.instance != self.instance:
@@ -148,7 +148,7 @@ class LogSource:
             for offset, row in enumerate(self._log.rows[:last], 1)
             if scope in (row.scopes or ()) and scope not in row.settled
         ]
-        return found[:most]
+        return found[:limit]
 
     async def recorded(
         self, scope: str, positions: Sequence[Position]

@@ -145,7 +145,7 @@ class RemoteStore:
         """
         return _listed.get()
 
-    async def get(self, key: str, *, most_bytes: int | None = None) -> Stored:
+    async def get(self, key: str, *, max_bytes: int | None = None) -> Stored:
         def reading() -> Stored:
             self._show(key)
             return self._bucket.get(key)

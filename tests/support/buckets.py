@@ -18,8 +18,9 @@ from daemon.stores.directory.filesystem import RealFileSystem
 from daemon.stores.directory.store import DirectoryStore
 from daemon.stores.port import ObjectStore
 from renderers.bundle import RENDERER_VERSION, Renderer
-from renderers.model import Composition, RenderDefaults, Scope, Stamp
+from renderers.composition import Composition, RenderDefaults, Stamp
 from renderers.template_set import Templates
+from renderers.values import Scope
 from tests.builders import GOLDEN_DEFAULTS, make_composition, make_model
 from tests.builders_runtime import ThreadRuntime
 
@@ -44,7 +45,7 @@ def _files(composition: str, state: str, revision: str, defaults: str) -> Any:
         Composition.model_validate_json(composition),
         RenderDefaults.model_validate_json(defaults),
         Stamp(state, revision),
-    ).files
+    )
 
 
 class PublishedBucket:

@@ -37,7 +37,7 @@ from events.model import Event, Identity
 from events.source import EventSource
 from renderers import gate
 from renderers.bundle import Customisation, Renderer
-from renderers.model import Scope
+from renderers.values import Scope
 from tests.builders_runtime import InlineRuntime, ThreadRuntime
 from tests.support.filesystems import Operation, PassingFileSystem, Sync, SyncFolder
 from tests.support.scenes import (
@@ -233,8 +233,8 @@ class Below:
         self._store = store
         self._prefix = f"{folder}/"
 
-    async def get(self, key: str, *, most_bytes: int | None = None) -> Stored:
-        return await self._store.get(self._prefix + key, most_bytes=most_bytes)
+    async def get(self, key: str, *, max_bytes: int | None = None) -> Stored:
+        return await self._store.get(self._prefix + key, max_bytes=max_bytes)
 
     async def scan(self, prefix: str) -> Listing:
         found = await self._store.scan(self._prefix + prefix)
@@ -348,7 +348,7 @@ _RENDERER = Renderer()
 
 async def _in_step(bucket: Bucket) -> bool:
     return all(
-        [(await bucket.live_tree.survey(scope)).in_step for scope in await bucket.reader.scopes()]
+        [(await bucket.live_tree.survey(scope)).in_sync for scope in await bucket.reader.scopes()]
     )
 
 
@@ -431,7 +431,7 @@ async def until_in_step(bucket: Path, scopes: Sequence[Scope], seconds: float = 
     live_tree = LiveTree(store, Reader(store, runtime), runtime)
     deadline = time.monotonic() + seconds
     for scope in scopes:
-        while not (await live_tree.survey(scope)).in_step:
+        while not (await live_tree.survey(scope)).in_sync:
             assert time.monotonic() < deadline, f"the live tree of {scope} stays behind"
             await asyncio.sleep(0.05)
 

@@ -62,9 +62,9 @@ class FaultyStore:
     """Operation and key of every requested write."""
     _late: dict[str, list[Callable[[], Awaitable[object]]]] = field(default_factory=dict)
 
-    async def get(self, key: str, *, most_bytes: int | None = None) -> Stored:
+    async def get(self, key: str, *, max_bytes: int | None = None) -> Stored:
         await self._before("get", key)
-        return await self.inner.get(key, most_bytes=most_bytes)
+        return await self.inner.get(key, max_bytes=max_bytes)
 
     async def scan(self, prefix: str) -> Listing:
         await self._before("scan", prefix)

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from daemon.changes import StateCreated, interpret
 from events.errors import InvalidEvent
 from events.model import BUNDLE_STATE_CREATED, Event
-from renderers.model import Composition, RenderDefaults
+from renderers.composition import Composition, RenderDefaults
 from tests.builders import composition_document
 
 FRAGMENTS: Mapping[str, tuple[str, ...]] = {

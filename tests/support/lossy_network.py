@@ -4,7 +4,7 @@ The fault of a write has two parts that are chosen separately: when the server g
 once, never, late), and which answer the client gets. Examples: a write is applied and its answer is
 lost; a write arrives after the client has given it up. The proxy also sends answers that no test
 can provoke on a server: 409 while another write is in progress, 500 to the loser of a race, 429,
-and the ETag that must not have quotes (protocol 4, rule 1).
+and the ETag that must not have quotes (object-store rules 2 and 3).
 
 It recognises operations and keys, lets other writers act in the middle of a request, and signals
 when a late request arrives.

@@ -9,9 +9,10 @@ from typing import Any
 
 from renderers import yaml_templates
 from renderers.compose import RenderContext, ResourceDefaults, model_digest
+from renderers.composition import Composition, Model, RenderDefaults
 from renderers.example import batching_is_on, batching_text
-from renderers.model import Composition, Model, RenderDefaults, canonical_digest
 from renderers.template_set import Templates
+from renderers.values import canonical_digest
 
 
 def whole_compose_file(

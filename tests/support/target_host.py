@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from renderers.bundle import Renderer
-from renderers.model import Composition, RenderDefaults
+from renderers.composition import Composition, RenderDefaults
 from tests.builders import GOLDEN_DEFAULTS, STAMP
 
 
@@ -47,7 +47,7 @@ class DeployedBundle:
         """Replace base/ by the rendering of another composition. The deployment directory stays."""
         for generated in ("base", "example"):
             shutil.rmtree(self.folder / generated, ignore_errors=True)
-        for file in Renderer().render(composition, defaults, STAMP).files:
+        for file in Renderer().render(composition, defaults, STAMP):
             path = self.folder / file.path
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(file.body)

@@ -10,25 +10,25 @@ from typing import Any
 import yaml
 from dotenv import dotenv_values
 
-from renderers.bundle import RenderedBundle
+from renderers.values import RenderedFile
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _VARIABLE = re.compile(r"\$\$|\$\{[A-Za-z0-9_]+:-([^}]*)\}")
 
 
-def compose(bundle: RenderedBundle) -> dict[str, Any]:
+def compose(bundle: tuple[RenderedFile, ...]) -> dict[str, Any]:
     """The compose file as Compose reads it without any variable set."""
     return _interpolated(
         yaml.load(text_of(bundle, "base/bundle/docker-compose.yaml"), Loader=_Loader)
     )
 
 
-def signature(bundle: RenderedBundle) -> Any:
+def signature(bundle: tuple[RenderedFile, ...]) -> Any:
     """The proxy's signature."""
     return yaml.load(text_of(bundle, "base/bundle/proxy/bundle-signature.yaml"), Loader=_Loader)
 
 
-def routes(bundle: RenderedBundle) -> dict[str, str]:
+def routes(bundle: tuple[RenderedFile, ...]) -> dict[str, str]:
     """Service and port by model id, as nginx reads its map."""
     lines = [
         line.split(" ") for line in text_of(bundle, "base/bundle/nginx/models.map").splitlines()
@@ -36,22 +36,22 @@ def routes(bundle: RenderedBundle) -> dict[str, str]:
     return {key.removeprefix("\\"): target.removesuffix(";") for key, target in lines}
 
 
-def downloads(bundle: RenderedBundle) -> dict[str, str]:
+def downloads(bundle: tuple[RenderedFile, ...]) -> dict[str, str]:
     """Source by folder, as a shell's `read` splits the list."""
     lines = text_of(bundle, "base/model-serving/model-download/models.txt").splitlines()
     return dict(line.split() for line in lines)
 
 
-def variables(bundle: RenderedBundle) -> dict[str, str | None]:
+def variables(bundle: tuple[RenderedFile, ...]) -> dict[str, str | None]:
     """The variables of the deployment directory."""
     return dotenv_values(
         stream=StringIO(text_of(bundle, "example/conf/bundle/.env")), interpolate=False
     )
 
 
-def text_of(bundle: RenderedBundle, path: str) -> str:
+def text_of(bundle: tuple[RenderedFile, ...], path: str) -> str:
     """One file."""
-    return next(file.body for file in bundle.files if file.path == path).decode()
+    return next(file.body for file in bundle if file.path == path).decode()
 
 
 def _interpolated(value: Any) -> Any:

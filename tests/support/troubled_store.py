@@ -41,9 +41,9 @@ class TroubledStore(FaultyStore):
         )
         return Listing(shown, tuple(folders))
 
-    async def get(self, key: str, *, most_bytes: int | None = None) -> Stored:
+    async def get(self, key: str, *, max_bytes: int | None = None) -> Stored:
         with self._reading(key):
-            return await super().get(key, most_bytes=most_bytes)
+            return await super().get(key, max_bytes=max_bytes)
 
     async def create(self, key: str, content: Content) -> Version:
         with self._writing(key):

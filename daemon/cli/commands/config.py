@@ -42,7 +42,7 @@ def check(
     lines = [
         f"ok: {len(loaded.origins)} settings are set",
         *(
-            f"templates replaced for {customisation.whom(name)}: {', '.join(names)}"
+            f"templates replaced for {customisation.scope_label(name)}: {', '.join(names)}"
             for name, names in replaced.items()
         ),
     ]

@@ -86,7 +86,7 @@ def _problem(result: ProbeResult, printer: Printer) -> Iterator[str]:
 
 def _table(findings: Iterable[Finding]) -> Iterable[str]:
     rows = [
-        (finding.clause, finding.verdict, f"{finding.seconds * 1000:.0f} ms", finding.means)
+        (finding.step, finding.verdict, f"{finding.seconds * 1000:.0f} ms", finding.explanation)
         for finding in findings
     ]
     return columns(("STEP", "RESULT", "DURATION", "DETAILS"), rows)

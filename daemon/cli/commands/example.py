@@ -16,7 +16,7 @@ from daemon.inspection.comparison import FileChange, unified
 from daemon.inspection.escaping import plain
 from daemon.publishing.live_tree.sync import Restored
 from daemon.stores import locations
-from renderers.model import RenderedFile
+from renderers.values import RenderedFile
 
 _MOST_COMPARED: Final = 1 << 16
 """The size of the largest file whose difference is shown."""

@@ -133,15 +133,15 @@ def send(
                 else "docs/events.md lists the types"
             )
         )
-    # Without --wait the views have no `settled_at`.
-    if unsettled := [view for view in views if view.get("settled_at", "") is None]:
+    # Without --wait the views have no `acknowledged_at`.
+    if unfinished := [view for view in views if view.get("acknowledged_at", "") is None]:
         printer.warn(
-            f"{len(unsettled)} of {len(views)} events have no outcome after {timeout:g} s; they "
+            f"{len(unfinished)} of {len(views)} events have no outcome after {timeout:g} s; they "
             "are not lost: "
-            f"`rebundle status {shlex.quote(str(unsettled[0]['id']))}` shows why the first one "
+            f"`rebundle status {shlex.quote(str(unfinished[0]['id']))}` shows why the first one "
             "is waiting"
         )
-    failed = ignored or unsettled or any(map(_is_dead_letter, views))
+    failed = ignored or unfinished or any(map(_is_dead_letter, views))
     return FAILED if failed else DONE
 
 
@@ -166,7 +166,7 @@ def read_events(name: str) -> list[Sent]:
         InvalidEvent: it lists every problem, each with the name of the file.
     """
     try:
-        events = cloudevents.decode_many(read_input(name), judge_data=validate_data)
+        events = cloudevents.decode_many(read_input(name), validate_data=validate_data)
     except InvalidEvent as error:
         raise in_file(name, error) from None
     return [
@@ -255,12 +255,12 @@ def wait_for(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> list[View]:
-    """Add the outcome of each event to its view; `settled_at` is null if it is still waiting."""
+    """Add the outcome of each event to its view; `acknowledged_at`: null if it still waits."""
     until = clock() + seconds
     done: list[View] = []
     for view in views:
         pause = _POLL_SECONDS
-        while (report := _report(client, view))["settled_at"] is None and clock() < until:
+        while (report := _report(client, view))["acknowledged_at"] is None and clock() < until:
             sleep(pause)
             pause = min(pause * 2, _SLOWEST_POLL)
         done.append({**view, **report})
@@ -269,15 +269,18 @@ def wait_for(
 
 def _report(client: DaemonClient, view: View) -> View:
     if view.get("position") is None:
-        return {"settled_at": "never", "scopes": []}
+        return {"acknowledged_at": "never", "scopes": []}
     answer = client.get(f"/v1/events/{quote(view['id'], safe='')}")
     if answer.status == 503:
-        return {"settled_at": None, "scopes": []}
+        return {"acknowledged_at": None, "scopes": []}
     if answer.status != 200:
         raise DaemonUnreachable(f"the outcome of {view['id']} cannot be read: {answer.detail}")
     for report in answer.document.get("events", []):
         if report.get("position") == view["position"]:
-            return {"settled_at": report.get("settled_at"), "scopes": report.get("scopes", [])}
+            return {
+                "acknowledged_at": report.get("acknowledged_at"),
+                "scopes": report.get("scopes", []),
+            }
     raise DaemonUnreachable(f"{client.url} accepted {view['id']}, but no longer knows it")
 
 
@@ -301,9 +304,9 @@ def _row(view: View) -> tuple[Any, ...]:
 def _outcome(view: View) -> str | None:
     if view.get("ignored"):
         return "none: the type is unknown"
-    if "settled_at" not in view:
+    if "acknowledged_at" not in view:
         return None
-    if view["settled_at"] is None:
+    if view["acknowledged_at"] is None:
         return "still waiting"
     return "; ".join(
         f"{scope['scope']}: {scope['outcome']}"

@@ -48,7 +48,7 @@ from daemon.publishing.wording import counted
 from daemon.stores.errors import StoreError
 from events.errors import EventError, JournalMissing
 from events.journal import DeadLetterStatus
-from renderers.model import Scope
+from renderers.values import Scope
 
 
 async def status(
@@ -163,7 +163,7 @@ async def _print_event(opened: Session, event_id: str) -> None:
 
 def _event_lines(reports: Iterable[EventReport]) -> Iterator[str]:
     for report in reports:
-        progress = "settled" if report.settled_at else "waiting"
+        progress = "acknowledged" if report.acknowledged_at else "waiting"
         yield from pairs(
             [
                 ("event", report.id),
@@ -178,12 +178,12 @@ def _event_lines(reports: Iterable[EventReport]) -> Iterator[str]:
                 lane.scope,
                 lane.outcome or "waiting",
                 lane.state,
-                lane.attempts,
+                lane.failed_tries,
                 lane.error or lane.reason,
             )
             for lane in report.scopes
         ]
-        yield from columns(("SCOPE", "OUTCOME", "STATE", "FAILED ATTEMPTS", "REASON"), rows)
+        yield from columns(("SCOPE", "OUTCOME", "STATE", "FAILED TRIES", "REASON"), rows)
 
 
 def _lines(status: BucketStatus, opened: Session, *, detailed: bool) -> Iterator[str]:
@@ -304,8 +304,8 @@ def _backlog_lines(journal: JournalView, opened: Session) -> Iterator[str]:
     if backlog.rejected:
         yield f"  {backlog.rejected} rejected: `rebundle dead-letters list --rejected`"
     rows = [
-        (lane.scope, lane.waiting, age(lane.oldest, opened.now), lane.attempts)
+        (lane.scope, lane.waiting, age(lane.oldest, opened.now), lane.failed_tries)
         for lane in backlog.lanes
     ]
     if rows:
-        yield from columns(("SCOPE", "WAITING", "OLDEST", "FAILED ATTEMPTS"), rows)
+        yield from columns(("SCOPE", "WAITING", "OLDEST", "FAILED TRIES"), rows)

@@ -37,10 +37,11 @@ from daemon.inspection.manifests import movable_in
 from daemon.publishing import layout, manifest
 from daemon.publishing.errors import NotFound, NotTrusted, PublishingError, VerificationFailed
 from daemon.publishing.pointer import Pointer, Publication
-from daemon.publishing.reader import Scopes, verified_files
+from daemon.publishing.reader import Scopes
+from daemon.publishing.verification import verified_files
 from daemon.publishing.wording import some
 from daemon.stores.errors import ObjectDamaged
-from renderers.model import Scope
+from renderers.values import Scope
 
 if TYPE_CHECKING:  # takes long to import
     from daemon.publishing.trust.policy import TrustPolicy

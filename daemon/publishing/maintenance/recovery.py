@@ -18,17 +18,17 @@ from daemon.publishing import layout, manifest, sizes
 from daemon.publishing import pointer as pointers
 from daemon.publishing.errors import NotTrusted, PublishingError, VerificationFailed
 from daemon.publishing.live_tree import ownership
-from daemon.publishing.live_tree.sync import LiveTree, Synced, Unfinished
+from daemon.publishing.live_tree.sync import FinishedPass, LiveTree, UnfinishedPass
 from daemon.publishing.maintenance import recovery_rules
 from daemon.publishing.maintenance.recovery_rules import (
     Damaged,
     Found,
     Recovered,
+    RecoveryOptions,
     Remains,
     Unreadable,
     Unsigned,
     Untrusted,
-    Wish,
 )
 from daemon.publishing.maintenance.retention_rules import folders
 from daemon.publishing.pointer import Chunk, HistoryEntry, Pointer, PreviousChunk, PublicationId
@@ -37,7 +37,7 @@ from daemon.publishing.publisher import Publisher
 from daemon.publishing.reader import PointerRead, Reader
 from daemon.stores.errors import ObjectDamaged, ObjectMissing, ObjectTooBig, StoreRefused
 from daemon.stores.port import ObjectStore, Stored
-from renderers.model import Scope
+from renderers.values import Scope
 
 _READS_AT_ONCE: Final = 8
 _SEQUENCE: Final = re.compile(rb'"sequence"\s*:\s*(\d{1,15})\b')
@@ -56,14 +56,14 @@ class Recovery:
     remains: Remains
     damage: str | None = None
     """What is wrong with the pointer; None if it can be read."""
-    live_tree: Synced | Unfinished | None = None
+    live_tree: FinishedPass | UnfinishedPass | None = None
 
     @property
-    def unnamed_uploads(self) -> tuple[PublicationId, ...]:
+    def unreferenced_uploads(self) -> tuple[PublicationId, ...]:
         """The whole uploads that no change, and not the recovered pointer either, names."""
         named = self.recovered.pointer.retained if self.recovered else ()
         taken = {publication.id for publication in named}
-        return tuple(upload for upload in self.remains.unnamed_uploads if upload not in taken)
+        return tuple(upload for upload in self.remains.unreferenced_uploads if upload not in taken)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +99,16 @@ class Recoverer:
         self._publisher = publisher
         self._live_tree = live_tree
 
-    async def preview(self, scope: Scope, wish: Wish, by: str, reason: str) -> Recovery:
+    async def preview(
+        self, scope: Scope, options: RecoveryOptions, by: str, reason: str
+    ) -> Recovery:
         """What `recover` would do now. It raises the same errors."""
-        _, recovery = await self._decide(scope, wish, by, reason)
+        _, recovery = await self._decide(scope, options, by, reason)
         return recovery
 
-    async def recover(self, scope: Scope, wish: Wish, by: str, reason: str) -> Recovery:
+    async def recover(
+        self, scope: Scope, options: RecoveryOptions, by: str, reason: str
+    ) -> Recovery:
         """Write a usable pointer, then bring the live tree in sync.
 
         Raises:
@@ -116,7 +120,7 @@ class Recoverer:
             PointerMoved: another writer changed or restored the pointer meanwhile; check again.
             OutcomeUnresolved: it is unknown whether the pointer was written; check again.
         """
-        base, recovery = await self._decide(scope, wish, by, reason)
+        base, recovery = await self._decide(scope, options, by, reason)
         if recovery.recovered is None:
             return replace(recovery, live_tree=await self._live_tree.reconcile(scope))
         written = await self._publisher.swap(scope, base, recovery.recovered.pointer)
@@ -125,10 +129,10 @@ class Recoverer:
         )
 
     async def _decide(
-        self, scope: Scope, wish: Wish, by: str, reason: str
+        self, scope: Scope, options: RecoveryOptions, by: str, reason: str
     ) -> tuple[PointerRead, Recovery]:
         base, damage, remains = await self._gather(scope)
-        recovered = recovery_rules.recover(remains, self._publisher.writing(by, reason), wish)
+        recovered = recovery_rules.recover(remains, self._publisher.writing(by, reason), options)
         return base, Recovery(scope, recovered, remains, damage)
 
     # -- what is left
@@ -136,7 +140,8 @@ class Recoverer:
     async def _gather(self, scope: Scope) -> tuple[PointerRead, str | None, Remains]:
         base, damage, damaged = await self._pointer(scope)
         pointer = None if base.version is None or damage else base.pointer
-        signed = pointer if self._reader.has_policy else None
+        has_policy = self._reader.verifier.trust is not None
+        signed = pointer if has_policy else None
         chunks = await self._chunks(scope, pointer)
         marker, marker_version = await self._live_tree.marker(scope)
         freshness = await self._reader.listed_version(layout.freshness(scope))
@@ -147,10 +152,10 @@ class Recoverer:
             # key must not replace it.
             base = replace(base, signed=base.signed or any(folder.is_signed for folder in stored))
         results = await concurrently(
-            lambda folder: self._verified(scope, folder.id), stored, at_once=_READS_AT_ONCE
+            lambda folder: self._verified(scope, folder.id), stored, limit=_READS_AT_ONCE
         )
         traces = {"the damaged pointer": damaged.sequence, **await self._traces(scope)}
-        traces["who read here before"] = await self._reader.highest_accepted(scope)
+        traces["sequence seen on this machine"] = await self._reader.highest_accepted(scope)
         traces["the history"] = chunks.highest
         if marker is not None:
             traces["the files that the live tree's marker lists"] = max(
@@ -169,9 +174,7 @@ class Recoverer:
             found=tuple(result for result in results if isinstance(result, Found)),
             damaged=tuple(result for result in results if isinstance(result, Damaged)),
             unreadable=tuple(result for result in results if isinstance(result, Unreadable)),
-            unsigned=Unsigned(chunks.unsigned, damaged.pointer, tree)
-            if self._reader.has_policy
-            else None,
+            unsigned=Unsigned(chunks.unsigned, damaged.pointer, tree) if has_policy else None,
             had_pointer=chunks.are_there
             or any(trace is not None for trace in (base.version, marker_version, freshness)),
         )
@@ -216,7 +219,7 @@ class Recoverer:
             listed.key for listed in (await self._store.scan(layout.histories(scope))).complete()
         ]
         stored = await concurrently(
-            lambda key: self._get(key, sizes.CHUNK), keys, at_once=_READS_AT_ONCE
+            lambda key: self._get(key, sizes.CHUNK), keys, limit=_READS_AT_ONCE
         )
         bodies = {
             key: document.body
@@ -231,7 +234,7 @@ class Recoverer:
         )
         previous = pointer.previous_chunk if pointer is not None else None
         holds = _chain_holds(previous, read)
-        if pointer is None or not self._reader.has_policy:
+        if pointer is None or self._reader.verifier.trust is None:
             return replace(
                 _chunk_summary(read, highest, previous), chain_holds=holds, are_there=bool(keys)
             )
@@ -258,7 +261,7 @@ class Recoverer:
     async def _checked(self, scope: Scope, name: PublicationId) -> Found | Damaged:
         try:
             key = layout.manifest(scope, name.state, name.attempt)
-            stored = await self._store.get(key, most_bytes=sizes.MANIFEST)
+            stored = await self._store.get(key, max_bytes=sizes.MANIFEST)
         except ObjectMissing:
             return Damaged(name, "its manifest is gone")
         except (ObjectDamaged, ObjectTooBig) as error:
@@ -268,10 +271,10 @@ class Recoverer:
             described = await self._reader.work_on(size, manifest.decode, stored.body, key)
         except VerificationFailed as error:
             return Damaged(name, str(error))
-        publication = recovery_rules.manifest_publication(described, _sha256(stored.body))
+        publication = described.publication(_sha256(stored.body))
         try:
             if publication.id != name:
-                raise VerificationFailed(f"its manifest is the one of {publication.id}")
+                raise VerificationFailed(f"its manifest belongs to {publication.id}")
             await self._reader.work_on(size, described.composition_value)
             await self._reader.files(scope, publication)
         except (PublishingError, ObjectDamaged) as error:
@@ -294,7 +297,7 @@ class Recoverer:
             for file in listed
             if file.size <= sizes.FILE and not layout.is_credential(file.key)
         ]
-        commits = await concurrently(self._commit, files, at_once=_READS_AT_ONCE)
+        commits = await concurrently(self._commit, files, limit=_READS_AT_ONCE)
         marker = await self._get(layout.live_tree(scope, layout.MARKER), sizes.MARKER)
         freshness = await self._get(layout.freshness(scope), sizes.FRESHNESS)
         return {
@@ -315,9 +318,9 @@ class Recoverer:
         commit = ownership.parsed_commit(stored.tag.get("commit")) if stored else None
         return commit[0] if commit else 0
 
-    async def _get(self, key: str, most_bytes: int) -> Stored | None:
+    async def _get(self, key: str, max_bytes: int) -> Stored | None:
         try:
-            return await self._store.get(key, most_bytes=most_bytes)
+            return await self._store.get(key, max_bytes=max_bytes)
         except (ObjectMissing, ObjectDamaged, ObjectTooBig):
             return None
 

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from daemon import local_files
 from daemon.publishing.errors import KeyUnusable
 from daemon.publishing.signatures import Signature
-from renderers.model import canonical_json
+from renderers.values import canonical_json
 
 _MOST_BYTES: Final = 64 << 10
 _GENERATE: Final = "`rebundle keys generate FILE` makes one, and FILE.pub beside it"
@@ -93,8 +93,7 @@ def load(path: Path) -> KeySigner:
     except OSError as error:
         raise KeyUnusable(
             f"signing key {path} cannot be read: {error.strerror}; see ls -l "
-            f"{shlex.quote(str(path))}, or name "
-            "another one (signing.key_file)"
+            f"{shlex.quote(str(path))}, or name another one (signing.key_file)"
         ) from error
     try:
         key = serialization.load_pem_private_key(pem, None)

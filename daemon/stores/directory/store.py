@@ -8,7 +8,7 @@ before it was durable. All writers of a key hold its lock file, so that compare 
 step between threads and processes. The operating system releases the locks of a dead process.
 
 Editors take no lock. So a replacement exchanges the names of the new and the old file, checks the
-file that came out, and restores it if it is not the one that was compared (issue 16). A deletion
+file that came out, and restores it if it is not the one that was compared (ADR 17). A deletion
 moves the file out, checks it, and restores it in the same way. If the file system cannot exchange
 names, a replacement compares once more and renames. No store can detect what an editor writes
 through a descriptor that it opened earlier.
@@ -16,7 +16,7 @@ through a descriptor that it opened earlier.
 Tags. `tag_file` describes their format and how they survive a crash. An object that never had a tag
 has no tag file. Its version is its digest alone. This is enough where bodies never repeat (the
 pointer) or never change (states). The tag `mode` with the value `0755` makes the file executable.
-Content type and cache control have no effect here.
+The content type has no effect here.
 
 Listings. A listing reads each file once and caches its digest by device, inode, size and times. It
 does not read files larger than `UNREAD_BYTES`, nor those that `unread` names: their version is made
@@ -89,9 +89,9 @@ _TAGS: Final = ".rebundle/store"
 _TEMPORARIES: Final = ".rebundle/tmp"
 _LOCKS: Final = ".rebundle/locks"
 _PRIVATE: Final = frozenset({_TAGS, _TEMPORARIES, _LOCKS, ASIDE})
-_MOST_TAG_BYTES: Final = 1 << 16
-_MOST_FOLDERS_SEARCHED: Final = 64
-_MOST_STALE_REMOVED: Final = 1_000
+_MAX_TAG_BYTES: Final = 1 << 16
+_MAX_FOLDERS_SEARCHED: Final = 64
+_MAX_STALE_REMOVED: Final = 1_000
 _TRIES: Final = 20
 _DIGESTS_BYTES: Final = 16 << 20
 _BYTES_A_DIGEST: Final = 400
@@ -158,10 +158,10 @@ class DirectoryStore:
 
     # ---- reading
 
-    async def get(self, key: str, *, most_bytes: int | None = None) -> Stored:
+    async def get(self, key: str, *, max_bytes: int | None = None) -> Stored:
         """Read an object. Raises ObjectMissing, ObjectTooBig."""
         _check_key(key)
-        return await self._runtime.run_in_thread(self._get, key, most_bytes)
+        return await self._runtime.run_in_thread(self._get, key, max_bytes)
 
     async def scan(self, prefix: str) -> Listing:
         """List all objects whose key starts with `prefix`, sorted by the bytes of their keys.
@@ -481,15 +481,15 @@ class DirectoryStore:
         oldest = self._runtime.now().timestamp() - STALE_SECONDS
         folder = self._root / _TEMPORARIES
         with suppress(OSError):
-            for entry in [*islice(self._fs.entries(folder), _MOST_STALE_REMOVED)]:
+            for entry in [*islice(self._fs.entries(folder), _MAX_STALE_REMOVED)]:
                 if entry.modified < oldest:
                     self._discard(folder / entry.name)
 
     # ---- versions and bodies
 
-    def _get(self, key: str, most_bytes: int | None) -> Stored:
+    def _get(self, key: str, max_bytes: int | None) -> Stored:
         def read() -> tuple[str, bytes]:
-            body = self._body(key, most_bytes)
+            body = self._body(key, max_bytes)
             return hashlib.sha256(body).hexdigest(), body
 
         with before_writing(key, self._root):
@@ -557,17 +557,17 @@ class DirectoryStore:
         self._must_exist = True
         return entry
 
-    def _body(self, key: str, most_bytes: int | None) -> bytes:
+    def _body(self, key: str, max_bytes: int | None) -> bytes:
         size = self._file(key).size
-        if most_bytes is not None and size > most_bytes:
-            raise ObjectTooBig(key, most_bytes)
+        if max_bytes is not None and size > max_bytes:
+            raise ObjectTooBig(key, max_bytes)
         try:
-            body = self._read(self._root / key, most_bytes)
+            body = self._read(self._root / key, max_bytes)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             self._check_root()
             raise ObjectMissing(key) from None
-        if most_bytes is not None and len(body) > most_bytes:
-            raise ObjectTooBig(key, most_bytes)
+        if max_bytes is not None and len(body) > max_bytes:
+            raise ObjectTooBig(key, max_bytes)
         return body
 
     def _tag_entries(self, key: str) -> tuple[TagEntry, ...]:
@@ -576,23 +576,23 @@ class DirectoryStore:
         If the tag file cannot be read there are none: the body counts as one of another program.
         """
         try:
-            raw = self._read(self._tag_path(key), _MOST_TAG_BYTES)
+            raw = self._read(self._tag_path(key), _MAX_TAG_BYTES)
         except OSError as error:
             if is_of_the_process(error):
                 raise
             return ()
-        return decode_tags(raw) if len(raw) <= _MOST_TAG_BYTES else ()
+        return decode_tags(raw) if len(raw) <= _MAX_TAG_BYTES else ()
 
-    def _read(self, path: Path, most_bytes: int | None) -> bytes:
+    def _read(self, path: Path, max_bytes: int | None) -> bytes:
         """Read a file.
 
-        Stop soon after `most_bytes`: a longer result means that the file is larger.
+        Stop soon after `max_bytes`: a longer result means that the file is larger.
         """
         # Not a list of chunks: joining them would need the memory of a second body.
         body = io.BytesIO()
         for chunk in self._fs.chunks(path):
             body.write(chunk)
-            if most_bytes is not None and body.tell() > most_bytes:
+            if max_bytes is not None and body.tell() > max_bytes:
                 break
         return body.getvalue()
 
@@ -697,12 +697,12 @@ class DirectoryStore:
         Searches the nearest folders first, up to a limit.
         """
         waiting = deque([folder])
-        for _ in range(_MOST_FOLDERS_SEARCHED):
+        for _ in range(_MAX_FOLDERS_SEARCHED):
             if not waiting:
                 return False
             try:
                 for key, entry in self._children(waiting.popleft()):
-                    if entry.kind is not Kind.FOLDER or len(waiting) > _MOST_FOLDERS_SEARCHED:
+                    if entry.kind is not Kind.FOLDER or len(waiting) > _MAX_FOLDERS_SEARCHED:
                         return True
                     waiting.append(key)
             except (FileNotFoundError, NotADirectoryError):

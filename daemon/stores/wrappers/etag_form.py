@@ -1,8 +1,8 @@
 """Finds out whether a server compares `If-Match` with the quoted or the unquoted ETag.
 
 AWS compares it with the ETag in quotes, as in its responses. Ceph always answers 412 to that, and
-accepts the ETag without quotes (object-store protocol 1.1). So if a replacement is refused although
-the object has the expected version, the store tests both forms on a small object below
+accepts the ETag without quotes (object-store rule 3). So if a replacement is refused although the
+object has the expected version, the store tests both forms on a small object below
 `.rebundle/probe/`. It never tests on the object to be replaced: a server that ignores a condition
 that it does not understand would overwrite it. The result is used until the process ends.
 """
@@ -31,8 +31,8 @@ class Client(ObjectStore, Bare, Protocol):
     """A store of one bucket that sends ETags in one form."""
 
 
-class QuotingStore:
-    """Implements `ObjectStore` by two clients of one bucket that differ only in the ETag form."""
+class EtagFormStore:
+    """Wraps two clients of one bucket that differ only in the form of the ETag."""
 
     def __init__(self, quoted: Client, unquoted: Client, runtime: Runtime) -> None:
         self._stores = {Form.QUOTED: quoted, Form.UNQUOTED: unquoted}
@@ -40,9 +40,9 @@ class QuotingStore:
         self.form: Form | None = None
         """None: not known yet, because no replacement has shown it."""
 
-    async def get(self, key: str, *, most_bytes: int | None = None) -> Stored:
+    async def get(self, key: str, *, max_bytes: int | None = None) -> Stored:
         """Read an object."""
-        return await self._store.get(key, most_bytes=most_bytes)
+        return await self._store.get(key, max_bytes=max_bytes)
 
     async def scan(self, prefix: str) -> Listing:
         """List all objects below a prefix."""

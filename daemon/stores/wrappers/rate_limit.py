@@ -14,7 +14,7 @@ from typing import Final
 from daemon.runtime import Runtime
 from daemon.stores.port import Content, Listing, ObjectStore, Stored, Version
 
-_MOST_KEYS: Final = 1024
+_MAX_KEYS: Final = 1024
 
 
 @dataclass(slots=True)
@@ -26,8 +26,8 @@ class _Turn:
     free_at: float = 0
 
 
-class PacedStore:
-    """Implements `ObjectStore` by another one, and spaces the writes of this process.
+class RateLimitedStore:
+    """Wraps another `ObjectStore` and spaces the writes of this process.
 
     Writes of other processes are not counted: they may still cause `StoreBusy`.
     """
@@ -38,9 +38,9 @@ class PacedStore:
         self._seconds = seconds
         self._turns: dict[str, _Turn] = {}
 
-    async def get(self, key: str, *, most_bytes: int | None = None) -> Stored:
+    async def get(self, key: str, *, max_bytes: int | None = None) -> Stored:
         """Read an object."""
-        return await self._store.get(key, most_bytes=most_bytes)
+        return await self._store.get(key, max_bytes=max_bytes)
 
     async def scan(self, prefix: str) -> Listing:
         """List all objects below a prefix."""
@@ -84,7 +84,7 @@ class PacedStore:
 
     def _forget_unused(self) -> None:
         """Remove unused keys, once there are many: archives and manifests are written only once."""
-        if len(self._turns) > _MOST_KEYS:
+        if len(self._turns) > _MAX_KEYS:
             now = self._runtime.monotonic()
             self._turns = {
                 key: turn for key, turn in self._turns.items() if turn.writers or turn.free_at > now

@@ -23,8 +23,8 @@ collected either.
 """
 
 
-class LimitedStore:
-    """Implements `ObjectStore` by another one.
+class TimeLimitedStore:
+    """Wraps another `ObjectStore`.
 
     `seconds` is the limit of one operation. A listing has ten times that limit. `slow` is called
     for each operation that takes longer than SLOW_SECONDS, while it goes on.
@@ -37,10 +37,10 @@ class LimitedStore:
         self._seconds = seconds
         self._slow = slow
 
-    async def get(self, key: str, *, most_bytes: int | None = None) -> Stored:
+    async def get(self, key: str, *, max_bytes: int | None = None) -> Stored:
         """Read an object."""
         async with self._reading(key):
-            return await self._store.get(key, most_bytes=most_bytes)
+            return await self._store.get(key, max_bytes=max_bytes)
 
     async def scan(self, prefix: str) -> Listing:
         """List all objects below a prefix."""

@@ -27,7 +27,7 @@ _NEVER_A_VERSION: Final = Version("1")
 
 
 class GuardedStore:
-    """Implements `ObjectStore` by another one.
+    """Wraps another `ObjectStore`.
 
     The first `create` or `replace` sends one more request. If the store ignores
     conditions, both raise UnsafeStore and write nothing.
@@ -39,9 +39,9 @@ class GuardedStore:
         self._lock = asyncio.Lock()
         self._finding: Finding | None = None
 
-    async def get(self, key: str, *, most_bytes: int | None = None) -> Stored:
+    async def get(self, key: str, *, max_bytes: int | None = None) -> Stored:
         """Read an object."""
-        return await self._store.get(key, most_bytes=most_bytes)
+        return await self._store.get(key, max_bytes=max_bytes)
 
     async def scan(self, prefix: str) -> Listing:
         """List all objects below a prefix."""

@@ -24,8 +24,9 @@ from events.model import (
     ROLLBACK_REQUESTED,
     Event,
 )
+from renderers.composition import ModelChange
 from renderers.limits import BundleLimits
-from renderers.model import ModelChange, Scope, canonical_digest
+from renderers.values import Scope, canonical_digest
 from tests.builders import golden_composition, golden_document, model_document
 
 

@@ -20,14 +20,14 @@ def test_results_come_in_the_order_of_the_items() -> None:
             await asyncio.sleep(0)
         return number * number
 
-    assert asyncio.run(concurrently(slower_first, range(10), at_once=10)) == [
+    assert asyncio.run(concurrently(slower_first, range(10), limit=10)) == [
         item * item for item in range(10)
     ]
-    assert asyncio.run(concurrently(slower_first, (), at_once=1)) == []
+    assert asyncio.run(concurrently(slower_first, (), limit=1)) == []
 
 
-@pytest.mark.parametrize("at_once", [1, 3, 20])
-def test_the_number_of_concurrent_items_is_limited(at_once: int) -> None:
+@pytest.mark.parametrize("limit", [1, 3, 20])
+def test_the_number_of_concurrent_items_is_limited(limit: int) -> None:
     busy, most = 0, 0
 
     async def counted(_: int) -> None:
@@ -37,9 +37,9 @@ def test_the_number_of_concurrent_items_is_limited(at_once: int) -> None:
         await asyncio.sleep(0)
         busy -= 1
 
-    asyncio.run(concurrently(counted, range(12), at_once=at_once))
+    asyncio.run(concurrently(counted, range(12), limit=limit))
 
-    assert most == min(at_once, 12)
+    assert most == min(limit, 12)
 
 
 def test_the_first_failure_is_raised_once_the_rest_has_ended() -> None:
@@ -54,7 +54,7 @@ def test_the_first_failure_is_raised_once_the_rest_has_ended() -> None:
             ended.append(number)
 
     with pytest.raises(Failed, match="1") as raised:
-        asyncio.run(concurrently(work, range(5), at_once=3))
+        asyncio.run(concurrently(work, range(5), limit=3))
 
     assert isinstance(raised.value.__cause__, ExceptionGroup)
     assert sorted(ended) == sorted(begun)

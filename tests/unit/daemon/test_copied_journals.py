@@ -13,13 +13,13 @@ import pytest
 from structlog.testing import capture_logs
 
 from daemon.lifecycle import Stop
-from daemon.replays import InstanceShared
-from daemon.stores.memory import MemoryStore
+from daemon.redelivery import InstanceShared
 from daemon.worker import Worker
 from events.journal import Journal
 from events.model import Outcome, OutcomeKind
-from renderers.model import Scope
+from renderers.values import Scope
 from tests.builders_runtime import InlineRuntime
+from tests.support.memory_store import MemoryStore
 from tests.support.scenes import (
     BACKOFF,
     GOLDEN,

@@ -8,8 +8,9 @@ import pytest
 from daemon.customisation import for_every_scope, for_scope
 from daemon.settings import ScopeSettings, Settings, SettingsError
 from renderers.bundle import Customisation
-from renderers.model import RenderDefaults, Scope
+from renderers.composition import RenderDefaults
 from renderers.template_set import Templates
+from renderers.values import Scope
 
 SCOPE, OTHER = Scope("a", "b"), Scope("a", "c")
 
@@ -212,10 +213,10 @@ def test_a_self_test_failure_is_reported_once_with_the_scopes_it_affects(tmp_pat
     for_both = problems(settings(shared, own))
 
     assert for_all == [
-        ("", "rehearsal for every scope", "template models.map:1: 'nothing' is undefined")
+        ("", "template self-test for every scope", "template models.map:1: 'nothing' is undefined")
     ]
     assert [source for _, source, _ in for_both] == [
-        "rehearsal for every scope",
-        "rehearsal for a/b",
+        "template self-test for every scope",
+        "template self-test for a/b",
     ]
     assert "base/bundle/nginx/models.map:1: expected" in for_both[1][2]

@@ -14,7 +14,6 @@ from daemon.publishing.errors import OutcomeUnresolved, PointerLost, Verificatio
 from daemon.publishing.manifest import Manifest
 from daemon.publishing.pointer import PublicationId
 from daemon.stores.errors import OutcomeUnknown, StoreRefused
-from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content
 from events.journal import Accepted
 from events.model import Outcome, OutcomeKind
@@ -22,10 +21,11 @@ from renderers import gate
 from renderers.bundle import Renderer
 from renderers.errors import GateFailure, UnsafeText
 from renderers.limits import BundleLimits
-from renderers.model import Scope
+from renderers.values import Scope
 from tests.builders import composition_document
 from tests.builders_runtime import InlineRuntime
 from tests.support.faulty_store import FaultyStore
+from tests.support.memory_store import MemoryStore
 from tests.support.scenes import (
     GOLDEN,
     Scene,
@@ -847,10 +847,10 @@ def refuse_to_read(store, key):
     """As if the daemon's user had no permission for one file."""
     get = store.get
 
-    async def refusing(asked, *, most_bytes=None):
+    async def refusing(asked, *, max_bytes=None):
         if asked == key:
             raise StoreRefused(f"{key}: permission denied; chmod a+r")
-        return await get(asked, most_bytes=most_bytes)
+        return await get(asked, max_bytes=max_bytes)
 
     store.get = refusing
 
@@ -1008,7 +1008,10 @@ def test_a_rollback_request_with_a_failed_condition_changes_nothing(
 
 @pytest.mark.parametrize(
     ("key_of", "says"),
-    [(layout.manifest, "is not the one"), (layout.archive, "does not match its digest")],
+    [
+        (layout.manifest, "does not match the digest in the pointer"),
+        (layout.archive, "does not match its digest"),
+    ],
 )
 def test_a_rollback_request_to_a_state_that_readers_refuse_changes_nothing(
     journal_path, store, key_of, says

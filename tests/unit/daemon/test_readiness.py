@@ -13,20 +13,20 @@ from structlog.testing import capture_logs
 
 from daemon.failures import Consequence, Failure
 from daemon.lifecycle import Stop
-from daemon.publishing.live_tree.sync import Synced, Unfinished
+from daemon.publishing.live_tree.sync import FinishedPass, UnfinishedPass
 from daemon.publishing.wording import rebuild
 from daemon.readiness import HealthChecks
 from daemon.reporting import Reporter
 from daemon.retry import Backoff
-from daemon.stores.memory import MemoryStore
 from daemon.stores.startup_probe import Admission
 from daemon.telemetry import Metrics
 from daemon.worker import Lane
 from events.errors import JournalFull, SourceUnavailable
 from events.journal import Backlog
 from events.journal.records import LaneBacklog
-from renderers.model import Scope
+from renderers.values import Scope
 from tests.builders_runtime import InlineRuntime
+from tests.support.memory_store import MemoryStore
 
 SCOPE = Scope("visual-anomaly", "edge")
 EMPTY = Backlog(
@@ -86,7 +86,7 @@ class Daemon:
         self.log, self.worker, self.clock, self.stop = Log(), Worker(), Clock(), Stop()
         self.metrics = Metrics.create("0", "1")
         self.reporter = Reporter(self.metrics, self.clock)
-        self.vitals = HealthChecks(
+        self.health = HealthChecks(
             journal=self.log,
             journal_path=Path("/var/lib/my journal/journal.db"),
             bucket="/srv/my bundles",
@@ -102,24 +102,24 @@ class Daemon:
     def observe(self, *, every: float = 5, for_seconds: float = 0) -> None:
         """Check, wait so many seconds, and check again."""
         end = self.clock.seconds + for_seconds
-        asyncio.run(self.vitals.observe())
+        asyncio.run(self.health.observe())
         while self.clock.seconds < end:
             self.clock.seconds += every
-            asyncio.run(self.vitals.observe())
+            asyncio.run(self.health.observe())
 
     @property
     def not_ready(self) -> list[str]:
-        return [check.name for check in self.vitals.checks() if not check.ok]
+        return [check.name for check in self.health.checks() if not check.ok]
 
     @property
     def degraded(self) -> list[str]:
-        return [check.name for check in self.vitals.checks() if check.degraded]
+        return [check.name for check in self.health.checks() if check.degraded]
 
     @property
     def lasting(self) -> list[tuple[str, str]]:
         return [
             (condition.condition.kind, condition.condition.subject)
-            for condition in self.vitals.lasting()
+            for condition in self.health.lasting()
         ]
 
 
@@ -150,7 +150,7 @@ def test_only_the_journal_makes_the_daemon_unready(
     daemon.worker.lanes = [lane(STUCK)]
     daemon.observe()
     assert daemon.not_ready == not_ready
-    assert all(check.detail for check in daemon.vitals.checks())
+    assert all(check.detail for check in daemon.health.checks())
     daemon.log.answer = EMPTY
     daemon.observe()
     assert daemon.not_ready == []
@@ -171,7 +171,7 @@ def test_a_check_updates_the_gauges() -> None:
     daemon.clock.began = (daemon.clock.seconds - 7,)
     daemon.observe()
     text = daemon.metrics.render()
-    assert b"rebundle_journal_unsettled_events 3.0" in text
+    assert b"rebundle_journal_unacknowledged_events 3.0" in text
     assert b"rebundle_dead_letters 2.0" in text
     assert b"rebundle_bucket_threads_busy 1.0" in text
     assert b"rebundle_bucket_oldest_call_seconds 7.0" in text
@@ -186,9 +186,9 @@ def test_only_hanging_threads_and_a_lost_dispatcher_call_for_a_restart() -> None
     daemon.log.answer = SourceUnavailable("disk")
     daemon.worker.failure, daemon.worker.lanes = STUCK, [lane(STUCK)]
     daemon.observe(for_seconds=600)
-    assert daemon.vitals.fault() is None
+    assert daemon.health.fault() is None
     daemon.worker.dispatcher_ended = True
-    assert "hands out events" in str(daemon.vitals.fault())
+    assert "hands out events" in str(daemon.health.fault())
 
 
 def test_every_thread_must_hang_for_twice_the_limit_of_a_call() -> None:
@@ -201,7 +201,7 @@ def test_every_thread_must_hang_for_twice_the_limit_of_a_call() -> None:
         ((), False),
     ):
         daemon.clock.began = began
-        assert (daemon.vitals.fault() is not None) is restart, began
+        assert (daemon.health.fault() is not None) is restart, began
 
 
 def test_a_stopping_daemon_is_live() -> None:
@@ -209,7 +209,7 @@ def test_a_stopping_daemon_is_live() -> None:
     daemon.worker.dispatcher_ended = True
     daemon.clock.began = (0.0, 0.0)
     daemon.stop.request("SIGTERM")
-    assert daemon.vitals.fault() is None
+    assert daemon.health.fault() is None
 
 
 # -- attention
@@ -228,7 +228,7 @@ def _journal(daemon: Daemon) -> None:
 
 
 def _behind(daemon: Daemon) -> None:
-    daemon.reporter.reconciled(SCOPE, Unfinished(3, "a folder is where base/.env belongs"))
+    daemon.reporter.reconciled(SCOPE, UnfinishedPass(3, "a folder is where base/.env belongs"))
 
 
 def _unreadable(daemon: Daemon) -> None:
@@ -266,7 +266,7 @@ def test_a_fault_for_an_operator_is_degraded_at_once_and_reported_after_a_minute
     assert daemon.lasting == []
     daemon.observe(for_seconds=10)
     assert daemon.lasting == [(kind, subject)]
-    (lasting,) = daemon.vitals.lasting()
+    (lasting,) = daemon.health.lasting()
     assert lasting.condition.detail
     assert lasting.condition.remedy
     assert f'rebundle_attention_conditions{{kind="{kind}"}} 1.0'.encode() in daemon.metrics.render()
@@ -275,11 +275,11 @@ def test_a_fault_for_an_operator_is_degraded_at_once_and_reported_after_a_minute
 def test_a_live_tree_that_follows_again_ends_its_condition() -> None:
     daemon = Daemon()
     daemon.observe()
-    daemon.reporter.reconciled(SCOPE, Synced(3))
+    daemon.reporter.reconciled(SCOPE, FinishedPass(3))
     daemon.reporter.unreconciled(SCOPE, "an older pointer was put back")
     daemon.observe(for_seconds=60)
     assert daemon.lasting == [("live_tree", str(SCOPE))]
-    daemon.reporter.reconciled(SCOPE, Synced(4))
+    daemon.reporter.reconciled(SCOPE, FinishedPass(4))
     daemon.observe()
     assert (daemon.lasting, daemon.degraded) == ([], [])
 
@@ -305,7 +305,7 @@ def test_the_remedy_for_a_lane_fits_the_consequence_of_its_failure(consequence, 
     lane.failure = Failure(consequence, "x", "X")
     daemon.worker.lanes = [lane]
     (condition,) = [
-        condition for condition in daemon.vitals.conditions() if condition.kind == "lane"
+        condition for condition in daemon.health.conditions() if condition.kind == "lane"
     ]
     assert condition.remedy.startswith(f"rebundle {verb} {SCOPE} --bucket ")
 
@@ -363,7 +363,7 @@ def test_a_repeatedly_failing_job_is_reported_by_name() -> None:
     daemon.observe(for_seconds=60)
     assert [
         (condition.condition.kind, condition.condition.subject, condition.condition.remedy)
-        for condition in daemon.vitals.lasting()
+        for condition in daemon.health.lasting()
     ] == [
         ("token", "/run/token", "ls -l /run/token"),
         ("freshness", "", "rebundle verify --all --bucket '/srv/my bundles'"),
@@ -395,7 +395,7 @@ def test_an_unreadable_scope_is_one_condition_despite_consequential_failures(nam
         ("freshness", "another/scope"),
         ("collection", "another/scope"),
     ]
-    remedy = daemon.vitals.lasting()[0].condition.remedy
+    remedy = daemon.health.lasting()[0].condition.remedy
     assert remedy.startswith(f"rebundle verify {name or '--all'} --bucket ")
 
 
@@ -406,7 +406,7 @@ def test_a_damaged_state_is_one_condition_with_the_command_that_repairs_it() -> 
     daemon.observe(for_seconds=60)
     assert [
         (lasting.condition.kind, lasting.condition.subject, lasting.condition.remedy)
-        for lasting in daemon.vitals.lasting()
+        for lasting in daemon.health.lasting()
     ] == [
         ("damaged", "other/edge", "rebundle verify other/edge --bucket '/srv/my bundles'"),
         (
@@ -442,7 +442,7 @@ def test_another_bucket_is_one_condition_whatever_fails_because_of_it() -> None:
 def test_the_remedy_of_a_pointer_that_cannot_be_read_is_the_command_that_rebuilds_it() -> None:
     daemon = Daemon()
     daemon.worker.unreadable = {str(SCOPE): f"the pointer is damaged; {rebuild(SCOPE)}"}
-    (condition,) = [c for c in daemon.vitals.conditions() if c.kind == "unreadable"]
+    (condition,) = [c for c in daemon.health.conditions() if c.kind == "unreadable"]
     assert condition.remedy == (
         f"rebundle recover {SCOPE} --reason 'unreadable pointer' --bucket '/srv/my bundles'"
     )
@@ -460,7 +460,7 @@ def test_a_bucket_that_is_not_probed_yet_does_not_close_the_intake() -> None:
     admission = Admission(MemoryStore(runtime), runtime, Backoff(1, 1))
     daemon = Daemon(gates={"doctor": admission})
     daemon.observe()
-    (check,) = [check for check in daemon.vitals.checks() if check.name == "bucket"]
+    (check,) = [check for check in daemon.health.checks() if check.name == "bucket"]
     assert (check.ok, check.degraded) == (True, True)
     assert "rebundle doctor --bucket '/srv/my bundles'" in check.detail
     asyncio.run(admission.granted())
@@ -470,7 +470,7 @@ def test_a_bucket_that_is_not_probed_yet_does_not_close_the_intake() -> None:
 def test_a_check_names_one_of_many_and_their_number() -> None:
     daemon = Daemon()
     daemon.worker.unreadable = {"one": "Permission denied", "another": "damaged"}
-    (check,) = [check for check in daemon.vitals.checks() if check.name == "unreadable"]
+    (check,) = [check for check in daemon.health.checks() if check.name == "unreadable"]
     assert check.detail.startswith(
         "one: Permission denied (and 1 more: /attention); rebundle verify --all"
     )
@@ -483,7 +483,7 @@ def test_a_reason_is_short_one_line_and_without_secrets() -> None:
         "https://user:secret@host\n\x1b[31m" + "x" * 10_000,
         "StoreRefused",
     )
-    (condition,) = daemon.vitals.conditions() if daemon.observe() is None else ()
+    (condition,) = daemon.health.conditions() if daemon.observe() is None else ()
     assert "secret" not in condition.detail
     assert condition.detail.isprintable()
     assert len(condition.detail) < 600
@@ -507,7 +507,7 @@ def test_another_bucket_is_shown_by_the_command_that_reads_the_journal() -> None
     identity = SimpleNamespace(pending="this bucket has no .rebundle/bucket.json")
     daemon = Daemon(gates={"status": identity})
     daemon.observe()
-    (check,) = [check for check in daemon.vitals.checks() if check.name == "bucket"]
+    (check,) = [check for check in daemon.health.checks() if check.name == "bucket"]
     expected = (
         "rebundle status --bucket '/srv/my bundles' --journal '/var/lib/my journal/journal.db'"
     )

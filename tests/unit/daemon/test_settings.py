@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from daemon.settings import Loaded, SettingProblem, SettingsError, load, schema
-from renderers.model import RenderDefaults, Scope
+from renderers.composition import RenderDefaults
+from renderers.values import Scope
 
 SECRET = "correct-horse-battery-staple"
 
@@ -306,9 +307,9 @@ def test_contradicting_limits_are_reported_with_their_sources() -> None:
 
 def test_sizes_are_written_with_units_or_without() -> None:
     loaded = load(
-        {"http.max_body_bytes": "2MiB", "journal.max_unsettled_bytes": "2048"}, {}, None
+        {"http.max_body_bytes": "2MiB", "journal.max_unacknowledged_bytes": "2048"}, {}, None
     ).settings
-    assert (loaded.http.max_body_bytes, loaded.journal.max_unsettled_bytes) == (2 << 20, 2048)
+    assert (loaded.http.max_body_bytes, loaded.journal.max_unacknowledged_bytes) == (2 << 20, 2048)
 
 
 @pytest.mark.parametrize(

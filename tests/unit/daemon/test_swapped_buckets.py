@@ -12,12 +12,12 @@ from daemon.publishing import layout
 from daemon.publishing.bucket_identity import BucketIdentity
 from daemon.publishing.errors import VerificationFailed, WrongBucket
 from daemon.retry import Backoff
-from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content
 from daemon.worker import Worker
 from events.model import Event
 from tests.builders_runtime import InlineRuntime
 from tests.support.faulty_store import Fault, FaultyStore
+from tests.support.memory_store import MemoryStore
 from tests.support.scenes import (
     BACKOFF,
     GOLDEN,

@@ -40,6 +40,18 @@ def test_the_drawn_layers_of_a_package_equal_the_enforced_ones(package):
     ]
 
 
-@pytest.mark.parametrize("path", re.findall(r"`((?:events|renderers|daemon|tests)/[\w/.]*)`", PAGE))
-def test_every_file_that_the_page_names_exists(path):
+@pytest.mark.parametrize(
+    "path",
+    sorted(
+        {
+            path
+            for page in ("architecture.md", "extending.md", "platforms.md")
+            for path in re.findall(
+                r"`((?:events|renderers|daemon|tests|docs)/[\w/.-]*)`",
+                (ROOT / "docs" / page).read_text(),
+            )
+        }
+    ),
+)
+def test_every_file_that_the_page_names_is_there(path):
     assert (ROOT / path).exists()

@@ -21,7 +21,7 @@ PLANTS = {
     "daemon/cli/commands/show.py": "import fastapi",
     "daemon/publishing/signatures.py": "import cryptography",
     "daemon/stores/probe.py": "import boto3",
-    "daemon/stores/memory.py": "import google",
+    "daemon/stores/locations.py": "import google",
     "events/schemas.py": "import aiokafka",
     "events/errors.py": "import sqlite3",
     # against the layers, or beside a module of the same layer

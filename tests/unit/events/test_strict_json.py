@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from events.errors import InvalidEvent
-from events.strict_json import MOST_PROBLEMS, below, described, loads
+from events.strict_json import MAX_PROBLEMS, below, described, loads
 
 MIB = 1 << 20
 
 
 def problems(body: bytes, **limits: int) -> dict[str, str]:
     with pytest.raises(InvalidEvent) as caught:
-        loads(body, **{"most_bytes": MIB} | limits)
+        loads(body, **{"max_bytes": MIB} | limits)
     return {problem.path: problem.expected for problem in caught.value.problems}
 
 
@@ -31,19 +31,19 @@ def json_values():
 
 @given(json_values(), st.booleans())
 def test_every_valid_value_round_trips(value, escaped):
-    assert loads(json.dumps(value, ensure_ascii=escaped).encode(), most_bytes=MIB) == value
+    assert loads(json.dumps(value, ensure_ascii=escaped).encode(), max_bytes=MIB) == value
 
 
 @given(st.binary(max_size=60))
 def test_arbitrary_bytes_are_a_value_or_an_invalid_event(body):
     with contextlib.suppress(InvalidEvent):
-        loads(body, most_bytes=MIB)
+        loads(body, max_bytes=MIB)
 
 
 @given(st.text(alphabet='[]{}",:\\u0d8naNIfity-.1e9 ', max_size=60))
 def test_text_that_looks_like_json_is_a_value_or_an_invalid_event(text):
     try:
-        value = loads(text.encode(), most_bytes=MIB)
+        value = loads(text.encode(), max_bytes=MIB)
     except InvalidEvent:
         return
     json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
@@ -105,34 +105,34 @@ def test_values_that_the_parser_accepts_are_refused_with_their_path(body, path, 
 )
 def test_a_problem_has_the_found_value(body, found):
     with pytest.raises(InvalidEvent) as caught:
-        loads(body, most_bytes=MIB)
+        loads(body, max_bytes=MIB)
     assert [problem.found for problem in caught.value.problems] == [found]
 
 
 def test_events_nest_32_levels_by_default():
-    assert loads(b"[" * 32 + b"]" * 32, most_bytes=MIB)
+    assert loads(b"[" * 32 + b"]" * 32, max_bytes=MIB)
     assert list(problems(b"[" * 33 + b"]" * 33).values()) == ["must nest at most 32 levels"]
 
 
 def test_a_whole_surrogate_pair_is_a_character():
-    assert loads(b'"\\ud83d\\ude00"', most_bytes=100) == "\U0001f600"
+    assert loads(b'"\\ud83d\\ude00"', max_bytes=100) == "\U0001f600"
 
 
 def test_the_largest_and_smallest_integers_are_kept_exactly():
-    assert loads(b"[9223372036854775807,-9223372036854775807]", most_bytes=100) == [
+    assert loads(b"[9223372036854775807,-9223372036854775807]", max_bytes=100) == [
         2**63 - 1,
         1 - 2**63,
     ]
 
 
 def test_a_body_of_exactly_the_limit_is_accepted_and_one_byte_more_is_not():
-    assert loads(b"[1]", most_bytes=3) == [1]
-    assert problems(b"[1] ", most_bytes=3) == {"$": "must have at most 3 bytes"}
+    assert loads(b"[1]", max_bytes=3) == [1]
+    assert problems(b"[1] ", max_bytes=3) == {"$": "must have at most 3 bytes"}
 
 
 def test_nesting_of_exactly_the_limit_is_accepted_and_one_level_more_is_not():
-    assert loads(b"[[[]]]", most_bytes=100, deepest=3) == [[[]]]
-    assert problems(b'[[{"a":[]}]]', deepest=3) == {"$[0][0].a": "must nest at most 3 levels"}
+    assert loads(b"[[[]]]", max_bytes=100, max_depth=3) == [[[]]]
+    assert problems(b'[[{"a":[]}]]', max_depth=3) == {"$[0][0].a": "must nest at most 3 levels"}
 
 
 def test_an_endlessly_nested_body_is_refused_without_a_recursion_error():
@@ -159,7 +159,7 @@ def test_all_problems_are_reported_at_once_in_order_of_the_body():
 
 
 def test_the_list_of_problems_is_bounded():
-    assert len(problems(b"[" + b",".join([b"NaN"] * 1000) + b"]")) == MOST_PROBLEMS
+    assert len(problems(b"[" + b",".join([b"NaN"] * 1000) + b"]")) == MAX_PROBLEMS
 
 
 def test_a_key_that_is_not_a_name_is_quoted_in_a_path():

@@ -12,10 +12,11 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from renderers import bundle, compose, gate, yaml_templates
-from renderers.bundle import RenderedBundle, Renderer
+from renderers.bundle import Renderer
+from renderers.composition import Composition, RenderDefaults, Stamp
 from renderers.gate import parsers
-from renderers.model import Composition, RenderDefaults, RenderedFile, Stamp
 from renderers.template_set import Templates
+from renderers.values import RenderedFile
 from tests.builders import (
     GOLDEN_DEFAULTS,
     STAMP,
@@ -31,12 +32,12 @@ from tests.support.reference_renderer import whole_compose_file
 def files_of(composition: Composition, renderer: Renderer | None = None) -> dict[str, RenderedFile]:
     return {
         file.path: file
-        for file in (renderer or Renderer()).render(composition, GOLDEN_DEFAULTS, STAMP).files
+        for file in (renderer or Renderer()).render(composition, GOLDEN_DEFAULTS, STAMP)
     }
 
 
-def body(bundle: RenderedBundle, path: str) -> str:
-    return next(file.body.decode() for file in bundle.files if file.path == path)
+def body(bundle: tuple[RenderedFile, ...], path: str) -> str:
+    return next(file.body.decode() for file in bundle if file.path == path)
 
 
 def blocks_of(composition: Composition, renderer: Renderer) -> list[bytes]:
@@ -93,7 +94,7 @@ def test_the_golden_composition_gives_the_golden_files():
 def test_files_are_sorted_by_the_bytes_of_their_path():
     paths = [
         file.path.encode()
-        for file in Renderer().render(make_composition(40), GOLDEN_DEFAULTS, STAMP).files
+        for file in Renderer().render(make_composition(40), GOLDEN_DEFAULTS, STAMP)
     ]
 
     assert paths == sorted(paths)
@@ -120,7 +121,7 @@ def test_a_composition_has_one_text_for_any_order_of_its_signature():
 def test_the_stamp_names_the_state_in_canonical_json():
     composition = golden_composition()
     rendered = Renderer().render(composition, GOLDEN_DEFAULTS, Stamp("s-9", "42.1"))
-    body = next(file.body for file in rendered.files if file.path == bundle.STAMP_PATH)
+    body = next(file.body for file in rendered if file.path == bundle.STAMP_PATH)
 
     said = {
         "composition": composition.digest,
@@ -136,9 +137,9 @@ def test_only_the_stamp_contains_the_state():
     first = Renderer().render(golden_composition(), GOLDEN_DEFAULTS, Stamp("a", "1"))
     second = Renderer().render(golden_composition(), GOLDEN_DEFAULTS, Stamp("b", "2"))
 
-    assert [
-        one.path for one, other in zip(first.files, second.files, strict=True) if one != other
-    ] == [bundle.STAMP_PATH]
+    assert [one.path for one, other in zip(first, second, strict=True) if one != other] == [
+        bundle.STAMP_PATH
+    ]
 
 
 @given(compositions(), compositions(), render_defaults())
@@ -336,6 +337,6 @@ def test_a_custom_template_is_used_for_its_bundle_only():
 
     assert body(changed, "base/bundle/monitoring.txt") == "prometheus_config {}\n"
     assert before == after
-    assert {a.path for a, b in zip(before.files, changed.files, strict=True) if a != b} == {
+    assert {a.path for a, b in zip(before, changed, strict=True) if a != b} == {
         "base/bundle/monitoring.txt"
     }

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from renderers import compose
 from renderers.bundle import Renderer
 from renderers.compose import ResourceDefaults
-from renderers.model import Composition, RenderDefaults, Resources
+from renderers.composition import Composition, RenderDefaults, Resources
 from renderers.template_set import Templates
 from tests.builders import GOLDEN_DEFAULTS, STAMP, golden_composition, make_composition, make_model
 from tests.strategies import compositions, render_defaults
@@ -27,7 +27,7 @@ def rendered(
     renderer: Renderer | None = None,
 ) -> str:
     bundle = (renderer or Renderer()).render(composition, defaults, STAMP)
-    return next(file.body.decode() for file in bundle.files if file.path == compose.PATH)
+    return next(file.body.decode() for file in bundle if file.path == compose.PATH)
 
 
 def digests_in(document: str, composition: Composition) -> dict[str, str]:

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from renderers import download
+from renderers.composition import Artifact
 from renderers.errors import UnsafeText
-from renderers.model import Artifact
 from renderers.template_set import Templates
 from tests.builders import golden_composition, make_model
 

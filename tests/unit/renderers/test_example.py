@@ -8,7 +8,7 @@ from dotenv import dotenv_values
 
 from renderers import example
 from renderers.compose import ResourceDefaults
-from renderers.model import Resources
+from renderers.composition import Resources
 from renderers.template_set import Templates
 from tests.builders import make_model
 

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import Phase, given, settings
 
 from renderers import gate
-from renderers.bundle import RenderedBundle, Renderer
-from renderers.model import Composition, Model, RenderDefaults
+from renderers.bundle import Renderer
+from renderers.composition import Composition, Model, RenderDefaults
 from renderers.platforms import PLATFORMS
+from renderers.values import RenderedFile
 from tests.builders import STAMP, make_composition
 from tests.strategies import compositions, render_defaults
 from tests.support import hostile_payloads, third_party_readers
@@ -33,7 +34,7 @@ def accepted(place: str) -> list[tuple[str, Composition, RenderDefaults]]:
     return taken
 
 
-def checked(composition: Composition, defaults: RenderDefaults) -> RenderedBundle:
+def checked(composition: Composition, defaults: RenderDefaults) -> tuple[RenderedFile, ...]:
     """The bundle, checked by the gate and by independent readers to have the values of the
     composition.
     """
@@ -44,7 +45,7 @@ def checked(composition: Composition, defaults: RenderDefaults) -> RenderedBundl
 
 
 def says_what_it_was_given(
-    bundle: RenderedBundle, composition: Composition, defaults: RenderDefaults
+    bundle: tuple[RenderedFile, ...], composition: Composition, defaults: RenderDefaults
 ) -> None:
     document = third_party_readers.compose(bundle)
     services, name = document["services"], composition.bundle.name
@@ -103,7 +104,7 @@ def _download(model: Model) -> tuple[str, str]:
     return folder, f"{ENTRIES[scheme]}:{path}"
 
 
-def _shown_target(bundle: RenderedBundle) -> str:
+def _shown_target(bundle: tuple[RenderedFile, ...]) -> str:
     """The value of --target-bundle, once an operator has uncommented it."""
     lines = third_party_readers.text_of(bundle, "base/bundle/docker-compose.yaml").splitlines()
     above = lines.index("      #- --target-bundle")

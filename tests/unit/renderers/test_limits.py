@@ -8,8 +8,8 @@ from pydantic import ValidationError
 
 from renderers import limits
 from renderers.bundle import Renderer
+from renderers.composition import MAX_MODELS, Composition
 from renderers.limits import BundleLimits, TooBig, files_of
-from renderers.model import MOST_MODELS, Composition
 from tests.builders import GOLDEN_DEFAULTS, STAMP, composition_document, make_composition
 from tests.strategies import compositions
 
@@ -103,10 +103,10 @@ def test_everything_too_large_is_reported_at_once():
         BundleLimits(models=1, files=15, composition_bytes=10).check(make_composition(2))
 
     assert [excess.part for excess in refused.value.excesses] == [".models", "", ""]
-    assert str(refused.value) == "; ".join(excess.words for excess in refused.value.excesses)
+    assert str(refused.value) == "; ".join(excess.message for excess in refused.value.excesses)
     assert (
         "bytes; the limit is 10 (setting limits.composition_bytes)"
-        in refused.value.excesses[2].words
+        in refused.value.excesses[2].message
     )
 
 
@@ -140,12 +140,10 @@ def test_a_very_deep_document_is_measured_without_recursion():
 
 def test_no_setting_exceeds_the_capacity_of_a_composition():
     with pytest.raises(ValidationError):
-        BundleLimits(models=MOST_MODELS + 1)
+        BundleLimits(models=MAX_MODELS + 1)
 
 
 @given(compositions())
 @settings(max_examples=25)
 def test_the_files_are_counted_as_they_are_rendered(composition):
-    assert files_of(composition) == len(
-        Renderer().render(composition, GOLDEN_DEFAULTS, STAMP).files
-    )
+    assert files_of(composition) == len(Renderer().render(composition, GOLDEN_DEFAULTS, STAMP))

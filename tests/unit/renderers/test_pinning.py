@@ -2,7 +2,7 @@
 
 import pytest
 
-from renderers.model import Composition, RenderDefaults
+from renderers.composition import Composition, RenderDefaults
 from renderers.pinning import Movable, Unpinned, movable, require
 from tests.builders import make_composition, make_model
 

@@ -10,7 +10,7 @@ import pytest
 
 from renderers import compose, readme
 from renderers.bundle import Renderer
-from renderers.model import Composition
+from renderers.composition import Composition
 from tests.builders import GOLDEN_DEFAULTS, STAMP, golden_composition, golden_document, make_model
 
 GOLDEN = Path(__file__).parents[2] / "data" / "golden" / "README.md"
@@ -19,7 +19,7 @@ GOLDEN = Path(__file__).parents[2] / "data" / "golden" / "README.md"
 def files_of(composition: Composition) -> dict[str, str]:
     return {
         file.path: file.body.decode()
-        for file in Renderer().render(composition, GOLDEN_DEFAULTS, STAMP).files
+        for file in Renderer().render(composition, GOLDEN_DEFAULTS, STAMP)
     }
 
 

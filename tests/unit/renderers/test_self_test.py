@@ -21,7 +21,7 @@ def with_templates(**sources: str) -> Customisation:
 @given(render_defaults())
 @settings(max_examples=10)
 def test_any_defaults_pass_with_the_built_in_templates(defaults):
-    self_test.rehearse(Customisation(defaults))
+    self_test.run(Customisation(defaults))
 
 
 def test_the_self_test_covers_every_platform():
@@ -38,7 +38,7 @@ def test_a_template_that_adds_passes(name):
         "    networks:\n", "    logging:\n      driver: journald\n    networks:\n"
     )
 
-    self_test.rehearse(Customisation(templates=BUILT_IN.overridden_by({name: text})))
+    self_test.run(Customisation(templates=BUILT_IN.overridden_by({name: text})))
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_a_template_that_omits_or_changes_the_composition_is_refused(name, old, 
     )
 
     with pytest.raises(GateFailure):
-        self_test.rehearse(own)
+        self_test.run(own)
 
 
 def self_test_defaults():
@@ -87,7 +87,7 @@ def self_test_defaults():
 )
 def test_a_template_that_is_broken_is_refused_with_its_name_and_line(name, text, line):
     with pytest.raises(TemplateFault) as fault:
-        self_test.rehearse(Customisation(templates=BUILT_IN.overridden_by({name: text})))
+        self_test.run(Customisation(templates=BUILT_IN.overridden_by({name: text})))
 
     assert (fault.value.name, fault.value.line) == (name, line)
 
@@ -140,7 +140,7 @@ TRITON = BUILT_IN.text("triton.yaml")
 )
 def test_an_error_in_a_template_is_reported_as_its_fault(name, text, message):
     with pytest.raises(TemplateFault, match=message):
-        self_test.rehearse(Customisation(templates=BUILT_IN.overridden_by({name: text})))
+        self_test.run(Customisation(templates=BUILT_IN.overridden_by({name: text})))
 
 
 @pytest.mark.parametrize(
@@ -160,4 +160,4 @@ def test_a_template_that_removes_a_service_is_refused(added):
     )
 
     with pytest.raises(GateFailure, match=added.split(":")[0]):
-        self_test.rehearse(Customisation(templates=own))
+        self_test.run(Customisation(templates=own))

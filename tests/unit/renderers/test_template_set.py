@@ -4,8 +4,8 @@ import pytest
 
 from renderers import template_set
 from renderers.bundle import Renderer
+from renderers.composition import RenderDefaults, Stamp
 from renderers.errors import TemplateFault, UnsafeText
-from renderers.model import RenderDefaults, Stamp
 from renderers.template_set import Templates
 from tests.builders import golden_composition
 
@@ -158,7 +158,7 @@ def test_a_file_that_is_not_a_template_is_never_read_as_one():
     body = "#{{ nothing }} ${#list} {% if %}\n"
     own = BUILT_IN.overridden_by(dict.fromkeys(template_set._TEXTS, body))
 
-    files = Renderer().render(golden_composition(), RenderDefaults(), Stamp("s", "1"), own).files
+    files = Renderer().render(golden_composition(), RenderDefaults(), Stamp("s", "1"), own)
 
     # gcs.json is shown in the README as well.
     assert sum(file.body.count(body.encode()) for file in files) == len(template_set._TEXTS) + 1

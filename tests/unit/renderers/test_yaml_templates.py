@@ -389,7 +389,7 @@ def test_a_value_that_would_end_a_comment_is_refused(value):
 
 def test_the_limit_of_a_keys_length_is_needed(monkeypatch):
     template = yaml_templates.Template.parse(PLACES["a key"])
-    monkeypatch.setattr(yaml_templates, "_LONGEST_KEY", 10_000)
+    monkeypatch.setattr(yaml_templates, "_MAX_KEY_LENGTH", 10_000)
 
     assert template.filled({"x": "a" * 200}) != template._written({"x": "a" * 200})
 

@@ -44,6 +44,7 @@ from renderers import errors as rendering
         (stores.StoreRefused("x"), 6),
         (publishing.OutcomeUnresolved("x"), 6),
         (events.JournalDamaged("x"), 6),
+        (events.JournalOfOtherSchema("x"), 4),
         (events.JournalFull("x"), 6),
         (events.JournalDisplaced("x"), 6),
         (events.JournalLocked("x"), 6),

@@ -10,7 +10,7 @@ from daemon.cli.failures import CommandError, UsageError
 from daemon.cli.files import check_vacant, read_input, write_tree
 from daemon.publishing.errors import NotFound
 from daemon.stores.directory.filesystem import RealFileSystem
-from renderers.model import RenderedFile
+from renderers.values import RenderedFile
 
 FILES = (RenderedFile("base/a", b"1"), RenderedFile("base/b/run.sh", b"2", executable=True))
 

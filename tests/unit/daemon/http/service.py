@@ -115,7 +115,7 @@ class Service:
     journal: Journal
     stop: Stop
     metrics: Metrics
-    vitals: FakeHealthSource
+    health_source: FakeHealthSource
     serving: "asyncio.Task[None]"
     requests: Requests
 
@@ -161,7 +161,7 @@ async def running(
     connections: ConnectionLimits = DEFAULT_CONNECTIONS,
 ) -> AsyncIterator[Service]:
     runtime, stop, closing, metrics = SystemRuntime(2), Stop(), Stop(), Metrics.create("test", "1")
-    vitals = FakeHealthSource()
+    health_source = FakeHealthSource()
     journal = await Journal.open(
         tmp_path / "journal.db",
         clock=runtime.now,
@@ -178,7 +178,9 @@ async def running(
         journal_seconds=journal_seconds,
     )
     app = Requests(
-        create_app(intake, vitals, metrics, lambda: credentials, limits, runtime=runtime, stop=stop)
+        create_app(
+            intake, health_source, metrics, lambda: credentials, limits, runtime=runtime, stop=stop
+        )
     )
     sock = bind("127.0.0.1", 0)
     port = sock.getsockname()[1]
@@ -196,7 +198,7 @@ async def running(
         async with httpx.AsyncClient(
             base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False
         ) as client:
-            yield Service(port, client, journal, stop, metrics, vitals, serving, app)
+            yield Service(port, client, journal, stop, metrics, health_source, serving, app)
     finally:
         closing.request("end of the test")
         await asyncio.wait([serving])

@@ -404,7 +404,7 @@ def test_a_client_that_disconnects_in_its_body_leaves_nothing_behind(
 
 def test_a_full_journal_is_503_with_retry_after(tmp_path: Path) -> None:
     async def scenario() -> None:
-        async with running(tmp_path, journal_limits=JournalLimits(most_unsettled=1)) as service:
+        async with running(tmp_path, journal_limits=JournalLimits(max_unacknowledged=1)) as service:
             assert (await send(service, state_event(1))).status_code == 202
             response = await send(service, state_event(2))
             problem(response, 503, "journal-full")
@@ -515,7 +515,7 @@ def test_the_status_of_an_event_can_be_queried(tmp_path: Path) -> None:
             )
             (waiting,) = (await service.client.get(path, headers=bearer(ROLLBACK))).json()["events"]
             (lane,) = waiting["scopes"]
-            assert (waiting["settled_at"], lane["scope"], lane["outcome"]) == (
+            assert (waiting["acknowledged_at"], lane["scope"], lane["outcome"]) == (
                 None,
                 "visual-anomaly/core-versions",
                 None,
@@ -527,7 +527,7 @@ def test_the_status_of_an_event_can_be_queried(tmp_path: Path) -> None:
             )
             escaped = path.replace("core-versions/", "core-versions%2F")
             (settled,) = (await service.client.get(escaped, headers=bearer())).json()["events"]
-            assert settled["settled_at"]
+            assert settled["acknowledged_at"]
             assert settled["type"] == state_event()["type"]
             (lane,) = settled["scopes"]
             assert (lane["outcome"], lane["reason"], lane["state"]) == (

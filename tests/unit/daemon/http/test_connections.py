@@ -30,11 +30,11 @@ def test_addresses_of_one_peer(one: str, other: str, *, same: bool) -> None:
 
 def test_one_peer_has_half_of_all_connections_by_default() -> None:
     peer = peer_of("192.0.2.1")
-    assert ConnectionLimits(most=1000).of_peer(peer) == 500
-    assert ConnectionLimits(most=9).of_peer(peer) == 4
-    assert ConnectionLimits(most=1).of_peer(peer) == 1
-    assert ConnectionLimits(most=1000, per_peer=3).of_peer(peer) == 3
-    assert ConnectionLimits(most=10, per_peer=30).of_peer(peer) == 10
+    assert ConnectionLimits(total=1000).of_peer(peer) == 500
+    assert ConnectionLimits(total=9).of_peer(peer) == 4
+    assert ConnectionLimits(total=1).of_peer(peer) == 1
+    assert ConnectionLimits(total=1000, per_peer=3).of_peer(peer) == 3
+    assert ConnectionLimits(total=10, per_peer=30).of_peer(peer) == 10
 
 
 def test_a_trusted_proxy_has_no_limit_per_peer() -> None:

@@ -31,7 +31,7 @@ async def nothing_there(scope, receive, send) -> None:
 
 @asynccontextmanager
 async def client_of(
-    vitals: FakeHealthSource,
+    health_source: FakeHealthSource,
     *,
     stop: bool = False,
     metrics: Metrics | None = None,
@@ -42,7 +42,7 @@ async def client_of(
         stopping.request("SIGTERM")
     health = Health(
         nothing_there,
-        vitals,
+        health_source,
         metrics or Metrics.create("1", "1"),
         runtime or InlineRuntime(),
         stopping,
@@ -55,14 +55,14 @@ async def client_of(
 
 def asked(
     path: str,
-    vitals: FakeHealthSource,
+    health_source: FakeHealthSource,
     *,
     method: str = "GET",
     stop: bool = False,
     metrics: Metrics | None = None,
 ):
     async def ask() -> httpx.Response:
-        async with client_of(vitals, stop=stop, metrics=metrics) as client:
+        async with client_of(health_source, stop=stop, metrics=metrics) as client:
             return await client.request(method, path)
 
     return asyncio.run(ask())

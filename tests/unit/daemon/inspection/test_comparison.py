@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon.inspection.comparison import FileChange, compare_files, compare_models, unified
-from renderers.model import Composition, RenderedFile
+from renderers.composition import Composition
+from renderers.values import RenderedFile
 from tests.support.buckets import composition_with
 
 

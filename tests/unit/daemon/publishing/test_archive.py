@@ -25,7 +25,7 @@ from daemon.publishing.archive import (
     unpack,
 )
 from daemon.publishing.errors import VerificationFailed
-from renderers.model import RenderedFile, Scope
+from renderers.values import RenderedFile, Scope
 from tests.builders_publishing import SCOPE, make_files
 
 PATHS = st.lists(

@@ -12,11 +12,11 @@ from daemon.publishing.bucket_identity import BucketIdentity, bucket_id
 from daemon.publishing.errors import WrongBucket
 from daemon.retry import Backoff
 from daemon.stores.errors import StoreForbidden, StoreUnavailable
-from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content, ObjectStore
 from events.errors import SourceUnavailable
 from tests.builders_runtime import InlineRuntime
 from tests.support.faulty_store import Fault, FaultyStore
+from tests.support.memory_store import MemoryStore
 
 ONE, TWO = "1" * 32, "2" * 32
 

@@ -13,9 +13,10 @@ from daemon.publishing.errors import VerificationFailed
 from daemon.publishing.manifest import Manifest, ManifestEvent, RenderedState
 from daemon.publishing.pointer import Revision
 from renderers.bundle import Renderer
-from renderers.model import Composition, RenderDefaults, RenderedFile, canonical_digest
+from renderers.composition import Composition, RenderDefaults
+from renderers.values import RenderedFile, canonical_digest
 from tests.builders import GOLDEN_DEFAULTS, STAMP, golden_composition, make_composition
-from tests.builders_publishing import AT, SCOPE, make_files
+from tests.builders_publishing import AT, SCOPE, encode_manifest, make_files
 from tests.strategies import compositions, render_defaults
 
 EVENT = ManifestEvent(
@@ -55,7 +56,7 @@ def described() -> Manifest:
 
 
 def changed(**fields: Any) -> bytes:
-    return json.dumps(json.loads(manifest.encode(described())) | fields).encode()
+    return json.dumps(json.loads(encode_manifest(described())) | fields).encode()
 
 
 def test_a_manifest_round_trips_with_composition_and_defaults() -> None:
@@ -66,7 +67,7 @@ def test_a_manifest_round_trips_with_composition_and_defaults() -> None:
 
 
 def test_a_manifest_has_every_field_of_the_protocol() -> None:
-    document = json.loads(manifest.encode(described()))
+    document = json.loads(encode_manifest(described()))
     packed = archive_of(make_files())
     assert {name: document[name] for name in ("schema", "scope", "state", "kind", "attempt")} == {
         "schema": 2,
@@ -99,7 +100,7 @@ def test_a_file_is_found_by_its_path_with_mode_size_and_digest() -> None:
 
 def test_unknown_fields_are_kept() -> None:
     read = manifest.decode(changed(novelty={"a": 1}))
-    assert json.loads(manifest.encode(read))["novelty"] == {"a": 1}
+    assert json.loads(encode_manifest(read))["novelty"] == {"a": 1}
 
 
 @pytest.mark.parametrize(
@@ -123,7 +124,7 @@ def test_bytes_that_are_not_a_manifest_are_refused(body: bytes) -> None:
 
 
 def test_files_are_listed_in_the_order_of_the_archive_and_each_path_once() -> None:
-    files = json.loads(manifest.encode(described()))["files"]
+    files = json.loads(encode_manifest(described()))["files"]
     for wrong in (files[::-1], [files[0], *files]):
         with pytest.raises(
             VerificationFailed,
@@ -145,7 +146,7 @@ def test_a_composition_of_a_newer_release_is_refused_as_such() -> None:
         changed(composition=recorded, composition_digest=canonical_digest(recorded))
     )
     with pytest.raises(
-        VerificationFailed, match=r"composition of derived-42.* a newer one wrote it"
+        VerificationFailed, match=r"composition of derived-42.* a newer release wrote it"
     ):
         read.composition_value()
 
@@ -188,11 +189,11 @@ def test_the_pointer_verifies_the_bytes_of_the_manifest() -> None:
 def test_the_assembled_manifest_equals_the_encoded_value(
     composition: Composition, defaults: RenderDefaults
 ) -> None:
-    rendered = Renderer().render(composition, defaults, STAMP).files
+    rendered = Renderer().render(composition, defaults, STAMP)
     body = written(state(composition=composition, defaults=defaults, files=rendered))
     read = manifest.decode(body)
 
-    assert manifest.encode(read) == body
+    assert encode_manifest(read) == body
     assert read.composition_value() == composition
     assert read.defaults_value() == defaults
     digests = archive.digest_files(rendered)

@@ -29,11 +29,11 @@ from daemon.publishing.grammar import timestamp
 from daemon.publishing.pointer import Pointer
 from daemon.publishing.reader import PointerRead
 from daemon.stores.errors import StoreBusy, StoreRefused, StoreUnavailable
-from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content
 from tests.builders_publishing import SCOPE, Bucket, make_state, writing
 from tests.builders_runtime import InlineRuntime
 from tests.support.faulty_store import Fault, FaultyStore, Gate
+from tests.support.memory_store import MemoryStore
 
 POINTER = "pointer.json"
 
@@ -412,7 +412,7 @@ def test_a_publication_over_foreign_bytes_is_refused_and_they_stay(memory: Memor
         attempt = InlineRuntime("daemon").random_id()
         key = layout.manifest(SCOPE, "state-1", attempt)
         await memory.create(key, Content(b"somebody else's"))
-        with pytest.raises(VerificationFailed, match="other bytes than ours"):
+        with pytest.raises(VerificationFailed, match="exists with different content"):
             await Bucket(memory, InlineRuntime("daemon")).publisher.store_state(
                 SCOPE, make_state(1)
             )

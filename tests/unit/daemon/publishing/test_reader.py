@@ -14,12 +14,19 @@ from daemon.publishing.errors import NotFound, ObjectGone, PointerLost, Verifica
 from daemon.publishing.pointer import PreviousChunk, Publication, PublicationId
 from daemon.publishing.reader import Manifests, Scopes
 from daemon.stores.errors import ObjectDamaged, StoreRefused, StoreUnavailable
-from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content, Listing, Stored, UnreadableFolder
-from renderers.model import Scope
-from tests.builders_publishing import SCOPE, Bucket, make_files, make_publication, make_state
+from renderers.values import Scope
+from tests.builders_publishing import (
+    SCOPE,
+    Bucket,
+    encode_manifest,
+    make_files,
+    make_publication,
+    make_state,
+)
 from tests.builders_runtime import InlineRuntime
 from tests.support.faulty_store import FaultyStore
+from tests.support.memory_store import MemoryStore
 
 PROCESSES = count()
 
@@ -164,7 +171,7 @@ def test_a_manifest_that_does_not_match_the_pointer_is_refused(memory: MemorySto
         live = await one_live(memory)
         key = layout.manifest(SCOPE, live.state, live.attempt)
         await overwritten(memory, key, (await memory.get(key)).body + b" ")
-        with pytest.raises(VerificationFailed, match="sha256 is not the one in the pointer"):
+        with pytest.raises(VerificationFailed, match="does not match the digest in the pointer"):
             await bucket(memory).reader.manifest(SCOPE, live)
 
     asyncio.run(scenario())
@@ -178,10 +185,10 @@ def test_a_manifest_of_another_publication_is_refused_although_the_digest_fits(
         live = await one_live(memory)
         key = layout.manifest(SCOPE, live.state, live.attempt)
         described = manifest.decode((await memory.get(key)).body)
-        body = manifest.encode(described.model_copy(update=changed))
+        body = encode_manifest(described.model_copy(update=changed))
         await overwritten(memory, key, body)
         forged = live.model_copy(update={"manifest_sha256": hashlib.sha256(body).hexdigest()})
-        with pytest.raises(VerificationFailed, match="is the one of"):
+        with pytest.raises(VerificationFailed, match="belongs to"):
             await bucket(memory).reader.manifest(SCOPE, forged)
         assert list(await bucket(memory).reader.named_manifests(SCOPE, [live.id])) == []
 
@@ -233,12 +240,12 @@ def test_files_that_do_not_match_the_manifest_are_refused(
         key = layout.manifest(SCOPE, live.state, live.attempt)
         described = manifest.decode((await memory.get(key)).body)
         first, *rest = described.files
-        body = manifest.encode(
+        body = encode_manifest(
             described.model_copy(update={"files": (first.model_copy(update=change), *rest)})
         )
         await overwritten(memory, key, body)
         forged = live.model_copy(update={"manifest_sha256": hashlib.sha256(body).hexdigest()})
-        with pytest.raises(VerificationFailed, match="are not those of its manifest"):
+        with pytest.raises(VerificationFailed, match="do not match its manifest"):
             await bucket(memory).reader.files(SCOPE, forged)
 
     asyncio.run(scenario())
@@ -310,7 +317,7 @@ def test_a_changed_or_missing_history_chunk_is_refused(memory: MemoryStore) -> N
         chunk = json.loads((await memory.get(key)).body)
         chunk["entries"] = chunk["entries"][1:]
         await overwritten(memory, key, json.dumps(chunk).encode())
-        with pytest.raises(VerificationFailed, match="not the one its successor means"):
+        with pytest.raises(VerificationFailed, match="does not match the digest in its successor"):
             await bucket(memory).reader.history(pointer)
         await removed(memory, key)
         with pytest.raises(ObjectGone):
@@ -343,7 +350,7 @@ class SlowFirstAnswer(MemoryStore):
         super().__init__(InlineRuntime("store"))
         self.answered, self.let_through = asyncio.Event(), asyncio.Event()
 
-    async def get(self, key: str, *, most_bytes: int | None = None) -> Stored:
+    async def get(self, key: str, *, max_bytes: int | None = None) -> Stored:
         stored = await super().get(key)
         if key == layout.pointer(SCOPE) and not self.answered.is_set():
             self.answered.set()

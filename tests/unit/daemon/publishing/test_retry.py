@@ -7,7 +7,7 @@ import pytest
 from daemon.publishing.errors import PointerMoved
 from daemon.publishing.retry import while_busy, while_moved
 from daemon.stores.errors import StoreBusy, StoreUnavailable
-from renderers.model import Scope
+from renderers.values import Scope
 from tests.builders_runtime import InlineRuntime
 
 

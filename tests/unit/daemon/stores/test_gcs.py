@@ -38,7 +38,7 @@ from tests.support.scripted_http import breaks_off, in_turn, resets, says, serve
 
 BUCKET = "my-bucket"
 VERSION = Version("1700000000000001")
-CONTENT = Content(b"body", "text/plain", "no-store", {"name": "a ü"})
+CONTENT = Content(b"body", "text/plain", {"name": "a ü"})
 
 Answer = Callable[[Any], None]
 Call = Callable[[GcsStore], Awaitable[Any]]
@@ -525,7 +525,7 @@ def test_a_closed_store_reopens() -> None:
 
 
 def gets_little(store: GcsStore) -> Awaitable[Any]:
-    return store.get("key", most_bytes=10)
+    return store.get("key", max_bytes=10)
 
 
 def media_is(answer: Answer) -> Answer:

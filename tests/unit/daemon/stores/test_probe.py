@@ -11,11 +11,11 @@ from datetime import timedelta
 import pytest
 
 from daemon.stores.errors import ConditionFailed, ObjectMissing, StoreRefused, StoreUnavailable
-from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content, Listing, ObjectStore, Stored, Version
 from daemon.stores.probe import PREFIX, ProbeResult, UnsafeStore, Verdict, probe
 from tests.builders_runtime import InlineRuntime
 from tests.support.faulty_store import Fault, FaultyStore
+from tests.support.memory_store import MemoryStore
 
 EVERY_CLAUSE = [
     "create",
@@ -43,7 +43,7 @@ def keys(store: ObjectStore) -> list[str]:
 
 
 def verdicts(result: ProbeResult) -> dict[str, str]:
-    return {finding.clause: str(finding.verdict) for finding in result.findings}
+    return {finding.step: str(finding.verdict) for finding in result.findings}
 
 
 @dataclass
@@ -52,8 +52,8 @@ class Passing:
 
     inner: ObjectStore = field(default_factory=memory)
 
-    async def get(self, key: str, *, most_bytes: int | None = None) -> Stored:
-        return await self.inner.get(key, most_bytes=most_bytes)
+    async def get(self, key: str, *, max_bytes: int | None = None) -> Stored:
+        return await self.inner.get(key, max_bytes=max_bytes)
 
     async def scan(self, prefix: str) -> Listing:
         return await self.inner.scan(prefix)
@@ -114,12 +114,12 @@ class SameVersion(Passing):
 
 
 class OtherBytes(Passing):
-    async def get(self, key, *, most_bytes=None):
+    async def get(self, key, *, max_bytes=None):
         return replace(await self.inner.get(key), body=b"compressed")
 
 
 class NoTags(Passing):
-    async def get(self, key, *, most_bytes=None):
+    async def get(self, key, *, max_bytes=None):
         return replace(await self.inner.get(key), tag={})
 
 
@@ -168,9 +168,9 @@ def test_a_store_that_breaks_one_promise_is_refused_at_its_clause(store, clause,
 
     assert result.refusal is not None
     assert not result.usable
-    assert result.refusal.clause == clause
-    assert expected in result.refusal.means
-    assert [finding.clause for finding in result.findings if finding.verdict is Verdict.OK][
+    assert result.refusal.step == clause
+    assert expected in result.refusal.explanation
+    assert [finding.step for finding in result.findings if finding.verdict is Verdict.OK][
         : EVERY_CLAUSE.index(clause)
     ] == (EVERY_CLAUSE[: EVERY_CLAUSE.index(clause)])
     assert expected in str(UnsafeStore(result.refusal))
@@ -323,7 +323,10 @@ def test_a_store_that_does_not_answer_fails_the_step():
     result = asyncio.run(probe(Hangs(), InlineRuntime(), seconds=0.01))
 
     assert result.failure is not None
-    assert (result.failure.clause, result.failure.means) == ("replace", "no answer within 0.01 s")
+    assert (result.failure.step, result.failure.explanation) == (
+        "replace",
+        "no answer within 0.01 s",
+    )
 
 
 class Away(Passing):
@@ -402,8 +405,8 @@ class OtherClock(Passing):
 def test_a_clock_difference_is_reported(ahead, reported):
     result = probed(OtherClock(ahead=ahead))
 
-    listing = next(finding for finding in result.findings if finding.clause == "list")
+    listing = next(finding for finding in result.findings if finding.step == "list")
     assert result.ahead == ahead
     assert result.usable
     assert listing.verdict is (Verdict.OK if reported is None else Verdict.NOTE)
-    assert (reported or "time") in listing.means
+    assert (reported or "time") in listing.explanation

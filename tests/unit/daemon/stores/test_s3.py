@@ -36,7 +36,7 @@ from tests.support.scripted_http import breaks_off, in_turn, resets, says, serve
 
 TRIES = 3
 VERSION = Version("0123456789abcdef")
-CONTENT = Content(b"body", "text/plain", "no-store", {"name": "a ü"})
+CONTENT = Content(b"body", "text/plain", {"name": "a ü"})
 STORED = says(200, ETag=f'"{VERSION}"')
 
 Call = Callable[[S3Store], Awaitable[Any]]
@@ -476,7 +476,7 @@ async def _create(store: S3Store) -> None:
 
 
 def gets_little(store: S3Store) -> Awaitable[Any]:
-    return store.get("key", most_bytes=10)
+    return store.get("key", max_bytes=10)
 
 
 def test_a_body_with_a_declared_length_above_the_limit_is_not_read() -> None:

@@ -8,10 +8,10 @@ from datetime import timedelta
 import pytest
 
 from daemon.stores.errors import StoreRefused, StoreUnavailable
-from daemon.stores.memory import MemoryStore
 from daemon.stores.server_time import store_time
 from tests.builders_runtime import InlineRuntime
 from tests.support.faulty_store import Fault, FaultyStore
+from tests.support.memory_store import MemoryStore
 
 KEY = ".rebundle/probe/clock-token"
 

@@ -7,12 +7,12 @@ import pytest
 
 from daemon.retry import Backoff
 from daemon.stores.errors import ObjectMissing
-from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content, Version
 from daemon.stores.probe import UnsafeStore
 from daemon.stores.startup_probe import Admission
 from tests.builders_runtime import InlineRuntime
 from tests.support.faulty_store import Fault, FaultyStore
+from tests.support.memory_store import MemoryStore
 
 
 def test_a_conforming_store_is_admitted_at_once():

@@ -12,15 +12,15 @@ from structlog.testing import capture_logs
 
 from daemon.publishing import layout
 from daemon.publishing.maintenance.garbage_collector import BOTH, GarbageCollector
-from daemon.publishing.maintenance.retention_rules import Policy
+from daemon.publishing.maintenance.retention_rules import RetentionPolicy
 from daemon.stores.errors import StoreRefused
-from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content, ObjectStore, Version
 from daemon.timers.collection import CollectionTimer
-from renderers.model import Scope
+from renderers.values import Scope
 from tests.builders_publishing import SCOPE, Bucket, make_state
 from tests.builders_runtime import InlineRuntime
 from tests.support.faulty_store import FaultyStore
+from tests.support.memory_store import MemoryStore
 
 HOUR = 3600
 
@@ -64,7 +64,7 @@ async def run(
     bucket = Bucket(store, runtime)
     timer = CollectionTimer(
         collector=GarbageCollector(
-            store, bucket.reader, bucket.publisher, runtime, Policy(newest=1, days=0)
+            store, bucket.reader, bucket.publisher, runtime, RetentionPolicy(newest=1, days=0)
         ),
         reader=bucket.reader,
         runtime=runtime,

@@ -13,12 +13,12 @@ from daemon.publishing.errors import SequenceWentBack
 from daemon.publishing.trust.keys import KeySigner, PublicKey, generate
 from daemon.publishing.trust.policy import TrustedKey, TrustPolicy
 from daemon.stores.errors import ObjectMissing, StoreRefused
-from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content
 from daemon.timers.freshness import FreshnessTimer
 from tests.builders_publishing import SCOPE, Bucket, make_state
 from tests.builders_runtime import InlineRuntime
 from tests.support.faulty_store import Fault, FaultyStore
+from tests.support.memory_store import MemoryStore
 
 
 def key() -> tuple[KeySigner, PublicKey]:
@@ -157,7 +157,7 @@ def test_a_new_daemon_signs_no_pointer_older_than_the_existing_freshness() -> No
         await store.replace(layout.pointer(SCOPE), Content(old), there.version)
         restarted = Daemon(store, trust=POLICY)
         restarted.runtime.seconds += 3600
-        with pytest.raises(SequenceWentBack, match="is at 1, and the newest one was 2"):
+        with pytest.raises(SequenceWentBack, match="has sequence 1, and the newest one had 2"):
             await restarted.timer.renew(SCOPE)
         assert await freshness_sequence(store) == 2
 

@@ -22,7 +22,7 @@ from events.dialects.cloudevents import (
 )
 from events.errors import InvalidEvent, Problem, UnsupportedContentType
 from events.model import Event
-from events.strict_json import MOST_PROBLEMS
+from events.strict_json import MAX_PROBLEMS
 
 ENVELOPE = {
     "specversion": "1.0",
@@ -121,7 +121,7 @@ def test_header_names_are_read_in_any_case():
 
 
 def test_a_binary_event_as_deep_as_allowed_can_be_read_back_from_its_structured_form():
-    limits = DecodingLimits(deepest=5)
+    limits = DecodingLimits(max_depth=5)
     headers = [
         (b"content-type", b"application/json"),
         (b"ce-specversion", b"1.0"),
@@ -338,7 +338,7 @@ HEADERS = [
             lambda: decode_http(
                 [(b"content-type", STRUCTURED.encode())],
                 json.dumps(BROKEN).encode(),
-                judge_data=validate,
+                validate_data=validate,
             ),
             "$",
         ),
@@ -346,22 +346,24 @@ HEADERS = [
             lambda: decode_http(
                 [(b"content-type", BATCH.encode())],
                 json.dumps([BROKEN]).encode(),
-                judge_data=validate,
+                validate_data=validate,
             ),
             "$[0]",
         ),
         (
             lambda: decode_http(
-                [(b"content-type", b"application/json"), *HEADERS], b'{"a":1}', judge_data=validate
+                [(b"content-type", b"application/json"), *HEADERS],
+                b'{"a":1}',
+                validate_data=validate,
             ),
             "$",
         ),
-        (lambda: decode_structured(json.dumps(BROKEN).encode(), judge_data=validate), "$"),
-        (lambda: decode_many(json.dumps(BROKEN).encode(), judge_data=validate), "$"),
-        (lambda: decode_many(json.dumps([BROKEN]).encode(), judge_data=validate), "$[0]"),
+        (lambda: decode_structured(json.dumps(BROKEN).encode(), validate_data=validate), "$"),
+        (lambda: decode_many(json.dumps(BROKEN).encode(), validate_data=validate), "$"),
+        (lambda: decode_many(json.dumps([BROKEN]).encode(), validate_data=validate), "$[0]"),
         (
             lambda: decode_many(
-                json.dumps(BROKEN).encode() + b"\n" + with_attributes(), judge_data=validate
+                json.dumps(BROKEN).encode() + b"\n" + with_attributes(), validate_data=validate
             ),
             "line 1 $",
         ),
@@ -380,11 +382,11 @@ def test_data_of_an_event_with_a_broken_header_is_validated_too():
         (b"ce-id", b"2"),
     ]
 
-    assert list(problems(decode_http, headers, b'{"a":1}', judge_data=validate)) == [
+    assert list(problems(decode_http, headers, b'{"a":1}', validate_data=validate)) == [
         "$.id",
         "$.data.a",
     ]
-    assert list(problems(decode_http, headers, b"{", judge_data=validate)) == ["$.id", "$.data"]
+    assert list(problems(decode_http, headers, b"{", validate_data=validate)) == ["$.id", "$.data"]
 
 
 def test_problems_of_data_count_towards_the_limit_of_an_answer():
@@ -397,12 +399,12 @@ def test_problems_of_data_count_towards_the_limit_of_an_answer():
         partial(decode_http, headers, b"{}"),
     ):
         with pytest.raises(InvalidEvent) as caught:
-            call(judge_data=many)
-        assert len(caught.value.problems) == MOST_PROBLEMS
+            call(validate_data=many)
+        assert len(caught.value.problems) == MAX_PROBLEMS
 
 
 def test_an_event_may_nest_as_deeply_in_a_batch_as_alone():
-    limits = DecodingLimits(deepest=5)
+    limits = DecodingLimits(max_depth=5)
     for data, is_too_deep in ({"a": [[[]]]}, False), ({"a": [[[[]]]]}, True):
         for body in (ENVELOPE | {"data": data}, [ENVELOPE | {"data": data}]):
             headers = [

@@ -241,7 +241,7 @@ def test_of_many_pending_commits_the_newest_sixteen_are_remembered(bench, play, 
             for number in range(20):
                 await journal.record(scope, f"write-{number}", {accepted.position: GOOD})
             recorded = (await journal.recorded(scope, [accepted.position]))[accepted.position]
-            assert [record.commit for record in recorded] == [
+            assert [record.write_id for record in recorded] == [
                 f"write-{number}" for number in range(4, 20)
             ]
             await journal.settle(scope, {accepted.position: GOOD})

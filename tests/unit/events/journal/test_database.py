@@ -16,11 +16,11 @@ from events.errors import (
     JournalFull,
     JournalLocked,
     JournalMissing,
+    JournalOfOtherSchema,
     SourceUnavailable,
 )
 from events.journal.database import translated
 from events.model import Outcome, OutcomeKind
-from events.source import Recorded
 
 GOOD = Outcome(OutcomeKind.PUBLISHED, "folded", "state-1")
 
@@ -217,57 +217,35 @@ def test_a_torn_page_is_found_when_the_journal_is_opened_to_run(bench, play):
     play(story())
 
 
-@pytest.mark.parametrize(
-    ("version", "message"), [("4", "newer release"), ("one", "schema version is 'one'")]
-)
-def test_an_unknown_schema_is_refused(bench, play, version, message):
+@pytest.mark.parametrize("version", ["1", "3", "5"])
+def test_a_journal_of_another_schema_is_refused_and_left_as_it_is(bench, play, version):
     async def story():
         async with bench.journal():
             pass
         with closing(sqlite3.connect(bench.path, isolation_level=None)) as db:
             db.execute("UPDATE meta SET value = ? WHERE key = 'schema'", (version,))
+        before = bench.path.read_bytes()
         for run in (True, False):
-            with pytest.raises(JournalDamaged, match=message):
+            with pytest.raises(
+                JournalOfOtherSchema, match=f"has schema {version}.*set journal.path to a new file"
+            ):
                 async with bench.journal(run=run):
                     pass
+        assert bench.path.read_bytes() == before
 
     play(story())
 
 
-def test_a_journal_of_schema_1_continues_with_its_records(bench, play, scope):
+def test_a_journal_whose_schema_is_no_number_is_damaged(bench, play):
     async def story():
-        async with bench.journal() as journal:
-            waiting, done, _ = await journal.append(
-                [bench.arrival(str(number)) for number in range(3)]
-            )
-            await journal.settle(scope, {done.position: GOOD})
+        async with bench.journal():
+            pass
         with closing(sqlite3.connect(bench.path, isolation_level=None)) as db:
-            db.execute("DROP TABLE recorded")
-            db.execute("DROP TABLE probe")
-            db.execute(
-                "UPDATE lanes SET kind = 'published', reason = 'folded', state = 'state-1' WHERE position = ?",
-                (waiting.position.offset,),
-            )
-            db.execute("UPDATE meta SET value = '1' WHERE key = 'schema'")
-        with pytest.raises(SourceUnavailable, match="by an older release: start `rebundle run`"):
-            async with bench.journal(run=False):
-                pass
-        async with bench.journal() as journal:
-            reported = await journal.recorded(scope, [waiting.position, done.position])
-            assert reported == {
-                waiting.position: (Recorded(GOOD, ""),),
-                done.position: (Recorded(GOOD, None),),
-            }
-            assert {delivery.event.id for delivery in await journal.waiting(scope)} == {"0", "2"}
-            await journal.withdraw(scope, "")
-            assert await journal.recorded(scope, [waiting.position]) == {}, (
-                "the lane itself no longer has it"
-            )
-        async with bench.journal(run=False) as beside:
-            assert len(await beside.waiting(scope)) == 2
-        with closing(sqlite3.connect(bench.path)) as db:
-            rows = db.execute("SELECT kind FROM lanes WHERE settled_at IS NULL").fetchall()
-            assert rows == [(None,), (None,)]
+            db.execute("UPDATE meta SET value = 'one' WHERE key = 'schema'")
+        for run in (True, False):
+            with pytest.raises(JournalDamaged, match="schema version is 'one'"):
+                async with bench.journal(run=run):
+                    pass
 
     play(story())
 

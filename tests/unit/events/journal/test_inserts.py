@@ -70,7 +70,7 @@ def test_a_known_id_with_different_content_is_a_conflict_and_nothing_of_the_batc
 
 def test_a_full_journal_accepts_nothing_new_but_recognises_its_events(bench, play, scope):
     async def story():
-        async with bench.journal(limits=JournalLimits(most_unsettled=2)) as journal:
+        async with bench.journal(limits=JournalLimits(max_unacknowledged=2)) as journal:
             await journal.append([bench.arrival("1")])
             with pytest.raises(JournalFull):
                 await journal.append([bench.arrival("2"), bench.arrival("3")])
@@ -89,7 +89,7 @@ def test_a_full_journal_accepts_nothing_new_but_recognises_its_events(bench, pla
 
 def test_the_limit_of_bytes_counts_waiting_events(bench, play):
     async def story():
-        async with bench.journal(limits=JournalLimits(most_unsettled_bytes=1000)) as journal:
+        async with bench.journal(limits=JournalLimits(max_unacknowledged_bytes=1000)) as journal:
             with pytest.raises(JournalFull):
                 await journal.append([bench.arrival("1", data={"a": "x" * 1000})])
             assert (await journal.backlog()).bytes == 0
@@ -117,14 +117,14 @@ def test_rejected_events_are_listed_newest_first_with_their_problems(bench, play
                 problems,
                 "2026-11-22T10:00:00.000000Z",
             )
-            assert await journal.rejected(most=1) == (newest,)
+            assert await journal.rejected(limit=1) == (newest,)
 
     play(story())
 
 
 def test_the_ring_of_rejected_is_bounded_in_entries(bench, play):
     async def story():
-        async with bench.journal(limits=JournalLimits(most_rejected=3)) as journal:
+        async with bench.journal(limits=JournalLimits(max_rejected=3)) as journal:
             for number in range(5):
                 await journal.reject("http", str(number).encode(), ())
             assert [rejected.body for rejected in await journal.rejected()] == [b"4", b"3", b"2"]
@@ -135,7 +135,7 @@ def test_the_ring_of_rejected_is_bounded_in_entries(bench, play):
 
 def test_the_ring_of_rejected_is_bounded_in_bytes_and_shortens_too_large_entries(bench, play):
     async def story():
-        async with bench.journal(limits=JournalLimits(most_rejected_bytes=10)) as journal:
+        async with bench.journal(limits=JournalLimits(max_rejected_bytes=10)) as journal:
             await journal.reject("http", b"12345", ())
             await journal.reject("http", b"67890", ())
             assert [rejected.body for rejected in await journal.rejected()] == [b"67890", b"12345"]

@@ -26,10 +26,10 @@ def test_an_event_is_found_with_its_outcome_in_each_scope(bench, play, scope):
             for error in ("first", "second"):
                 await journal.note_failure("a/waiting", [accepted.position], error)
             [status] = await journal.find("1")
-            assert (status.position, status.settled_at) == (accepted.position, None)
+            assert (status.position, status.acknowledged_at) == (accepted.position, None)
             assert status.accepted_at == "2026-11-22T10:00:00.000000Z"
             waiting, failed, published = status.lanes
-            assert (waiting.outcome, waiting.attempts, waiting.error) == (None, 2, "second")
+            assert (waiting.outcome, waiting.failed_tries, waiting.error) == (None, 2, "second")
             assert (failed.outcome, failed.dead_letter) == (BAD, 1)
             assert (published.outcome, published.settled_at) == (
                 GOOD,
@@ -37,7 +37,7 @@ def test_an_event_is_found_with_its_outcome_in_each_scope(bench, play, scope):
             )
             await journal.settle("a/waiting", {accepted.position: GOOD})
             [status] = await journal.find("1")
-            assert status.settled_at is not None
+            assert status.acknowledged_at is not None
             assert status.lanes[0].error is None
             assert await journal.find("2") == ()
 
@@ -119,7 +119,7 @@ def test_waiting_events_and_open_dead_letters_are_never_pruned(bench, play, scop
 
 def test_pruning_continues_until_nothing_is_left(bench, play):
     async def story():
-        async with bench.journal(limits=JournalLimits(most_unsettled=5000)) as journal:
+        async with bench.journal(limits=JournalLimits(max_unacknowledged=5000)) as journal:
             await journal.append([bench.arrival(str(number), scopes=()) for number in range(2500)])
             assert (await journal.backlog()).events == 0
             bench.clock.advance(days=31)

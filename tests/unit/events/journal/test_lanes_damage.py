@@ -62,7 +62,7 @@ def test_damaged_events_do_not_shrink_a_batch(bench, play, scope):
             await journal.append([bench.arrival(str(number)) for number in range(6)])
             for number in range(3):
                 damage(bench.path, "body", b"{", str(number))
-            assert [delivery.identity.id for delivery in await journal.waiting(scope, most=2)] == [
+            assert [delivery.identity.id for delivery in await journal.waiting(scope, limit=2)] == [
                 "3",
                 "4",
             ]

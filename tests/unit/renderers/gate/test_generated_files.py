@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given, settings
 
 from renderers import gate
-from renderers.bundle import RenderedBundle, Renderer
+from renderers.bundle import Renderer
+from renderers.composition import Composition, RenderDefaults
 from renderers.errors import GateFailure
-from renderers.model import Composition, RenderDefaults, RenderedFile
 from renderers.template_set import Templates
+from renderers.values import RenderedFile
 from tests.builders import (
     GOLDEN_DEFAULTS,
     STAMP,
@@ -39,20 +40,22 @@ DEFAULTS = RenderDefaults.model_validate(
 )
 
 
-def render(composition: Composition = MIXED, defaults: RenderDefaults = DEFAULTS) -> RenderedBundle:
+def render(
+    composition: Composition = MIXED, defaults: RenderDefaults = DEFAULTS
+) -> tuple[RenderedFile, ...]:
     return Renderer().render(composition, defaults, STAMP)
 
 
-def with_file(bundle: RenderedBundle, path: str, body: bytes) -> RenderedBundle:
+def with_file(bundle: tuple[RenderedFile, ...], path: str, body: bytes) -> tuple[RenderedFile, ...]:
     files = [
         RenderedFile(file.path, body, file.executable) if file.path == path else file
-        for file in bundle.files
+        for file in bundle
     ]
-    return RenderedBundle(tuple(files))
+    return tuple(files)
 
 
-def body_of(bundle: RenderedBundle, path: str) -> bytes:
-    return next(file.body for file in bundle.files if file.path == path)
+def body_of(bundle: tuple[RenderedFile, ...], path: str) -> bytes:
+    return next(file.body for file in bundle if file.path == path)
 
 
 @given(compositions(), render_defaults())
@@ -383,10 +386,10 @@ def test_a_planted_fault_fails(name, fault):
         assert fault.line_of in broken.splitlines(keepends=True)[failure.value.line - 1]
 
 
-@pytest.mark.parametrize("path", [file.path for file in render().files])
+@pytest.mark.parametrize("path", [file.path for file in render()])
 def test_a_missing_file_fails(path):
     bundle = render()
-    without = RenderedBundle(tuple(file for file in bundle.files if file.path != path))
+    without = tuple(file for file in bundle if file.path != path)
 
     with pytest.raises(GateFailure, match="expected this file, found none"):
         gate.check(MIXED, DEFAULTS, without)
@@ -396,7 +399,7 @@ def test_an_extra_file_fails():
     bundle = render()
 
     with pytest.raises(GateFailure) as failure:
-        gate.check(MIXED, DEFAULTS, RenderedBundle((*bundle.files, RenderedFile("base/x", b""))))
+        gate.check(MIXED, DEFAULTS, (*bundle, RenderedFile("base/x", b"")))
 
     assert failure.value.file == "base/x"
 
@@ -405,15 +408,15 @@ def test_a_duplicate_file_fails():
     bundle = render()
 
     with pytest.raises(GateFailure, match="each path once"):
-        gate.check(MIXED, DEFAULTS, RenderedBundle((*bundle.files, bundle.files[0])))
+        gate.check(MIXED, DEFAULTS, (*bundle, bundle[0]))
 
 
 def test_a_script_that_is_not_executable_fails():
     bundle = render()
-    files = tuple(RenderedFile(file.path, file.body) for file in bundle.files)
+    files = tuple(RenderedFile(file.path, file.body) for file in bundle)
 
     with pytest.raises(GateFailure, match=r"0755 for download\.sh alone"):
-        gate.check(MIXED, DEFAULTS, RenderedBundle(files))
+        gate.check(MIXED, DEFAULTS, files)
 
 
 def test_bytes_that_are_not_text_fail_with_their_line():
@@ -455,12 +458,12 @@ def test_the_order_of_models_in_a_document_is_irrelevant():
     gate.check(composition, GOLDEN_DEFAULTS, render(composition, GOLDEN_DEFAULTS))
 
 
-def render_with(name: str, text: str) -> tuple[RenderedBundle, frozenset[str]]:
+def render_with(name: str, text: str) -> tuple[tuple[RenderedFile, ...], frozenset[str]]:
     templates = Templates.built_in().overridden_by({name: text})
     return Renderer().render(MIXED, DEFAULTS, STAMP, templates), templates.overridden
 
 
-def with_change(name: str, old: str, new: str) -> tuple[RenderedBundle, frozenset[str]]:
+def with_change(name: str, old: str, new: str) -> tuple[tuple[RenderedFile, ...], frozenset[str]]:
     text = Templates.built_in().text(name)
     assert old in text
     return render_with(name, text.replace(old, new, 1))

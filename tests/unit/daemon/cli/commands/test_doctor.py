@@ -15,7 +15,7 @@ def _credentials(monkeypatch, tmp_path):
 
 
 def verdicts(result):
-    return {finding["clause"]: finding["verdict"] for finding in result.json["findings"]}
+    return {finding["step"]: finding["verdict"] for finding in result.json["findings"]}
 
 
 def test_the_configured_bucket_is_probed_and_left_as_it_was(bucket, rebundle):
@@ -32,7 +32,9 @@ def test_the_configured_bucket_is_probed_and_left_as_it_was(bucket, rebundle):
 
     assert (result.code, result.json["store"], result.json["usable"]) == (0, "directory", True)
     assert set(verdicts(result).values()) == {"ok"}
-    assert all(finding["means"] and finding["seconds"] >= 0 for finding in result.json["findings"])
+    assert all(
+        finding["explanation"] and finding["seconds"] >= 0 for finding in result.json["findings"]
+    )
     assert files() == before
 
 

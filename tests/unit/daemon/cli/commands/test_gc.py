@@ -7,7 +7,7 @@ import pytest
 
 from daemon.publishing import layout, operator_commands
 from daemon.publishing.pointer import MOST_HISTORY, Revision
-from renderers.model import Composition
+from renderers.composition import Composition
 from tests.support.buckets import SCOPE, composition_with, in_bucket, pointer
 
 MONTHS = 100 * 86_400

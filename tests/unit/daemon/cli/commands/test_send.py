@@ -211,9 +211,9 @@ def test_without_a_file_it_is_a_usage_error(rebundle):
     assert rebundle("send").code == 2
 
 
-def report(position, settled_at, *outcomes):
+def report(position, acknowledged_at, *outcomes):
     scopes = [{"scope": "a/b", "outcome": outcome, "reason": "why"} for outcome in outcomes]
-    return {"position": position, "settled_at": settled_at, "scopes": scopes}
+    return {"position": position, "acknowledged_at": acknowledged_at, "scopes": scopes}
 
 
 class Clock:
@@ -253,7 +253,7 @@ def test_waiting_polls_with_growing_delays_until_the_event_is_acknowledged():
             sleep=clock.sleep,
         )
 
-    assert (view["settled_at"], view["scopes"][0]["outcome"]) == (
+    assert (view["acknowledged_at"], view["scopes"][0]["outcome"]) == (
         "2026-11-22T10:00:00Z",
         "published",
     )
@@ -269,7 +269,7 @@ def test_waiting_ends_at_its_limit():
             DaemonClient(url), [{"id": "e1", "position": "j@1"}], 3, clock=clock, sleep=clock.sleep
         )
 
-    assert view["settled_at"] is None
+    assert view["acknowledged_at"] is None
 
 
 def test_a_timeout_names_the_command_that_shows_why_the_event_still_waits(tmp_path, rebundle):
@@ -293,7 +293,7 @@ def test_an_event_of_an_unknown_type_is_not_waited_for():
         DaemonClient("http://127.0.0.1:1"), [{"id": "e1", "position": None, "ignored": True}], 3
     )
 
-    assert view["settled_at"] == "never"
+    assert view["acknowledged_at"] == "never"
 
 
 def test_a_daemon_that_has_forgotten_the_event_is_an_error():

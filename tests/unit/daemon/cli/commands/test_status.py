@@ -275,7 +275,9 @@ def test_a_damaged_manifest_of_an_old_state_stops_no_tree_and_is_named_with_a_re
         for damaged_manifest in view["live_tree"]["damaged_manifests"]
     ] == ["state-2"]
     why = view["attention"][-1]
-    assert why.startswith(f"{manifest.relative_to(bucket)} is damaged: its sha256 is not the one")
+    assert why.startswith(
+        f"{manifest.relative_to(bucket)} is damaged: it does not match the digest"
+    )
     assert why.count(f"`rebundle recover {SCOPE} --reason 'damaged manifest'`") == 1
     assert b'"state-1"' in live_file(bucket, "base/.rebundle.json").read_bytes()
 
@@ -372,11 +374,11 @@ def test_the_journals_backlog_comes_with_age_and_last_error(journal, rebundle):
 
     assert (waiting["events"], waiting["dead_letters"], waiting["rejected"]) == (2, 1, 1)
     lane = next(item for item in waiting["lanes"] if item["scope"] == str(SCOPE))
-    assert (lane["waiting"], lane["attempts"]) == (2, 1)
+    assert (lane["waiting"], lane["failed_tries"]) == (2, 1)
     assert "the bucket is away" in scope_of(result)["attention"][0]
     table = rebundle("status").out
     assert "2 events wait" in table
-    assert "1 failed attempt:" in table
+    assert "1 failed try:" in table
     assert table.count("1 dead letter:") == 1
     assert table.count("the bucket is away") == 1
 
@@ -415,7 +417,7 @@ def test_an_error_of_the_pointer_is_not_repeated_for_its_lane(journal, bucket, r
     in_journal(journal, fail)
     first, second = scope_of(rebundle("status", "-o", "json"))["attention"]
 
-    assert (first, second.endswith("1 failed attempt")) == (why, True)
+    assert (first, second.endswith("1 failed try")) == (why, True)
     assert rebundle("status").out.count(why) == 1
 
 

@@ -16,7 +16,7 @@ from daemon.publishing.trust.sequence_memory import (
     HighestSequences,
     ProcessSequences,
 )
-from renderers.model import Scope
+from renderers.values import Scope
 from tests.builders_runtime import InlineRuntime, in_loop
 
 SCOPE, OTHER = Scope("visual", "core"), Scope("visual", "edge")

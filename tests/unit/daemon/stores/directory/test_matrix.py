@@ -26,7 +26,7 @@ from daemon.stores.directory.store import DirectoryStore
 from daemon.stores.errors import ObjectTooBig, StoreError, StoreRefused
 from daemon.stores.object_keys import is_key
 from daemon.stores.port import Content, Listing
-from renderers.model import Scope
+from renderers.values import Scope
 from tests.builders_runtime import InlineRuntime
 from tests.support.filesystems import Operation, PassingFileSystem, Sync, SyncFolder
 from tests.support.odd_entries import (
@@ -188,7 +188,7 @@ async def every_object_without_a_fault_is_read_as_listed(
             assert (await store.get(entry.key)).version == entry.version
         else:
             with pytest.raises(ObjectTooBig):
-                await store.get(entry.key, most_bytes=1 << 20)
+                await store.get(entry.key, max_bytes=1 << 20)
 
 
 async def the_scopes_are_found(

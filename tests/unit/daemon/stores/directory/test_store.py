@@ -639,9 +639,9 @@ def test_a_read_stops_at_the_limit_of_the_caller(root: Path, limit: int) -> None
     done(store.create("key", Content(b"1234")))
 
     with pytest.raises(ObjectTooBig):
-        done(store.get("key", most_bytes=limit))
+        done(store.get("key", max_bytes=limit))
     assert files.read == []
-    assert done(store.get("key", most_bytes=4)).body == b"1234"
+    assert done(store.get("key", max_bytes=4)).body == b"1234"
 
 
 def test_a_file_that_grows_during_a_read_is_refused_at_the_limit(root: Path) -> None:
@@ -658,7 +658,7 @@ def test_a_file_that_grows_during_a_read_is_refused_at_the_limit(root: Path) -> 
     (root / "key").write_bytes(b"")
 
     with pytest.raises(ObjectTooBig):
-        done(store.get("key", most_bytes=1000))
+        done(store.get("key", max_bytes=1000))
     assert done(store.scan(""))[0].key == "key"
 
 

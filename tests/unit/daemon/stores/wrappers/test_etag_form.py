@@ -7,11 +7,11 @@ import asyncio
 import pytest
 
 from daemon.stores.errors import ConditionFailed
-from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content, ObjectStore, Version
-from daemon.stores.wrappers.etag_form import Form, QuotingStore
+from daemon.stores.wrappers.etag_form import EtagFormStore, Form
 from tests.builders_runtime import InlineRuntime
 from tests.support.faulty_store import FaultyStore
+from tests.support.memory_store import MemoryStore
 
 
 class Refusing:
@@ -45,7 +45,7 @@ class Scene:
         one, other = (
             self.server if made is None else made(self.server) for made in (quoted, unquoted)
         )
-        self.store = QuotingStore(one, other, InlineRuntime())
+        self.store = EtagFormStore(one, other, InlineRuntime())
 
     async def settled(self) -> Version:
         version = await self.store.create("key", Content(b"first"))

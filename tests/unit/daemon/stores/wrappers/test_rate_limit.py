@@ -5,11 +5,11 @@ import asyncio
 import pytest
 
 from daemon.stores.errors import ConditionFailed
-from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content, ObjectStore
-from daemon.stores.wrappers.rate_limit import PacedStore
+from daemon.stores.wrappers.rate_limit import RateLimitedStore
 from tests.builders_runtime import InlineRuntime
 from tests.support.faulty_store import FaultyStore
+from tests.support.memory_store import MemoryStore
 
 SECONDS = 1.1
 
@@ -22,7 +22,7 @@ class Timed:
         self.begun = self.runtime.seconds
         self.reached: list[tuple[str, float]] = []
         behind = FaultyStore(MemoryStore(InlineRuntime()), before=self._note)
-        self.store: ObjectStore = PacedStore(behind, self.runtime, SECONDS)
+        self.store: ObjectStore = RateLimitedStore(behind, self.runtime, SECONDS)
 
     async def _note(self, _operation: str, key: str) -> None:
         self.reached.append((key, round(self.runtime.seconds - self.begun, 3)))

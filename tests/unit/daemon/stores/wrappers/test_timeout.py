@@ -5,11 +5,11 @@ import asyncio
 import pytest
 
 from daemon.stores.errors import ConditionFailed, OutcomeUnknown, StoreUnavailable
-from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content, Version
-from daemon.stores.wrappers.timeout import LimitedStore
+from daemon.stores.wrappers.timeout import TimeLimitedStore
 from tests.builders_runtime import InlineRuntime
 from tests.simulation.loop import SimulatedLoop
+from tests.support.memory_store import MemoryStore
 
 
 class Hanging:
@@ -53,7 +53,7 @@ def test_a_hanging_operation_ends_at_the_limit_with_the_matching_error(
     async def story():
         began = asyncio.get_running_loop().time()
         with pytest.raises(error, match=rf"a.* took longer than {seconds} s"):
-            await getattr(LimitedStore(Hanging(), 120), operation)(*arguments)
+            await getattr(TimeLimitedStore(Hanging(), 120), operation)(*arguments)
         assert asyncio.get_running_loop().time() - began == seconds
 
     play(story())
@@ -70,7 +70,7 @@ class ManyPages(MemoryStore):
 
 def test_a_listing_of_many_pages_may_take_longer_than_one_call(play):
     async def story():
-        store = LimitedStore(ManyPages(InlineRuntime()), 120)
+        store = TimeLimitedStore(ManyPages(InlineRuntime()), 120)
         await store.create("a/b", Content(b"1"))
         assert [entry.key for entry in await store.scan("a/")] == ["a/b"]
 
@@ -79,7 +79,7 @@ def test_a_listing_of_many_pages_may_take_longer_than_one_call(play):
 
 def test_within_the_limit_calls_pass_unchanged():
     async def story():
-        store = LimitedStore(MemoryStore(InlineRuntime()), 10)
+        store = TimeLimitedStore(MemoryStore(InlineRuntime()), 10)
         version = await store.create("a/b", Content(b"1"))
         with pytest.raises(ConditionFailed):
             await store.create("a/b", Content(b"2"))
@@ -96,14 +96,14 @@ def test_within_the_limit_calls_pass_unchanged():
 @pytest.mark.parametrize("seconds", [4, 6])
 def test_an_operation_that_takes_long_is_noticed_while_it_goes_on(play, seconds):
     class Slow:
-        async def get(self, _key, *, most_bytes):
+        async def get(self, _key, *, max_bytes):
             await asyncio.sleep(seconds)
 
     async def story():
         noticed = []
         now = asyncio.get_running_loop().time
         began = now()
-        store = LimitedStore(Slow(), 120, lambda: noticed.append(now() - began))
+        store = TimeLimitedStore(Slow(), 120, lambda: noticed.append(now() - began))
         await store.get("a")
         await asyncio.sleep(10)
         assert noticed == ([5] if seconds > 5 else [])

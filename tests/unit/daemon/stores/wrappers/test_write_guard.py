@@ -7,12 +7,12 @@ import pytest
 
 from daemon.concurrency import concurrently
 from daemon.stores.errors import ObjectMissing, StoreBusy, StoreRefused, StoreUnavailable
-from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content, ObjectStore, Version
 from daemon.stores.probe import PREFIX, UnsafeStore
 from daemon.stores.wrappers.write_guard import GuardedStore
 from tests.builders_runtime import InlineRuntime
 from tests.support.faulty_store import Fault, FaultyStore
+from tests.support.memory_store import MemoryStore
 
 NEW = Content(b"new")
 
@@ -67,7 +67,7 @@ def test_of_concurrent_writes_one_checks_the_store() -> None:
         opened = guarded(store)
         with pytest.raises(UnsafeStore):
             await concurrently(
-                lambda key: opened.create(key, NEW), ["one", "other", "third"], at_once=3
+                lambda key: opened.create(key, NEW), ["one", "other", "third"], limit=3
             )
         assert [verb for verb, _ in store.writes] == ["replace", "delete"]
 

@@ -1,8 +1,8 @@
-"""An object store in the memory of this process, for tests, simulations and trials.
+"""An object store in the memory of this process, for tests and simulations.
 
 It has two modes, because GCS and S3 differ in their versions. GCS assigns a new generation at every
 write. S3 uses a digest of the body: the version repeats after a change from A to B and back to A,
-and a change of the tag alone does not change it (object-store protocol 1.1). As in both clouds,
+and a change of the tag alone does not change it (object-store rule 3). As in both clouds,
 listings have no sha256.
 """
 
@@ -39,14 +39,14 @@ class MemoryStore:
         self._writes = 0
         self._lock = threading.Lock()
 
-    async def get(self, key: str, *, most_bytes: int | None = None) -> Stored:
+    async def get(self, key: str, *, max_bytes: int | None = None) -> Stored:
         """Read an object. Raises ObjectMissing, ObjectTooBig."""
         check_key(key)
         await self._yield_to_others()
         with self._lock:
             stored = self._existing(key).stored()
-        if most_bytes is not None and len(stored.body) > most_bytes:
-            raise ObjectTooBig(key, most_bytes)
+        if max_bytes is not None and len(stored.body) > max_bytes:
+            raise ObjectTooBig(key, max_bytes)
         return stored
 
     async def scan(self, prefix: str) -> Listing:
@@ -119,9 +119,7 @@ class MemoryStore:
         self._writes += 1
         digest = hashlib.sha256(content.body).hexdigest()
         version = Version(digest if self._versions_by_content else str(self._writes))
-        copy = Content(
-            content.body, content.content_type, content.cache_control, _frozen(content.tag)
-        )
+        copy = Content(content.body, content.content_type, _frozen(content.tag))
         self._objects[key] = _Object(copy, version, self._runtime.now())
         return version
 

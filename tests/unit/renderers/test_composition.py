@@ -7,17 +7,8 @@ import pytest
 from hypothesis import given, settings
 from pydantic import ValidationError
 
-from renderers.model import (
-    Composition,
-    ModelChange,
-    RenderDefaults,
-    RenderedFile,
-    Scope,
-    canonical_digest,
-    canonical_json,
-    default_serving_version,
-    known_fields,
-)
+from renderers.composition import Composition, ModelChange, RenderDefaults, default_serving_version
+from renderers.values import canonical_json, known_fields
 from tests.builders import (
     composition_document,
     golden_composition,
@@ -101,7 +92,7 @@ def test_ids_that_differ_only_by_hyphen_and_underscore_are_refused():
 
 
 def test_a_full_bundle_accepts_no_new_model_but_a_new_version(monkeypatch):
-    monkeypatch.setattr("renderers.model.MOST_MODELS", 3)
+    monkeypatch.setattr("renderers.composition.MAX_MODELS", 3)
     composition = make_composition(3)
 
     assert len(composition.with_model(make_model("101", version="9")).models) == 3
@@ -129,13 +120,6 @@ def test_a_non_numeric_version_gets_a_serving_version_from_version_and_uri():
 
     assert model.serving_version == default_serving_version("v1", model.artifact.uri)
     assert changed.serving_version == default_serving_version("v2", model.artifact.uri)
-
-
-def test_the_digest_of_a_value_is_that_of_its_canonical_json():
-    assert (
-        canonical_digest({"b": 1, "a": "ü"})
-        == hashlib.sha256('{"a":"ü","b":1}'.encode()).hexdigest()
-    )
 
 
 def test_the_serving_version_of_a_non_numeric_version_is_a_hash_of_version_and_uri():
@@ -262,22 +246,6 @@ def test_a_change_of_a_model_that_is_new_must_be_complete():
     )
 
 
-def test_a_scope_is_read_and_written():
-    assert str(Scope.parse("a/b")) == "a/b"
-    assert golden_composition().scope == Scope("visual-anomaly", "core-versions")
-
-
-def test_a_text_without_a_slash_is_refused_with_the_form_of_a_scope():
-    with pytest.raises(ValueError, match=r"^'a' is not a scope: expected <bundle>/<target>$"):
-        Scope.parse("a")
-
-
-@pytest.mark.parametrize("text", ["", "a", "a/", "/b", "a/b/c", "A/b"])
-def test_an_invalid_scope_is_refused(text):
-    with pytest.raises(ValueError):
-        Scope.parse(text)
-
-
 @given(render_defaults())
 @settings(max_examples=30)
 def test_render_defaults_parse_back_to_the_same_digest(defaults):
@@ -287,10 +255,3 @@ def test_render_defaults_parse_back_to_the_same_digest(defaults):
 def test_an_unknown_render_default_is_refused():
     with pytest.raises(ValidationError):
         RenderDefaults.model_validate({"download_img": "x"})
-
-
-def test_the_mode_of_a_file_has_the_form_of_the_manifest():
-    assert (RenderedFile("a", b"").mode, RenderedFile("a", b"", executable=True).mode) == (
-        "0644",
-        "0755",
-    )

@@ -2,9 +2,9 @@
 
 import asyncio
 
-from daemon.stores.memory import MemoryStore
 from daemon.stores.port import Content, Version
 from tests.builders_runtime import InlineRuntime
+from tests.support.memory_store import MemoryStore
 
 
 async def there_and_back(store: MemoryStore) -> tuple[Version, Version]:

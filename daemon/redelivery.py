@@ -1,8 +1,9 @@
-"""Finds the outcomes of delivered events that the pointer has passed already.
+"""Finds the outcomes of events that are delivered again although their scope has processed them.
 
-That happens after a crash between commit and settling, and with a source that was restored from a
-backup or copied (protocol 2). The outcome comes from what the source recorded before the commit, or
-from the manifests of retained publications.
+The pointer has, for each instance of a source, the position up to which the scope has processed its
+events: it has *passed* them. A passed event is delivered again after a crash between commit and
+settling, or by a source that was restored from a backup or copied (protocol 2). Its outcome is what
+the source recorded before the commit, or follows from the manifests of retained publications.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ from daemon.publishing.reader import DamagedManifest, Reader
 from daemon.stores.errors import StoreRefused
 from events.model import Outcome, OutcomeKind, Position
 from events.source import Delivery, EventSource, Recorded
-from renderers.model import Scope
+from renderers.values import Scope
 
 
 class InstanceShared(Conflict):
@@ -28,14 +29,13 @@ class InstanceShared(Conflict):
     def __init__(self, scope: Scope, position: Position) -> None:
         super().__init__(
             f"{scope} was published to under {position.instance} up to {position.offset}, and not "
-            "by this journal: "
-            "a copy of it is in use"
+            "by this journal: a copy of it is in use"
         )
         self.position = position
         """The last position that the pointer has passed."""
 
 
-class Replays:
+class Redeliveries:
     """The outcomes of events that are delivered again."""
 
     def __init__(self, source: EventSource, reader: Reader) -> None:
@@ -104,7 +104,7 @@ class Replays:
     ) -> "_Writes":
         """The writes that led to this pointer, as far back as these records need."""
         newest = _Writes.of(pointer.history)
-        if all(any(record.commit in newest.known for record in records) for records in ambiguous):
+        if all(any(record.write_id in newest.known for record in records) for records in ambiguous):
             return newest
         try:
             return _Writes.of(await self._reader.history(pointer))
@@ -155,10 +155,9 @@ def _effective(records: Sequence[Recorded], lineage: _Writes, *, owned: bool) ->
     any case: another process that passed the event recorded the same.
     """
     for record in records:
-        if record.commit is None or record.commit in lineage.known:
+        if record.write_id is None or record.write_id in lineage.known:
             return record.outcome
-    schema_1 = any(record.commit == "" for record in records)
-    if owned and lineage.whole and not schema_1:
+    if owned and lineage.whole:
         return None
     outcomes = [record.outcome for record in records]
     if len(set(outcomes)) == 1:

@@ -1,12 +1,11 @@
-"""The composition of a scope, the input of a rendering, as frozen values.
+"""What a bundle is made of: its composition and the render defaults, as frozen values.
 
 A composition is parsed once, where it enters the process, and all its errors are reported together.
 Its canonical JSON (used for the digest and in the manifest) parses to an equal value. The rules for
-single fields are in `identifiers`; the canonical form is defined in protocol 1.
+single fields are in `identifiers`; the canonical form is in `values`.
 """
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +13,6 @@ from itertools import pairwise
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import (
-    BaseModel,
     ConfigDict,
     Field,
     JsonValue,
@@ -26,77 +24,18 @@ from pydantic import (
 from renderers import identifiers as rules
 from renderers import platforms
 from renderers.platforms import PLATFORMS
-
-MOST_MODELS: Final = 10_000
-"""The upper bound for every bundle; a setting can lower it (`limits`)."""
-_LARGEST_VERSION: Final = 2**31 - 1
-
-
-_CANONICAL: Final = json.JSONEncoder(
-    sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+from renderers.values import (
+    BundleName,
+    Scope,
+    Value,
+    canonical_digest,
+    canonical_json,
+    known_fields,
 )
 
-
-def canonical_json(value: object) -> str:
-    """The canonical text of a JSON value (protocol 1).
-
-    Keys are sorted, there is no white space, and only what JSON requires is escaped.
-    """
-    return _CANONICAL.encode(value)
-
-
-def canonical_digest(value: object) -> str:
-    """sha256, in hex, of the canonical JSON of `value`."""
-    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
-
-
-class Value(BaseModel):
-    """A frozen value. Unknown fields are ignored; the raw event keeps them."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
-
-    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """A copy without the cached properties: pydantic would copy a digest of the old fields."""
-        copied = super().model_copy(update=update, deep=deep)
-        for name in copied.__dict__.keys() - type(self).model_fields.keys():
-            del copied.__dict__[name]
-        return copied
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Scope:
-    """`<bundle>/<target>`: the unit of ordering, locking and publishing."""
-
-    bundle: str
-    target: str
-
-    @classmethod
-    def parse(cls, text: str) -> "Scope":
-        """The scope that `text` names.
-
-        Raises:
-            ValueError: `text` is not `<bundle>/<target>` with both of them well formed.
-        """
-        bundle, slash, target = text.partition("/")
-        if not slash:
-            raise ValueError(f"{text!r} is not a scope: expected <bundle>/<target>")
-        named = BundleName(name=bundle, target=target)
-        return cls(named.name, named.target)
-
-    def __str__(self) -> str:
-        return f"{self.bundle}/{self.target}"
-
-
-class BundleName(Value):
-    """The name of a bundle and of one deployment flavour of it."""
-
-    name: rules.BundleName
-    target: rules.TargetName
-
-    @property
-    def scope(self) -> Scope:
-        """The scope with this bundle and target."""
-        return Scope(self.name, self.target)
+MAX_MODELS: Final = 10_000
+"""The upper bound for every bundle; a setting can lower it (`limits`)."""
+_LARGEST_VERSION: Final = 2**31 - 1
 
 
 class Artifact(Value):
@@ -319,7 +258,7 @@ class Composition(Value):
     """
 
     bundle: BundleName
-    models: Annotated[tuple[Model, ...], Field(min_length=1, max_length=MOST_MODELS)]
+    models: Annotated[tuple[Model, ...], Field(min_length=1, max_length=MAX_MODELS)]
     proxy: Proxy
 
     @field_validator("models")
@@ -363,8 +302,8 @@ class Composition(Value):
             raise ValueError(
                 f"ids must be unique, also with '-' read as '_': {clash!r} and {model.id!r}"
             )
-        if len(others) >= MOST_MODELS:
-            raise ValueError(f"a bundle has at most {MOST_MODELS} models")
+        if len(others) >= MAX_MODELS:
+            raise ValueError(f"a bundle has at most {MAX_MODELS} models")
         models = tuple(sorted([*others, model], key=lambda member: member.id))
         return self.model_copy(update={"models": models})
 
@@ -422,34 +361,3 @@ class Stamp:
 
     state: str
     revision: str
-
-
-@dataclass(frozen=True, slots=True)
-class RenderedFile:
-    """One file below docker-compose-gen/."""
-
-    path: str
-    body: bytes
-    executable: bool = False
-
-    @property
-    def mode(self) -> str:
-        """The file mode, as in the manifest."""
-        return "0755" if self.executable else "0644"
-
-
-def known_fields(value: BaseModel) -> dict[str, Any]:
-    """The fields with a value. An empty group is omitted, like an absent one."""
-    dumped: dict[str, Any] = value.model_dump(mode="json", exclude_none=True)
-    # The proxy defines the signature's document, and an empty object may have a meaning in it.
-    unpruned = {"signature": dumped.pop("signature")} if "signature" in dumped else {}
-    return _without_empty_groups(dumped) | unpruned
-
-
-def _without_empty_groups(group: dict[str, Any]) -> dict[str, Any]:
-    pruned = {}
-    for key, child in group.items():
-        value = _without_empty_groups(child) if isinstance(child, dict) else child
-        if value != {}:
-            pruned[key] = value
-    return pruned
