@@ -1,7 +1,8 @@
-"""Selects the events of a batch and gives them outcomes once its publications are known. Pure.
+"""A batch: the first waiting events of a scope, which one change of its pointer commits. Pure.
 
-`folding` decides what an event does to the composition, and `publishing.protocol` which pointer may
-follow.
+`first` selects them. `progress` computes what the batch changes in the pointer beside publications.
+`published_outcomes` gives every event that was published its outcome. `folding` decides what an
+event does to the composition.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,8 +12,9 @@ from typing import Final
 from daemon import folding
 from daemon.changes import Change, RollbackRequested
 from daemon.folding import DesiredState, Plan
-from daemon.publishing.pointer import FoldedEvent, Pointer, Revision
-from daemon.publishing.protocol import Progress
+from daemon.publishing import protocol
+from daemon.publishing.pointer import FoldedEvent, Pointer
+from daemon.publishing.protocol import BatchProgress
 from events.model import Outcome, OutcomeKind, Position
 from events.source import Delivery
 
@@ -41,19 +43,18 @@ def first(
 
 def progress(
     desired: DesiredState, folded: Sequence[Delivery], outcomes: Mapping[Position, Outcome]
-) -> Progress:
+) -> BatchProgress:
     """How a batch advances the scope: revision, positions of the sources, folded events."""
     positions: dict[str, int] = {}
     for position in (*(delivery.position for delivery in folded), *outcomes):
         positions[position.instance] = max(position.offset, positions.get(position.instance, -1))
     # A dead letter was not folded. Its replay is the same event and must not count as a repetition.
     folded_events = tuple(
-        FoldedEvent(identity=delivery.identity.digest[:16], event=delivery.digest[:16])
+        FoldedEvent.of(delivery.identity, delivery.digest)
         for delivery in folded
         if outcomes.get(delivery.position, _NO_OUTCOME).kind is not OutcomeKind.DEAD_LETTERED
     )
-    revision = Revision(desired.highest_producer, desired.derived)
-    return Progress(revision, positions, folded_events)
+    return BatchProgress(desired.highest_revision, positions, folded_events)
 
 
 def published_outcomes(plan: Plan, following: Pointer) -> dict[Position, Outcome]:
@@ -82,14 +83,11 @@ def published_outcomes(plan: Plan, following: Pointer) -> dict[Position, Outcome
 
 def rollback_refusal(pointer: Pointer, request: RollbackRequested) -> Outcome | None:
     """The outcome of a rollback request that is not tried; None if it is tried."""
-    live = pointer.live
     if pointer.sequence == 0:
         return Outcome(OutcomeKind.DEAD_LETTERED, "there is no such scope")
-    if request.expected_state is not None and (
-        live is None or live.state != request.expected_state
-    ):
-        actual = live.state if live else "nothing"
+    found = protocol.live_instead_of(pointer, request.expected_state)
+    if found is not None:
         return Outcome(
-            OutcomeKind.IGNORED, f"expected {request.expected_state} to be live, found {actual}"
+            OutcomeKind.IGNORED, f"expected {request.expected_state} to be live, found {found}"
         )
     return None

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, assert_never
 
 from daemon import local_files
 from daemon.publishing import layout
+from daemon.publishing.bucket_identity import ANY_BUCKET, BucketCheck
 from daemon.publishing.errors import PolicyUnusable
 from daemon.publishing.reader import Reader
 from daemon.publishing.signatures import Signer
@@ -175,6 +176,16 @@ def _trust(settings: TrustSettings, *, is_writer: bool) -> "TrustPolicy | None":
     return policy.model_copy(update={"freshness": "off"}) if is_writer else policy
 
 
+@dataclass(frozen=True, slots=True)
+class OpenStore:
+    """The store of a bucket, without the objects that read and change it."""
+
+    store: ObjectStore
+    location: Location
+    quoting: EtagFormStore | None
+    """Set if the server's form of ETags has to be detected."""
+
+
 def open_bucket(
     url: str,
     runtime: Runtime,
@@ -188,15 +199,42 @@ def open_bucket(
     must_exist: bool = False,
     slow: Callable[[], None] | None = None,
 ) -> Bucket:
-    """Open the bucket that `url` names (`stores.locations`).
+    """Open the bucket that `url` names: `open_store`, then `bucket_on`."""
+    opened = open_store(
+        url,
+        runtime,
+        filesystem,
+        call_seconds=call_seconds,
+        gcs_write_seconds=gcs_write_seconds,
+        around=around,
+        guarded=guarded,
+        must_exist=must_exist,
+        slow=slow,
+    )
+    return bucket_on(opened, runtime, keys=keys)
+
+
+def open_store(
+    url: str,
+    runtime: Runtime,
+    filesystem: FileSystem | None = None,
+    *,
+    call_seconds: float = 120,
+    gcs_write_seconds: float = _GCS_WRITE_SECONDS,
+    around: Callable[[ObjectStore], ObjectStore] = lambda store: store,
+    guarded: bool = False,
+    must_exist: bool = False,
+    slow: Callable[[], None] | None = None,
+) -> OpenStore:
+    """Open the store that `url` names (`stores.locations`).
 
     `call_seconds`: the limit of one call to the store. `gcs_write_seconds`: the pause between two
-    writes of one key, which GCS requires. `around` wraps the store before anything uses it. `keys`:
-    the signing keys and the trust policy. `guarded`: probe before the first write that the store
-    honours conditions (`stores.wrappers.write_guard`). A directory is not probed, because its
-    conditions are code of this project. `must_exist`: the bucket was used before, so the folder of
-    a directory is never created; while it is absent, every call raises StoreRefused.
-    `slow` is called while a call takes more than 5 s.
+    writes of one key, which GCS requires. `around` wraps the store before anything uses it.
+    `guarded`: probe before the first write that the store honours conditions
+    (`stores.wrappers.write_guard`). A directory is not probed, because its conditions are code of
+    this project. `must_exist`: the bucket was used before, so the folder of a directory is never
+    created; while it is absent, every call raises StoreRefused. `slow` is called while a call takes
+    more than 5 s.
 
     Raises:
         StoreRefused: the URL names no bucket.
@@ -212,14 +250,24 @@ def open_bucket(
         store = RateLimitedStore(store, runtime, gcs_write_seconds)
     if guarded and not isinstance(location, locations.Directory):
         store = GuardedStore(store, runtime)
+    return OpenStore(store, location, opened if isinstance(opened, EtagFormStore) else None)
+
+
+def bucket_on(
+    opened: OpenStore, runtime: Runtime, *, keys: Keys = NO_KEYS, check: BucketCheck = ANY_BUCKET
+) -> Bucket:
+    """The objects that read and change a bucket.
+
+    `keys`: the signing keys and the trust policy. `check`: refuses to read from another bucket.
+    """
+    store, location = opened.store, opened.location
     accepted = (
         FileSequences(keys.state_file, _identity(location, os.environ), runtime)
         if keys.state_file
         else None
     )
-    reader = Reader(store, runtime, trust=keys.trust, accepted=accepted)
-    quoting = opened if isinstance(opened, EtagFormStore) else None
-    return Bucket(store, reader, runtime, location, keys, quoting)
+    reader = Reader(store, runtime, trust=keys.trust, accepted=accepted, bucket=check)
+    return Bucket(store, reader, runtime, location, keys, opened.quoting)
 
 
 def _identity(location: Location, environment: Mapping[str, str]) -> str:
@@ -251,7 +299,7 @@ def collector(bucket: Bucket, retention: RetentionSettings) -> "GarbageCollector
         retention_rules,
     )
 
-    policy = retention_rules.Policy(
+    policy = retention_rules.RetentionPolicy(
         newest=retention.newest,
         days=retention.days,
         dropped_days=retention.dropped_days,

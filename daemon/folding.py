@@ -4,18 +4,21 @@ An explicit state replaces the composition; the producer's revision alone orders
 model version moves or adds one model and makes a derived state, whose number is counted here.
 Repeated and late events are harmless.
 
-`fold` takes one change, `plan` a batch of a lane. Stores and pointers are unknown here: a fold
-starts from a `DesiredState`.
+`fold` takes one change, `plan` a batch of a lane. A fold starts from a `DesiredState`, not from a
+pointer.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, assert_never
+from typing import Final, Literal, assert_never
 
 from daemon.changes import ModelVersionChanged, RollbackRequested, StateCreated
+from daemon.publishing.pointer import Revision
 from events.model import Outcome, OutcomeKind, Position
 from events.source import Delivery
 from renderers.composition import Composition, Model
+
+_NO_REVISION: Final = Revision(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +59,7 @@ class DesiredState:
 
     composition: Composition | None
     """None: there is no such scope, or it is retired."""
-    highest_producer: int = 0
-    derived: int = 0
+    highest_revision: Revision = _NO_REVISION
     lineage: Lineage = field(default_factory=Lineage)
 
 
@@ -67,8 +69,7 @@ class PlannedState:
 
     composition: Composition
     state: str
-    producer: int
-    derived: int
+    revision: Revision
     kind: Literal["explicit", "derived"]
     late: bool
     deliveries: tuple[Delivery, ...]
@@ -113,7 +114,7 @@ def _fold_state(desired: DesiredState, change: StateCreated) -> Step:
         return Outcome(
             OutcomeKind.IGNORED, f"state {change.state} is published already", change.state
         )
-    is_late = change.revision <= desired.highest_producer
+    is_late = change.revision <= desired.highest_revision.producer
     clash = desired.lineage.clash(change.state, change.revision)
     unreadable = desired.lineage.unreadable
     if is_late and unreadable and (clash is None or clash.state in unreadable):
@@ -124,19 +125,15 @@ def _fold_state(desired: DesiredState, change: StateCreated) -> Step:
     lineage = desired.lineage.with_state(UsedStateId(change.state, change.revision, digest))
     if is_late:
         return Late(replace(desired, lineage=lineage))
-    moved = DesiredState(
-        change.composition, highest_producer=change.revision, derived=0, lineage=lineage
-    )
+    moved = DesiredState(change.composition, Revision(change.revision), lineage)
     return Moved(moved, explicit=change.state)
 
 
 def _unknown_reason(change: StateCreated, reason: str) -> str:
     return (
-        f"whether state {change.state} or revision {change.revision} was published before cannot "
-        "be found out: "
-        f"{reason}. Then replay this event (`rebundle dead-letters list` has its number, `rebundle "
-        "dead-letters "
-        "replay NUMBER`)"
+        f"it is unknown whether state {change.state} or revision {change.revision} was published "
+        f"before: {reason}. Then replay this event (`rebundle dead-letters list` has its number, "
+        "`rebundle dead-letters replay NUMBER`)"
     )
 
 
@@ -144,8 +141,7 @@ def _clash_reason(change: StateCreated, clash: UsedStateId) -> str:
     if clash.state != change.state:
         return (
             f"revision {change.revision} is state {clash.state} already: send {change.state} again "
-            "with a revision "
-            "that is not used"
+            "with a revision that is not used"
         )
     if clash.producer == change.revision:
         what = "another composition"
@@ -173,9 +169,9 @@ def _fold_model(desired: DesiredState, change: ModelVersionChanged) -> Step:
         composition = desired.composition.with_model(model)
     except ValueError as error:
         return Outcome(OutcomeKind.DEAD_LETTERED, str(error))
-    return Moved(
-        replace(desired, composition=composition, derived=desired.derived + 1), explicit=None
-    )
+    revision = desired.highest_revision.next_derived()
+    moved = replace(desired, composition=composition, highest_revision=revision)
+    return Moved(moved, explicit=None)
 
 
 def _without_composition(change: ModelVersionChanged) -> Outcome:
@@ -274,8 +270,7 @@ def _explicit(
     return PlannedState(
         composition=change.composition,
         state=change.state,
-        producer=change.revision,
-        derived=0,
+        revision=Revision(change.revision),
         kind="explicit",
         late=late,
         deliveries=(delivery,),
@@ -285,12 +280,11 @@ def _explicit(
 
 def _derived(desired: DesiredState, deliveries: tuple[Delivery, ...]) -> PlannedState:
     assert desired.composition is not None
-    number = f"{desired.highest_producer}.{desired.derived}"
+    revision = desired.highest_revision
     return PlannedState(
         composition=desired.composition,
-        state=f"derived-{number}-{desired.composition.digest[:12]}",
-        producer=desired.highest_producer,
-        derived=desired.derived,
+        state=f"derived-{revision}-{desired.composition.digest[:12]}",
+        revision=revision,
         kind="derived",
         late=False,
         deliveries=deliveries,

@@ -23,22 +23,20 @@ from daemon.folding import DesiredState, Lineage, Plan, PlannedState, UsedStateI
 from daemon.publishing import protocol
 from daemon.publishing.bucket_identity import ANY_BUCKET, BucketCheck
 from daemon.publishing.errors import NotFound, OperationRefused, PointerMoved, VerificationFailed
-from daemon.publishing.live_tree.sync import LiveTree, Synced, Unfinished
+from daemon.publishing.live_tree.sync import FinishedPass, LiveTree, UnfinishedPass
 from daemon.publishing.manifest import ManifestEvent, RenderedState
-from daemon.publishing.operator_commands import find_exactly
-from daemon.publishing.pointer import Pointer, Publication, PublicationId, Revision
+from daemon.publishing.pointer import FoldedEvent, Pointer, Publication, PublicationId, find_exactly
 from daemon.publishing.publisher import Publisher
 from daemon.publishing.reader import PointerRead, Reader
 from daemon.publishing.retry import while_moved
+from daemon.redelivery import Redeliveries
 from daemon.rendering import NotRenderable, Rendering, refuse_newer_renderer
-from daemon.replays import Replays
 from daemon.runtime import Runtime
 from events.errors import InvalidEvent
 from events.model import BUNDLE_STATE_CREATED, Event, Outcome, OutcomeKind, Position
 from events.source import Delivery, EventSource
-from renderers.bundle import RENDERER_VERSION
 from renderers.cache import Cache
-from renderers.composition import Composition, Stamp
+from renderers.composition import Composition
 from renderers.errors import RenderError
 from renderers.limits import TooBig
 from renderers.pinning import Movable, Unpinned, movable
@@ -83,7 +81,7 @@ class Observer(Protocol):
         """This event has its outcome in this scope."""
         ...
 
-    def reconciled(self, scope: Scope, result: Synced | Unfinished) -> None:
+    def reconciled(self, scope: Scope, result: FinishedPass | UnfinishedPass) -> None:
         """A pass over the live tree ended."""
         ...
 
@@ -107,7 +105,7 @@ class Pipeline:
     ) -> None:
         self._source = source
         self._reader = reader
-        self._replays = Replays(source, reader)
+        self._redeliveries = Redeliveries(source, reader)
         self._publisher = publisher
         self._live_tree = live_tree
         self._rendering = rendering
@@ -158,7 +156,7 @@ class Pipeline:
         """
         base = cached or await self._reader.pointer(scope)
         try:
-            outcomes = await self._replays.outcomes(scope, base.pointer, waiting)
+            outcomes = await self._redeliveries.outcomes(scope, base.pointer, waiting)
             outcomes = outcomes or await self._fold(scope, base, waiting, uploads)
         except PointerMoved:
             self._observer.lost(scope)
@@ -176,7 +174,7 @@ class Pipeline:
         self._compared.discard(scope)
         self._written.pop(scope)
 
-    async def reconcile(self, scope: Scope) -> Synced | Unfinished:
+    async def reconcile(self, scope: Scope) -> FinishedPass | UnfinishedPass:
         """One pass over a scope's live tree."""
         result = await self._live_tree.reconcile(scope)
         self._observer.reconciled(scope, result)
@@ -204,8 +202,9 @@ class Pipeline:
         outcomes: dict[Position, Outcome] = {}
         repeated: list[Delivery] = []
         for delivery in waiting[: folding.MOST_EVENTS]:
-            folded = known.get(delivery.identity.digest[:16])
-            if folded == delivery.digest[:16]:
+            event = FoldedEvent.of(delivery.identity, delivery.digest)
+            folded = known.get(event.identity)
+            if folded == event.event:
                 repeated.append(delivery)
             elif folded is not None:
                 reason = f"event {delivery.identity.id} was folded with another content already"
@@ -216,7 +215,7 @@ class Pipeline:
                 except InvalidEvent as error:
                     outcomes[delivery.position] = Outcome(OutcomeKind.DEAD_LETTERED, str(error))
         if repeated:
-            published, _ = await self._replays.published(scope, pointer, repeated)
+            published, _ = await self._redeliveries.published(scope, pointer, repeated)
             repetition = Outcome(OutcomeKind.IGNORED, "the scope has folded this event already")
             for delivery in repeated:
                 outcomes[delivery.position] = published.get(delivery.position, repetition)
@@ -367,8 +366,7 @@ class Pipeline:
         revisions = [change.revision for _, change in changes if isinstance(change, StateCreated)]
         late = any(revision <= pointer.highest_revision.producer for revision in revisions)
         lineage = await self._lineage(scope, pointer, numbers=late) if revisions else Lineage()
-        highest = pointer.highest_revision
-        return DesiredState(composition, highest.producer, highest.derived, lineage)
+        return DesiredState(composition, pointer.highest_revision, lineage)
 
     async def _composition(self, scope: Scope, publication: Publication) -> Composition:
         cached = self._compositions.get(publication.composition_digest)
@@ -429,45 +427,29 @@ class Pipeline:
     async def _render_all(self, scope: Scope, pointer: Pointer, plan: Plan) -> list[RenderedState]:
         if plan.publications and pointer.desired is not None and not self._accept_older_renderer:
             refuse_newer_renderer(scope, pointer.desired)
-        return [
-            await self._rendered(
-                planned,
-                Revision(producer=planned.producer, derived=planned.derived),
-                _provenance(planned),
-            )
-            for planned in plan.publications
-        ]
+        return [await self._rendered(planned) for planned in plan.publications]
 
-    async def _rendered(
-        self, planned: PlannedState, revision: Revision, events: tuple[ManifestEvent, ...]
-    ) -> RenderedState:
-        stamp = Stamp(planned.state, str(revision))
+    async def _rendered(self, planned: PlannedState) -> RenderedState:
         scope, models = planned.composition.scope, len(planned.composition.models)
         if models > _MANY_MODELS:
             self._observer.crowded(scope, models)
         try:
-            files = await self._runtime.run_in_thread(
-                self._rendering.render, planned.composition, stamp
+            rendered = await self._runtime.run_in_thread(
+                self._rendering.rendered_state,
+                planned.composition,
+                state=planned.state,
+                revision=planned.revision,
+                kind=planned.kind,
+                late=planned.late,
+                events=_provenance(planned),
             )
         except RenderError as failure:
             raise NotRenderable(planned, failure) from failure
-        own = self._rendering.customisation(scope)
         if self._rendering.pinning == "warn" and (
-            unpinned := movable(planned.composition, own.defaults)
+            unpinned := movable(planned.composition, rendered.defaults)
         ):
             self._observer.unpinned(scope, planned.state, unpinned)
-        return RenderedState(
-            composition=planned.composition,
-            defaults=own.defaults,
-            state=planned.state,
-            revision=revision,
-            kind=planned.kind,
-            late=planned.late,
-            files=files,
-            renderer=RENDERER_VERSION,
-            templates=own.templates.digest,
-            events=events,
-        )
+        return rendered
 
 
 class _Uploads:

@@ -1,14 +1,17 @@
 """Renders a composition and has the gate check the files, for daemon and `rebundle republish`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from daemon.consequences import Invalid
 from daemon.folding import PlannedState
 from daemon.publishing.errors import NewerRenderer
-from daemon.publishing.pointer import Publication
+from daemon.publishing.manifest import ManifestEvent, RenderedState
+from daemon.publishing.pointer import Publication, Revision
 from renderers.bundle import RENDERER_VERSION, Customisation, Renderer
-from renderers.composition import Composition, RenderDefaults, Stamp
+from renderers.checked import Gate, render_checked
+from renderers.composition import Composition, Stamp
 from renderers.errors import RenderError
 from renderers.limits import DEFAULT_LIMITS, BundleLimits
 from renderers.pinning import Policy
@@ -23,13 +26,6 @@ class NotRenderable(Invalid):
         super().__init__(str(failure))
         self.planned = planned
         self.failure = failure
-
-
-Gate = Callable[[Composition, RenderDefaults, Sequence[RenderedFile], frozenset[str]], None]
-"""Reads the files back and raises GateFailure if they do not match the composition.
-
-The last argument has the names of the templates that replace built-in ones.
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +49,32 @@ class Rendering:
         own = self.customisation(composition.scope)
         if self.pinning == "require":
             require_pinned(composition, own.defaults)
-        rendered = self.renderer.render(composition, own.defaults, stamp, own.templates)
-        self.gate(composition, own.defaults, rendered, own.templates.overridden)
-        return rendered
+        return render_checked(composition, stamp, own, renderer=self.renderer, check=self.gate)
+
+    def rendered_state(
+        self,
+        composition: Composition,
+        *,
+        state: str,
+        revision: Revision,
+        kind: Literal["explicit", "derived"],
+        late: bool = False,
+        events: tuple[ManifestEvent, ...],
+    ) -> RenderedState:
+        """A state, rendered and checked, ready to be stored. Raises as `render`."""
+        own = self.customisation(composition.scope)
+        return RenderedState(
+            composition=composition,
+            defaults=own.defaults,
+            state=state,
+            revision=revision,
+            kind=kind,
+            late=late,
+            files=self.render(composition, Stamp(state, str(revision))),
+            renderer=RENDERER_VERSION,
+            templates=own.templates.digest,
+            events=events,
+        )
 
 
 def refuse_newer_renderer(scope: Scope, current: Publication) -> None:

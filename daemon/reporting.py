@@ -10,7 +10,7 @@ from typing import Final
 import structlog
 
 from daemon.publishing.live_tree.ownership import Blocked
-from daemon.publishing.live_tree.sync import Synced, Unfinished
+from daemon.publishing.live_tree.sync import FinishedPass, UnfinishedPass
 from daemon.publishing.pointer import Publication
 from daemon.publishing.reader import DamagedManifest, PointerRead
 from daemon.runtime import Runtime
@@ -115,20 +115,20 @@ class Reporter:
         """A round of garbage collections ended; deletion was refused in `scopes` scopes."""
         self._metrics.deletion_refused_scopes.set(scopes)
 
-    def reconciled(self, scope: Scope, result: Synced | Unfinished) -> None:
+    def reconciled(self, scope: Scope, result: FinishedPass | UnfinishedPass) -> None:
         """A pass over the live tree ended."""
         if result.sequence == 0:
             return  # events name the scope, and the bucket does not have it
         self._set_synced(scope, result.behind)
-        if isinstance(result, Synced):
+        if isinstance(result, FinishedPass):
             self._paths_blocked(scope, result)
             self._manifests_damaged(scope, result)
         match result:
-            case Unfinished(sequence=sequence, reason=reason):
+            case UnfinishedPass(sequence=sequence, reason=reason):
                 log.warning(
                     "live tree not synced", scope=str(scope), sequence=sequence, reason=reason
                 )
-            case Synced() if result.written or result.kept_aside or result.strays:
+            case FinishedPass() if result.written or result.kept_aside or result.strays:
                 log.info(
                     "live tree written, some paths blocked"
                     if result.blocked
@@ -143,7 +143,7 @@ class Reporter:
             case _:
                 pass
 
-    def _paths_blocked(self, scope: Scope, result: Synced) -> None:
+    def _paths_blocked(self, scope: Scope, result: FinishedPass) -> None:
         """Log blocked paths when they change, not at each pass."""
         self._metrics.live_tree_blocked_paths.labels(str(scope)).set(len(result.blocked))
         if result.blocked == self.blocked.get(scope, ()):
@@ -158,7 +158,7 @@ class Reporter:
             del self.blocked[scope]
             log.info("live tree paths no longer blocked", scope=str(scope))
 
-    def _manifests_damaged(self, scope: Scope, result: Synced) -> None:
+    def _manifests_damaged(self, scope: Scope, result: FinishedPass) -> None:
         """Log damaged manifests once. A pass reads old ones only if it finds an unknown file."""
         unreported = frozenset(result.damaged) - self._damaged.get(scope, frozenset())
         self._damaged[scope] = frozenset(result.damaged)
@@ -190,7 +190,7 @@ class Reporter:
         self._crowded.discard(scope)
 
     def _set_synced(self, scope: Scope, why_not: str | None) -> None:
-        self._metrics.live_tree_synced.labels(str(scope)).set(why_not is None)
+        self._metrics.live_tree_follows.labels(str(scope)).set(why_not is None)
         if why_not is None:
             self.behind.pop(scope, None)
         else:

@@ -18,13 +18,15 @@ import structlog
 from pydantic import SecretStr
 
 from daemon import customisation
-from daemon.bucket import Bucket, Keys, collector, keys_of, open_bucket
+from daemon.bucket import Bucket, Keys, bucket_on, collector, keys_of, open_store
 from daemon.customisation import Customisations
 from daemon.lifecycle import ServiceManager, Stop, SystemRuntime, stop_on_signals
 from daemon.pipeline import Observer, Pipeline
 from daemon.publishing.bucket_identity import BucketCheck, BucketIdentity
 from daemon.publishing.errors import KeyUnusable
 from daemon.publishing.maintenance.garbage_collector import BOTH
+from daemon.publishing.signatures import ROLES
+from daemon.publishing.verification import Verifier
 from daemon.rendering import Rendering
 from daemon.reporting import Reporter
 from daemon.retry import Backoff
@@ -62,18 +64,11 @@ def _refuse_useless_keys(keys: Keys) -> None:
     Raises:
         KeyUnusable: the trust policy of this daemon accepts none of its signing keys.
     """
-    if keys.trust is None:
-        return
-    from daemon.publishing.trust.policy import ROLES  # noqa: PLC0415  # takes long to import
-
     keyids = [signer.keyid for signer in keys.signers]
-    objections = {
-        objection for role in ROLES if (objection := keys.trust.objection(keyids, role, None))
-    }
-    if objections:
+    objection = Verifier(keys.trust).objection(keyids, ROLES, None)
+    if objection is not None:
         raise KeyUnusable(
-            "the trust policy of this daemon refuses what it would publish: "
-            f"{'; '.join(sorted(objections))}. "
+            f"the trust policy of this daemon refuses what it would publish: {objection}. "
             "Set signing.key_file, or trust its key (`rebundle keys trust POLICY PUBLIC`)"
         )
 
@@ -185,14 +180,24 @@ async def run(
             limits=limits,
         )
         async with journal:
-            bucket = open_bucket(
+            backoff = Backoff(
+                settings.publish.retry_first_seconds, settings.publish.retry_max_seconds
+            )
+            opened = open_store(
                 settings.bucket,
                 runtime,
                 filesystem,
                 call_seconds=settings.publish.timeout_seconds,
-                keys=keys,
                 must_exist=not new_bucket and await journal.bucket() is not None,
             )
+            identity = BucketIdentity(
+                opened.store,
+                journal,
+                runtime,
+                backoff,
+                new_bucket=new_bucket,
+            )
+            bucket = bucket_on(opened, runtime, keys=keys, check=identity)
             freshness = _freshness_timer(bucket, keys, settings.signing.freshness_minutes)
             pruning = PruneTimer(journal, runtime)
             daemon = await _Daemon.build(
@@ -204,7 +209,8 @@ async def run(
                 customisations=customisations,
                 stop=stop,
                 tried={"freshness": freshness, "pruning": pruning},
-                new_bucket=new_bucket,
+                identity=identity,
+                backoff=backoff,
             )
             await daemon.health.observe()
             async with asyncio.TaskGroup() as group:
@@ -292,7 +298,8 @@ class _Daemon:
         customisations: Customisations,
         stop: Stop,
         tried: "Mapping[ConditionKind, Failing]",
-        new_bucket: bool,
+        identity: BucketIdentity,
+        backoff: Backoff,
     ) -> "_Daemon":
         from daemon.http.app import RequestLimits, create_app  # noqa: PLC0415  # the web framework
         from daemon.http.auth import Credentials  # noqa: PLC0415
@@ -305,15 +312,6 @@ class _Daemon:
         metrics = Metrics.create(version, RENDERER_VERSION)
         runtime, validating = runtimes
         reporter = Reporter(metrics, runtime)
-        backoff = Backoff(settings.publish.retry_first_seconds, settings.publish.retry_max_seconds)
-        identity = BucketIdentity(
-            bucket.store,
-            journal,
-            runtime,
-            backoff,
-            new_bucket=new_bucket,
-        )
-        bucket.reader.read_only_from(identity)
         worker = Worker(
             source=journal,
             reader=bucket.reader,

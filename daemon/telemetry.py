@@ -236,7 +236,7 @@ class Metrics:
     journal_unacknowledged_events: Gauge
     pointer_sequence: Gauge
     last_publish_timestamp_seconds: Gauge
-    live_tree_synced: Gauge
+    live_tree_follows: Gauge
     """1 if base/ and README.md were equal to live at the last pass, else 0."""
     live_tree_blocked_paths: Gauge
     attention_conditions: Gauge
@@ -314,8 +314,8 @@ class Metrics:
                 "Unix time of the last change of the pointer by this daemon.",
                 "scope",
             ),
-            live_tree_synced=gauge(
-                "live_tree_synced", "Whether the live tree follows its pointer.", "scope"
+            live_tree_follows=gauge(
+                "live_tree_follows", "Whether the live tree follows its pointer.", "scope"
             ),
             live_tree_blocked_paths=gauge(
                 "live_tree_blocked_paths",

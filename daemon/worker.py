@@ -25,7 +25,7 @@ from daemon.lifecycle import Stop
 from daemon.pipeline import Pipeline
 from daemon.publishing.bucket_identity import ANY_BUCKET, BucketCheck
 from daemon.publishing.reader import Reader, Scopes
-from daemon.replays import InstanceShared
+from daemon.redelivery import InstanceShared
 from daemon.retry import Backoff, retry
 from daemon.runtime import Runtime
 from daemon.telemetry import bound

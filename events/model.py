@@ -73,6 +73,9 @@ class Position:
     """`journal:<uuid>` or `kafka:<cluster id>/<topic>/<partition>`."""
     offset: int
 
+    def __str__(self) -> str:
+        return f"{self.instance}@{self.offset}"
+
 
 class OutcomeKind(StrEnum):
     """The kinds of outcome of an event in a scope (protocol 2)."""

@@ -8,8 +8,8 @@ from functools import cache
 from itertools import product
 from typing import Any, Final
 
-from renderers import gate
 from renderers.bundle import Customisation, Renderer
+from renderers.checked import render_checked
 from renderers.composition import Composition, Stamp
 from renderers.platforms import PLATFORMS
 
@@ -46,11 +46,9 @@ def run(customisation: Customisation) -> None:
         GateFailure: the output contradicts the composition.
         RenderError: any other fault of the customisation.
     """
-    defaults, templates = customisation.defaults, customisation.templates
     renderer = Renderer()
     for composition in (_every_kind(), _one_model()):
-        rendered = renderer.render(composition, defaults, _STAMP, templates)
-        gate.check(composition, defaults, rendered, templates.overridden)
+        render_checked(composition, _STAMP, customisation, renderer=renderer)
 
 
 @cache

@@ -10,7 +10,7 @@ from daemon.publishing.live_tree.sync import LiveTree
 from daemon.publishing.manifest import Manifest, RenderedState
 from daemon.publishing.operator_commands import Operations
 from daemon.publishing.pointer import FoldedEvent, Pointer, Publication, Revision
-from daemon.publishing.protocol import Progress, Writing
+from daemon.publishing.protocol import BatchProgress, Writing
 from daemon.publishing.publisher import Publisher
 from daemon.publishing.reader import PointerRead, Reader
 from daemon.publishing.signatures import Signer
@@ -69,8 +69,8 @@ def progress(
     derived: int = 0,
     positions: Mapping[str, int] | None = None,
     folded: Iterable[FoldedEvent] = (),
-) -> Progress:
-    return Progress(Revision(highest, derived), positions or {}, tuple(folded))
+) -> BatchProgress:
+    return BatchProgress(Revision(highest, derived), positions or {}, tuple(folded))
 
 
 def published(*publications: Publication, start: Pointer | None = None) -> Pointer:

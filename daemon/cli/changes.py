@@ -1,4 +1,4 @@
-"""Runs a command that changes a scope: preview, compare-and-swap, live-tree passes, output."""
+"""Runs a command that changes a scope: compare-and-swap, live-tree passes, output."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -13,8 +13,8 @@ from daemon.inspection.documents import to_document
 from daemon.inspection.escaping import plain
 from daemon.inspection.live_tree import PassView
 from daemon.inspection.scopes import PublicationView
-from daemon.publishing.live_tree.sync import Synced, Unfinished
-from daemon.publishing.operator_commands import ChangeResult, Verb
+from daemon.publishing.live_tree.sync import FinishedPass, UnfinishedPass
+from daemon.publishing.operator_commands import ChangeResult, Command
 from daemon.publishing.pointer import Hold, Pointer
 from daemon.publishing.wording import counted
 from renderers.values import Scope
@@ -23,30 +23,42 @@ from renderers.values import Scope
 async def act(
     opened: Session,
     scope: Scope,
-    verb: Verb,
+    command: Command,
     *,
     name: str,
     actor: Actor,
     reason: str,
     dry_run: bool = False,
+    previewed: ChangeResult | None = None,
 ) -> None:
     """Apply a change that does not affect what is live, and print it; a dry run only prints it."""
+    operations = opened.bucket.operations
     if dry_run:
-        done = await preview(opened, scope, verb, actor=actor, reason=reason)
+        done = previewed or await operations.preview(scope, command, actor.name, reason)
     else:
-        done = await opened.bucket.operations.carry_out(scope, verb, actor.name, reason)
+        done = await operations.carry_out(scope, command, actor.name, reason, previewed=previewed)
     print_change(opened.printer, name, done, dry_run=dry_run)
 
 
 async def act_and_wait(
-    opened: Session, scope: Scope, verb: Verb, *, name: str, actor: Actor, reason: str, wait: float
+    opened: Session,
+    scope: Scope,
+    command: Command,
+    *,
+    name: str,
+    actor: Actor,
+    reason: str,
+    wait: float,
+    previewed: ChangeResult | None = None,
 ) -> int:
     """Apply a change of what is live, wait until the live tree follows, and print both.
 
     Returns the exit code: 1 if base/ or README.md still differ from the live state after `wait`
     seconds. With 0 seconds one pass is made, and the exit code ignores the live tree.
     """
-    done = await opened.bucket.operations.carry_out(scope, verb, actor.name, reason)
+    done = await opened.bucket.operations.carry_out(
+        scope, command, actor.name, reason, previewed=previewed
+    )
     tree, lag = await followed(opened, scope, done.after, done.live_tree, wait=wait)
     print_change(opened.printer, name, replace(done, live_tree=tree), lag=lag)
     return exit_code(opened.printer, scope, lag, wait=wait)
@@ -56,10 +68,10 @@ async def followed(
     opened: Session,
     scope: Scope,
     current: Pointer,
-    tree: Synced | Unfinished | None,
+    tree: FinishedPass | UnfinishedPass | None,
     *,
     wait: float,
-) -> tuple[Synced | Unfinished | None, Lag | None]:
+) -> tuple[FinishedPass | UnfinishedPass | None, Lag | None]:
     """The result of the last pass within `wait` seconds, and the lag; None if the tree follows."""
     if tree is None or tree.follows:
         return tree, None
@@ -83,13 +95,6 @@ def exit_code(printer: Printer, scope: Scope | str, lag: Lag | None, *, wait: fl
         f"`rebundle status {scope}` shows whether the live tree is in sync"
     )
     return FAILED if wait else DONE
-
-
-async def preview(
-    opened: Session, scope: Scope, verb: Verb, *, actor: Actor, reason: str
-) -> ChangeResult:
-    """The change that the command would make now. Raises what applying it would raise."""
-    return await opened.bucket.operations.preview(scope, verb, actor.name, reason)
 
 
 def print_change(

@@ -1,7 +1,6 @@
 """Describes the effect of a change of what is live, before the change is made.
 
-An unreadable live state does not prevent a change away from it. An unreadable target is reported
-here, before the pointer names it.
+An unreadable live state does not prevent a change away from it.
 """
 
 from daemon.cli.session import Session
@@ -26,11 +25,12 @@ async def impact_of(opened: Session, scope: Scope, planned: ChangeResult) -> str
         )
     if target is None:
         return "nothing would be live"
-    await opened.bucket.reader.files(scope, target)
     described = f"{target.state} ({target.revision}), published {age(target.at, opened.now)} ago"
     if before is None:
         return f"live: nothing → {described}"
     if before.id == target.id:
+        # The preview has verified only what would become live.
+        await opened.bucket.reader.files(scope, target)
         return f"live stays {described}"
     difference = await _difference(opened, scope, planned)
     return f"live: {before.state} ({before.revision}) → {described}\n{difference}"

@@ -3,8 +3,7 @@
 from typing import Final
 
 from daemon.publishing.errors import NotFound
-from daemon.publishing.operator_commands import find_retained
-from daemon.publishing.pointer import Pointer, Publication
+from daemon.publishing.pointer import Pointer, Publication, find_retained
 
 EXACT_STATE: Final = (
     "Retained state: its full id, or STATE@ATTEMPT (a unique prefix of the attempt is enough)."

@@ -14,7 +14,7 @@ from typing import Final
 from daemon.publishing import layout, sizes
 from daemon.publishing.errors import PublishingError
 from daemon.publishing.live_tree.ownership import EXAMPLE
-from daemon.publishing.live_tree.sync import LiveTree, Synced, Unfinished
+from daemon.publishing.live_tree.sync import FinishedPass, LiveTree, UnfinishedPass
 from daemon.publishing.pointer import Pointer
 from daemon.publishing.wording import some
 from daemon.runtime import Runtime
@@ -23,7 +23,7 @@ from daemon.stores.port import ObjectStore
 from renderers.bundle import STAMP_PATH
 from renderers.values import Scope
 
-Tree = Synced | Unfinished
+Tree = FinishedPass | UnfinishedPass
 
 _FIRST_PAUSE: Final = 0.25
 _LONGEST_PAUSE: Final = 2.0
@@ -81,7 +81,7 @@ async def lag_of(
 ) -> Lag:
     """Describe a live tree that did not follow."""
     reason = tree.reason or ""
-    blocked = () if isinstance(tree, Unfinished) else tree.blocked
+    blocked = () if isinstance(tree, UnfinishedPass) else tree.blocked
     pending = tuple(path.path for path in blocked if path.holds_base_back)
     try:
         survey = await live_tree.survey(scope)

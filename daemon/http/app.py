@@ -24,7 +24,7 @@ from daemon.http.body import read_body
 from daemon.http.health import Health, HealthSource, described
 from daemon.http.intake import INTAKE, Intake, Receipt
 from daemon.http.problems import MEDIA_TYPE, RequestRefused, answer_everything, unavailable
-from daemon.inspection.journal import EventReport, position_text
+from daemon.inspection.journal import EventReport
 from daemon.lifecycle import Stop
 from daemon.runtime import Runtime
 from daemon.telemetry import Metrics
@@ -259,6 +259,6 @@ def _accepted(receipt: Receipt) -> AcceptedEvent:
     return AcceptedEvent(
         id=event.id,
         source=event.source,
-        position=position_text(accepted.position),
+        position=str(accepted.position),
         known=accepted.known,
     )

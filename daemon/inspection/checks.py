@@ -146,7 +146,7 @@ def check_live_tree(scope: Scope, survey: Survey, *, signed: bool) -> Check:
     # have been stopped between two passes.
     note = (
         None
-        if survey.in_step
+        if survey.in_sync
         else "behind the pointer, as its marker records; the next pass continues"
     )
     return Check(str(scope), "live tree", ok=True, note=note)

@@ -23,7 +23,7 @@ class DecisionView:
     def of(cls, decision: Kept | Released) -> "DecisionView":
         """The view of a decision."""
         publication = decision.publication
-        return cls(publication.state, publication.attempt, decision.why)
+        return cls(publication.state, publication.attempt, decision.reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class FolderView:
             stored_at=folder.stored.isoformat(timespec="seconds").replace("+00:00", "Z"),
             bytes=folder.size,
             deleted=deleted,
-            why=decision.why,
+            why=decision.reason,
         )
 
 
@@ -89,7 +89,7 @@ class CollectionView:
             released=tuple(map(DecisionView.of, collected.released)),
             deleted=tuple(FolderView.of(folder, deleted=True) for folder in collected.deleted),
             left=tuple(map(FolderView.of, collected.left)),
-            spared=tuple(map(FolderView.of, collected.spared)),
+            spared=tuple(map(FolderView.of, collected.kept_for_now)),
             kept=tuple(map(DecisionView.of, collected.kept)),
             strays=tuple(collected.strays),
             copies=tuple(CopyView(copy.key, copy.size) for copy in collected.copies),

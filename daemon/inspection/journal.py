@@ -17,12 +17,6 @@ from events.journal.records import (
     LaneStatus,
     Rejected,
 )
-from events.model import Position
-
-
-def position_text(position: Position) -> str:
-    """The text of a position: `<instance>@<offset>`."""
-    return f"{position.instance}@{position.offset}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +70,7 @@ class EventReport:
             id=status.identity.id,
             source=status.identity.source,
             type=status.type,
-            position=position_text(status.position),
+            position=str(status.position),
             accepted_at=status.accepted_at,
             acknowledged_at=status.acknowledged_at,
             scopes=tuple(map(OutcomeInScope.of, status.lanes)),
@@ -182,7 +176,7 @@ class DeadLetterView:
             reason=letter.reason,
             at=letter.at,
             by=letter.by,
-            position=position_text(letter.position),
+            position=str(letter.position),
             closed_at=letter.closed_at,
             closed_by=letter.closed_by,
             closed_reason=letter.closed_reason,

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from daemon.publishing.live_tree.ownership import Blocked
-from daemon.publishing.live_tree.sync import Survey, Synced, Unfinished
+from daemon.publishing.live_tree.sync import FinishedPass, Survey, UnfinishedPass
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class LiveTreeView:
         """The view of a survey."""
         seen = survey.seen
         return cls(
-            synced=survey.in_step,
+            synced=survey.in_sync,
             follows=survey.follows,
             ahead=survey.is_ahead,
             sequence=survey.marker.sequence if survey.marker else None,
@@ -122,9 +122,9 @@ class PassView:
     strays: tuple[str, ...]
 
 
-def pass_view(result: Synced | Unfinished) -> PassView | UnfinishedPassView:
+def pass_view(result: FinishedPass | UnfinishedPass) -> PassView | UnfinishedPassView:
     """The view of the result of a pass."""
-    if isinstance(result, Unfinished):
+    if isinstance(result, UnfinishedPass):
         return UnfinishedPassView(
             synced=False, follows=False, sequence=result.sequence, reason=result.reason
         )

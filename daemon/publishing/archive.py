@@ -52,6 +52,8 @@ class Member:
     """A file and the values that are computed from its bytes, so that they are computed once."""
 
     file: RenderedFile
+    sha256: str
+    """The digest of the bytes of the file."""
     header: bytes
     """The header block in the tar, before the bytes of the file."""
     padding: bytes
@@ -187,12 +189,10 @@ def members_of(tar: Inflater, files: tuple[FileDigest, ...]) -> Iterator[Rendere
         while remaining:
             piece = tar.read(min(remaining, _PIECE))
             if not piece or any(piece):
-                raise VerificationFailed(
-                    "the archive is cut off, or has something behind its last file"
-                )
+                raise VerificationFailed("the archive is cut off, or has data after its last file")
             remaining -= len(piece)
         if not tar.is_at_end:
-            raise VerificationFailed("the archive is cut off, or has something behind its end")
+            raise VerificationFailed("the archive is cut off, or has data after its end")
     except zlib.error as error:
         raise VerificationFailed(f"the archive cannot be read: {error}") from error
 
@@ -230,7 +230,8 @@ def _member(file: RenderedFile, last: Member | None) -> Member:
     except ValueError as error:
         raise ValueError(f"no USTAR archive can hold the path {file.path!r}: {error}") from error
     padding = bytes(_padding(digest.size))
-    return Member(file, header, padding, canonical_json(asdict(digest)).encode(), _counted(digest))
+    listed = canonical_json(asdict(digest)).encode()
+    return Member(file, digest.sha256, header, padding, listed, _counted(digest))
 
 
 def _header(path: str, size: int, mode: str) -> bytes:

@@ -191,8 +191,8 @@ class BucketIdentity:
         except StoreForbidden as error:
             if not self._forbidden:
                 log.warning(
-                    "publishes without knowing which bucket this is: its id may not be read "
-                    "or created",
+                    "publishes without knowing which bucket this is: reading or creating its id "
+                    "is forbidden",
                     reason=str(error),
                     hint=f"permit reading and creating {layout.BUCKET} (docs/stores.md)",
                 )
@@ -270,21 +270,19 @@ def _require_same(remembered: str, actual: str | None) -> None:
     if actual is None:
         raise WrongBucket(
             f"this bucket has no {layout.BUCKET}, and the journal published to bucket "
-            f"{remembered}: is its volume not "
-            "mounted, or the URL wrong? Publishing continues once the right bucket is "
-            f"there; {_REMEDY}"
+            f"{remembered}: is its volume not mounted, or the URL wrong? Publishing continues once "
+            f"the right bucket is there; {_REMEDY}"
         )
     if actual != remembered:
         raise WrongBucket(
             f"this is bucket {actual}, and the journal published to bucket {remembered}: is "
-            "another volume mounted, or "
-            f"the URL wrong? Publishing continues once the right bucket is there; {_REMEDY}"
+            "another volume mounted, or the URL wrong? Publishing continues once the right bucket "
+            f"is there; {_REMEDY}"
         )
 
 
 def _damaged_id() -> WrongBucket:
     return WrongBucket(
         f"{layout.BUCKET} is damaged, so it is not known which bucket this is: restore it from its "
-        "newest version or a "
-        f"backup; or delete it, and {_REMEDY}"
+        f"newest version or a backup; or delete it, and {_REMEDY}"
     )

@@ -85,10 +85,8 @@ def check_schema(document: object, name: str, *, numbered: bool = True) -> None:
     if type(schema) is int and schema == 1:  # True == 1, and is no schema number
         raise OlderSchema(
             f"{name} has schema 1, and this release reads schema {SCHEMA} and later: a development "
-            "version from before "
-            "the first release wrote it. Use a new prefix of the bucket, a new journal and a new "
-            "trust.state_file. "
-            "Nothing is damaged; do not recover"
+            "version from before the first release wrote it. Use a new prefix of the bucket, a new "
+            "journal and a new trust.state_file. Nothing is damaged; do not recover"
         )
 
 

@@ -34,8 +34,8 @@ __all__ = [
     "Count",
     "Id16",
     "Label",
+    "Offset",
     "PathText",
-    "Position",
     "PublicationName",
     "Reason",
     "RevisionNumber",
@@ -194,5 +194,5 @@ Reason = Annotated[str, StringConstraints(strict=True, max_length=_LONGEST_REASO
 _Number = Annotated[int, Field(strict=True, ge=0)]
 SequenceNumber = Annotated[_Number, _at_most(MOST_SEQUENCE)]
 RevisionNumber = Annotated[_Number, _at_most(LARGEST_REVISION)]
-Position = Annotated[_Number, _at_most(2**63 - 1)]
+Offset = Annotated[_Number, _at_most(2**63 - 1)]
 Count = Annotated[_Number, _at_most(2**63 - 1)]

@@ -15,8 +15,8 @@ from daemon.publishing.errors import VerificationFailed
 from daemon.publishing.grammar import (
     Attempt,
     Label,
+    Offset,
     PathText,
-    Position,
     ScopeText,
     Sha256,
     StateId,
@@ -25,13 +25,19 @@ from daemon.publishing.grammar import (
     fault_of,
     rule,
 )
-from daemon.publishing.pointer import Part, Publication, Revision, StoredRevision
+from daemon.publishing.pointer import (
+    DocumentPart,
+    Publication,
+    PublicationId,
+    Revision,
+    StoredRevision,
+)
 from daemon.publishing.wording import leave_out
 from renderers.composition import Composition, RenderDefaults
 from renderers.values import RenderedFile, canonical_digest, canonical_json, known_fields
 
 
-class ManifestFile(Part):
+class ManifestFile(DocumentPart):
     """One file of the archive. The path is relative to docker-compose-gen/."""
 
     path: PathText
@@ -50,7 +56,7 @@ def _check_files(files: tuple[ManifestFile, ...]) -> None:
         raise ValueError("must be sorted by the bytes of their paths, each path once")
 
 
-class ManifestEvent(Part):
+class ManifestEvent(DocumentPart):
     """An event that is part of the state, and its position in its source."""
 
     intake: Label
@@ -59,12 +65,12 @@ class ManifestEvent(Part):
     type: Label
     digest: Sha256
     instance: Label
-    offset: Position
+    offset: Offset
     skipped: StrictBool = False
     """It was folded, but this state replaced its effect before that was published."""
 
 
-class ArchiveDigests(Part):
+class ArchiveDigests(DocumentPart):
     """Digests of the stored archive and of the tar inside it."""
 
     sha256: Sha256
@@ -72,7 +78,7 @@ class ArchiveDigests(Part):
     tar_sha256: Sha256
 
 
-class Manifest(Part):
+class Manifest(DocumentPart):
     """The facts of a publication that are fixed before the pointer is written."""
 
     schema_: Annotated[int, Field(alias="schema", strict=True, ge=1)] = SCHEMA
@@ -92,6 +98,27 @@ class Manifest(Part):
     templates: Label
     events: tuple[ManifestEvent, ...]
     archive: ArchiveDigests
+
+    @property
+    def id(self) -> PublicationId:
+        """The name of the publication."""
+        return PublicationId(state=self.state, attempt=self.attempt)
+
+    def publication(self, sha256: str) -> Publication:
+        """The publication as a pointer names it, as far as a manifest has the values.
+
+        `sha256`: the digest of the manifest's bytes.
+        """
+        return Publication(
+            state=self.state,
+            revision=self.revision,
+            kind=self.kind,
+            attempt=self.attempt,
+            manifest_sha256=sha256,
+            composition_digest=self.composition_digest,
+            renderer=self.renderer,
+            at=self.at,
+        )
 
     @property
     def digests(self) -> tuple[FileDigest, ...]:
@@ -115,9 +142,9 @@ class Manifest(Part):
             composition = Composition.model_validate(self.composition)
         except ValidationError as error:
             raise VerificationFailed(
-                f"the manifest of {self.state} has an invalid composition ({fault_of(error)}): "
-                f"a release that knows it can continue, or `rebundle retire {self.scope} --reason "
-                "'…'` and a new state"
+                f"the manifest of {self.state} has an invalid composition ({fault_of(error)}): use "
+                f"a release that knows it, or `rebundle retire {self.scope} --reason '…'` and send "
+                "a new state"
             ) from error
         # An older release wrote no value for a newer field, and an absent field is not part of the
         # digest. So the digest still matches.
@@ -125,9 +152,8 @@ class Manifest(Part):
             return composition
         if canonical_digest(self.composition) == self.composition_digest:
             raise VerificationFailed(
-                f"the composition of {self.state} has what this release does not know: a newer one "
-                "wrote it, which can "
-                "continue"
+                f"the composition of {self.state} has fields that this release does not know: a "
+                "newer release wrote it, and can continue"
             )
         raise VerificationFailed(
             f"the composition of {self.state} does not match its digest: {leave_out(self.scope)}"
@@ -158,9 +184,8 @@ class Manifest(Part):
             return RenderDefaults.model_validate(self.render_defaults)
         except ValidationError as error:
             raise VerificationFailed(
-                f"the manifest of {self.state} has render defaults that this release does "
-                "not know: "
-                "a newer one wrote it, which can continue, or they are damaged: "
+                f"the manifest of {self.state} has render defaults that this release does not "
+                "know: a newer release wrote them, and can continue, or they are damaged: "
                 f"{leave_out(self.scope)}"
             ) from error
 

@@ -1,61 +1,76 @@
 """Operators' commands that change a pointer, such as rollback and quarantine (protocol 4).
 
-A command ("verb") is one compare-and-swap with `by` and `reason`, followed by one pass over the
-live tree. It renders nothing and does not change `positions`, whether a daemon runs or not. If
-another writer changes the pointer first, the command is computed again from the new pointer.
-`preview` returns the effect of a command without carrying it out.
+A command is one compare-and-swap with `by` and `reason`, followed by one pass over the live tree.
+It renders nothing and does not change `positions`, whether a daemon runs or not. If another writer
+changes the pointer first, the command is computed again from the new pointer.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 from daemon.publishing import protocol
-from daemon.publishing.errors import NotFound, OperationRefused
-from daemon.publishing.live_tree.sync import LiveTree, Synced, Unfinished
-from daemon.publishing.pointer import Pointer, Publication
+from daemon.publishing.errors import OperationRefused
+from daemon.publishing.live_tree.sync import FinishedPass, LiveTree, UnfinishedPass
+from daemon.publishing.pointer import Pointer, Publication, find_exactly
 from daemon.publishing.protocol import Writing
 from daemon.publishing.publisher import Publisher
 from daemon.publishing.reader import PointerRead, Reader
 from daemon.publishing.retry import while_moved
-from daemon.publishing.wording import MOST_NAMED, some
 from renderers.values import Scope
 
 _SHORTEST_DIGEST: Final = 12
 """The number of digits that `history` and `status` show."""
 
-Verb = Callable[[Pointer, Writing], Pointer | None]
+Command = Callable[[Pointer, Writing], Pointer | None]
+"""The pointer that follows, or None if nothing would change. Raises OperationRefused, NotFound."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChangeResult:
-    """The effect of a verb. With `changed` False, the pointer was already as the verb demands."""
+    """The effect of a command. `changed` False: the pointer was already as the command demands."""
 
     before: Pointer
     after: Pointer
     changed: bool
-    live_tree: Synced | Unfinished | None = None
+    live_tree: FinishedPass | UnfinishedPass | None = None
     """None after a preview."""
+    base: PointerRead | None = None
+    """The pointer that a preview was computed from."""
 
 
 class Operations:
-    """Carries out operators' verbs on one bucket."""
+    """Carries out operators' commands on one bucket."""
 
     def __init__(self, reader: Reader, publisher: Publisher, live_tree: LiveTree) -> None:
         self._reader = reader
         self._publisher = publisher
         self._live_tree = live_tree
 
-    async def preview(self, scope: Scope, verb: Verb, by: str, reason: str = "") -> ChangeResult:
+    async def preview(
+        self, scope: Scope, command: Command, by: str, reason: str = ""
+    ) -> ChangeResult:
         """The effect that `carry_out` would have now. Raises the same errors."""
         base = await self._reader.existing(scope)
-        following = await self._decide(scope, base, verb, by, reason)
-        if following is not None:
-            self._publisher.refuse_unwritable(scope, base)
-        return ChangeResult(base.pointer, following or base.pointer, changed=following is not None)
+        following = await self._decide(scope, base, command, by, reason)
+        if following is None:
+            return ChangeResult(base.pointer, base.pointer, changed=False, base=base)
+        self._publisher.refuse_unwritable(scope, base)
+        return ChangeResult(base.pointer, following, changed=True, base=base)
 
-    async def carry_out(self, scope: Scope, verb: Verb, by: str, reason: str = "") -> ChangeResult:
+    async def carry_out(
+        self,
+        scope: Scope,
+        command: Command,
+        by: str,
+        reason: str = "",
+        *,
+        previewed: ChangeResult | None = None,
+    ) -> ChangeResult:
         """Change the pointer, then the live tree. Nothing is raised after the pointer is changed.
+
+        `previewed`: a preview of this command. The first try starts from the pointer that it has
+        read, and what it has verified is not verified again.
 
         Raises:
             NotFound: the scope does not exist, or the named publication is not retained.
@@ -64,9 +79,16 @@ class Operations:
                 or has no trusted signature.
             PointerMoved: other writers changed the pointer first, five times in a row.
         """
-        base, read, changed = await while_moved(scope, lambda: self._swap(scope, verb, by, reason))
+        first = previewed
+
+        async def change() -> tuple[PointerRead, PointerRead, bool]:
+            nonlocal first
+            started, first = first, None
+            return await self._swap(scope, started, command, by, reason)
+
+        base, read, changed = await while_moved(scope, change)
         if not changed:
-            # The verb consists of the pass alone, so a failure of the pass is raised.
+            # The command consists of the pass alone, so a failure of the pass is raised.
             return ChangeResult(
                 base.pointer, read.pointer, changed, await self._live_tree.reconcile(scope)
             )
@@ -74,64 +96,75 @@ class Operations:
         return ChangeResult(base.pointer, read.pointer, changed, tree)
 
     async def _swap(
-        self, scope: Scope, verb: Verb, by: str, reason: str
+        self, scope: Scope, previewed: ChangeResult | None, command: Command, by: str, reason: str
     ) -> tuple[PointerRead, PointerRead, bool]:
-        base = await self._reader.existing(scope)
-        following = await self._decide(scope, base, verb, by, reason)
+        """The pointer before and after the command, and whether the command changed it."""
+        base = previewed.base if previewed is not None else None
+        base = base or await self._reader.existing(scope)
+        verified = previewed.after.live if previewed is not None else None
+        following = await self._decide(scope, base, command, by, reason, verified=verified)
         if following is None:
             return base, base, False
         return base, await self._publisher.swap(scope, base, following), True
 
     async def _decide(
-        self, scope: Scope, base: PointerRead, verb: Verb, by: str, reason: str
+        self,
+        scope: Scope,
+        base: PointerRead,
+        command: Command,
+        by: str,
+        reason: str,
+        *,
+        verified: Publication | None = None,
     ) -> Pointer | None:
-        following = verb(base.pointer, self._publisher.writing(by, reason))
+        following = command(base.pointer, self._publisher.writing(by, reason))
         live = None if following is None else following.live
-        if live is not None and (base.pointer.live is None or live.id != base.pointer.live.id):
+        known = [one.id for one in (base.pointer.live, verified) if one is not None]
+        if live is not None and live.id not in known:
             # A publication that is gone, or that readers would refuse, must not become live.
             await self._reader.files(scope, live)
         return following
 
 
-def rollback(state: str, *, discard_newer: bool = False, expected_live: str | None = None) -> Verb:
+def rollback(
+    state: str, *, discard_newer: bool = False, expected_live: str | None = None
+) -> Command:
     """Make a retained state live, and set a hold.
 
     Refused if `expected_live` is given and another state is live.
     """
 
-    def verb(pointer: Pointer, writing: Writing) -> Pointer | None:
-        if expected_live is not None and (
-            pointer.live is None or pointer.live.state != expected_live
-        ):
+    def command(pointer: Pointer, writing: Writing) -> Pointer | None:
+        found = protocol.live_instead_of(pointer, expected_live)
+        if found is not None:
             raise OperationRefused(
-                f"live is {pointer.live.state if pointer.live else 'nothing'}, not "
-                f"{expected_live}: look at "
-                f"`rebundle status {pointer.scope}`, then decide again"
+                f"live is {found}, not {expected_live}: look at `rebundle status {pointer.scope}`, "
+                "then decide again"
             )
         target = find_exactly(pointer, state)
         return protocol.rollback(pointer, writing, target, discard_newer=discard_newer)
 
-    return verb
+    return command
 
 
-def quarantine(state: str, *, rollback_to: str | None = None) -> Verb:
+def quarantine(state: str, *, rollback_to: str | None = None) -> Command:
     """Reject the composition of a state; see `protocol.quarantine`."""
 
-    def verb(pointer: Pointer, writing: Writing) -> Pointer | None:
+    def command(pointer: Pointer, writing: Writing) -> Pointer | None:
         target = find_exactly(pointer, state)
         new_live = find_exactly(pointer, rollback_to) if rollback_to else None
         return protocol.quarantine(pointer, writing, target, rollback_to=new_live)
 
-    return verb
+    return command
 
 
-def lift_quarantine(state: str) -> Verb:
+def lift_quarantine(state: str) -> Command:
     """Accept the composition of a state again.
 
     For a state that is no longer retained, `state` is the start of the digest of its composition.
     """
 
-    def verb(pointer: Pointer, writing: Writing) -> Pointer | None:
+    def command(pointer: Pointer, writing: Writing) -> Pointer | None:
         digests = [rejection.composition_digest for rejection in pointer.quarantined]
         matching = [digest for digest in digests if digest.startswith(state)]
         if len(matching) == 1 and len(state) >= _SHORTEST_DIGEST:
@@ -140,71 +173,51 @@ def lift_quarantine(state: str) -> Verb:
             pointer, writing, find_exactly(pointer, state).composition_digest
         )
 
-    return verb
+    return command
 
 
-def pin(state: str, *, pinned: bool) -> Verb:
+def pin(state: str, *, pinned: bool) -> Command:
     """Exclude a publication from retention, or include it again."""
     return lambda pointer, writing: protocol.pin(
         pointer, writing, find_exactly(pointer, state), pinned=pinned
     )
 
 
-def find_exactly(pointer: Pointer, name: str) -> Publication:
-    """The newest retained publication of a state, or the one that `STATE@ATTEMPT` names.
+def resume(confirmed: Publication | None) -> Command:
+    """Resume to the desired publication that the operator has confirmed.
 
-    A unique prefix of the attempt is enough. The state must be complete where a pointer is changed:
-    if `state-1` is no longer retained, it must not select `state-10`. A command that asks for
-    confirmation may resolve a prefix with `find_retained` and show the result.
-
-    Raises:
-        NotFound: none is retained, or several attempts have this prefix.
+    Refused if another one is desired by then.
     """
-    state, separator, attempt = name.partition("@")
-    matching = [
-        publication
-        for publication in pointer.retained_of(state)
-        if publication.attempt.startswith(attempt)
-    ]
-    if matching and (not separator or len({publication.attempt for publication in matching}) == 1):
-        return matching[-1]
-    if matching:
-        raise _ambiguous(name, "attempts", [str(publication.id) for publication in matching])
-    similar = _states_with_prefix(pointer, state)
-    meant = f"; is {' or '.join(similar[:MOST_NAMED])} meant?" if similar else ""
-    raise NotFound(
-        f"{name} is not a retained state of {pointer.scope}; `rebundle states {pointer.scope}` "
-        f"lists them{meant}"
-    )
+
+    def command(pointer: Pointer, writing: Writing) -> Pointer | None:
+        if not protocol.same(pointer.desired, confirmed):
+            raise OperationRefused(
+                "a newer state was published in the meantime: run the command again to see "
+                "the difference"
+            )
+        return protocol.resume(pointer, writing)
+
+    return command
 
 
-def find_retained(pointer: Pointer, name: str) -> Publication:
-    """As `find_exactly`, for commands that only read: a unique prefix of a state is enough.
+def republish(before: Pointer, publication: Publication) -> Command:
+    """Publish what was rendered from the desired state of `before`, if that state is still desired.
 
-    Raises:
-        NotFound: none is retained, or several states have this prefix.
+    Refused after a garbage collection, which may have deleted the new upload as an orphan
+    (protocol 4).
     """
-    matching = _states_with_prefix(pointer, name)
-    if pointer.retained_of(name) or not matching:
-        return find_exactly(pointer, name)
-    if len(matching) > 1:
-        raise _ambiguous(name, "states", matching)
-    return find_exactly(pointer, matching[0])
 
+    def command(pointer: Pointer, writing: Writing) -> Pointer:
+        if pointer.gc_epoch != before.gc_epoch:
+            raise OperationRefused(
+                f"{pointer.scope} was garbage-collected while {publication.state} was rendered: "
+                "republish again"
+            )
+        if not protocol.same(pointer.desired, before.desired):
+            raise OperationRefused(
+                f"{publication.state} was replaced as the desired state while it was rendered: "
+                "republish again"
+            )
+        return protocol.publish(pointer, writing, [publication])
 
-def _ambiguous(name: str, kind: str, matching: Sequence[str]) -> NotFound:
-    examples = some(matching)
-    return NotFound(
-        f"{name} is the beginning of {len(matching)} {kind}, {examples}: name one of them in full"
-    )
-
-
-def _states_with_prefix(pointer: Pointer, prefix: str) -> list[str]:
-    """The ids of the retained states that begin with `prefix`; none for an empty one."""
-    return sorted(
-        {
-            publication.state
-            for publication in pointer.retained
-            if prefix and publication.state.startswith(prefix)
-        }
-    )
+    return command

@@ -21,12 +21,12 @@ from pydantic import (
 
 from daemon.publishing import layout
 from daemon.publishing.documents import SCHEMA, Malformed, check_schema, parse, serialised
-from daemon.publishing.errors import VerificationFailed
+from daemon.publishing.errors import NotFound, VerificationFailed
 from daemon.publishing.grammar import (
     Attempt,
     Id16,
     Label,
-    Position,
+    Offset,
     PublicationName,
     Reason,
     RevisionNumber,
@@ -42,8 +42,8 @@ from daemon.publishing.grammar import (
 )
 from daemon.publishing.signatures import Signature
 from daemon.publishing.sizes import SIGNATURES
-from daemon.publishing.wording import cut_off, rebuild
-from events.model import LARGEST_REVISION
+from daemon.publishing.wording import MOST_NAMED, cut_off, rebuild, some
+from events.model import LARGEST_REVISION, Identity
 from renderers.values import Scope, canonical_json
 
 MOST_FOLDED_EVENTS: Final = 128
@@ -56,6 +56,7 @@ MOST_QUARANTINED: Final = 256
 MOST_PINNED: Final = 48
 """Half of MOST_RETAINED, less live and desired: whatever is pinned, 50 others have room."""
 
+_DIGITS: Final = 16
 _REVISION: Final = re.compile(r"(0|[1-9][0-9]{0,15})(?:\.([1-9][0-9]{0,15}))?")
 
 Kind = Literal[
@@ -63,7 +64,7 @@ Kind = Literal[
 ]
 
 
-class Part(BaseModel):
+class DocumentPart(BaseModel):
     """A part of a document: frozen, keeps fields that this release does not know."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
@@ -96,6 +97,10 @@ class Revision:
             )
         return revision
 
+    def next_derived(self) -> "Revision":
+        """The number of the next state that is derived from this one."""
+        return Revision(self.producer, self.derived + 1)
+
     def __str__(self) -> str:
         return f"{self.producer}.{self.derived}" if self.derived else str(self.producer)
 
@@ -114,7 +119,7 @@ StoredRevision = Annotated[
 """A field of a document: the text of a revision."""
 
 
-class PublicationId(Part):
+class PublicationId(DocumentPart):
     """A state stored by one attempt: `<state>@<attempt>`."""
 
     state: str
@@ -130,7 +135,7 @@ class PublicationId(Part):
         return f"{self.state}@{self.attempt}"
 
 
-class Publication(Part):
+class Publication(DocumentPart):
     """The facts of a publication that the pointer has, so that no manifest need be read."""
 
     state: StateId
@@ -151,7 +156,7 @@ class Publication(Part):
         return PublicationId(state=self.state, attempt=self.attempt)
 
 
-class Hold(Part):
+class Hold(DocumentPart):
     """Keeps `live` where it is until `resume`. New publications still become `desired`."""
 
     by: Reason
@@ -159,7 +164,7 @@ class Hold(Part):
     at: Time
 
 
-class Quarantine(Part):
+class Quarantine(DocumentPart):
     """The rejection of a composition: no publication of it becomes live."""
 
     composition_digest: Sha256
@@ -168,19 +173,24 @@ class Quarantine(Part):
     at: Time
 
 
-class FoldedEvent(Part):
+class FoldedEvent(DocumentPart):
     """An event that the scope has folded: two digests of 16 hex digits (protocol 2)."""
 
     identity: Id16
     event: Id16
 
+    @classmethod
+    def of(cls, identity: Identity, digest: str) -> "FoldedEvent":
+        """The event with this identity. `digest`: sha256 hex of its content."""
+        return cls(identity=identity.digest[:_DIGITS], event=digest[:_DIGITS])
 
-class _Pin(Part):
+
+class _Pin(DocumentPart):
     publication: PublicationName
     pinned: StrictBool
 
 
-class _Change(Part):
+class _Change(DocumentPart):
     """The known fields of an entry's `change`.
 
     An entry keeps its `change` as it was read: a newer release may have written more fields.
@@ -208,18 +218,18 @@ def _check_change(change: dict[str, Any]) -> None:
         raise ValueError(fault_of(error)) from None
 
 
-class PositionChange(Part):
+class PositionChange(DocumentPart):
     """When a position was last raised.
 
     It is valid only while `positions` has this offset: a recovery raises a position and cannot know
     when that position was reached.
     """
 
-    offset: Position
+    offset: Offset
     at: Time
 
 
-class HistoryEntry(Part):
+class HistoryEntry(DocumentPart):
     """One change of the pointer."""
 
     sequence: SequenceNumber
@@ -234,14 +244,14 @@ class HistoryEntry(Part):
     reason: Reason = ""
 
 
-class PreviousChunk(Part):
+class PreviousChunk(DocumentPart):
     """The chunk with the history before this one."""
 
     key: Label
     sha256: Sha256
 
 
-class Chunk(Part):
+class Chunk(DocumentPart):
     """The oldest entries of a history that is too long for the pointer. A chunk never changes."""
 
     schema_: Annotated[int, Field(alias="schema", strict=True, ge=1)] = SCHEMA
@@ -251,7 +261,7 @@ class Chunk(Part):
     model_config = ConfigDict(frozen=True, extra="allow", populate_by_name=True)
 
 
-class Pointer(Part):
+class Pointer(DocumentPart):
     """The signed part of the pointer object."""
 
     schema_: Annotated[int, Field(alias="schema", strict=True, ge=1)] = SCHEMA
@@ -266,7 +276,7 @@ class Pointer(Part):
 
     It is that of the last explicit state that was not late, or of a state derived from it.
     """
-    positions: dict[Label, Position] = {}
+    positions: dict[Label, Offset] = {}
     """The last position that was folded, by instance."""
     positions_changed: dict[Label, PositionChange] = {}
     """By instance, where the time is known. Collection uses it to find idle journals."""
@@ -296,6 +306,66 @@ class Pointer(Part):
         Older writes are in the chunks, which this does not check.
         """
         return any(entry.write_id == write_id for entry in self.history)
+
+
+def find_exactly(pointer: Pointer, name: str) -> Publication:
+    """The newest retained publication of a state, or the one that `STATE@ATTEMPT` names.
+
+    A unique prefix of the attempt is enough. The state must be complete where a pointer is changed:
+    if `state-1` is no longer retained, it must not select `state-10`. A command that asks for
+    confirmation may resolve a prefix with `find_retained` and show the result.
+
+    Raises:
+        NotFound: none is retained, or several attempts have this prefix.
+    """
+    state, separator, attempt = name.partition("@")
+    matching = [
+        publication
+        for publication in pointer.retained_of(state)
+        if publication.attempt.startswith(attempt)
+    ]
+    if matching and (not separator or len({publication.attempt for publication in matching}) == 1):
+        return matching[-1]
+    if matching:
+        raise _ambiguous(name, "attempts", [str(publication.id) for publication in matching])
+    similar = _states_with_prefix(pointer, state)
+    meant = f"; is {' or '.join(similar[:MOST_NAMED])} meant?" if similar else ""
+    raise NotFound(
+        f"{name} is not a retained state of {pointer.scope}; `rebundle states {pointer.scope}` "
+        f"lists them{meant}"
+    )
+
+
+def find_retained(pointer: Pointer, name: str) -> Publication:
+    """As `find_exactly`, for commands that only read: a unique prefix of a state is enough.
+
+    Raises:
+        NotFound: none is retained, or several states have this prefix.
+    """
+    matching = _states_with_prefix(pointer, name)
+    if pointer.retained_of(name) or not matching:
+        return find_exactly(pointer, name)
+    if len(matching) > 1:
+        raise _ambiguous(name, "states", matching)
+    return find_exactly(pointer, matching[0])
+
+
+def _ambiguous(name: str, kind: str, matching: Sequence[str]) -> NotFound:
+    examples = some(matching)
+    return NotFound(
+        f"{name} is the beginning of {len(matching)} {kind}, {examples}: name one of them in full"
+    )
+
+
+def _states_with_prefix(pointer: Pointer, prefix: str) -> list[str]:
+    """The ids of the retained states that begin with `prefix`; none for an empty one."""
+    return sorted(
+        {
+            publication.state
+            for publication in pointer.retained
+            if prefix and publication.state.startswith(prefix)
+        }
+    )
 
 
 def signed_part(pointer: Pointer) -> bytes:
@@ -345,7 +415,7 @@ def opened(body: bytes, scope: Scope) -> tuple[Pointer, bool]:
         raise _damaged(scope, str(error)) from error
     if pointer.scope != str(scope):
         raise VerificationFailed(
-            f"pointer.json of {scope} is the one of {pointer.scope}: {rebuild(scope)}"
+            f"pointer.json of {scope} belongs to {pointer.scope}: {rebuild(scope)}"
         )
     return pointer, bool(signatures)
 

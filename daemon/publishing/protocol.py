@@ -58,7 +58,7 @@ class Writing:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class BatchProgress:
     """The effect of a batch of events on the scope's counters. Its publications are separate."""
 
     highest_revision: Revision
@@ -75,7 +75,7 @@ def publish(
     pointer: Pointer,
     writing: Writing,
     published: Sequence[Publication],
-    progress: Progress | None = None,
+    progress: BatchProgress | None = None,
 ) -> Pointer:
     """Add all publications of a batch in one change, in commit order.
 
@@ -116,7 +116,7 @@ def rollback(
     target: Publication,
     *,
     discard_newer: bool = False,
-    progress: Progress | None = None,
+    progress: BatchProgress | None = None,
 ) -> Pointer | None:
     """Make `target` live.
 
@@ -130,9 +130,8 @@ def rollback(
     """
     _refuse_quarantined(pointer, target)
     held = pointer.hold is not None
-    if _same(pointer.live, target) and (
-        _same(pointer.desired, target) and not held if discard_newer else held
-    ):
+    settled = same(pointer.desired, target) and not held if discard_newer else held
+    if settled and same(pointer.live, target):
         return None
     hold = None if discard_newer else _hold(writing)
     counters = {} if progress is None else _progressed(pointer, writing, progress)
@@ -168,10 +167,10 @@ def resume(pointer: Pointer, writing: Writing) -> Pointer | None:
     if pointer.desired is not None and _is_quarantined(pointer, pointer.desired):
         raise OperationRefused(
             f"desired state {pointer.desired.state} is quarantined: lift that first with "
-            f"{_lift_command(pointer, pointer.desired)}, or wait for a state with "
-            "another composition"
+            f"{_lift_command(pointer, pointer.desired)}, or wait for a state with another "
+            "composition"
         )
-    if pointer.hold is None and _same(pointer.live, pointer.desired):
+    if pointer.hold is None and same(pointer.live, pointer.desired):
         return None
     return _next(pointer, writing, "resume", live=pointer.desired, hold=None, change={"hold": None})
 
@@ -212,10 +211,8 @@ def quarantine(
     if not is_rejected and len(pointer.quarantined) >= MOST_QUARANTINED:
         raise OperationRefused(
             f"{MOST_QUARANTINED} compositions of {pointer.scope} are quarantined already: lift "
-            "one first "
-            f"(`rebundle quarantine {pointer.scope} DIGEST --lift --reason '…'`; `rebundle status "
-            f"{pointer.scope}` "
-            "lists them)"
+            f"one first (`rebundle quarantine {pointer.scope} DIGEST --lift --reason '…'`; "
+            f"`rebundle status {pointer.scope}` lists them)"
         )
     change: dict[str, Any] = {"quarantine": _dumped(rejected)}
     quarantined = pointer.quarantined if is_rejected else (*pointer.quarantined, rejected)
@@ -224,8 +221,7 @@ def quarantine(
     if rollback_to.composition_digest == target.composition_digest:
         raise OperationRefused(
             f"{rollback_to.state} has the same composition as {target.state}, which is to be "
-            "quarantined: name another "
-            f"state (`rebundle states {pointer.scope}` lists them)"
+            f"quarantined: name another state (`rebundle states {pointer.scope}` lists them)"
         )
     _refuse_quarantined(pointer, rollback_to)
     held = _hold(writing)
@@ -574,7 +570,7 @@ def _current_ids(*publications: Publication | None) -> set[PublicationId]:
 
 
 def _advanced(positions: Mapping[str, int], new: Mapping[str, int]) -> dict[str, int]:
-    """The positions merged with new ones. The position of an instance never falls (invariant 4)."""
+    """The positions merged with new ones. The position of an instance never falls (protocol 2)."""
     return {
         **positions,
         **{
@@ -584,7 +580,7 @@ def _advanced(positions: Mapping[str, int], new: Mapping[str, int]) -> dict[str,
     }
 
 
-def _progressed(pointer: Pointer, writing: Writing, progress: Progress) -> dict[str, Any]:
+def _progressed(pointer: Pointer, writing: Writing, progress: BatchProgress) -> dict[str, Any]:
     """Positions after a batch, the times at which they were raised, and the events folded last."""
     positions = _advanced(pointer.positions, progress.positions)
     changed = {
@@ -616,8 +612,19 @@ def _dumped(part: Hold | Quarantine | None) -> dict[str, Any] | None:
     return None if part is None else part.model_dump(mode="json")
 
 
-def _same(one: Publication | None, other: Publication | None) -> bool:
+def same(one: Publication | None, other: Publication | None) -> bool:
+    """Whether both are the same publication, or both are absent."""
     return (one and one.id) == (other and other.id)
+
+
+def live_instead_of(pointer: Pointer, expected: str | None) -> str | None:
+    """What is live instead of the state `expected`; None if that state is live.
+
+    The rule for every rollback that names the state it expects. Without an expected state, None.
+    """
+    if expected is None or (pointer.live is not None and pointer.live.state == expected):
+        return None
+    return pointer.live.state if pointer.live is not None else "nothing"
 
 
 def _is_quarantined(pointer: Pointer, publication: Publication) -> bool:

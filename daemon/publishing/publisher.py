@@ -9,12 +9,13 @@ PointerRead), lost (PointerMoved) or unknown (OutcomeUnresolved). The result is 
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass
+from typing import Final
 
 from daemon.concurrency import concurrently
 from daemon.publishing import archive, documents, layout, manifest, pointer, protocol, sizes
 from daemon.publishing import signatures as signatures_of
-from daemon.publishing.archive import Member, Packer
+from daemon.publishing.archive import Archive, Member, Packer
 from daemon.publishing.errors import (
     CannotSign,
     NewerSchema,
@@ -30,7 +31,7 @@ from daemon.publishing.pointer import Pointer, PreviousChunk, Publication
 from daemon.publishing.protocol import Resolution, Writing
 from daemon.publishing.reader import PointerRead, Reader
 from daemon.publishing.retry import while_busy
-from daemon.publishing.signatures import Signature, Signer
+from daemon.publishing.signatures import ROLES, Role, Signature, Signer
 from daemon.publishing.trust import attestation
 from daemon.retry import Backoff
 from daemon.runtime import Runtime
@@ -46,9 +47,6 @@ from daemon.stores.errors import (
 from daemon.stores.port import Content, ObjectStore, Version
 from renderers.values import Scope
 
-if TYPE_CHECKING:  # see `reader`
-    from daemon.publishing.trust.policy import Role
-
 _JSON: Final = "application/json"
 _GZIP: Final = "application/gzip"
 _RESENDS: Final = 3
@@ -56,6 +54,16 @@ _RESEND_BACKOFF: Final = Backoff(first=0.4, longest=1.6)
 _WAITS: Final = 20
 """How often one write is repeated after the answer "slow down", before it fails with StoreBusy."""
 _SIGN_SECONDS: Final = 30
+
+
+@dataclass(frozen=True, slots=True)
+class _Packed:
+    """A state in the form in which it is stored."""
+
+    members: Sequence[Member]
+    archive: Archive
+    manifest: bytes
+    publication: Publication
 
 
 class Publisher:
@@ -91,17 +99,17 @@ class Publisher:
             CannotSign: this writer's own trust policy does not accept its signatures.
             OperationRefused: the bundle is larger than readers accept.
         """
-        self._refuse_useless_keys(scope, ("publish", "pointer"))
+        self._refuse_useless_keys(scope, ROLES)
         attempt, at = self._runtime.random_id(), timestamp(self._runtime.now())
         # Always in a thread: it takes milliseconds at 500 models, and measuring the size would take
         # one.
-        packed, body = await self._runtime.run_in_thread(self._pack, state, attempt, at)
+        packed = await self._runtime.run_in_thread(self._pack, state, attempt, at)
         objects = [
-            (layout.archive(scope, state.state, attempt), Content(packed, _GZIP)),
-            (layout.manifest(scope, state.state, attempt), Content(body, _JSON)),
+            (layout.archive(scope, state.state, attempt), Content(packed.archive.body, _GZIP)),
+            (layout.manifest(scope, state.state, attempt), Content(packed.manifest, _JSON)),
         ]
         if self._signers:
-            envelope = await self._signed_statement(body)
+            envelope = await self._signed_statement(scope, packed)
             objects.append(
                 (layout.signature(scope, state.state, attempt), Content(envelope, _JSON))
             )
@@ -110,20 +118,20 @@ class Publisher:
             objects,
             limit=len(objects),
         )
-        publication = manifest.publication(state, attempt, at, body)
-        self._reader.remember(scope, publication, state.files)
-        return publication
+        self._reader.remember(scope, packed.publication, state.files)
+        return packed.publication
 
-    def _pack(self, state: RenderedState, attempt: str, at: str) -> tuple[bytes, bytes]:
+    def _pack(self, state: RenderedState, attempt: str, at: str) -> "_Packed":
         members = self._packer.members(state.composition.scope, state.files)
         packed = archive.pack(members)
         body = manifest.written(state, attempt, at, members, packed)
         _refuse_too_big(state, members, len(packed.body), len(body))
-        return packed.body, body
+        return _Packed(members, packed, body, manifest.publication(state, attempt, at, body))
 
-    async def _signed_statement(self, body: bytes) -> bytes:
+    async def _signed_statement(self, scope: Scope, packed: "_Packed") -> bytes:
+        files = ((member.file.path, member.sha256) for member in packed.members)
         payload = await self._runtime.run_in_thread(
-            attestation.statement, manifest.decode(body), body
+            attestation.statement, str(scope), packed.publication, packed.archive.sha256, files
         )
         return attestation.enveloped(payload, await self._signed(signatures_of.STATEMENT, payload))
 
@@ -224,7 +232,7 @@ class Publisher:
             ) from error
 
     def refuse_unwritable(
-        self, scope: Scope, base: PointerRead, roles: tuple["Role", ...] = ("pointer",)
+        self, scope: Scope, base: PointerRead, roles: tuple[Role, ...] = ("pointer",)
     ) -> None:
         """Raise the errors that `swap` raises before it writes; for callers that write nothing.
 
@@ -240,27 +248,25 @@ class Publisher:
         if base.pointer.schema_ > documents.SCHEMA:
             raise NewerSchema(
                 f"the pointer of {scope} was written by a newer release (schema "
-                f"{base.pointer.schema_}): use that one "
-                "here, too"
+                f"{base.pointer.schema_}): use that release here, too"
             )
         if base.signed and not self._signers:
             raise CannotSign(
                 f"the pointer of {scope} is signed, and no signing key is configured: set "
-                "signing.key_file to one that "
-                "readers trust"
+                "signing.key_file to one that readers trust"
             )
         self._refuse_useless_keys(scope, roles)
 
-    def _refuse_useless_keys(self, scope: Scope, roles: tuple["Role", ...]) -> None:
+    def _refuse_useless_keys(self, scope: Scope, roles: tuple[Role, ...]) -> None:
         """Raise CannotSign if readers with this machine's trust policy would refuse the result."""
-        try:
-            self._reader.check_signers(scope, [signer.keyid for signer in self._signers], roles)
-        except VerificationFailed as error:
+        keyids = [signer.keyid for signer in self._signers]
+        objection = self._reader.verifier.objection(keyids, roles, scope)
+        if objection is not None:
             raise CannotSign(
-                f"nothing is written to {scope}, for by the own trust policy nobody could read it: "
-                f"{error}. Sign with "
-                "a key that has the role (signing.key_file, `rebundle keys trust POLICY PUBLIC`)"
-            ) from error
+                f"{scope} was not changed: this machine's trust policy would reject the result: "
+                f"{objection}. Sign with a key that has the role (signing.key_file, `rebundle keys "
+                "trust POLICY PUBLIC`)"
+            )
 
     async def _resolve(
         self, scope: Scope, base: PointerRead, following: Pointer
@@ -325,15 +331,14 @@ class Publisher:
                 stored = await self._store.get(key, max_bytes=len(content.body))
             except ObjectMissing:
                 raise StoreUnavailable(
-                    f"whether {key} is stored could not be found out: try again"
+                    f"it is unknown whether {key} was stored: try again"
                 ) from error
             except ObjectTooBig:
                 stored = None
             if stored is None or stored.body != content.body:
                 raise VerificationFailed(
-                    f"{key} is there with other bytes than ours: who else writes this bucket? The "
-                    "next try takes "
-                    "another name"
+                    f"{key} exists with different content: does another program write to this "
+                    "bucket? The next try uses another name"
                 ) from error
 
 
@@ -345,15 +350,15 @@ def _refuse_unreadable(scope: Scope, following: Pointer, size: int) -> None:
     """
     if size > sizes.POINTER:
         raise OperationRefused(
-            f"the pointer of {scope} would have {size:,} bytes, and readers take "
-            f"{sizes.POINTER:,}: lift quarantines "
-            f"that are no longer needed (`rebundle quarantine {scope} STATE --lift --reason '…'`)"
+            f"the pointer of {scope} would have {size:,} bytes, and readers accept "
+            f"{sizes.POINTER:,}: lift quarantines that are no longer needed "
+            f"(`rebundle quarantine {scope} STATE --lift --reason '…'`)"
         )
     if max(following.sequence, following.gc_epoch) > MOST_SEQUENCE:
         raise OperationRefused(
-            f"the pointer of {scope} has reached the highest sequence there is, which somebody "
-            "else must have "
-            f"written: move {layout.pointer(scope)}, {layout.live_tree(scope, layout.MARKER)} and "
+            f"the pointer of {scope} has reached the largest possible sequence, which no Rebundle "
+            f"daemon writes: move {layout.pointer(scope)}, "
+            f"{layout.live_tree(scope, layout.MARKER)} and "
             f"{layout.freshness(scope)} away, then `rebundle recover {scope} --reason '…'`"
         )
 
@@ -377,8 +382,7 @@ def _refuse_too_big(
         if size > limit:
             raise OperationRefused(
                 f"state {state.state} of {state.composition.scope} has {size:,} {what}, and "
-                f"readers take {limit:,}: "
-                "make the bundle smaller"
+                f"readers accept {limit:,}: make the bundle smaller"
             )
 
 
@@ -391,7 +395,6 @@ def _moved(scope: Scope, sequence: int) -> PointerMoved:
 
 def _unresolved(scope: Scope) -> OutcomeUnresolved:
     return OutcomeUnresolved(
-        f"whether the pointer of {scope} was changed could not be found out: a daemon finds out by "
-        "itself; before a "
-        f"command is repeated, look at `rebundle status {scope}`"
+        f"it is unknown whether the pointer of {scope} was changed: a daemon checks it at its next "
+        f"try; before you repeat a command, look at `rebundle status {scope}`"
     )

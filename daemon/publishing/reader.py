@@ -9,23 +9,20 @@ The cache key has the scope, the name and the digest. So a writer who may decide
 scope cannot use a result that was verified for another scope.
 """
 
-import hashlib
-from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Final, Generic, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar, overload
 
 from daemon.concurrency import concurrently
-from daemon.publishing import archive, layout, manifest, pointer, sizes
-from daemon.publishing.bucket_identity import BucketCheck
+from daemon.publishing import layout, sizes
+from daemon.publishing.bucket_identity import ANY_BUCKET, BucketCheck
 from daemon.publishing.errors import (
     NotFound,
     NotTrusted,
     OlderSchema,
     PointerLost,
     PublishingError,
-    SequenceWentBack,
     VerificationFailed,
 )
 from daemon.publishing.manifest import Manifest
@@ -39,20 +36,23 @@ from daemon.publishing.pointer import (
 )
 from daemon.publishing.protocol import absent
 from daemon.publishing.trust.sequence_memory import HighestSequences, ProcessSequences
+from daemon.publishing.verification import LastAccepted, Verifier, verified_files
 from daemon.publishing.wording import RENEW, cut_off, leave_out, rebuild
 from daemon.runtime import Runtime
 from daemon.stores.errors import ObjectDamaged, ObjectMissing, ObjectTooBig, StoreRefused
 from daemon.stores.port import ObjectStore, Stored, Version
+from renderers.cache import Cache
 from renderers.values import RenderedFile, Scope
 
-if TYPE_CHECKING:
-    from daemon.publishing.trust.policy import Role, TrustPolicy
+if TYPE_CHECKING:  # see `verification`
+    from daemon.publishing.trust.policy import TrustPolicy
 
 P = ParamSpec("P")
 T = TypeVar("T")
-_MOST_MANIFEST_BYTES: Final = 32 << 20
-_MOST_FILES_BYTES: Final = 32 << 20
-_MOST_CHUNK_BYTES: Final = 8 << 20
+_MOST_MANIFEST_BYTES: Final = sizes.MANIFEST
+_MOST_FILES_BYTES: Final = 64 << 20
+_MOST_CHUNK_BYTES: Final = sizes.CHUNK
+_MOST_SCOPES: Final = 10_000
 _MOST_READS_AT_ONCE: Final = 8
 
 
@@ -125,7 +125,8 @@ class Reader:
         runtime: Runtime,
         *,
         trust: "TrustPolicy | None" = None,
-        accepted: "HighestSequences | None" = None,
+        accepted: HighestSequences | None = None,
+        bucket: BucketCheck = ANY_BUCKET,
     ) -> None:
         """Sets up the reader, without access to the bucket.
 
@@ -135,23 +136,20 @@ class Reader:
             trust: the policy that determines which signatures are accepted. Without one, nothing
                 has to be signed.
             accepted: the highest sequences that earlier readers of this machine have accepted.
+            bucket: refuses a pointer that is read from another bucket (ADR 26).
         """
         self._store = store
         self._runtime = runtime
-        self._trust = trust
-        self._demanding = trust if trust is not None and trust.freshness == "required" else None
-        """The trust policy if it demands a fresh pointer, else None."""
+        self.verifier = Verifier(trust)
+        """Decides what is accepted; a writer asks it before it writes."""
+        self._requires_freshness = self.verifier.requires_freshness
         self._accepted = accepted or ProcessSequences()
-        self._bucket: BucketCheck | None = None
-        self._newest_writes: dict[Scope, str] = {}
-        """By scope: the write id of the newest pointer that was read. Only with a `BucketCheck`."""
-        self._manifests = _LruCache[Manifest](_MOST_MANIFEST_BYTES)
-        self._chunks = _LruCache[Chunk](_MOST_CHUNK_BYTES)
-        self._files = _LruCache[tuple[RenderedFile, ...]](_MOST_FILES_BYTES)
-
-    def read_only_from(self, bucket: "BucketCheck") -> None:
-        """From now on, refuse a pointer that is read from another bucket (ADR 26)."""
         self._bucket = bucket
+        self._newest_writes = Cache[str](_MOST_SCOPES)
+        """By scope: the write id of the newest pointer that was read."""
+        self._manifests = Cache[Manifest](_MOST_MANIFEST_BYTES)
+        self._chunks = Cache[Chunk](_MOST_CHUNK_BYTES)
+        self._files = Cache[tuple[RenderedFile, ...]](_MOST_FILES_BYTES)
 
     async def scopes(self) -> Scopes:
         """Every scope that has a pointer, or traces of one.
@@ -184,19 +182,18 @@ class Reader:
             SequenceWentBack: it is older than one that was accepted before.
             WrongBucket: this is not the bucket to read from.
         """
-        read = (
-            await self._pointer_of(scope, self._bucket)
-            if self._bucket
-            else await self._read_pointer(scope)
-        )
+        # Before the pointer: a concurrent reader may accept a newer pointer during this read, and
+        # that must not make this one look outdated.
+        highest = await self._accepted.highest(scope)
+        read = await self._read_from_bucket(scope, highest)
         if read.version is not None:
             # Only now: a sequence of another bucket would make the pointer of the right bucket look
             # older than one that was accepted.
             await self._accepted.accept(scope, read.pointer.sequence)
         return read
 
-    async def _pointer_of(self, scope: Scope, bucket: "BucketCheck") -> PointerRead:
-        """The pointer of a scope, which is certainly from this bucket.
+    async def _read_from_bucket(self, scope: Scope, highest: int) -> PointerRead:
+        """The pointer of a scope, which is certainly from the bucket to read from.
 
         Ids of writes are random. So a pointer whose history contains the newest write that was read
         before is a successor of that pointer, and the bucket's id need not be read. Any other
@@ -206,54 +203,50 @@ class Reader:
         read = None
         if known is not None:
             try:
-                read = await self._read_pointer(scope)
+                read = await self._read_pointer(scope, highest)
             except PublishingError:
-                await bucket.check()  # if the bucket is wrong, that is the more useful error
+                await self._bucket.check()  # if the bucket is wrong, that is the more useful error
                 raise
         if read is None or known is None or not read.pointer.knows_write(known):
-            read = await bucket.reading(partial(self._read_pointer, scope))
-        if read.version is not None:
-            self._newest_writes[scope] = read.pointer.write_id
+            read = await self._bucket.reading(partial(self._read_pointer, scope, highest))
+        if read.version is None:
+            self._newest_writes.pop(scope)
+        else:
+            self._newest_writes.put(scope, read.pointer.write_id, 1)
         return read
 
-    async def _read_pointer(self, scope: Scope) -> PointerRead:
-        # The highest sequence is read before the pointer. A concurrent reader may accept a newer
-        # pointer during this read, and that must not make this one look outdated.
-        highest = await self._accepted.highest(scope)
-        # So is freshness.json: a pointer may be newer than its freshness.json, and never older.
+    async def _read_pointer(self, scope: Scope, highest: int) -> PointerRead:
+        # freshness.json is read first: a pointer may be newer than it, and never older.
         freshness = None
-        if self._demanding is not None:
+        if self._requires_freshness:
             freshness = await self._optional(layout.freshness(scope), sizes.FRESHNESS, RENEW)
-        stored = await self._optional(layout.pointer(scope), sizes.POINTER, rebuild(scope))
+        stored = await self._stored_pointer(scope)
         if stored is None:
             trace = await self._trace(scope)
             if trace is None:
                 return PointerRead(absent(scope), None)
             # Another writer may have created the scope since: then the trace is newer than the
             # first read of the pointer.
-            stored = await self._optional(layout.pointer(scope), sizes.POINTER, rebuild(scope))
+            stored = await self._stored_pointer(scope)
             if stored is None:
                 raise PointerLost(
                     f"{layout.pointer(scope)} is gone, but {trace}: nothing is published until "
                     f"`rebundle recover {scope} --reason '…'` rebuilds it, or its newest "
                     "version is restored"
                 )
-        read = await self._decoded(scope, stored)
-        if self._demanding is not None:
-            await self._check_fresh(
-                scope, self._demanding, freshness, stored.body, read.pointer.sequence
-            )
-        if read.pointer.sequence < highest:
-            raise SequenceWentBack(
-                f"the pointer of {scope} has sequence {read.pointer.sequence}, and {highest} was "
-                "seen here before: "
-                "an older one was put back, from a backup or by somebody else; "
-                f"`rebundle recover {scope} --reason '…'` writes one that is newer than both. If "
-                "it finds nothing to "
-                "recover, nothing in the bucket shows the newer one: restart the daemon to "
-                "continue from the older one"
-            )
-        return read
+        accepted = LastAccepted(highest, freshness.body if freshness else None)
+        found, is_signed = await self.work_on(
+            len(stored.body),
+            self.verifier.newest_pointer,
+            stored.body,
+            scope,
+            accepted,
+            self._runtime.now(),
+        )
+        return PointerRead(found, stored.version, is_signed)
+
+    async def _stored_pointer(self, scope: Scope) -> Stored | None:
+        return await self._optional(layout.pointer(scope), sizes.POINTER, rebuild(scope))
 
     async def work_on(
         self, size: int, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
@@ -275,11 +268,6 @@ class Reader:
             (entry.version for entry in await self._store.scan(key) if entry.key == key), None
         )
 
-    @property
-    def has_policy(self) -> bool:
-        """Whether documents without a trusted signature are refused."""
-        return self._trust is not None
-
     async def found_pointer(self, scope: Scope) -> PointerRead | None:
         """The stored pointer, for recovery: its form and signature are checked, its age is not.
 
@@ -288,48 +276,17 @@ class Reader:
         Raises:
             VerificationFailed: it is damaged, or has no trusted signature.
         """
-        stored = await self._optional(layout.pointer(scope), sizes.POINTER, rebuild(scope))
-        return None if stored is None else await self._decoded(scope, stored)
+        stored = await self._stored_pointer(scope)
+        if stored is None:
+            return None
+        found, is_signed = await self.work_on(
+            len(stored.body), self.verifier.pointer, stored.body, scope
+        )
+        return PointerRead(found, stored.version, is_signed)
 
     async def highest_accepted(self, scope: Scope) -> int:
         """The highest sequence that readers of this machine have accepted; 0 before the first."""
         return await self._accepted.highest(scope)
-
-    async def _decoded(self, scope: Scope, stored: Stored) -> PointerRead:
-        def decode() -> PointerRead:
-            stored_pointer, signed = pointer.opened(stored.body, scope)
-            if self._trust is not None:
-                self._trust.check_pointer(stored.body, scope)
-            return PointerRead(stored_pointer, stored.version, signed)
-
-        return await self.work_on(len(stored.body), decode)
-
-    def check_signers(self, scope: Scope, keyids: Collection[str], roles: Iterable["Role"]) -> None:
-        """Check that every role is held by one of these keys, so that signatures are accepted.
-
-        Raises:
-            VerificationFailed: no key has one of the roles in the scope.
-        """
-        if self._trust is None:
-            return
-        for role in roles:
-            if objection := self._trust.objection(keyids, role, scope):
-                raise VerificationFailed(objection)
-
-    async def _check_fresh(
-        self, scope: Scope, trust: "TrustPolicy", stored: Stored | None, body: bytes, sequence: int
-    ) -> None:
-        """Check by freshness.json (`stored`) that this pointer was recently the newest one.
-
-        Raises:
-            VerificationFailed: it was not, or the scope has no freshness.json.
-        """
-        if stored is None:
-            raise VerificationFailed(
-                f"{scope} has no freshness.json, and the trust policy demands it: {RENEW}"
-            )
-        freshness, now = trust.check_freshness(stored.body, scope), self._runtime.now()
-        await self.work_on(len(body), freshness.check, body, sequence, now)
 
     async def existing(self, scope: Scope) -> PointerRead:
         """The pointer of a scope that must exist.
@@ -352,30 +309,38 @@ class Reader:
             VerificationFailed: it does not match the digests in the pointer.
             NotTrusted: it has no trusted signature.
         """
-        cached = self._manifests.get(_cache_key(scope, publication))
+        return await self._manifest(scope, publication.id, publication)
+
+    async def _manifest(
+        self, scope: Scope, name: PublicationId, named_by: Publication | None
+    ) -> Manifest:
+        cache_key = f"{scope} {name}" if named_by is None else _cache_key(scope, named_by)
+        cached = self._manifests.get(cache_key)
         if cached is not None:
             return cached
-        key = layout.manifest(scope, publication.state, publication.attempt)
-        remedy = leave_out(scope)
-        body = await self._bytes(key, sizes.MANIFEST, remedy)
-
-        def decode() -> Manifest:
-            if hashlib.sha256(body).hexdigest() != publication.manifest_sha256:
-                raise VerificationFailed(
-                    f"{key} is damaged: its sha256 is not the one in the pointer; {remedy}"
-                )
-            read = _decode_manifest(scope, publication.id, body)
-            if read.composition_digest != publication.composition_digest:
-                raise VerificationFailed(
-                    f"the manifest of {publication.id} has not the composition that the pointer "
-                    f"names: {remedy}"
-                )
-            return read
-
-        read = await self.work_on(len(body), decode)
-        await self._check_signature(scope, read, body)
-        self._manifests.put(_cache_key(scope, publication), read, len(body))
+        key = layout.manifest(scope, name.state, name.attempt)
+        body = await self._bytes(key, sizes.MANIFEST, leave_out(scope))
+        envelope = await self._envelope(scope, name) if self.verifier.trust is not None else None
+        read = await self.work_on(
+            len(body) + len(envelope or b""),
+            self.verifier.manifest,
+            body,
+            scope,
+            name,
+            envelope=envelope,
+            named_by=named_by,
+        )
+        self._manifests.put(cache_key, read, len(body))
         return read
+
+    async def _envelope(self, scope: Scope, name: PublicationId) -> bytes | None:
+        """The signature of a publication; None if it has none."""
+        key = layout.signature(scope, name.state, name.attempt)
+        try:
+            stored = await self._optional(key, sizes.SIGNATURE, leave_out(scope))
+        except VerificationFailed as error:
+            raise NotTrusted(str(error)) from error
+        return None if stored is None else stored.body
 
     async def named_manifests(self, scope: Scope, names: Iterable[PublicationId]) -> Manifests:
         """The manifests of publications that only the history names, so their digests are unknown.
@@ -387,24 +352,13 @@ class Reader:
 
         async def read(name: PublicationId) -> Manifest | DamagedManifest | None:
             try:
-                return await self._named_manifest(scope, name)
+                return await self._manifest(scope, name, None)
             except (NotFound, VerificationFailed, ObjectDamaged):
                 return None
             except (OlderSchema, StoreRefused) as error:
                 return DamagedManifest(name, str(error), unreadable=True)
 
         return _without_missing(await concurrently(read, names, limit=_MOST_READS_AT_ONCE))
-
-    async def _named_manifest(self, scope: Scope, name: PublicationId) -> Manifest:
-        cached = self._manifests.get(f"{scope} {name}")
-        if cached is not None:
-            return cached
-        key = layout.manifest(scope, name.state, name.attempt)
-        body = await self._bytes(key, sizes.MANIFEST, leave_out(scope))
-        read = await self.work_on(len(body), _decode_manifest, scope, name, body)
-        await self._check_signature(scope, read, body)
-        self._manifests.put(f"{scope} {name}", read, len(body))
-        return read
 
     async def files(self, scope: Scope, publication: Publication) -> tuple[RenderedFile, ...]:
         """All files of a publication, after checking them against their digests.
@@ -459,15 +413,7 @@ class Reader:
             return cached
         body = await self._bytes(reference.key, sizes.CHUNK, cut_off(scope))
 
-        def decode() -> Chunk:
-            if hashlib.sha256(body).hexdigest() != reference.sha256:
-                raise VerificationFailed(
-                    f"history chunk {reference.key} is not the one its successor means: "
-                    f"{cut_off(scope)}"
-                )
-            return pointer.decode_chunk(body, reference.key, scope)
-
-        chunk = await self.work_on(len(body), decode)
+        chunk = await self.work_on(len(body), self.verifier.chunk, body, scope, reference)
         self._chunks.put(f"{scope} {reference.sha256}", chunk, len(body))
         return chunk
 
@@ -494,18 +440,6 @@ class Reader:
 
         return _without_missing(await concurrently(read, publications, limit=_MOST_READS_AT_ONCE))
 
-    async def _check_signature(self, scope: Scope, described: Manifest, body: bytes) -> None:
-        if self._trust is None:
-            return
-        key = layout.signature(scope, described.state, described.attempt)
-        try:
-            stored = await self._optional(key, sizes.SIGNATURE, leave_out(scope))
-        except VerificationFailed as error:
-            raise NotTrusted(str(error)) from error
-        envelope = stored.body if stored else None
-        size = len(body) + len(envelope or b"")
-        await self.work_on(size, self._trust.check_publication, envelope, described, body, scope)
-
     async def _bytes(self, key: str, max_bytes: int, remedy: str) -> bytes:
         stored = await self._optional(key, max_bytes, remedy)
         if stored is None:
@@ -524,7 +458,9 @@ class Reader:
         except ObjectMissing:
             return None
         except ObjectTooBig as error:
-            raise VerificationFailed(f"{error}: it is damaged, or not ours; {remedy}") from error
+            raise VerificationFailed(
+                f"{error}: it is damaged, or another program wrote it; {remedy}"
+            ) from error
 
     async def _trace(self, scope: Scope) -> str | None:
         """Evidence that this scope had a pointer, or None (protocol 4, never softened 4)."""
@@ -559,61 +495,3 @@ def _is_scope(bundle: str, target: str) -> bool:
 
 def _cache_key(scope: Scope, publication: Publication) -> str:
     return f"{scope} {publication.id} {publication.manifest_sha256}"
-
-
-def _decode_manifest(scope: Scope, name: PublicationId, body: bytes) -> Manifest:
-    """The manifest in these bytes.
-
-    Raises:
-        VerificationFailed: it is damaged, or belongs to another publication.
-    """
-    try:
-        read = manifest.decode(body, layout.manifest(scope, name.state, name.attempt))
-    except VerificationFailed as error:
-        raise VerificationFailed(f"{name} of {scope}: {error}: {leave_out(scope)}") from error
-    if (read.scope, read.state, read.attempt) != (str(scope), name.state, name.attempt):
-        raise VerificationFailed(
-            f"the manifest of {name} is the one of {read.scope} {read.state}: {leave_out(scope)}"
-        )
-    return read
-
-
-def verified_files(described: Manifest, body: bytes) -> tuple[RenderedFile, ...]:
-    """The files in the bytes of an archive, after checking them against the manifest.
-
-    Raises:
-        VerificationFailed: the archive or a file does not match the manifest.
-    """
-    name = PublicationId(state=described.state, attempt=described.attempt)
-    if hashlib.sha256(body).hexdigest() != described.archive.sha256:
-        raise VerificationFailed(f"the archive of {name} does not match its digest")
-    try:
-        return archive.unpack(body, described.digests)
-    except VerificationFailed as error:
-        raise VerificationFailed(
-            f"the files of {name} are not those of its manifest: {error}"
-        ) from error
-
-
-class _LruCache(Generic[T]):
-    """Values by key. Beyond a number of bytes, the least recently used values are dropped."""
-
-    def __init__(self, max_bytes: int) -> None:
-        self._most_bytes = max_bytes
-        self._bytes = 0
-        self._values: OrderedDict[str, tuple[T, int]] = OrderedDict()
-
-    def get(self, key: str) -> T | None:
-        if key not in self._values:
-            return None
-        self._values.move_to_end(key)
-        return self._values[key][0]
-
-    def put(self, key: str, value: T, size: int) -> None:
-        if key in self._values:
-            return
-        self._values[key] = (value, size)
-        self._bytes += size
-        while self._bytes > self._most_bytes and len(self._values) > 1:
-            _, (_, dropped_size) = self._values.popitem(last=False)
-            self._bytes -= dropped_size

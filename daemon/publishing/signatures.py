@@ -9,13 +9,17 @@ import base64
 import binascii
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol
 
 from daemon.publishing.sizes import SIGNATURES
 
 POINTER: Final = "application/vnd.rebundle.pointer+json"
 FRESHNESS: Final = "application/vnd.rebundle.freshness+json"
 STATEMENT: Final = "application/vnd.in-toto+json"
+
+Role = Literal["publish", "pointer"]
+"""What a key may sign: states, or pointers and freshness.json."""
+ROLES: Final[tuple[Role, ...]] = ("publish", "pointer")
 
 
 @dataclass(frozen=True, slots=True)

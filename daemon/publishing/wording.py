@@ -30,8 +30,7 @@ def cut_off(scope: object) -> str:
     """The remedy for a damaged or missing chunk of the history."""
     return (
         f"restore the object if the bucket keeps versions, else `rebundle recover {scope} --reason "
-        "'damaged history'` "
-        "cuts the history off there"
+        "'damaged history'` cuts the history off there"
     )
 
 

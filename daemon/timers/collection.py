@@ -13,9 +13,9 @@ import structlog
 from daemon.failures import reason_of
 from daemon.publishing.maintenance.garbage_collector import (
     Collected,
+    CollectionPart,
     DeletionRefused,
     GarbageCollector,
-    Part,
 )
 from daemon.publishing.reader import Reader
 from daemon.runtime import Runtime
@@ -40,7 +40,7 @@ class CollectionTimer:
         runtime: Runtime,
         writer: str,
         hours: float,
-        parts: frozenset[Part],
+        parts: frozenset[CollectionPart],
         refused: Callable[[int], None],
     ) -> None:
         """Create a timer that has not started.

@@ -14,11 +14,12 @@ import structlog
 from daemon.concurrency import concurrently
 from daemon.failures import reason_of
 from daemon.publishing import layout, pointer, signatures, sizes
-from daemon.publishing.documents import Malformed, parse, serialised
+from daemon.publishing.documents import serialised
 from daemon.publishing.errors import VerificationFailed
 from daemon.publishing.reader import Reader
 from daemon.publishing.signatures import Signer
 from daemon.publishing.trust.freshness import Freshness
+from daemon.publishing.verification import Verifier
 from daemon.runtime import Runtime
 from daemon.stores.errors import ConditionFailed, ObjectMissing, ObjectTooBig, OutcomeUnknown
 from daemon.stores.port import Content, ObjectStore, Version
@@ -60,7 +61,7 @@ class FreshnessTimer:
         self._runtime = runtime
         self._signers = signers
         self._keyids = [signer.keyid for signer in signers]
-        self._trust = trust
+        self._verifier = Verifier(trust)
         self._lifetime = timedelta(minutes=minutes)
         self.failing: dict[str, str] = {}
         """Scopes that the last round could not renew, and why; an empty name: all of them."""
@@ -90,7 +91,7 @@ class FreshnessTimer:
         Raises:
             PublishingError: the pointer is not one to attest.
         """
-        if self._trust is not None and self._trust.objection(self._keyids, "pointer", scope):
+        if self._verifier.objection(self._keyids, ("pointer",), scope):
             # Readers would refuse it, and it would replace a record of another daemon.
             return False
         # Read before the pointer: read after it, the record could name a newer one.
@@ -98,7 +99,7 @@ class FreshnessTimer:
         newest = (await self._reader.pointer(scope)).pointer
         if newest.sequence == 0:
             return False
-        if current is not None and self._trust is not None:
+        if current is not None and self._verifier.trust is not None:
             current.check_not_older(newest.sequence)
         body = (await self._store.get(layout.pointer(scope), max_bytes=sizes.POINTER)).body
         now = self._runtime.now()
@@ -153,13 +154,6 @@ class FreshnessTimer:
         except ObjectTooBig:
             return None, await self._reader.listed_version(layout.freshness(scope))
         try:
-            if self._trust is not None:
-                return self._trust.check_freshness(stored.body, scope), stored.version
-            return Freshness.parse(_signed(stored.body), scope), stored.version
-        except (Malformed, VerificationFailed):
+            return self._verifier.freshness(stored.body, scope), stored.version
+        except VerificationFailed:
             return None, stored.version
-
-
-def _signed(body: bytes) -> object:
-    document = parse(body)
-    return document.get("signed") if isinstance(document, dict) else None

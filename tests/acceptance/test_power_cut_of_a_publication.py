@@ -20,7 +20,7 @@ from daemon.bucket import Bucket, open_bucket
 from daemon.changes import interpret
 from daemon.pipeline import Pipeline
 from daemon.publishing import layout
-from daemon.publishing.live_tree.sync import Synced
+from daemon.publishing.live_tree.sync import FinishedPass
 from daemon.publishing.pointer import Pointer
 from daemon.rendering import Rendering
 from daemon.stores.directory.filesystem import FileSystem
@@ -127,7 +127,7 @@ class Daemon:
         while left:
             done = await self.pipeline.process(GOLDEN, left)
             left = [item for item in left if item.position not in done]
-        assert isinstance(await self.pipeline.reconcile(GOLDEN), Synced)
+        assert isinstance(await self.pipeline.reconcile(GOLDEN), FinishedPass)
 
     async def account(self) -> dict[str, Any]:
         pointer = (await self.bucket.reader.pointer(GOLDEN)).pointer

@@ -32,12 +32,13 @@ from daemon.publishing.errors import (
 from daemon.publishing.live_tree import ownership
 from daemon.publishing.live_tree.sync import LiveTree
 from daemon.publishing.pointer import PreviousChunk
-from daemon.publishing.reader import Reader, verified_files
+from daemon.publishing.reader import Reader
 from daemon.publishing.trust import attestation
 from daemon.publishing.trust.freshness import Freshness
 from daemon.publishing.trust.keys import PublicKey
 from daemon.publishing.trust.policy import TrustPolicy
 from daemon.publishing.trust.sequence_memory import FileSequences
+from daemon.publishing.verification import verified_files
 from daemon.settings import SettingsError, load
 from daemon.stores import locations
 from daemon.stores.directory import tag_file

@@ -24,7 +24,7 @@ import pytest
 
 from daemon.bucket import Bucket, open_bucket
 from daemon.publishing import layout, operator_commands, pointer, protocol
-from daemon.publishing.live_tree.sync import LiveTree, Synced
+from daemon.publishing.live_tree.sync import FinishedPass, LiveTree
 from daemon.publishing.pointer import MOST_HISTORY, Pointer
 from daemon.publishing.protocol import Writing
 from daemon.publishing.reader import Reader
@@ -157,7 +157,7 @@ class Play:
             except StoreError as error:
                 print("a pass has failed:", error)
                 continue
-            if isinstance(result, Synced) and not result.written:
+            if isinstance(result, FinishedPass) and not result.written:
                 return
         raise AssertionError("the live tree does not come into step")
 
@@ -295,7 +295,7 @@ async def check_live_tree(played: Play, reader: Reader, current: Pointer) -> Non
     for path, body in files.items():
         assert (await played.direct.store.get(prefix + path)).body == body, path
     survey = await LiveTree(played.direct.store, reader, played.direct.runtime).survey(GOLDEN)
-    assert survey.in_step
+    assert survey.in_sync
     assert survey.seen.overrides == (OVERRIDE,)
 
 

@@ -16,11 +16,11 @@ import pytest
 
 from daemon.publishing import layout
 from daemon.publishing.errors import PointerLost, SequenceWentBack
-from daemon.publishing.live_tree.sync import Synced
+from daemon.publishing.live_tree.sync import FinishedPass
 from daemon.publishing.maintenance.garbage_collector import Collected, GarbageCollector
 from daemon.publishing.maintenance.recovery import Recoverer, Recovery
-from daemon.publishing.maintenance.recovery_rules import Wish
-from daemon.publishing.maintenance.retention_rules import Policy
+from daemon.publishing.maintenance.recovery_rules import RecoveryOptions
+from daemon.publishing.maintenance.retention_rules import RetentionPolicy
 from daemon.publishing.operator_commands import rollback
 from daemon.publishing.trust import keys
 from daemon.publishing.trust.policy import TrustedKey, TrustPolicy
@@ -34,7 +34,7 @@ from tests.services.availability import available
 pytestmark = pytest.mark.slow
 
 OVERRIDE = layout.live_tree(SCOPE, "example/conf/bundle/.env")
-NOTHING_KEPT_LONG = Policy(newest=1, days=0, dropped_days=0, grace_hours=0)
+NOTHING_KEPT_LONG = RetentionPolicy(newest=1, days=0, dropped_days=0, grace_hours=0)
 
 
 @pytest.fixture(scope="module", params=SERVERS, ids=lambda server: server.name)
@@ -71,7 +71,7 @@ class Tended:
     async def publish(self, *numbers: int) -> None:
         for number in numbers:
             await self.writer.publish(make_state(number))
-            assert isinstance(await self.writer.live_tree.reconcile(SCOPE), Synced)
+            assert isinstance(await self.writer.live_tree.reconcile(SCOPE), FinishedPass)
         await self.seen(f"state-{numbers[-1]}")
 
     async def seen(self, live: str) -> int:
@@ -81,10 +81,10 @@ class Tended:
         assert pointer.live.state == live
         for publication in pointer.retained:
             await self.watcher.reader.files(SCOPE, publication)
-        assert (await self.writer.live_tree.survey(SCOPE)).in_step
+        assert (await self.writer.live_tree.survey(SCOPE)).in_sync
         return pointer.sequence
 
-    async def collect(self, policy: Policy = NOTHING_KEPT_LONG) -> Collected:
+    async def collect(self, policy: RetentionPolicy = NOTHING_KEPT_LONG) -> Collected:
         collector = GarbageCollector(
             self.store, self.writer.reader, self.writer.publisher, self.runtime, policy
         )
@@ -95,7 +95,7 @@ class Tended:
     async def recover(self) -> Recovery:
         parts = self.writer.reader, self.writer.publisher, self.writer.live_tree
         return await Recoverer(self.store, *parts).recover(
-            SCOPE, Wish(None, hold=False), "ann", "it was lost"
+            SCOPE, RecoveryOptions(None, hold=False), "ann", "it was lost"
         )
 
     async def states(self) -> Sequence[str]:
@@ -127,7 +127,7 @@ def test_collected_publications_are_gone_and_the_rest_is_unchanged(
 ) -> None:
     async def scenario(scope: Tended) -> None:
         before = await tree(scope.store)
-        kept = await scope.collect(Policy(newest=1, days=0))
+        kept = await scope.collect(RetentionPolicy(newest=1, days=0))
         assert (len(kept.released), kept.deleted) == (2, ()), (
             "the server's clock says that they are new"
         )
@@ -145,7 +145,7 @@ def test_collected_publications_are_gone_and_the_rest_is_unchanged(
         await scope.seen("state-3")
         await scope.publish(4)
         assert (await scope.store.get(OVERRIDE)).body == b"# ours\n"
-        assert (await scope.collect(Policy())).deleted == ()
+        assert (await scope.collect(RetentionPolicy())).deleted == ()
 
     play(scenario, opens, tmp_path)
 

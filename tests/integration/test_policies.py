@@ -22,7 +22,7 @@ import yaml
 from daemon.publishing import layout, protocol
 from daemon.publishing.bucket_identity import BucketIdentity
 from daemon.publishing.maintenance.garbage_collector import GarbageCollector
-from daemon.publishing.maintenance.retention_rules import Policy
+from daemon.publishing.maintenance.retention_rules import RetentionPolicy
 from daemon.retry import Backoff
 from daemon.stores.errors import StoreRefused
 from daemon.stores.port import Content, ObjectStore
@@ -102,7 +102,7 @@ async def collect(store: ObjectStore, runtime: ThreadRuntime | InlineRuntime) ->
 
 def collector(store: ObjectStore, runtime: ThreadRuntime | InlineRuntime) -> GarbageCollector:
     bucket = PublishedBucket(store, runtime)
-    at_once = Policy(newest=1, days=0, dropped_days=0, grace_hours=0)
+    at_once = RetentionPolicy(newest=1, days=0, dropped_days=0, grace_hours=0)
     return GarbageCollector(store, bucket.reader, bucket.publisher, runtime, at_once)
 
 

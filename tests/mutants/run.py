@@ -44,7 +44,10 @@ MORE_TESTS = {
     "daemon/publishing/live_tree/ownership.py": (
         "tests/unit/daemon/publishing/live_tree/test_ownership_markers.py",
     ),
-    "daemon/publishing/pointer.py": (_GRAMMAR,),
+    "daemon/publishing/pointer.py": (
+        _GRAMMAR,
+        "tests/unit/daemon/publishing/test_operator_commands.py",
+    ),
     "daemon/publishing/protocol.py": ("tests/unit/daemon/publishing/test_protocol_changes.py",),
     "daemon/publishing/maintenance/recovery_rules.py": (
         "tests/unit/daemon/publishing/maintenance/test_recovery_rules_replay.py",

@@ -133,7 +133,7 @@ BUGS: dict[str, Bug] = {
         "an upload whose answer was lost counts as stored",
         Publisher, "_create_own",
         'raise StoreUnavailable(\n'
-        '                f"whether {key} is stored could not be found out: try again"\n'
+        '                f"it is unknown whether {key} was stored: try again"\n'
         '            ) from error',
         "return",
     ),
@@ -178,13 +178,13 @@ BUGS: dict[str, Bug] = {
     "passed-is-folded-again": Bug(
         "events at or behind the recorded position are folded again",
         Pipeline, "_try",
-        "outcomes = await self._replays.outcomes(scope, base.pointer, waiting)",
+        "outcomes = await self._redeliveries.outcomes(scope, base.pointer, waiting)",
         "outcomes = {}",
     ),
     "repetition-is-folded-again": Bug(
         "an event that came through another intake before is folded again",
         Pipeline, "_next_batch",
-        "if folded == delivery.digest[:16]:",
+        "if folded == event.event:",
         "if False:",
     ),
     "repetitions-unremembered": Bug(
@@ -217,7 +217,7 @@ BUGS: dict[str, Bug] = {
     "late-not-seen": Bug(
         "a state with a lower number than the newest one is not late",
         folding, "_fold_state",
-        "is_late = change.revision <= desired.highest_producer",
+        "is_late = change.revision <= desired.highest_revision.producer",
         "is_late = change.revision < 0",
     ),
     "number-goes-down": Bug(
@@ -229,8 +229,8 @@ BUGS: dict[str, Bug] = {
     "derived-not-counted": Bug(
         "a model's move does not raise the derived number",
         folding, "_fold_model",
-        "derived=desired.derived + 1",
-        "derived=max(desired.derived, 1)",
+        "revision = desired.highest_revision.next_derived()",
+        "revision = desired.highest_revision if desired.highest_revision.derived else desired.highest_revision.next_derived()",
     ),
     # -- operators
     "hold-ignored": Bug(
@@ -281,9 +281,10 @@ BUGS: dict[str, Bug] = {
     "command-on-an-old-pointer": Bug(
         "an overtaken command writes its old decision over the new pointer",
         operator_commands.Operations, "carry_out",
-        "lambda: self._swap(scope, verb, by, reason)",
-        "lambda kept=[]: self._swap(\n"
-        "            scope, lambda *now: kept[0] if kept else (kept.append(verb(*now)), kept[0])[1], by, reason\n"
+        "return await self._swap(scope, started, command, by, reason)",
+        "kept = change.__dict__.setdefault('kept', [])\n"
+        "        return await self._swap(\n"
+        "            scope, started, lambda *now: kept[0] if kept else (kept.append(command(*now)), kept[0])[1], by, reason\n"
         "        )",
     ),
     # -- history
@@ -508,8 +509,8 @@ BUGS: dict[str, Bug] = {
     "expected-state-not-compared": Bug(
         "a rollback request does not compare the expected live state",
         batches, "rollback_refusal",
-        "request.expected_state is not None and",
-        "False and",
+        "if found is not None:",
+        "if False:",
     ),
     "late-reported-as-withheld": Bug(
         "a late state of a quarantined composition is withheld",
@@ -521,7 +522,7 @@ BUGS: dict[str, Bug] = {
     "other-content-ignored": Bug(
         "an event with a known id and another content is ignored",
         Pipeline, "_next_batch",
-        "if folded == delivery.digest[:16]:",
+        "if folded == event.event:",
         "if folded is not None:",
     ),
     "gate-blames-the-first": Bug(
@@ -658,14 +659,14 @@ BUGS: dict[str, Bug] = {
     "recovered-not-held": Bug(
         "a recovered scope is not held",
         recovery_rules, "_rebuild",
-        "(_hold(writing) if parted or (wish.hold and not retired) else None)",
+        "(_hold(writing) if diverged or (options.hold and not retired) else None)",
         "None",
     ),
     "recovered-apart": Bug(
         "a recovery leaves live and desired apart without a hold",
         recovery_rules, "_rebuild",
-        "if parted or (wish.hold and not retired)",
-        "if (wish.hold and not retired)",
+        "if diverged or (options.hold and not retired)",
+        "if (options.hold and not retired)",
         rare=True,
     ),
     "recovered-uncommitted": Bug(

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import Any
 
-from daemon.publishing.maintenance.garbage_collector import BOTH, Part
+from daemon.publishing.maintenance.garbage_collector import BOTH, CollectionPart
 from events.model import (
     BUNDLE_STATE_CREATED,
     MODEL_VERSION_CREATED,
@@ -119,9 +119,9 @@ class Scenario:
             (0, 0, -3 * 86_400, -20, 5, 20, 60, 3 * 86_400)
         )
 
-    def parts(self, process: str) -> frozenset[Part]:
+    def parts(self, process: str) -> frozenset[CollectionPart]:
         """The parts of a collection."""
-        some: tuple[frozenset[Part], ...] = (
+        some: tuple[frozenset[CollectionPart], ...] = (
             BOTH,
             frozenset({"release"}),
             frozenset({"delete"}),

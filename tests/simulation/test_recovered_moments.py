@@ -17,7 +17,7 @@ import pytest
 from daemon.publishing import layout, protocol
 from daemon.publishing.live_tree.sync import LiveTree
 from daemon.publishing.maintenance.recovery import Recoverer, Recovery
-from daemon.publishing.maintenance.recovery_rules import Wish
+from daemon.publishing.maintenance.recovery_rules import RecoveryOptions
 from daemon.publishing.pointer import Pointer
 from daemon.publishing.publisher import Publisher
 from daemon.publishing.reader import Reader
@@ -61,7 +61,7 @@ def recovered(scope: Scope, objects: Objects) -> Recovery:
         reader = Reader(store, runtime)
         publisher = Publisher(store, reader, runtime)
         recoverer = Recoverer(store, reader, publisher, LiveTree(store, reader, runtime))
-        return await recoverer.preview(scope, Wish(), "ann", "why")
+        return await recoverer.preview(scope, RecoveryOptions(), "ann", "why")
 
     return asyncio.run(run())
 
@@ -108,12 +108,12 @@ def test_a_healthy_scope_is_unchanged_and_no_id_or_number_gets_two_compositions(
 
 def _check(scope: Scope, objects: Objects) -> None:
     healthy = recovered(scope, objects)
-    assert healthy.recovered is None, healthy.recovered and healthy.recovered.did
+    assert healthy.recovered is None, healthy.recovered and healthy.recovered.steps
     lost = {key: held for key, held in objects.items() if key != layout.pointer(scope)}
     report = recovered(scope, lost)
     if not report.remains.was_published:
         # Like during the first publication: nothing shows that this one was committed.
-        assert (report.recovered, len(report.remains.unnamed_uploads)) == (
+        assert (report.recovered, len(report.remains.unreferenced_uploads)) == (
             None,
             len(report.remains.found),
         )

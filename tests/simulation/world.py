@@ -18,7 +18,6 @@ from typing import Any, ClassVar
 
 from daemon import folding, worker
 from daemon.changes import interpret
-from daemon.cli.commands.republish import publish_over
 from daemon.lifecycle import Stop
 from daemon.pipeline import Pipeline
 from daemon.publishing import archive, manifest, operator_commands, pointer, protocol
@@ -31,13 +30,12 @@ from daemon.publishing.errors import (
     PublishingError,
     SequenceWentBack,
 )
-from daemon.publishing.live_tree.sync import LiveTree, Unfinished
+from daemon.publishing.live_tree.sync import LiveTree, UnfinishedPass
 from daemon.publishing.maintenance import recovery_rules
 from daemon.publishing.maintenance.garbage_collector import GarbageCollector
 from daemon.publishing.maintenance.recovery import Recoverer
-from daemon.publishing.maintenance.recovery_rules import Wish
-from daemon.publishing.maintenance.retention_rules import Policy
-from daemon.publishing.manifest import RenderedState
+from daemon.publishing.maintenance.recovery_rules import RecoveryOptions
+from daemon.publishing.maintenance.retention_rules import RetentionPolicy
 from daemon.publishing.operator_commands import Operations
 from daemon.publishing.publisher import Publisher
 from daemon.publishing.reader import Reader
@@ -53,7 +51,7 @@ from daemon.worker import Worker
 from events.errors import SourceUnavailable
 from events.model import Event, Identity
 from renderers import gate
-from renderers.bundle import RENDERER_VERSION, Customisation, Renderer
+from renderers.bundle import Customisation, Renderer
 from renderers.composition import Composition, Stamp
 from renderers.errors import GateFailure
 from renderers.values import RenderedFile, Scope
@@ -77,7 +75,7 @@ _PASS_SECONDS = 45.0
 GRACE_SECONDS = 6.0
 """Shorter than a pause may be, because the epoch protects against a paused process, not the grace.
 """
-POLICY = Policy(
+POLICY = RetentionPolicy(
     newest=1, days=10 / 86_400, dropped_days=5 / 86_400, grace_hours=GRACE_SECONDS / 3_600
 )
 _OWN = Customisation()
@@ -416,7 +414,7 @@ class World:
     async def _pass(self, process: Process) -> None:
         for scope in await process.reader.scopes():
             result = await process.live_tree.reconcile(scope)
-            if isinstance(result, Unfinished):
+            if isinstance(result, UnfinishedPass):
                 self.loop.fail(f"invariant 9: a pass at rest did not finish: {result.reason}")
 
     # -- daemons
@@ -722,20 +720,15 @@ class World:
             return
         manifest = await process.reader.manifest(scope, current)
         composition = manifest.composition_value()
-        state = RenderedState(
-            composition=composition,
-            defaults=_OWN.defaults,
+        state = self.rendering.rendered_state(
+            composition,
             state=current.state,
             revision=current.revision,
             kind=current.kind,
-            late=False,
-            files=self.rendering.render(composition, Stamp(current.state, str(current.revision))),
-            renderer=RENDERER_VERSION,
-            templates=_OWN.templates.digest,
             events=manifest.events,
         )
         publication = await process.publisher.store_state(scope, state)
-        verb = publish_over(base.pointer, publication)
+        verb = operator_commands.republish(base.pointer, publication)
         await process.operations.carry_out(scope, verb, by=process.name, reason="republish")
 
     async def _freshen(self, process: Process, scope: Scope) -> None:
@@ -794,7 +787,9 @@ class World:
         hold = random.Random(f"{self.scenario.seed}/{process.name}/hold").random() < 0.6
         self.oracle.asked[process.name] = Asked("recover", on=hold)
         work = Recoverer(process.store, process.reader, process.publisher, process.live_tree)
-        found = await work.recover(scope, Wish(hold=hold), process.name, "the pointer was lost")
+        found = await work.recover(
+            scope, RecoveryOptions(hold=hold), process.name, "the pointer was lost"
+        )
         if found.recovered is None and name in self.oracle.lost:
             # No object in the bucket shows a later pointer than this older one, so the scope
             # continues from it. But a daemon that has seen a later one refuses it until it is
@@ -851,7 +846,7 @@ class World:
             process.said = "same"
 
 
-def _verb_of(asked: Asked) -> operator_commands.Verb:
+def _verb_of(asked: Asked) -> operator_commands.Command:
     match asked.verb:
         case "rollback" | "discard":
             return operator_commands.rollback(asked.target, discard_newer=asked.verb == "discard")

@@ -15,7 +15,7 @@ from daemon.changes import interpret
 from daemon.lifecycle import Stop
 from daemon.pipeline import Pipeline
 from daemon.publishing.bucket_identity import ANY_BUCKET, BucketCheck, BucketIdentity
-from daemon.publishing.live_tree.sync import LiveTree, Synced, Unfinished
+from daemon.publishing.live_tree.sync import FinishedPass, LiveTree, UnfinishedPass
 from daemon.publishing.operator_commands import Operations
 from daemon.publishing.pointer import Pointer, Publication
 from daemon.publishing.publisher import Publisher
@@ -125,7 +125,7 @@ class Watcher:
     crowds: list[int] = field(default_factory=list)
     refusals: list[str] = field(default_factory=list)
     unpinned_states: list[tuple[str, Sequence[Movable]]] = field(default_factory=list)
-    passes: list[Synced | Unfinished] = field(default_factory=list)
+    passes: list[FinishedPass | UnfinishedPass] = field(default_factory=list)
     failed_passes: list[tuple[Scope, str]] = field(default_factory=list)
     removed_lanes: list[Scope] = field(default_factory=list)
     _something: asyncio.Event = field(default_factory=asyncio.Event)
@@ -161,7 +161,7 @@ class Watcher:
         self.settled_outcomes.append((str(scope), delivery.event.id, outcome))
         self._something.set()
 
-    def reconciled(self, scope: Scope, result: Synced | Unfinished) -> None:
+    def reconciled(self, scope: Scope, result: FinishedPass | UnfinishedPass) -> None:
         self.passes.append(result)
         self._something.set()
 
@@ -284,14 +284,13 @@ async def open_scene(
             path, clock=runtime.now, token=runtime.random_id, run=True, poll=0.05
         )
         async with journal:
-            reader = Reader(store, runtime)
-            publisher = Publisher(store, reader, runtime)
-            live_tree = LiveTree(store, reader, runtime)
-            watcher = Watcher()
             bucket: BucketCheck = ANY_BUCKET
             if remembers_bucket:
                 bucket = BucketIdentity(store, journal, runtime, BACKOFF)
-                reader.read_only_from(bucket)
+            reader = Reader(store, runtime, bucket=bucket)
+            publisher = Publisher(store, reader, runtime)
+            live_tree = LiveTree(store, reader, runtime)
+            watcher = Watcher()
             pipeline = Pipeline(
                 source=journal,
                 reader=reader,

@@ -30,7 +30,7 @@ from daemon.cli.session import load_settings, opened_journal, printer_of, scope_
 from daemon.inspection.ages import age
 from daemon.inspection.documents import to_document
 from daemon.inspection.escaping import plain
-from daemon.inspection.journal import DeadLetterView, RejectedView, position_text
+from daemon.inspection.journal import DeadLetterView, RejectedView
 from daemon.lifecycle import SystemRuntime
 from daemon.publishing.errors import NotFound
 from events.errors import NotWaiting
@@ -164,7 +164,7 @@ async def replay(
         view = {
             "number": number,
             "scope": letter.scope,
-            "position": position_text(position),
+            "position": str(position),
         }
         look = f"`rebundle status {shlex.quote(letter.event_id)}`"
         line = f"{letter.event_id} is queued again in {letter.scope}; {look} shows its progress"

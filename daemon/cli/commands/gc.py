@@ -25,7 +25,12 @@ from daemon.cli.output import Printer
 from daemon.cli.session import Session, scope_of, session
 from daemon.exit_codes import BACKEND, DONE
 from daemon.inspection.collection import CollectionView, FolderView
-from daemon.publishing.maintenance.garbage_collector import BOTH, Collected, GarbageCollector, Part
+from daemon.publishing.maintenance.garbage_collector import (
+    BOTH,
+    Collected,
+    CollectionPart,
+    GarbageCollector,
+)
 from daemon.publishing.maintenance.retention_rules import Deletable
 from daemon.publishing.reader import Scopes
 from daemon.publishing.wording import counted
@@ -66,7 +71,7 @@ async def gc(
     """
     if (scope is None) != all_:
         raise UsageError("name one scope, or give --all")
-    parts = BOTH if only is None else frozenset[Part]({only})
+    parts = BOTH if only is None else frozenset[CollectionPart]({only})
     async with session(place, printing) as opened:
         scopes = (
             await opened.bucket.reader.scopes() if scope is None else Scopes((scope_of(scope),))
@@ -111,15 +116,17 @@ async def _collect(
     opened: Session,
     collecting: GarbageCollector,
     scope: Scope,
-    parts: frozenset[Part],
+    parts: frozenset[CollectionPart],
     *,
     actor: Actor,
     reason: str,
 ) -> Collected:
-    def progress(deleted: Deletable) -> None:
+    def on_deleted(deleted: Deletable) -> None:
         opened.printer.say(f"deleted {scope} {deleted.folder.id} ({deleted.folder.size:,} bytes)")
 
-    collected = await collecting.collect(scope, actor.name, reason, parts=parts, progress=progress)
+    collected = await collecting.collect(
+        scope, actor.name, reason, parts=parts, on_deleted=on_deleted
+    )
     if collected.sequence is not None:
         # As after every change of the pointer: the tree's marker names the sequence it follows.
         followed = await opened.bucket.live_tree.follow(scope, collected.sequence)

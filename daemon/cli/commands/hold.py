@@ -4,7 +4,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from daemon.cli.changes import act, act_and_wait, preview, print_change
+from daemon.cli.changes import act, act_and_wait, print_change
 from daemon.cli.impact import impact_of
 from daemon.cli.options import (
     DEFAULT_ACTOR,
@@ -22,11 +22,7 @@ from daemon.cli.options import (
 from daemon.cli.output import confirm
 from daemon.cli.session import scope_of, session
 from daemon.exit_codes import DONE
-from daemon.publishing import protocol
-from daemon.publishing.errors import OperationRefused
-from daemon.publishing.operator_commands import ChangeResult, Verb
-from daemon.publishing.pointer import Pointer
-from daemon.publishing.protocol import Writing
+from daemon.publishing import operator_commands, protocol
 
 
 async def hold(
@@ -69,29 +65,21 @@ async def resume(
     """Show the difference, ask, make the desired state live and follow it again."""
     async with session(place, printing) as opened:
         named = scope_of(scope)
-        planned = await preview(opened, named, protocol.resume, actor=actor, reason=reason)
+        planned = await opened.bucket.operations.preview(named, protocol.resume, actor.name, reason)
         opened.printer.say(await impact_of(opened, named, planned))
         if dry_run:
             print_change(opened.printer, "resume", planned, dry_run=True)
             return DONE
         if planned.changed:
             confirm(f"Resume {scope}?", yes=yes, printer=opened.printer)
-        verb = protocol.resume if yes else _resume_to(planned)
+        # Without --yes, the confirmation covers the difference that was shown.
         return await act_and_wait(
-            opened, named, verb, name="resume", actor=actor, reason=reason, wait=wait
+            opened,
+            named,
+            protocol.resume if yes else operator_commands.resume(planned.after.desired),
+            name="resume",
+            actor=actor,
+            reason=reason,
+            wait=wait,
+            previewed=planned,
         )
-
-
-def _resume_to(planned: ChangeResult) -> Verb:
-    """Resume to the state whose difference was shown; refuse if another one is desired by then."""
-    confirmed = planned.after.desired
-
-    def verb(pointer: Pointer, writing: Writing) -> Pointer | None:
-        if (pointer.desired and pointer.desired.id) != (confirmed and confirmed.id):
-            raise OperationRefused(
-                "a newer state was published in the meantime: run the command again to see "
-                "the difference"
-            )
-        return protocol.resume(pointer, writing)
-
-    return verb

@@ -32,6 +32,7 @@ from daemon.publishing.errors import (
 )
 from daemon.publishing.manifest import Manifest
 from daemon.publishing.pointer import Publication
+from daemon.publishing.signatures import ROLES
 from daemon.publishing.wording import some
 from daemon.settings import SettingsError
 from daemon.stores.errors import ObjectDamaged, ObjectMissing, StoreError
@@ -105,11 +106,7 @@ async def trust(
     printing: Printing = DEFAULT_PRINTING,
 ) -> None:
     """Add a key to the trust policy; creates the policy if it does not exist."""
-    from daemon.publishing.trust.policy import (  # noqa: PLC0415  # slow to import
-        ROLES,
-        TrustedKey,
-        TrustPolicy,
-    )
+    from daemon.publishing.trust.policy import TrustedKey, TrustPolicy  # noqa: PLC0415  # slow
 
     before = (
         TrustPolicy.parse(policy.read_bytes(), str(policy)) if policy.exists() else TrustPolicy()

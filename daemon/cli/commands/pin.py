@@ -34,8 +34,8 @@ async def pin(
 ) -> None:
     """Keep a state available for rollback, whatever its age, or remove this protection."""
     async with session(place, printing) as opened:
-        verb = operator_commands.pin(state, pinned=not lift)
+        command = operator_commands.pin(state, pinned=not lift)
         name = "unpin" if lift else "pin"
         await act(
-            opened, scope_of(scope), verb, name=name, actor=actor, reason=reason, dry_run=dry_run
+            opened, scope_of(scope), command, name=name, actor=actor, reason=reason, dry_run=dry_run
         )

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from daemon.cli.changes import act, act_and_wait, preview
+from daemon.cli.changes import act, act_and_wait
 from daemon.cli.failures import UsageError
 from daemon.cli.impact import impact_of
 from daemon.cli.options import (
@@ -66,23 +66,38 @@ async def quarantine(
     if lift and rollback_to is not None:
         raise UsageError("--rollback-to and --lift exclude each other: omit one of them")
     if lift:
-        verb = operator_commands.lift_quarantine(state)
+        command = operator_commands.lift_quarantine(state)
     else:
-        verb = operator_commands.quarantine(state, rollback_to=rollback_to)
+        command = operator_commands.quarantine(state, rollback_to=rollback_to)
     name = "quarantine lifted" if lift else "quarantine"
+    named = scope_of(scope)
     async with session(place, printing) as opened:
-        planned = await preview(opened, scope_of(scope), verb, actor=actor, reason=reason)
+        planned = await opened.bucket.operations.preview(named, command, actor.name, reason)
         if rollback_to is not None:
-            opened.printer.say(await impact_of(opened, scope_of(scope), planned))
+            opened.printer.say(await impact_of(opened, named, planned))
         changes_live = planned.before.live != planned.after.live
         question = f"Quarantine {state} and roll {scope} back?"
         if changes_live and not dry_run:
             confirm(question, yes=yes, printer=opened.printer)
         if rollback_to is not None and not dry_run:
             return await act_and_wait(
-                opened, scope_of(scope), verb, name=name, actor=actor, reason=reason, wait=wait
+                opened,
+                named,
+                command,
+                name=name,
+                actor=actor,
+                reason=reason,
+                wait=wait,
+                previewed=planned,
             )
         await act(
-            opened, scope_of(scope), verb, name=name, actor=actor, reason=reason, dry_run=dry_run
+            opened,
+            named,
+            command,
+            name=name,
+            actor=actor,
+            reason=reason,
+            dry_run=dry_run,
+            previewed=planned,
         )
         return DONE

@@ -26,7 +26,7 @@ from daemon.inspection.escaping import plain
 from daemon.inspection.live_tree import pass_view
 from daemon.inspection.scopes import PointerView
 from daemon.publishing.maintenance.recovery import Recoverer, Recovery
-from daemon.publishing.maintenance.recovery_rules import Damaged, Unreadable, Wish
+from daemon.publishing.maintenance.recovery_rules import Damaged, RecoveryOptions, Unreadable
 
 
 async def recover(
@@ -72,12 +72,12 @@ async def recover(
     Every publication is read and verified. The scope is put on hold, so that an operator checks the
     result before newer states become live.
     """
-    wish = Wish(live=live, hold=not no_hold, allow_empty=allow_empty)
+    options = RecoveryOptions(live=live, hold=not no_hold, allow_empty=allow_empty)
     async with session(place, printing) as opened:
         bucket, printer = opened.bucket, opened.printer
         recovering = Recoverer(bucket.store, bucket.reader, bucket.publisher, bucket.live_tree)
         named = scope_of(scope)
-        planned = await recovering.preview(named, wish, actor.name, reason)
+        planned = await recovering.preview(named, options, actor.name, reason)
         if dry_run or planned.recovered is None:
             _print_recovery(printer, planned, dry_run=True)
             return DONE
@@ -85,7 +85,7 @@ async def recover(
             for line in _lines(planned, printer, dry_run=True):
                 printer.say(line)
         confirm(f"Write this pointer for {scope}?", yes=yes, printer=printer)
-        done = await recovering.recover(named, wish, actor.name, reason)
+        done = await recovering.recover(named, options, actor.name, reason)
         if done.recovered is None:
             _print_recovery(printer, done, dry_run=False)
             return DONE
@@ -105,11 +105,11 @@ def _print_recovery(
         "traces": dict(result.remains.traces),
         "before": PointerView.of(result.remains.pointer) if result.remains.pointer else None,
         "after": PointerView.of(recovered.pointer) if recovered else None,
-        "did": list(recovered.did) if recovered else [],
+        "did": list(recovered.steps) if recovered else [],
         "unknown": list(recovered.unknown) if recovered else [],
         "damaged": [_unusable_view(publication) for publication in result.remains.damaged],
         "unreadable": [_unusable_view(publication) for publication in result.remains.unreadable],
-        "unnamed": [str(upload) for upload in result.unnamed_uploads],
+        "unnamed": [str(upload) for upload in result.unreferenced_uploads],
         "live_tree": pass_view(result.live_tree) if result.live_tree else None,
         "lag": lag,
     }
@@ -117,7 +117,7 @@ def _print_recovery(
 
 
 def _unusable_view(publication: Damaged | Unreadable) -> dict[str, str]:
-    return {"publication": str(publication.id), "why": publication.why}
+    return {"publication": str(publication.id), "why": publication.reason}
 
 
 def _lines(
@@ -126,7 +126,7 @@ def _lines(
     if result.recovered is None:
         yield f"{result.scope}: nothing to recover: {_why_nothing(result)}"
         for publication in result.remains.unreadable:
-            yield f"{publication.id} cannot be read: {plain(publication.why)}"
+            yield f"{publication.id} cannot be read: {plain(publication.reason)}"
         yield from _unnamed(result)
         return
     yield printer.heading(f"{result.scope}: {'would be recovered' if dry_run else 'recovered'}")
@@ -138,7 +138,7 @@ def _lines(
     for name, sequence in sorted(result.remains.traces.items(), key=lambda trace: -trace[1]):
         yield f"  {name}: sequence {sequence}"
     yield "steps to take:" if dry_run else "steps taken:"
-    for line in result.recovered.did:
+    for line in result.recovered.steps:
         yield f"  {plain(line)}"
     if result.live_tree is not None and result.live_tree.reason:
         # The warning about a lag has the reason.
@@ -161,7 +161,7 @@ def _why_nothing(result: Recovery) -> str:
 
 
 def _unnamed(result: Recovery) -> Iterable[str]:
-    uploads = result.unnamed_uploads
+    uploads = result.unreferenced_uploads
     if not uploads:
         return
     if result.remains.was_published:

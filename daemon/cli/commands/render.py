@@ -24,8 +24,8 @@ from events import strict_json
 from events.dialects import cloudevents
 from events.errors import InvalidEvent, Problem
 from events.model import BUNDLE_STATE_CREATED, Event
-from renderers import bundle, gate
-from renderers.bundle import Customisation
+from renderers.bundle import RENDERER_VERSION, Customisation, Renderer
+from renderers.checked import render_checked
 from renderers.composition import Composition, Stamp
 from renderers.template_set import Templates
 from renderers.values import RenderedFile
@@ -69,7 +69,7 @@ def render(
     source = decode_file(composition)
     check_vacant(directory)
     options = customisation_for(source, config)
-    files = render_checked(source, options)
+    files = files_of(source, options)
     write_tree(directory, files)
     rendered = (
         ("scope", source.composition.scope),
@@ -133,29 +133,26 @@ def customisation_for(source: Input, config: Path | None) -> Customisation:
     return options
 
 
-def render_checked(source: Input, options: Customisation) -> tuple[RenderedFile, ...]:
-    """Render the files and check them with the gate.
+def files_of(source: Input, options: Customisation) -> tuple[RenderedFile, ...]:
+    """Render the files and check them, also against the manifest that they come from.
 
     Raises:
         GateFailure: the files do not match the composition.
         VerificationFailed: the files do not match the manifest.
     """
-    rendered = bundle.Renderer().render(
-        source.composition, options.defaults, source.stamp, options.templates
-    )
-    gate.check(source.composition, options.defaults, rendered, options.templates.overridden)
+    files = render_checked(source.composition, source.stamp, options, renderer=Renderer())
     recorded = source.recorded
     if recorded is not None and _same_renderer(recorded, options):
-        digest = archive.content_digest(archive.digest_files(rendered))
+        digest = archive.content_digest(archive.digest_files(files))
         if digest != recorded.content_digest:
             raise VerificationFailed(
                 f"the content digest is {digest}, but the manifest has {recorded.content_digest}"
             )
-    return rendered
+    return files
 
 
 def _same_renderer(recorded: Manifest, options: Customisation) -> bool:
-    current = (bundle.RENDERER_VERSION, options.templates.digest)
+    current = (RENDERER_VERSION, options.templates.digest)
     return (recorded.renderer, recorded.templates) == current
 
 

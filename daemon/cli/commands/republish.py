@@ -38,17 +38,16 @@ from daemon.inspection.comparison import (
     texts_of,
 )
 from daemon.inspection.documents import to_document
-from daemon.publishing import protocol
-from daemon.publishing.errors import NotFound, OperationRefused, VerificationFailed
+from daemon.publishing import operator_commands, protocol
+from daemon.publishing.errors import NotFound, VerificationFailed
 from daemon.publishing.manifest import RenderedState
-from daemon.publishing.operator_commands import ChangeResult, Verb
+from daemon.publishing.operator_commands import ChangeResult
 from daemon.publishing.pointer import Pointer, Publication
 from daemon.publishing.protocol import Writing
 from daemon.rendering import Rendering, refuse_newer_renderer
 from daemon.stores.errors import ObjectDamaged
 from renderers import gate
 from renderers.bundle import RENDERER_VERSION, Renderer
-from renderers.composition import Stamp
 from renderers.values import RenderedFile, Scope
 
 
@@ -85,9 +84,9 @@ async def republish(
             )
         else:
             publication = await opened.bucket.publisher.store_state(named, state)
-            verb = publish_over(base.pointer, publication)
+            command = operator_commands.republish(base.pointer, publication)
             code = await act_and_wait(
-                opened, named, verb, name="republish", actor=actor, reason=reason, wait=wait
+                opened, named, command, name="republish", actor=actor, reason=reason, wait=wait
             )
         if (before.render_defaults_digest, before.templates) != (
             state.defaults.digest,
@@ -118,17 +117,12 @@ async def render_again(opened: Session, scope: Scope, current: Publication) -> R
         opened.settings.limits,
         opened.settings.publish.pinning,
     )
-    stamp = Stamp(current.state, str(current.revision))
-    return RenderedState(
-        composition=composition,
-        defaults=options.defaults,
+    return await opened.runtime.run_in_thread(
+        rendering.rendered_state,
+        composition,
         state=current.state,
         revision=current.revision,
         kind=current.kind,
-        late=False,
-        files=await opened.runtime.run_in_thread(rendering.render, composition, stamp),
-        renderer=RENDERER_VERSION,
-        templates=options.templates.digest,
         events=manifest.events,
     )
 
@@ -165,26 +159,3 @@ def _print_differences(
     document = {**to_document(view), "files": file_views(changes, texts)}
     printer.data(document, change_lines(view, printer), colored_diff(texts, printer))
     printer.say(f"{differing(changes)}; example/creds/ is not compared")
-
-
-def publish_over(before: Pointer, publication: Publication) -> Verb:
-    """Publish what was rendered from the desired state of `before`, if that state is still desired.
-
-    Refused after a garbage collection, which may have deleted the new upload as an orphan
-    (protocol 4).
-    """
-
-    def verb(pointer: Pointer, writing: Writing) -> Pointer:
-        if pointer.gc_epoch != before.gc_epoch:
-            raise OperationRefused(
-                f"{pointer.scope} was garbage-collected while {publication.state} was rendered: "
-                "republish again"
-            )
-        if (pointer.desired and pointer.desired.id) != (before.desired and before.desired.id):
-            raise OperationRefused(
-                f"{publication.state} was replaced as the desired state while it was rendered: "
-                "republish again"
-            )
-        return protocol.publish(pointer, writing, [publication])
-
-    return verb

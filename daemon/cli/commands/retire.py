@@ -4,7 +4,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from daemon.cli.changes import act, preview
+from daemon.cli.changes import act
 from daemon.cli.options import (
     DEFAULT_ACTOR,
     DEFAULT_PLACE,
@@ -37,7 +37,7 @@ async def retire(
     """Leave the scope without a live and a desired state; nothing is deleted."""
     async with session(place, printing) as opened:
         named = scope_of(scope)
-        planned = await preview(opened, named, protocol.retire, actor=actor, reason=reason)
+        planned = await opened.bucket.operations.preview(named, protocol.retire, actor.name, reason)
         if planned.changed:
             opened.printer.say(
                 f"{scope} will have no live and no desired state. Its states and its live tree "
@@ -53,5 +53,6 @@ async def retire(
             actor=actor,
             reason=reason,
             dry_run=dry_run,
+            previewed=planned,
         )
         return DONE

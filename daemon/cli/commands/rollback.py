@@ -4,7 +4,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from daemon.cli.changes import act_and_wait, preview, print_change
+from daemon.cli.changes import act_and_wait, print_change
 from daemon.cli.impact import impact_of
 from daemon.cli.options import (
     DEFAULT_ACTOR,
@@ -64,10 +64,10 @@ async def rollback(
         named = scope_of(scope)
         if not yes:
             state = full_name((await opened.bucket.reader.existing(named)).pointer, state)
-        verb = operator_commands.rollback(
+        command = operator_commands.rollback(
             state, discard_newer=discard_newer, expected_live=expected_live
         )
-        planned = await preview(opened, named, verb, actor=actor, reason=reason)
+        planned = await opened.bucket.operations.preview(named, command, actor.name, reason)
         opened.printer.say(await impact_of(opened, named, planned))
         if discard_newer:
             opened.printer.warn(
@@ -82,9 +82,16 @@ async def rollback(
         if not yes and planned.before.live is not None:
             # The confirmation covers the difference that was shown, from this live state.
             expected = expected_live or planned.before.live.state
-            verb = operator_commands.rollback(
+            command = operator_commands.rollback(
                 state, discard_newer=discard_newer, expected_live=expected
             )
         return await act_and_wait(
-            opened, named, verb, name="rollback", actor=actor, reason=reason, wait=wait
+            opened,
+            named,
+            command,
+            name="rollback",
+            actor=actor,
+            reason=reason,
+            wait=wait,
+            previewed=planned,
         )

@@ -37,7 +37,8 @@ from daemon.inspection.manifests import movable_in
 from daemon.publishing import layout, manifest
 from daemon.publishing.errors import NotFound, NotTrusted, PublishingError, VerificationFailed
 from daemon.publishing.pointer import Pointer, Publication
-from daemon.publishing.reader import Scopes, verified_files
+from daemon.publishing.reader import Scopes
+from daemon.publishing.verification import verified_files
 from daemon.publishing.wording import some
 from daemon.stores.errors import ObjectDamaged
 from renderers.values import Scope

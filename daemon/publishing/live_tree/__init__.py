@@ -1,4 +1,5 @@
-"""The live tree.
+"""Makes `docker-compose-gen/` in the bucket, the live tree, follow the pointer.
 
-`ownership` decides what happens to every file (pure). `sync` reads the tree and applies the plan.
+`base/` and README.md follow live; `example/` belongs to operators. `ownership` decides what happens
+to every file (pure). `sync` reads the tree and applies the plan.
 """

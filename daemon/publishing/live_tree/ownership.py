@@ -18,7 +18,7 @@ from pydantic import ConfigDict, Field
 
 from daemon.publishing import grammar, layout
 from daemon.publishing.documents import SCHEMA
-from daemon.publishing.pointer import Part, Publication
+from daemon.publishing.pointer import DocumentPart, Publication
 from daemon.stores.port import Version
 
 EXAMPLE: Final = "example/"
@@ -28,7 +28,7 @@ Commit = tuple[grammar.SequenceNumber, grammar.Count]
 """The place of a publication in commit order: the sequence of its commit, and its index there."""
 
 
-class MarkerFile(Part):
+class MarkerFile(DocumentPart):
     """What Rebundle last wrote to a path."""
 
     sha256: grammar.Sha256
@@ -44,7 +44,7 @@ class MarkerFile(Part):
 Status = Literal["updating", "synced", "blocked"]
 
 
-class Marker(Part):
+class Marker(DocumentPart):
     """How far the live tree has followed the pointer, and every path that Rebundle wrote in it."""
 
     schema_: Annotated[int, Field(alias="schema", strict=True, ge=1)] = SCHEMA
@@ -170,7 +170,7 @@ class Blocked:
         return not self.path.startswith(EXAMPLE)
 
 
-Verdict = Put | Remove | Override | DeletedByOperator | Stray | Blocked
+PathVerdict = Put | Remove | Override | DeletedByOperator | Stray | Blocked
 
 
 def plan_paths(
@@ -178,7 +178,7 @@ def plan_paths(
     present: Mapping[str, Present | Unread],
     marker: Marker | None,
     invalid: Iterable[str] = (),
-) -> tuple[Verdict, ...]:
+) -> tuple[PathVerdict, ...]:
     """What to do or to report for every path. Paths that are as they should be are left out.
 
     `invalid`: names that are not valid keys. Rebundle wrote none of them.
@@ -195,7 +195,7 @@ def plan_paths(
 
 def _plan_path(
     path: str, wanted: Wanted, there: Present | Unread | None, recorded: MarkerFile | None
-) -> Verdict | None:
+) -> PathVerdict | None:
     in_example = path.startswith(EXAMPLE)
     digest = wanted.files.get(path)
     if there is None:
@@ -213,7 +213,9 @@ def _plan_path(
     return Remove(path, there.version) if there.ours else Stray(path)
 
 
-def _plan_unread(path: str, there: Unread, wanted: Wanted, recorded: MarkerFile | None) -> Verdict:
+def _plan_unread(
+    path: str, there: Unread, wanted: Wanted, recorded: MarkerFile | None
+) -> PathVerdict:
     if path.startswith(EXAMPLE):
         return UnreadOverride(path, there.reason)
     # Rebundle wrote what the marker records. If such a file were a stray, hosts would continue to
@@ -223,7 +225,7 @@ def _plan_unread(path: str, there: Unread, wanted: Wanted, recorded: MarkerFile 
 
 def _plan_example(
     path: str, wanted: Wanted, there: Present, recorded: MarkerFile | None
-) -> Verdict | None:
+) -> PathVerdict | None:
     if not there.ours:
         return Override(path)
     written = there.commit or (recorded.commit if recorded else (0, 0))
@@ -247,8 +249,8 @@ def _is_earlier_default(there: Present, recorded: MarkerFile | None) -> bool:
 
 
 def known_blocked(
-    verdicts: Iterable[Verdict], wanted: Wanted, marker: Marker | None, seen_at: str | None
-) -> tuple[Verdict, ...]:
+    verdicts: Iterable[PathVerdict], wanted: Wanted, marker: Marker | None, seen_at: str | None
+) -> tuple[PathVerdict, ...]:
     """The verdicts of a survey, with those paths as blocked that the marker reports as blocked.
 
     Only a write shows whether a path is still blocked. A permission, a full disk or a lock is not a
@@ -284,7 +286,7 @@ def marker_after(
     marker: Marker | None,
     wanted: Wanted,
     present: Mapping[str, Present | Unread],
-    verdicts: Iterable[Verdict],
+    verdicts: Iterable[PathVerdict],
     applied: Mapping[str, Version | None],
     *,
     confirmed: bool = True,

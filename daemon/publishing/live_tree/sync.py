@@ -42,13 +42,13 @@ from daemon.publishing.live_tree.ownership import (
     DeletedByOperator,
     Marker,
     Override,
+    PathVerdict,
     Present,
     Put,
     Remove,
     Stray,
     Unread,
     UnreadOverride,
-    Verdict,
     Wanted,
 )
 from daemon.publishing.pointer import Pointer, Publication, PublicationId
@@ -111,11 +111,11 @@ class Restored:
 
 
 @dataclass(frozen=True, slots=True)
-class Synced:
-    """A live tree that follows `sequence`, except for the paths in `blocked`, with all verdicts."""
+class FinishedPass:
+    """A pass that ended: the tree follows `sequence`, except for the paths in `blocked`."""
 
     sequence: int
-    verdicts: tuple[Verdict, ...] = ()
+    verdicts: tuple[PathVerdict, ...] = ()
     damaged: tuple[DamagedManifest, ...] = ()
     """Retained publications whose manifest could not be used.
 
@@ -186,7 +186,7 @@ class Synced:
 
 
 @dataclass(frozen=True, slots=True)
-class Unfinished:
+class UnfinishedPass:
     """A live tree that does not follow yet. The next pass continues.
 
     Other writers kept changing it during the pass, or the pass failed.
@@ -211,7 +211,7 @@ class Survey:
     """The present condition of a live tree: its marker, and what a pass would do and report."""
 
     marker: Marker | None
-    seen: Synced
+    seen: FinishedPass
 
     @property
     def removed(self) -> tuple[str, ...]:
@@ -234,7 +234,7 @@ class Survey:
         return self.marker is not None and self.marker.sequence > self.seen.sequence
 
     @property
-    def in_step(self) -> bool:
+    def in_sync(self) -> bool:
         """Whether a pass would have nothing to do, and the marker has the status `synced`."""
         return self.marked and not (self.seen.written or self.removed or self.seen.blocked)
 
@@ -323,7 +323,7 @@ class _Settled:
     """The marker's."""
     marker: Marker
     live: PublicationId
-    synced: Synced
+    synced: FinishedPass
     retry_at: float | None
     """When paths that did not follow are to be tried again, on the monotonic clock."""
 
@@ -371,14 +371,14 @@ class LiveTree:
         self._seen = Cache[_Body](_SEEN_BYTES)
         self._settled = Cache[_Settled](_SETTLED_FILES)
 
-    async def reconcile(self, scope: Scope) -> Synced | Unfinished:
+    async def reconcile(self, scope: Scope) -> FinishedPass | UnfinishedPass:
         """One pass over a scope's live tree.
 
         Raises:
             PointerLost: the tree follows a newer pointer than the present one.
             NewerSchema: a newer release is at work.
         """
-        done: dict[str, Verdict] = {}
+        done: dict[str, PathVerdict] = {}
         sequence = 0
         for _ in range(_ROUNDS):
             tree = await self._list(scope)
@@ -386,12 +386,11 @@ class LiveTree:
             sequence = current.sequence
             if current.schema_ > documents.SCHEMA:
                 raise NewerSchema(
-                    f"the pointer of {scope} was written by a newer release: its live tree is left "
-                    "alone; use that "
-                    "release here, too"
+                    f"the pointer of {scope} was written by a newer release: this release does not "
+                    "change its live tree; use that release here, too"
                 )
             if current.live is None:
-                return Synced(sequence)
+                return FinishedPass(sequence)
             settled = self._settled.get(scope)
             if settled is not None and settled.is_still(tree, current, self._runtime.monotonic()):
                 return settled.synced
@@ -401,11 +400,11 @@ class LiveTree:
                 return replace(
                     finished, verdicts=tuple(verdicts[path] for path in sorted(verdicts))
                 )
-        return Unfinished(
+        return UnfinishedPass(
             sequence, "the live tree or the pointer kept changing; the next pass continues"
         )
 
-    async def follow(self, scope: Scope, sequence: int) -> Synced | Unfinished:
+    async def follow(self, scope: Scope, sequence: int) -> FinishedPass | UnfinishedPass:
         """Run the pass after a change of the pointer that was committed as `sequence`.
 
         A failure of the pass is returned, not raised: the change is committed, and an error would
@@ -414,19 +413,19 @@ class LiveTree:
         try:
             return await self.reconcile(scope)
         except (StoreError, PublishingError) as error:
-            return Unfinished(
+            return UnfinishedPass(
                 sequence, f"committed as sequence {sequence}, the live tree follows later: {error}"
             )
 
     async def _round(
-        self, scope: Scope, tree: _Tree, current: Pointer, done: dict[str, Verdict]
-    ) -> Synced | None:
+        self, scope: Scope, tree: _Tree, current: Pointer, done: dict[str, PathVerdict]
+    ) -> FinishedPass | None:
         """Run one round and record in `done` what it writes.
 
         None: something changed meanwhile, and the caller starts over.
         """
         live = current.live
-        assert live is not None, "a scope without one has no tree to bring in step"
+        assert live is not None, "a scope without a live state has no tree to sync"
         marker, version, believing = await self._listed_marker(scope, tree.marker)
         if marker is not None and marker.sequence > current.sequence:
             await self.refuse_lost_pointer(scope, marker)
@@ -467,7 +466,7 @@ class LiveTree:
         )
         if version is None or shown is None:
             return None
-        synced = Synced(current.sequence, verdicts, seen.damaged)
+        synced = FinishedPass(current.sequence, verdicts, seen.damaged)
         unchanged = replace(synced, verdicts=_without_actions(verdicts))
         # If a damaged manifest becomes readable again, no listing of the tree changes.
         doubtful = (
@@ -510,11 +509,10 @@ class LiveTree:
         if current.sequence < marker.sequence:
             raise PointerLost(
                 f"{layout.pointer(scope)} is at sequence {current.sequence}, and the live tree's "
-                "marker has followed "
-                f"{marker.sequence} already: an older pointer was put back, or somebody else wrote "
-                "the marker. The "
-                "live tree stays as it is, and a daemon that starts publishes nothing here, until "
-                f"`rebundle recover {scope} --reason '…'` writes one that is newer than both"
+                f"marker is at {marker.sequence}: an older pointer was restored, or another "
+                "program wrote the marker. The live tree is not changed, and a daemon that starts "
+                f"publishes nothing here, until `rebundle recover {scope} --reason '…'` writes a "
+                "pointer that is newer than both"
             )
 
     async def survey(self, scope: Scope, *, reading_all: bool = False) -> Survey:
@@ -527,7 +525,7 @@ class LiveTree:
         # Read after the marker: its writer had read a pointer of the marker's sequence.
         current = (await self._reader.pointer(scope)).pointer
         if current.live is None:
-            return Survey(marker, Synced(current.sequence))
+            return Survey(marker, FinishedPass(current.sequence))
         _, wanted = await self._wanted(scope, current, current.live)
         seen = await self._examine(scope, tree, wanted, marker, current, believing=not reading_all)
         seen_at = (
@@ -537,7 +535,7 @@ class LiveTree:
         )
         verdicts = ownership.plan_paths(wanted, seen.present, marker, tree.invalid)
         verdicts = ownership.known_blocked(verdicts, wanted, marker, seen_at)
-        return Survey(marker, Synced(current.sequence, verdicts, seen.damaged))
+        return Survey(marker, FinishedPass(current.sequence, verdicts, seen.damaged))
 
     async def _wanted(
         self, scope: Scope, current: Pointer, live: Publication
@@ -987,7 +985,7 @@ def _follows(path: str, wanted: Wanted) -> bool:
     return path in wanted.files and not path.startswith(ownership.EXAMPLE)
 
 
-def _without_actions(verdicts: Iterable[Verdict]) -> tuple[Verdict, ...]:
+def _without_actions(verdicts: Iterable[PathVerdict]) -> tuple[PathVerdict, ...]:
     """The verdicts that remain after a pass: those that need no write or deletion."""
     return tuple(verdict for verdict in verdicts if not isinstance(verdict, Put | Remove))
 

@@ -1,7 +1,9 @@
 """Collects old publications: releases them from the pointer, then deletes them (protocol 4).
 
-The compare-and-swap that releases publications is also the fence: it raises `gc_epoch`. After that,
-no pointer can name an object that was stored before the swap and that the swapped pointer does not
+A publisher may have stored objects that no pointer names yet, and name them in its next write. So
+the compare-and-swap that releases publications is also a fence: it raises `gc_epoch`, and a
+publisher that finds another epoch than before uses none of its earlier objects. After that, no
+pointer can name an object that was stored before the swap and that the swapped pointer does not
 retain. Only such objects are deleted, and only if they were older than the grace at that time. If a
 collection stops half-way, the next one deletes the rest. Two collections at once are safe: the one
 that reads the other's epoch stops. `retention_rules` decides what to release and to delete.
@@ -31,8 +33,8 @@ from daemon.publishing.maintenance.retention_rules import (
     Folder,
     Kept,
     NotYetDeletable,
-    Policy,
     Released,
+    RetentionPolicy,
 )
 from daemon.publishing.pointer import Pointer, Publication
 from daemon.publishing.publisher import Publisher
@@ -50,13 +52,13 @@ from daemon.stores.port import Listed, ObjectStore
 from daemon.stores.server_time import store_time
 from renderers.values import Scope
 
-Part = Literal["release", "delete"]
-BOTH: Final[frozenset[Part]] = frozenset(("release", "delete"))
+CollectionPart = Literal["release", "delete"]
+BOTH: Final[frozenset[CollectionPart]] = frozenset(("release", "delete"))
 _FOLDERS_AT_ONCE: Final = 8
 _WAITS: Final = 6
 """How often a store may ask one deletion to slow down."""
 
-Progress = Callable[[Deletable], None]
+OnDeleted = Callable[[Deletable], None]
 
 
 class DeletionRefused(StoreRefused):
@@ -79,7 +81,7 @@ class Collected:
 
     Another collection began meanwhile, an answer was lost, or a release is needed first.
     """
-    spared: tuple[NotYetDeletable, ...] = ()
+    kept_for_now: tuple[NotYetDeletable, ...] = ()
     strays: tuple[str, ...] = ()
     """Keys below `states/` that belong to no publication. They are never deleted."""
     sequence: int | None = None
@@ -111,16 +113,16 @@ class _Seen:
 class _Plan:
     """What to keep, release and delete of the objects seen, as of some time."""
 
-    judged: tuple[Kept | Released, ...]
+    decisions: tuple[Kept | Released, ...]
     verdicts: tuple[Deletable | NotYetDeletable, ...]
     expired: tuple[Listed, ...]
 
     @property
     def released(self) -> tuple[Released, ...]:
-        return tuple(decision for decision in self.judged if isinstance(decision, Released))
+        return tuple(decision for decision in self.decisions if isinstance(decision, Released))
 
     @property
-    def doomed(self) -> tuple[Deletable, ...]:
+    def deletable(self) -> tuple[Deletable, ...]:
         return _deletable(self.verdicts)
 
 
@@ -136,7 +138,7 @@ class _Fence:
     """The pointer's sequence, if this collection wrote it."""
 
     @property
-    def doomed(self) -> tuple[Deletable, ...]:
+    def deletable(self) -> tuple[Deletable, ...]:
         return _deletable(self.verdicts)
 
 
@@ -149,7 +151,7 @@ class GarbageCollector:
         reader: Reader,
         publisher: Publisher,
         runtime: Runtime,
-        policy: Policy,
+        policy: RetentionPolicy,
     ) -> None:
         self._store = store
         self._reader = reader
@@ -157,7 +159,7 @@ class GarbageCollector:
         self._runtime = runtime
         self._policy = policy
 
-    async def preview(self, scope: Scope, *, parts: frozenset[Part] = BOTH) -> Collected:
+    async def preview(self, scope: Scope, *, parts: frozenset[CollectionPart] = BOTH) -> Collected:
         """What a collection would do now.
 
         It uses this machine's clock, because reading the store's clock needs a write.
@@ -168,10 +170,10 @@ class GarbageCollector:
         seen = await self._look(scope)
         plan = await self._plan(seen, self._runtime.now())
         if "release" in parts:
-            deleted, copies = (plan.doomed, plan.expired) if "delete" in parts else ((), ())
+            deleted, copies = (plan.deletable, plan.expired) if "delete" in parts else ((), ())
             return _collected(seen, plan, released=plan.released, deleted=deleted, copies=copies)
         fence = await self._earlier(seen)
-        deleted, copies = (fence.doomed, fence.expired) if fence else ((), ())
+        deleted, copies = (fence.deletable, fence.expired) if fence else ((), ())
         return _collected(seen, plan, fence, deleted=deleted, copies=copies)
 
     async def collect(
@@ -180,8 +182,8 @@ class GarbageCollector:
         by: str,
         reason: str = "",
         *,
-        parts: frozenset[Part] = BOTH,
-        progress: Progress = lambda _doomed: None,
+        parts: frozenset[CollectionPart] = BOTH,
+        on_deleted: OnDeleted = lambda _deleted: None,
     ) -> Collected:
         """Release what the policy does not keep, then delete what no pointer can name any more.
 
@@ -203,7 +205,7 @@ class GarbageCollector:
         seen, plan, fence = await while_moved(scope, release)
         deleting = fence if "delete" in parts else None
         refused: list[DeletionRefused] = []
-        deleted = await self._delete_all(scope, deleting, progress, refused) if deleting else ()
+        deleted = await self._delete_all(scope, deleting, on_deleted, refused) if deleting else ()
         copies = await self._delete_copies(deleting.expired, refused) if deleting else ()
         if refused:
             raise refused[0]
@@ -230,14 +232,14 @@ class GarbageCollector:
         decisions = retention_rules.retention_of(seen.read.pointer, self._policy, now)
         kept = [decision.publication for decision in decisions if isinstance(decision, Kept)]
         released = [decision for decision in decisions if isinstance(decision, Released)]
-        verdicts = await self._doom(seen, seen.read.pointer, kept, now, released)
+        verdicts = await self._deletions(seen, seen.read.pointer, kept, now, released)
         return _Plan(decisions, verdicts, self._expired(seen, now))
 
     def _expired(self, seen: _Seen, as_of: datetime) -> tuple[Listed, ...]:
         return retention_rules.expired(seen.scope, seen.copies, self._policy, as_of)
 
     async def _fenced(
-        self, seen: _Seen, writing: protocol.Writing, parts: frozenset[Part]
+        self, seen: _Seen, writing: protocol.Writing, parts: frozenset[CollectionPart]
     ) -> tuple[_Plan, _Fence | None]:
         """What to release and to delete, and the collection behind which it may be deleted.
 
@@ -247,7 +249,7 @@ class GarbageCollector:
         if "release" not in parts:
             return plan, await self._earlier(seen)
         idle = protocol.idle_journals(seen.read.pointer, self._runtime.now())
-        if not (plan.released or plan.doomed or plan.expired or idle):
+        if not (plan.released or plan.deletable or plan.expired or idle):
             return plan, None
         earlier = await self._earlier(seen)
         if _covers(earlier, plan) and not idle:
@@ -266,7 +268,7 @@ class GarbageCollector:
         written = (await self._publisher.swap(seen.scope, seen.read, following)).pointer
         # Another writer may have changed the pointer meanwhile and dropped a publication. Its
         # objects then stay for `dropped_days`.
-        verdicts = await self._doom(seen, written, written.retained, as_of, plan.released)
+        verdicts = await self._deletions(seen, written, written.retained, as_of, plan.released)
         expired = self._expired(seen, as_of)
         return _Fence(following.gc_epoch, verdicts, expired, plan.released, written.sequence)
 
@@ -278,10 +280,10 @@ class GarbageCollector:
             as_of = retention_rules.last_collection(await self._reader.history(pointer))
         if as_of is None:
             return None
-        verdicts = await self._doom(seen, pointer, pointer.retained, as_of)
+        verdicts = await self._deletions(seen, pointer, pointer.retained, as_of)
         return _Fence(pointer.gc_epoch, verdicts, self._expired(seen, as_of))
 
-    async def _doom(
+    async def _deletions(
         self,
         seen: _Seen,
         pointer: Pointer,
@@ -292,31 +294,31 @@ class GarbageCollector:
         # A day more than is needed: entries have the times of the machines that wrote them.
         since = timestamp(as_of - timedelta(days=self._policy.dropped_days + 1))
         entries = await self._reader.history(pointer, since=since)
-        reasons = {release.publication.id: release.why for release in released}
+        reasons = {release.publication.id: release.reason for release in released}
         return retention_rules.plan_deletions(
             seen.stored, retained, entries, self._policy, as_of=as_of, released=reasons
         )
 
     async def _delete_all(
-        self, scope: Scope, fence: _Fence, progress: Progress, refused: list[DeletionRefused]
+        self, scope: Scope, fence: _Fence, on_deleted: OnDeleted, refused: list[DeletionRefused]
     ) -> tuple[Deletable, ...]:
         async def delete(deletable: Deletable) -> bool:
             return await self._delete(deletable, refused)
 
         deleted: list[Deletable] = []
-        doomed = fence.doomed
-        for start in range(0, len(doomed), _FOLDERS_AT_ONCE):
+        deletable_folders = fence.deletable
+        for start in range(0, len(deletable_folders), _FOLDERS_AT_ONCE):
             # After another collection, that one deletes the rest. After a recovery, the pointer may
             # name objects that were to be deleted.
             if (await self._reader.existing(scope)).pointer.gc_epoch != fence.gc_epoch:
                 break
-            group = doomed[start : start + _FOLDERS_AT_ONCE]
+            group = deletable_folders[start : start + _FOLDERS_AT_ONCE]
             for deletable, gone in zip(
                 group, await concurrently(delete, group, limit=_FOLDERS_AT_ONCE), strict=True
             ):
                 if gone:
                     deleted.append(deletable)
-                    progress(deletable)
+                    on_deleted(deletable)
         return tuple(deleted)
 
     async def _delete_copies(
@@ -333,12 +335,12 @@ class GarbageCollector:
         gone = await concurrently(delete, expired, limit=_FOLDERS_AT_ONCE)
         return tuple(copy for copy, is_gone in zip(expired, gone, strict=True) if is_gone)
 
-    async def _delete(self, doomed: Deletable, refused: list[DeletionRefused]) -> bool:
+    async def _delete(self, deletable: Deletable, refused: list[DeletionRefused]) -> bool:
         """Delete a folder and return whether all of it is gone.
 
         The manifest is deleted first, so that no reader starts on an incomplete publication.
         """
-        for listed in doomed.folder.objects:
+        for listed in deletable.folder.objects:
             if not await self._delete_object(listed, refused):
                 return False
         return True
@@ -358,9 +360,9 @@ class GarbageCollector:
             return False
         except StoreRefused as error:
             refusal = DeletionRefused(
-                f"{listed.key} may not be deleted with this credential ({error}): mend that; or "
-                "run `rebundle gc --all "
-                "--only delete` under one that may, and set retention.delete = false for the daemon"
+                f"{listed.key} may not be deleted with this credential ({error}): grant it, or run "
+                "`rebundle gc --all --only delete` under one that may, and set retention.delete = "
+                "false for the daemon"
             )
             if isinstance(error, StoreForbidden):
                 raise refusal from error  # a server refuses every other object as well
@@ -379,11 +381,11 @@ def _covers(earlier: _Fence | None, plan: _Plan) -> bool:
     Without this check, objects that wait for a credential with delete permission would cause a
     change of the pointer at every collection.
     """
-    doomed = {deletable.folder.id for deletable in (earlier.doomed if earlier else ())}
+    permitted = {deletable.folder.id for deletable in (earlier.deletable if earlier else ())}
     expired = {copy.key for copy in (earlier.expired if earlier else ())}
     return (
         not plan.released
-        and {deletable.folder.id for deletable in plan.doomed} <= doomed
+        and {deletable.folder.id for deletable in plan.deletable} <= permitted
         and {copy.key for copy in plan.expired} <= expired
     )
 
@@ -409,7 +411,7 @@ def _collected(
     gone = {deletable.folder.id for deletable in deleted}
     return Collected(
         scope=seen.scope,
-        kept=tuple(decision for decision in plan.judged if isinstance(decision, Kept)),
+        kept=tuple(decision for decision in plan.decisions if isinstance(decision, Kept)),
         released=released,
         deleted=deleted,
         left=tuple(
@@ -417,7 +419,7 @@ def _collected(
             for deletable in _deletable(verdicts.values())
             if deletable.folder.id not in gone
         ),
-        spared=tuple(
+        kept_for_now=tuple(
             verdict for verdict in verdicts.values() if isinstance(verdict, NotYetDeletable)
         ),
         strays=seen.strays,

@@ -18,17 +18,17 @@ from daemon.publishing import layout, manifest, sizes
 from daemon.publishing import pointer as pointers
 from daemon.publishing.errors import NotTrusted, PublishingError, VerificationFailed
 from daemon.publishing.live_tree import ownership
-from daemon.publishing.live_tree.sync import LiveTree, Synced, Unfinished
+from daemon.publishing.live_tree.sync import FinishedPass, LiveTree, UnfinishedPass
 from daemon.publishing.maintenance import recovery_rules
 from daemon.publishing.maintenance.recovery_rules import (
     Damaged,
     Found,
     Recovered,
+    RecoveryOptions,
     Remains,
     Unreadable,
     Unsigned,
     Untrusted,
-    Wish,
 )
 from daemon.publishing.maintenance.retention_rules import folders
 from daemon.publishing.pointer import Chunk, HistoryEntry, Pointer, PreviousChunk, PublicationId
@@ -56,14 +56,14 @@ class Recovery:
     remains: Remains
     damage: str | None = None
     """What is wrong with the pointer; None if it can be read."""
-    live_tree: Synced | Unfinished | None = None
+    live_tree: FinishedPass | UnfinishedPass | None = None
 
     @property
-    def unnamed_uploads(self) -> tuple[PublicationId, ...]:
+    def unreferenced_uploads(self) -> tuple[PublicationId, ...]:
         """The whole uploads that no change, and not the recovered pointer either, names."""
         named = self.recovered.pointer.retained if self.recovered else ()
         taken = {publication.id for publication in named}
-        return tuple(upload for upload in self.remains.unnamed_uploads if upload not in taken)
+        return tuple(upload for upload in self.remains.unreferenced_uploads if upload not in taken)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +99,16 @@ class Recoverer:
         self._publisher = publisher
         self._live_tree = live_tree
 
-    async def preview(self, scope: Scope, wish: Wish, by: str, reason: str) -> Recovery:
+    async def preview(
+        self, scope: Scope, options: RecoveryOptions, by: str, reason: str
+    ) -> Recovery:
         """What `recover` would do now. It raises the same errors."""
-        _, recovery = await self._decide(scope, wish, by, reason)
+        _, recovery = await self._decide(scope, options, by, reason)
         return recovery
 
-    async def recover(self, scope: Scope, wish: Wish, by: str, reason: str) -> Recovery:
+    async def recover(
+        self, scope: Scope, options: RecoveryOptions, by: str, reason: str
+    ) -> Recovery:
         """Write a usable pointer, then bring the live tree in sync.
 
         Raises:
@@ -116,7 +120,7 @@ class Recoverer:
             PointerMoved: another writer changed or restored the pointer meanwhile; check again.
             OutcomeUnresolved: it is unknown whether the pointer was written; check again.
         """
-        base, recovery = await self._decide(scope, wish, by, reason)
+        base, recovery = await self._decide(scope, options, by, reason)
         if recovery.recovered is None:
             return replace(recovery, live_tree=await self._live_tree.reconcile(scope))
         written = await self._publisher.swap(scope, base, recovery.recovered.pointer)
@@ -125,10 +129,10 @@ class Recoverer:
         )
 
     async def _decide(
-        self, scope: Scope, wish: Wish, by: str, reason: str
+        self, scope: Scope, options: RecoveryOptions, by: str, reason: str
     ) -> tuple[PointerRead, Recovery]:
         base, damage, remains = await self._gather(scope)
-        recovered = recovery_rules.recover(remains, self._publisher.writing(by, reason), wish)
+        recovered = recovery_rules.recover(remains, self._publisher.writing(by, reason), options)
         return base, Recovery(scope, recovered, remains, damage)
 
     # -- what is left
@@ -136,7 +140,8 @@ class Recoverer:
     async def _gather(self, scope: Scope) -> tuple[PointerRead, str | None, Remains]:
         base, damage, damaged = await self._pointer(scope)
         pointer = None if base.version is None or damage else base.pointer
-        signed = pointer if self._reader.has_policy else None
+        has_policy = self._reader.verifier.trust is not None
+        signed = pointer if has_policy else None
         chunks = await self._chunks(scope, pointer)
         marker, marker_version = await self._live_tree.marker(scope)
         freshness = await self._reader.listed_version(layout.freshness(scope))
@@ -150,7 +155,7 @@ class Recoverer:
             lambda folder: self._verified(scope, folder.id), stored, limit=_READS_AT_ONCE
         )
         traces = {"the damaged pointer": damaged.sequence, **await self._traces(scope)}
-        traces["who read here before"] = await self._reader.highest_accepted(scope)
+        traces["sequence seen on this machine"] = await self._reader.highest_accepted(scope)
         traces["the history"] = chunks.highest
         if marker is not None:
             traces["the files that the live tree's marker lists"] = max(
@@ -169,9 +174,7 @@ class Recoverer:
             found=tuple(result for result in results if isinstance(result, Found)),
             damaged=tuple(result for result in results if isinstance(result, Damaged)),
             unreadable=tuple(result for result in results if isinstance(result, Unreadable)),
-            unsigned=Unsigned(chunks.unsigned, damaged.pointer, tree)
-            if self._reader.has_policy
-            else None,
+            unsigned=Unsigned(chunks.unsigned, damaged.pointer, tree) if has_policy else None,
             had_pointer=chunks.are_there
             or any(trace is not None for trace in (base.version, marker_version, freshness)),
         )
@@ -231,7 +234,7 @@ class Recoverer:
         )
         previous = pointer.previous_chunk if pointer is not None else None
         holds = _chain_holds(previous, read)
-        if pointer is None or not self._reader.has_policy:
+        if pointer is None or self._reader.verifier.trust is None:
             return replace(
                 _chunk_summary(read, highest, previous), chain_holds=holds, are_there=bool(keys)
             )
@@ -268,10 +271,10 @@ class Recoverer:
             described = await self._reader.work_on(size, manifest.decode, stored.body, key)
         except VerificationFailed as error:
             return Damaged(name, str(error))
-        publication = recovery_rules.manifest_publication(described, _sha256(stored.body))
+        publication = described.publication(_sha256(stored.body))
         try:
             if publication.id != name:
-                raise VerificationFailed(f"its manifest is the one of {publication.id}")
+                raise VerificationFailed(f"its manifest belongs to {publication.id}")
             await self._reader.work_on(size, described.composition_value)
             await self._reader.files(scope, publication)
         except (PublishingError, ObjectDamaged) as error:

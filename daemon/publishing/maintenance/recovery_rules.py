@@ -1,11 +1,13 @@
 """Makes a usable pointer from what is left of a scope (protocol 4, `recover`). Pure.
 
-There are two cases:
+A *trace* is a sequence number outside of the pointer: in a history chunk, the live tree's marker, a
+tag of its files, freshness.json, a damaged pointer, or the memory of this machine. Two cases:
 
-* A pointer that is ahead of every trace is only *mended*. It loses the publications that are no
-  longer in the bucket.
-* A pointer that is gone, damaged or behind a trace is *rebuilt*. The sources are the publications
-  that verify, the history's chunks, an older pointer if one was restored, and the live tree.
+* A pointer whose sequence is at least that of every trace is *repaired*: it loses the publications
+  that are no longer in the bucket.
+* A pointer that is gone, damaged or older than a trace is *rebuilt*. The sources are the
+  publications that verify, the history's chunks, an older pointer if one was restored, and the live
+  tree.
 
 The sequence of a rebuilt pointer is above every sequence that can have been read. It exceeds all
 traces by the number of changes that one pointer can hold, because so many may be in no chunk yet.
@@ -28,14 +30,14 @@ from pydantic import ValidationError
 
 from daemon.publishing import protocol
 from daemon.publishing.errors import NotFound, OperationRefused, StateUnreadable
-from daemon.publishing.manifest import Manifest, ManifestEvent
+from daemon.publishing.manifest import ManifestEvent
 from daemon.publishing.pointer import (
     MOST_FOLDED_EVENTS,
     MOST_HISTORY,
+    DocumentPart,
     FoldedEvent,
     HistoryEntry,
     Hold,
-    Part,
     Pointer,
     PreviousChunk,
     Publication,
@@ -48,11 +50,10 @@ from daemon.publishing.wording import some
 from events.model import Identity
 from renderers.values import Scope
 
-P = TypeVar("P", bound=Part)
+P = TypeVar("P", bound=DocumentPart)
 _DAMAGED_NOTE: Final = (
     "what the damaged publications held: a collection (`gc`, or the daemon's) deletes what is left "
-    "of them. Where the "
-    "bucket keeps versions, restore their objects before you recover"
+    "of them. If the bucket keeps versions, restore their objects before you recover"
 )
 
 
@@ -72,7 +73,7 @@ class Damaged:
     """A publication that exists and does not verify, with what is known from its manifest."""
 
     id: PublicationId
-    why: str
+    reason: str
     revision: Revision | None = None
     events: tuple[ManifestEvent, ...] = ()
     composition: str | None = None
@@ -89,7 +90,7 @@ class Unreadable:
     """A publication that the store refuses to read. It may be whole."""
 
     id: PublicationId
-    why: str
+    reason: str
     """What is wrong, and which command helps."""
 
 
@@ -163,7 +164,7 @@ class Remains:
         return self.pointer is not None and self.pointer.sequence >= max(seen, default=0)
 
     @property
-    def unnamed_uploads(self) -> tuple[PublicationId, ...]:
+    def unreferenced_uploads(self) -> tuple[PublicationId, ...]:
         """Whole uploads that neither the pointer nor a change names, the newest last.
 
         With a usable pointer these are the newer ones, and without any earlier pointer all of them.
@@ -194,7 +195,7 @@ class Remains:
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class RecoveryOptions:
     """What the operator asks for in addition to a usable pointer."""
 
     live: str | None = None
@@ -214,11 +215,11 @@ class Recovered:
     """The usable pointer, what was done to make it, and what remains unknown."""
 
     pointer: Pointer
-    did: tuple[str, ...]
+    steps: tuple[str, ...]
     unknown: tuple[str, ...] = ()
 
 
-def recover(remains: Remains, writing: Writing, wish: Wish) -> Recovered | None:
+def recover(remains: Remains, writing: Writing, options: RecoveryOptions) -> Recovered | None:
     """The pointer to write.
 
     None: the present one is whole and ahead of every trace, or there never was one.
@@ -233,34 +234,24 @@ def recover(remains: Remains, writing: Writing, wish: Wish) -> Recovered | None:
             raise NotFound(
                 f"nothing is published in {remains.scope}; `rebundle scopes` lists what there is"
             )
-        if wish.live is None:
+        if options.live is None:
             return None
         # Nothing was committed, so only what the operator names counts.
-        named = tuple(found for found in remains.found if _is_meant(found.publication, wish.live))
-        return _rebuild(replace(remains, found=named), writing, wish)
+        named = tuple(
+            found for found in remains.found if _is_meant(found.publication, options.live)
+        )
+        return _rebuild(replace(remains, found=named), writing, options)
     if remains.pointer is not None and remains.is_ahead:
-        return _mend(remains, remains.pointer, writing, wish)
-    return _rebuild(remains, writing, wish)
-
-
-def manifest_publication(manifest: Manifest, sha256: str) -> Publication:
-    """A publication as a pointer names it, as far as its manifest has the values."""
-    return Publication(
-        state=manifest.state,
-        revision=manifest.revision,
-        kind=manifest.kind,
-        attempt=manifest.attempt,
-        manifest_sha256=sha256,
-        composition_digest=manifest.composition_digest,
-        renderer=manifest.renderer,
-        at=manifest.at,
-    )
+        return _repair(remains, remains.pointer, writing, options)
+    return _rebuild(remains, writing, options)
 
 
 # -- a pointer that is ahead of every trace
 
 
-def _mend(remains: Remains, pointer: Pointer, writing: Writing, wish: Wish) -> Recovered | None:
+def _repair(
+    remains: Remains, pointer: Pointer, writing: Writing, options: RecoveryOptions
+) -> Recovered | None:
     verified = {
         (found.publication.id, found.publication.manifest_sha256) for found in remains.found
     }
@@ -278,22 +269,24 @@ def _mend(remains: Remains, pointer: Pointer, writing: Writing, wish: Wish) -> R
         for publication in pointer.retained
         if publication not in whole and publication.id not in unreadable
     ]
-    if wish.live is None:
+    if options.live is None:
         _refuse_unreadable(remains, pointer.live, "as the pointer says")
         if not gone and remains.chain_holds:
             return None
     base = pointer if remains.chain_holds else pointer.model_copy(update={"previous_chunk": None})
-    base, adopted = _with_adopted(remains, base, whole, wish)
+    base, adopted = _with_adopted(remains, base, whole, options)
     live, why_live = pointer.live, "live as it was"
-    if wish.live is not None or (live is not None and live.id in gone):
-        live, why_live = _live(remains, pointer, (*whole, *adopted), wish, [])
+    if options.live is not None or (live is not None and live.id in gone):
+        live, why_live = _live(remains, pointer, (*whole, *adopted), options, [])
     desired = pointer.desired
     if desired is not None and desired.id in gone:
         desired = _newest(whole)
     desired = next((upload for upload in adopted if not upload.late), desired) or live
     moved = _id(live) != _id(pointer.live)
-    parted = (moved or _id(desired) != _id(pointer.desired)) and _are_apart(pointer, live, desired)
-    hold = pointer.hold or (_hold(writing) if parted or (moved and wish.hold) else None)
+    diverged = (moved or _id(desired) != _id(pointer.desired)) and _are_apart(
+        pointer, live, desired
+    )
+    hold = pointer.hold or (_hold(writing) if diverged or (moved and options.hold) else None)
     there = (
         *(publication for publication in pointer.retained if publication.id not in gone),
         *adopted,
@@ -302,10 +295,10 @@ def _mend(remains: Remains, pointer: Pointer, writing: Writing, wish: Wish) -> R
     following = protocol.recover(
         base, writing, live, desired, retained=there, hold=hold, published=adopted, cut_off=cut_off
     )
-    did = (
+    steps = (
         *([f"left out, because missing or damaged: {some(gone)}"] if gone else ()),
         *(
-            f"kept {upload.id} as it is, unread: {upload.why}"
+            f"kept {upload.id} as it is, unread: {upload.reason}"
             for upload in remains.unreadable
             if upload.id in hidden
         ),
@@ -314,25 +307,27 @@ def _mend(remains: Remains, pointer: Pointer, writing: Writing, wish: Wish) -> R
             if remains.chain_holds
             else ["cut the history off where its chunks are gone or changed"]
         ),
-        *_result_lines(following, why_live, wish),
+        *_result_lines(following, why_live, options),
     )
-    return Recovered(following, did, (_DAMAGED_NOTE,) if gone else ())
+    return Recovered(following, steps, (_DAMAGED_NOTE,) if gone else ())
 
 
 def _with_adopted(
-    remains: Remains, pointer: Pointer, there: Sequence[Publication], wish: Wish
+    remains: Remains, pointer: Pointer, there: Sequence[Publication], options: RecoveryOptions
 ) -> tuple[Pointer, tuple[Publication, ...]]:
     """Add the upload that is to be live, if the pointer does not retain it.
 
     Returns the pointer with its number and events, and the added publication.
     """
-    if wish.live is None or any(_is_meant(publication, wish.live) for publication in there):
+    if options.live is None or any(_is_meant(publication, options.live) for publication in there):
         return pointer, ()
     known = _merged(remains.entries, pointer.history)
     past = _replayed(pointer, known)
-    kept = _consistent(remains, pointer, known, past, wish).kept
-    uploads = [found for found in kept if _is_meant(found.publication, wish.live)]
-    wanted = [found for found in uploads if str(found.publication.id) not in past.let_go]
+    kept = _consistent(remains, pointer, known, past, options).kept
+    uploads = [found for found in kept if _is_meant(found.publication, options.live)]
+    wanted = [
+        found for found in uploads if str(found.publication.id) not in past.released_or_dropped
+    ]
     if not wanted:
         return pointer, ()
     upload = wanted[-1].publication
@@ -351,14 +346,14 @@ def _with_adopted(
 # -- a pointer that is gone, damaged or behind
 
 
-def _rebuild(remains: Remains, writing: Writing, wish: Wish) -> Recovered:
+def _rebuild(remains: Remains, writing: Writing, options: RecoveryOptions) -> Recovered:
     old = remains.pointer or protocol.absent(remains.scope)
     known = _merged(remains.entries, old.history)
     last = known[-1] if known else None
     past = _replayed(old, known)
     forbidden = _forbidden(remains)
     unsigned_pointer = remains.unsigned.pointer if remains.unsigned else None
-    consistent = _consistent(remains, old, known, past, wish)
+    consistent = _consistent(remains, old, known, past, options)
     usable = replace(remains, found=consistent.kept)
     retained = _retained(usable, old, known, past)
     named = _named(known) | {str(publication.id) for publication in old.retained}
@@ -388,17 +383,17 @@ def _rebuild(remains: Remains, writing: Writing, wish: Wish) -> Recovered:
             "previous_chunk": remains.previous_chunk,
         }
     )
-    retired = _is_retired(remains, last, newer) and wish.live is None
+    retired = _is_retired(remains, last, newer) and options.live is None
     if retired:
         live, desired, why_live = None, None, "the scope stays retired"
     else:
-        live, why_live = _live(remains, base, retained, wish, _likely(remains, last))
+        live, why_live = _live(remains, base, retained, options, _live_candidates(remains, last))
         desired = desired or live
     # Also if nothing is left to be live: the next publication must not become live before an
     # operator has checked.
     known_hold = (unsigned_pointer and unsigned_pointer.hold) or past.hold
-    parted = _are_apart(base, live, desired)
-    hold = known_hold or (_hold(writing) if parted or (wish.hold and not retired) else None)
+    diverged = _are_apart(base, live, desired)
+    hold = known_hold or (_hold(writing) if diverged or (options.hold and not retired) else None)
     following = protocol.recover(
         base,
         writing,
@@ -411,14 +406,14 @@ def _rebuild(remains: Remains, writing: Writing, wish: Wish) -> Recovered:
             entry for entry in known if entry.sequence > remains.chunked and entry not in history
         ],
     )
-    did = (
+    steps = (
         (
             f"found {len(remains.found)} publications that verify, {len(following.retained)} of "
             "them can be rolled back to"
         ),
-        *(f"left out {damaged.id}: {damaged.why}" for damaged in remains.damaged),
+        *(f"left out {damaged.id}: {damaged.reason}" for damaged in remains.damaged),
         *(
-            f"left out {unreadable.id}, which cannot be read: {unreadable.why}"
+            f"left out {unreadable.id}, which cannot be read: {unreadable.reason}"
             for unreadable in remains.unreadable
         ),
         *(
@@ -429,11 +424,11 @@ def _rebuild(remains: Remains, writing: Writing, wish: Wish) -> Recovered:
             f"sequence {following.sequence}: {MOST_HISTORY + 1} above the highest that was found "
             f"({_highest(remains)})"
         ),
-        *_result_lines(following, why_live, wish),
+        *_result_lines(following, why_live, options),
     )
     return Recovered(
         following,
-        did,
+        steps,
         tuple(_unknown_lines(remains, following, last, unnamed, consistent.undecided)),
     )
 
@@ -466,7 +461,11 @@ class _Consistent:
 
 
 def _consistent(
-    remains: Remains, old: Pointer, known: Sequence[HistoryEntry], past: "_Past", wish: Wish
+    remains: Remains,
+    old: Pointer,
+    known: Sequence[HistoryEntry],
+    past: "_Past",
+    options: RecoveryOptions,
 ) -> _Consistent:
     explicit = [
         found.publication for found in remains.found if found.publication.kind == "explicit"
@@ -475,7 +474,7 @@ def _consistent(
     unrefuted = [
         publication for publication in explicit if not _is_refuted(_Claim.of(publication), certain)
     ]
-    certain += _wished_claims(unrefuted, certain, past, wish)
+    certain += _wished_claims(unrefuted, certain, past, options)
     claims = [
         _Claim.of(publication)
         for publication in unrefuted
@@ -488,7 +487,7 @@ def _consistent(
     undecided = {
         publication.id for publication in explicit if _Claim.of(publication) not in accepted
     } - refuted
-    _refuse_refuted(remains, refuted, wish)
+    _refuse_refuted(remains, refuted, options)
     return _Consistent(
         tuple(found for found in remains.found if found.publication.id not in refuted | undecided),
         tuple(publication.id for publication in explicit if publication.id in refuted),
@@ -505,11 +504,10 @@ def _committed_claims(
     """
     for state, producer, composition in protocol.used_up(known):
         yield _Claim(state, producer, composition)
-    taken_over = {name for entry in known if entry.kind == "recover" for name in entry.published}
-    committed = (
-        _named(known) - taken_over | past.let_go | ({str(remains.tree)} if remains.tree else set())
-    )
-    for names in (committed, taken_over):
+    adopted = {name for entry in known if entry.kind == "recover" for name in entry.published}
+    followed_by_the_tree = {str(remains.tree)} if remains.tree else set()
+    committed = (_named(known) - adopted) | past.released_or_dropped | followed_by_the_tree
+    for names in (committed, adopted):
         for found in remains.found:
             if found.publication.kind == "explicit" and str(found.publication.id) in names:
                 yield _Claim.of(found.publication)
@@ -539,40 +537,46 @@ def _is_refuted(claim: _Claim, others: Iterable[_Claim]) -> bool:
 
 
 def _wished_claims(
-    uploads: Iterable[Publication], certain: Sequence[_Claim], past: "_Past", wish: Wish
+    uploads: Iterable[Publication],
+    certain: Sequence[_Claim],
+    past: "_Past",
+    options: RecoveryOptions,
 ) -> tuple[_Claim, ...]:
     """The claim of the state that the operator names, which counts as committed.
 
     Raises:
         OperationRefused: the name fits several uploads that contradict one another.
     """
-    if wish.live is None:
+    if options.live is None:
         return ()
     fitting = [
         upload
         for upload in uploads
-        if _is_meant(upload, wish.live) and str(upload.id) not in past.let_go
+        if _is_meant(upload, options.live) and str(upload.id) not in past.released_or_dropped
     ]
     claims = {_Claim.of(upload): None for upload in fitting}
     if len(claims) > 1 and not claims.keys() & set(certain):
         raise OperationRefused(
-            f"{wish.live} fits uploads with different compositions, "
-            f"{some([upload.id for upload in fitting])}: "
-            "name one of them with --live STATE@ATTEMPT"
+            f"{options.live} matches uploads with different compositions, "
+            f"{some([upload.id for upload in fitting])}: name one of them with --live "
+            "STATE@ATTEMPT"
         )
     return tuple(claims)
 
 
-def _refuse_refuted(remains: Remains, refuted: Collection[PublicationId], wish: Wish) -> None:
+def _refuse_refuted(
+    remains: Remains, refuted: Collection[PublicationId], options: RecoveryOptions
+) -> None:
     uploads = [found.publication for found in remains.found]
     fitting = [
-        upload.id for upload in uploads if wish.live is not None and _is_meant(upload, wish.live)
+        upload.id
+        for upload in uploads
+        if options.live is not None and _is_meant(upload, options.live)
     ]
     if fitting and all(name in refuted for name in fitting):
         raise OperationRefused(
             f"{some(fitting)} was never committed: its id or number belongs to another "
-            "composition in "
-            f"{remains.scope}; recover without --live, or name another state"
+            f"composition in {remains.scope}; recover without --live, or name another state"
         )
 
 
@@ -594,7 +598,7 @@ class _Past:
     hold: Hold | None
     quarantined: dict[str, Quarantine]
     pins: dict[str, bool]
-    let_go: set[str]
+    released_or_dropped: set[str]
     """Publications that were released or dropped. Their objects may be deleted at any time."""
 
 
@@ -606,7 +610,7 @@ def _replayed(old: Pointer, known: Iterable[HistoryEntry]) -> _Past:
         set(),
     )
     for entry in known:
-        past.let_go.update(
+        past.released_or_dropped.update(
             _names(entry.change.get("released")), _names(entry.change.get("dropped"))
         )
         _replay(past, entry.change)
@@ -694,7 +698,7 @@ def _retained(
         (
             found.publication
             for found in remains.found
-            if str(found.publication.id) not in past.let_go
+            if str(found.publication.id) not in past.released_or_dropped
         ),
         key=lambda publication: (
             order.get(str(publication.id), after),
@@ -780,11 +784,11 @@ def _committed(remains: Remains, known: Iterable[HistoryEntry]) -> set[str]:
 
     Those of a recovery do not count: a recovery adopts every whole publication.
     """
-    taken_over: set[str] = set()
+    adopted: set[str] = set()
     committed = {str(remains.tree)} if remains.tree else set()
     for entry in known:
-        (taken_over if entry.kind == "recover" else committed).update(entry.published)
-    return committed - taken_over
+        (adopted if entry.kind == "recover" else committed).update(entry.published)
+    return committed - adopted
 
 
 def _passed(remains: Remains, old: Pointer, committed: Collection[str]) -> dict[str, int]:
@@ -840,8 +844,7 @@ def _positions(found: Iterable[Found]) -> dict[str, int]:
 
 
 def _fold_of(event: ManifestEvent) -> FoldedEvent:
-    identity = Identity(event.intake, event.source, event.id)
-    return FoldedEvent(identity=identity.digest[:16], event=event.digest[:16])
+    return FoldedEvent.of(Identity(event.intake, event.source, event.id), event.digest)
 
 
 def _highest(remains: Remains) -> int:
@@ -859,14 +862,16 @@ def _highest(remains: Remains) -> int:
 # -- what is live and desired
 
 
-def _likely(remains: Remains, last: HistoryEntry | None) -> list[tuple[str, PublicationId | None]]:
+def _live_candidates(
+    remains: Remains, last: HistoryEntry | None
+) -> list[tuple[str, PublicationId | None]]:
     """What may have been live, with the reasons, the likeliest first.
 
     The candidates are from the live tree and from the last change. The newer of the two is first.
     """
     tree = ("which the live tree follows", remains.tree)
     change = (
-        "as the last change says that is known",
+        "by the last known change",
         PublicationId.parse(last.live) if last and last.live else None,
     )
     return (
@@ -890,17 +895,17 @@ def _live(
     remains: Remains,
     base: Pointer,
     whole: Sequence[Publication],
-    wish: Wish,
-    likely: Iterable[tuple[str, PublicationId | None]],
+    options: RecoveryOptions,
+    candidates: Iterable[tuple[str, PublicationId | None]],
 ) -> tuple[Publication | None, str]:
-    if wish.live is not None:
-        return _wished(remains, base, whole, wish.live), "as asked"
+    if options.live is not None:
+        return _wished(remains, base, whole, options.live), "as asked"
     allowed = {
         publication.id: publication
         for publication in whole
         if not base.is_quarantined(publication.composition_digest)
     }
-    for why, name in likely:
+    for why, name in candidates:
         if name is not None and name in allowed:
             return allowed[name], why
         _refuse_unreadable(remains, name, why)
@@ -909,7 +914,7 @@ def _live(
     ) or _newest([*allowed.values()])
     if newest is None and remains.unreadable:
         _refuse_unreadable(remains, remains.unreadable[-1], "no other state is whole")
-    if newest is None and not wish.allow_empty:
+    if newest is None and not options.allow_empty:
         _refuse_untrusted(remains)
     return newest, "the newest that is whole" if newest else "nothing is left to be live"
 
@@ -943,11 +948,9 @@ def _refuse_unreadable(
     for hidden in remains.unreadable:
         if hidden.id == name:
             raise StateUnreadable(
-                f"{hidden.id} has to be live ({why}) and cannot be read: {hidden.why}. Nothing was "
-                "written. Recover "
-                "again once it can be read, or name another state: `rebundle recover "
-                f"{remains.scope} --live STATE "
-                "--reason '…'`"
+                f"{hidden.id} has to be live ({why}) and cannot be read: {hidden.reason}. Nothing "
+                "was written. Recover again once it can be read, or name another state: "
+                f"`rebundle recover {remains.scope} --live STATE --reason '…'`"
             )
 
 
@@ -999,7 +1002,7 @@ def _id(publication: Publication | None) -> PublicationId | None:
 # -- the report
 
 
-def _result_lines(following: Pointer, why_live: str, wish: Wish) -> Iterable[str]:
+def _result_lines(following: Pointer, why_live: str, options: RecoveryOptions) -> Iterable[str]:
     live, desired, hold = following.live, following.desired, following.hold
     yield f"live: {live.id if live else 'nothing'} ({why_live})"
     yield f"desired: {desired.id if desired else 'nothing'}"
@@ -1008,7 +1011,7 @@ def _result_lines(following: Pointer, why_live: str, wish: Wish) -> Iterable[str
         if hold
         else "not held"
     )
-    if hold and not wish.hold:
+    if hold and not options.hold:
         yield "held in spite of --no-hold: " + (
             "live is not the desired state"
             if _id(live) != _id(desired)
@@ -1023,10 +1026,10 @@ def _unknown_lines(
     unnamed: Sequence[Publication],
     undecided: Sequence[PublicationId],
 ) -> Iterable[str]:
-    since = f"after sequence {last.sequence}" if last else "at all"
+    since = f"after sequence {last.sequence} are not known" if last else "are not known"
     if remains.unsigned is not None and remains.unsigned.pointer is not None:
-        since = "but those of the pointer whose signature does not count"
-    yield f"holds, quarantines, pins and their ends: none is known {since}"
+        since = "are known only from the pointer whose signature is not accepted"
+    yield f"holds, quarantines, pins and their ends {since}"
     yield (
         "events that settled without a publication of their own may be folded again if they "
         "are sent again"
@@ -1041,16 +1044,13 @@ def _unknown_lines(
     if undecided:
         yield (
             f"which of these was committed: {some(undecided)}. They share an id or a number and "
-            "differ in their "
-            f"composition, so none is kept; `rebundle recover {remains.scope} --live "
-            f"{undecided[0]} --reason '…'` "
-            "takes the first"
+            f"differ in their composition, so none is kept; `rebundle recover {remains.scope} "
+            f"--live {undecided[0]} --reason '…'` takes the first"
         )
     if waiting := _waiting(remains, following):
         yield (
             f"whether these events were folded: {some(waiting)}. Those that still wait are folded "
-            "now; what you miss "
-            "then has to be sent again, under a new event id"
+            "now; what is missing then has to be sent again, under a new event id"
         )
     if remains.damaged:
         yield _DAMAGED_NOTE
@@ -1058,26 +1058,22 @@ def _unknown_lines(
         hidden = [unreadable.id for unreadable in remains.unreadable]
         yield (
             f"what these publications hold, which cannot be read: {some(hidden)}. A collection "
-            "deletes them after a "
-            f"day, so make them readable before you recover; `rebundle recover {remains.scope} "
-            f"--live {hidden[0]} "
-            "--reason '…'` takes one in afterwards"
+            "deletes them after a day, so make them readable before you recover; `rebundle recover "
+            f"{remains.scope} --live {hidden[0]} --reason '…'` adds one afterwards"
         )
 
 
 def _unsigned_lines(remains: Remains, unsigned: Unsigned, following: Pointer) -> Iterable[str]:
     if remains.pointer is None:
         yield (
-            "what was live, held and quarantined, and in which order: history and marker say it, "
-            "and nobody signs "
-            "these. Compare it with what runs"
+            "what was live, held and quarantined, and in which order: that is known only from "
+            "history and marker, which are not signed. Compare it with what runs"
         )
         return
     if unsigned.entries:
         yield (
-            f"what {len(unsigned.entries)} changes did that no signed pointer leads to: only what "
-            "they quarantine was "
-            "taken over"
+            f"the effect of {len(unsigned.entries)} changes that no signed pointer leads to: only "
+            "their quarantines were adopted"
         )
     live = following.live
     if (
@@ -1086,15 +1082,14 @@ def _unsigned_lines(remains: Remains, unsigned: Unsigned, following: Pointer) ->
         and not following.is_quarantined(live.composition_digest)
     ):
         yield (
-            f"whether {live.id} is quarantined: only an unsigned change says so, which changes "
-            "nothing that is live; "
-            f"`rebundle quarantine {remains.scope} {live.state} --rollback-to STATE --reason "
-            "'…'` does"
+            f"whether {live.id} is quarantined: that is known only from a change that is not "
+            "signed, and such a change does not affect what is live; `rebundle quarantine "
+            f"{remains.scope} {live.state} --rollback-to STATE --reason '…'` does"
         )
     if unsigned.tree is not None and unsigned.tree != _id(following.live):
         yield (
-            f"whether {unsigned.tree} is live: only the live tree's marker says so; `--live "
-            f"{unsigned.tree}` takes it"
+            f"whether {unsigned.tree} is live: that is known only from the live tree's marker, "
+            f"which is not signed; `--live {unsigned.tree}` takes it"
         )
 
 

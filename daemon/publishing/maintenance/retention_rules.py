@@ -28,7 +28,7 @@ _SECONDS_A_DAY: Final = 86_400
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
+class RetentionPolicy:
     """How much a scope keeps in addition to live, desired and pinned publications."""
 
     newest: int = 20
@@ -52,7 +52,7 @@ class Kept:
     """A publication that stays available for a rollback, with the reason."""
 
     publication: Publication
-    why: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class Released:
     """A publication that leaves the pointer, with the reason."""
 
     publication: Publication
-    why: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ class Deletable:
     """Objects that may be deleted."""
 
     folder: Folder
-    why: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +102,12 @@ class NotYetDeletable:
     """Objects that no pointer names, and that stay for now."""
 
     folder: Folder
-    why: str
+    reason: str
 
 
-def retention_of(pointer: Pointer, policy: Policy, now: datetime) -> tuple[Kept | Released, ...]:
+def retention_of(
+    pointer: Pointer, policy: RetentionPolicy, now: datetime
+) -> tuple[Kept | Released, ...]:
     """Decide for every retained publication, in commit order, whether to keep it."""
     newest = {publication.id for publication in pointer.retained[-policy.newest :]}
     return tuple(
@@ -117,7 +119,7 @@ def _retention_of(
     pointer: Pointer,
     publication: Publication,
     newest: Collection[PublicationId],
-    policy: Policy,
+    policy: RetentionPolicy,
     now: datetime,
 ) -> Kept | Released:
     reasons = {
@@ -131,7 +133,7 @@ def _retention_of(
         return Kept(publication, reason)
     since = _time(publication.superseded_at)
     if since is None:
-        return Kept(publication, "nothing tells since when it is superseded")
+        return Kept(publication, "the time at which it was superseded is unknown")
     # At least 0: some stores have a resolution of whole seconds, and the clock of the pointer's
     # writer may be ahead.
     days = max(0.0, (now - since).total_seconds() / _SECONDS_A_DAY)
@@ -181,7 +183,7 @@ def plan_deletions(
     stored: Iterable[Folder],
     retained: Iterable[Publication],
     entries: Sequence[HistoryEntry],
-    policy: Policy,
+    policy: RetentionPolicy,
     *,
     as_of: datetime,
     released: Mapping[PublicationId, str],
@@ -191,7 +193,7 @@ def plan_deletions(
     `as_of`: a time of the store's clock before the collection was committed. No pointer after that
     collection admits a publication that was stored earlier. `retained`: the publications in the
     pointer of that collection, or in a later one. `released`: the reasons of those it released.
-    `entries`: the history, at least as far back as the policy spares dropped publications.
+    `entries`: the history, at least as far back as the policy keeps dropped publications.
     """
     named = {publication.id for publication in retained}
     dropped = _dropped(entries)
@@ -203,13 +205,16 @@ def plan_deletions(
 
 
 def _plan_deletion(
-    folder: Folder, dropped: datetime | None, released: str | None, policy: Policy, as_of: datetime
+    folder: Folder,
+    dropped: datetime | None,
+    released: str | None,
+    policy: RetentionPolicy,
+    as_of: datetime,
 ) -> Deletable | NotYetDeletable:
     if folder.stored > as_of - timedelta(hours=policy.grace_hours):
         return NotYetDeletable(
             folder,
-            f"stored less than {policy.grace_hours:g} hours ago: somebody may be about to "
-            "publish it",
+            f"stored less than {policy.grace_hours:g} hours ago: a publication may be in progress",
         )
     if dropped is None:
         return Deletable(folder, released or "no pointer names it")
@@ -222,7 +227,7 @@ def _plan_deletion(
 
 
 def expired(
-    scope: Scope, copies: Iterable[Listed], policy: Policy, as_of: datetime
+    scope: Scope, copies: Iterable[Listed], policy: RetentionPolicy, as_of: datetime
 ) -> tuple[Listed, ...]:
     """The copies of replaced bytes that may be deleted.
 
@@ -232,13 +237,11 @@ def expired(
     by_path: dict[str, list[Listed]] = {}
     for copy in copies:
         by_path.setdefault(replaced_path(scope, copy.key), []).append(copy)
-    oldest = as_of - max(timedelta(days=policy.days), timedelta(hours=policy.grace_hours))
-    older = [
-        copy
-        for group in by_path.values()
-        for copy in sorted(group, key=lambda one: (one.modified, one.key))[:-1]
-    ]
-    return tuple(copy for copy in older if copy.modified <= oldest)
+    limit = as_of - max(timedelta(days=policy.days), timedelta(hours=policy.grace_hours))
+    older: list[Listed] = []
+    for group in by_path.values():
+        older += sorted(group, key=lambda one: (one.modified, one.key))[:-1]
+    return tuple(copy for copy in older if copy.modified <= limit)
 
 
 def replaced_path(scope: Scope, key: str) -> str:

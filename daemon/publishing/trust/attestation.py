@@ -1,17 +1,19 @@
 """The signature of a publication: an in-toto statement in a DSSE envelope. Pure.
 
-The statement is about the manifest, the archive and the files. It is a function of the manifest,
-so a reader computes it and compares. The first subject is the manifest, which covers everything
-else. The archive and the files are subjects so that other in-toto tools can use the statement.
+The statement names the digests of the manifest, the archive and the files. It is a function of the
+manifest, so a reader computes it and compares. The first subject is the manifest, which covers
+everything else. The archive and the files are subjects so that other in-toto tools can use the
+statement.
 """
 
 import base64
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from daemon.publishing.documents import canonical, serialised
 from daemon.publishing.manifest import Manifest
+from daemon.publishing.pointer import Publication
 from daemon.publishing.signatures import STATEMENT, Signature, decoded
 from renderers.values import canonical_json
 
@@ -19,31 +21,40 @@ _TYPE: Final = "https://in-toto.io/Statement/v1"
 PREDICATE: Final = "urn:rebundle:publication:v1"
 
 
-def statement(manifest: Manifest, manifest_body: bytes) -> bytes:
-    """The bytes that are signed, for this manifest."""
+def statement(
+    scope: str, publication: Publication, archive_sha256: str, files: Iterable[tuple[str, str]]
+) -> bytes:
+    """The bytes that are signed for a publication. `files`: paths and digests."""
     subjects = [
-        ("manifest.json", hashlib.sha256(manifest_body).hexdigest()),
-        ("bundle.tar.gz", manifest.archive.sha256),
-        *((f"docker-compose-gen/{file.path}", file.sha256) for file in manifest.files),
+        ("manifest.json", publication.manifest_sha256),
+        ("bundle.tar.gz", archive_sha256),
+        *((f"docker-compose-gen/{path}", sha256) for path, sha256 in files),
     ]
     document = {
         "_type": _TYPE,
         "subject": [{"name": name, "digest": {"sha256": sha256}} for name, sha256 in subjects],
         "predicateType": PREDICATE,
         "predicate": {
-            "scope": manifest.scope,
-            "state": manifest.state,
-            "attempt": manifest.attempt,
+            "scope": scope,
+            "state": publication.state,
+            "attempt": publication.attempt,
             "revision": {
-                "producer": manifest.revision.producer,
-                "derived": manifest.revision.derived,
+                "producer": publication.revision.producer,
+                "derived": publication.revision.derived,
             },
-            "kind": manifest.kind,
-            "composition": manifest.composition_digest,
-            "renderer": manifest.renderer,
+            "kind": publication.kind,
+            "composition": publication.composition_digest,
+            "renderer": publication.renderer,
         },
     }
     return canonical_json(document).encode()
+
+
+def statement_of(manifest: Manifest, manifest_body: bytes) -> bytes:
+    """The same bytes, for a manifest that was read."""
+    publication = manifest.publication(hashlib.sha256(manifest_body).hexdigest())
+    files = ((file.path, file.sha256) for file in manifest.files)
+    return statement(manifest.scope, publication, manifest.archive.sha256, files)
 
 
 def enveloped(payload: bytes, signatures: Sequence[Signature]) -> bytes:

@@ -72,7 +72,7 @@ class Freshness:
             ) from error
         if fields.scope != str(scope):
             raise VerificationFailed(
-                f"freshness.json of {scope} is the one of {fields.scope}: {RENEW}"
+                f"freshness.json of {scope} belongs to {fields.scope}: {RENEW}"
             )
         return cls(fields.scope, fields.sequence, fields.pointer_sha256, time_of(fields.expires))
 
@@ -98,13 +98,12 @@ class Freshness:
         if self.expires <= now:
             raise VerificationFailed(
                 f"freshness.json of {self.scope} expired at {self.expires.isoformat()}, and no "
-                "daemon has renewed it "
-                f"since: {RENEW}"
+                f"daemon has renewed it since: {RENEW}"
             )
         self.check_not_older(sequence)
         if sequence == self.sequence and not self._names(pointer_body):
             raise VerificationFailed(
-                f"the pointer of {self.scope} is not the one that freshness.json names: "
+                f"the pointer of {self.scope} does not match the digest in freshness.json: "
                 f"{rebuild(self.scope)}"
             )
 
@@ -118,10 +117,9 @@ class Freshness:
         """
         if sequence < self.sequence:
             raise SequenceWentBack(
-                f"the pointer of {self.scope} is at {sequence}, and the newest one was "
-                f"{self.sequence}: "
-                f"an older one was put back; `rebundle recover {self.scope} --reason '…'` writes "
-                "one that is newer "
+                f"the pointer of {self.scope} has sequence {sequence}, and the newest one had "
+                f"{self.sequence}: an older pointer was restored, from a backup or by another "
+                f"writer; `rebundle recover {self.scope} --reason '…'` writes one that is newer "
                 "than both"
             )
 

@@ -93,8 +93,7 @@ def load(path: Path) -> KeySigner:
     except OSError as error:
         raise KeyUnusable(
             f"signing key {path} cannot be read: {error.strerror}; see ls -l "
-            f"{shlex.quote(str(path))}, or name "
-            "another one (signing.key_file)"
+            f"{shlex.quote(str(path))}, or name another one (signing.key_file)"
         ) from error
     try:
         key = serialization.load_pem_private_key(pem, None)

@@ -31,7 +31,7 @@ from daemon.publishing.documents import Malformed, canonical, check_schema
 from daemon.publishing.errors import KeyUnusable, NotTrusted, PolicyUnusable, VerificationFailed
 from daemon.publishing.manifest import Manifest
 from daemon.publishing.pointer import PublicationId
-from daemon.publishing.signatures import Signature
+from daemon.publishing.signatures import Role, Signature
 from daemon.publishing.trust import attestation
 from daemon.publishing.trust.freshness import Freshness
 from daemon.publishing.trust.keys import PublicKey
@@ -40,10 +40,8 @@ from events import strict_json
 from events.errors import InvalidEvent
 from renderers.values import Scope, canonical_json
 
-Role = Literal["publish", "pointer"]
 _MOST_BYTES: Final = 1 << 20
 _MOST_REASONS: Final = 3
-ROLES: Final[tuple[Role, ...]] = ("publish", "pointer")
 
 
 class _Part(BaseModel):
@@ -166,11 +164,10 @@ class TrustPolicy(_Part):
         Raises:
             NotTrusted: the publication has no accepted signature.
         """
-        name = PublicationId(state=manifest.state, attempt=manifest.attempt)
-        what = _publication(scope, name)
+        what = _publication(scope, manifest.id)
         if envelope is None:
             raise NotTrusted(
-                f"{what.text} is not signed, and the trust policy demands it: {what.remedy}"
+                f"{what.text} is not signed, as the trust policy requires: {what.remedy}"
             )
         try:
             payload, listed = attestation.opened(envelope)
@@ -178,10 +175,8 @@ class TrustPolicy(_Part):
             raise NotTrusted(
                 f"the signature of {what.text} cannot be read: {error}: {what.remedy}"
             ) from error
-        if payload != attestation.statement(manifest, manifest_body):
-            raise NotTrusted(
-                f"the signature of {what.text} is one over something else: {what.remedy}"
-            )
+        if payload != attestation.statement_of(manifest, manifest_body):
+            raise NotTrusted(f"the signature of {what.text} signs different content: {what.remedy}")
         message = signatures.encoding(signatures.STATEMENT, payload)
         try:
             return self._check(listed, "publish", scope, message, what)
@@ -221,7 +216,7 @@ class TrustPolicy(_Part):
         """The id of the first key whose signature is accepted. Raises VerificationFailed."""
         if not listed:
             raise VerificationFailed(
-                f"{what.text} is not signed, and the trust policy demands it: "
+                f"{what.text} is not signed, as the trust policy requires: "
                 f"{what.remedy_if_unsigned or what.remedy}"
             )
         reasons = [self._objection(signature, role, scope, message) for signature in listed]
@@ -233,7 +228,7 @@ class TrustPolicy(_Part):
         could_trust = any(signature.keyid not in revoked for signature in listed)
         trust = "; `rebundle keys trust POLICY PUBLIC` trusts a key" if could_trust else ""
         raise VerificationFailed(
-            f"{what.text} has no signature that counts: {why}: {what.remedy}{trust}"
+            f"{what.text} has no accepted signature: {why}: {what.remedy}{trust}"
         )
 
     def _objection(
@@ -245,7 +240,7 @@ class TrustPolicy(_Part):
             return reason
         key = self._key(signature.keyid)
         if key is None or not PublicKey.parse(key.public).verifies(signature, message):
-            return f"the signature of key {signature.keyid[:12]} does not fit"
+            return f"the signature of key {signature.keyid[:12]} is invalid"
         return None
 
     def _key_objection(self, keyid: str, role: Role, scope: Scope | None) -> str | None:
@@ -288,8 +283,7 @@ def _pointer(scope: Scope) -> _Named:
     return _Named(
         f"the pointer of {scope}",
         f"restore its newest version that was signed, or `rebundle recover {scope} --reason '…'` "
-        "with a key that is "
-        "trusted (signing.key_file) writes one",
+        "with a key that is trusted (signing.key_file) writes one",
         layout.pointer(scope),
         remedy_if_unsigned="if the scope is from before the signing key: set signing.key_file, "
         f"unset trust.policy, and run `rebundle republish {scope} --reason 'first signature'` "
@@ -307,8 +301,7 @@ def _publication(scope: Scope, name: PublicationId) -> _Named:
     return _Named(
         f"the publication {name} of {scope}",
         f"`rebundle republish {scope} --reason '…'` with a key that is trusted (signing.key_file) "
-        "signs what is "
-        "desired; another state has to be sent again",
+        "signs what is desired; another state has to be sent again",
         layout.signature(scope, name.state, name.attempt),
     )
 

@@ -17,6 +17,7 @@ LOCK_SECONDS: Final = 10.0
 _LOCK_SECONDS_AGAIN: Final = 0.5
 """The same, after a wait that ended without the lock."""
 _MOST_BYTES: Final = 16 << 20
+_RESTORE: Final = "restore it, or delete it to reset replay protection (trust.state_file)"
 
 
 class HighestSequences(Protocol):
@@ -102,8 +103,7 @@ class FileSequences:
         except OSError as error:
             raise SequenceMemoryUnusable(
                 f"{self._path} cannot be written: {error.strerror}; let this user write it, or "
-                "name another file "
-                "(trust.state_file)"
+                "name another file (trust.state_file)"
             ) from error
 
     def _key(self, scope: Scope) -> str:
@@ -115,13 +115,9 @@ class FileSequences:
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, RecursionError, local_files.Unsafe) as error:
-            raise SequenceMemoryUnusable(
-                f"{self._path}: {error}: put it back, or remove it knowingly"
-            ) from error
+            raise SequenceMemoryUnusable(f"{self._path}: {error}: {_RESTORE}") from error
         if not isinstance(sequences, dict) or not all(
             type(sequence) is int for sequence in sequences.values()
         ):
-            raise SequenceMemoryUnusable(
-                f"{self._path} has no sequences: put it back, or remove it knowingly"
-            )
+            raise SequenceMemoryUnusable(f"{self._path} has no sequences: {_RESTORE}")
         return sequences

@@ -7,7 +7,7 @@ import pytest
 from daemon import batches, folding
 from daemon.changes import interpret
 from daemon.folding import DesiredState, Plan, PlannedState
-from daemon.publishing.pointer import Hold, Quarantine
+from daemon.publishing.pointer import Hold, Quarantine, Revision
 from events.model import Identity, Outcome, OutcomeKind, Position
 from events.source import Delivery
 from tests.builders_publishing import make_publication, published
@@ -74,14 +74,14 @@ def test_progress_passes_every_position_and_does_not_count_dead_letters_as_folde
         Position("journal:x", 4): DEAD,
         Position("kafka:c/t/0", 90): DEAD,
     }
-    progress = batches.progress(DesiredState(None, 42, 2), folded, outcomes)
+    progress = batches.progress(DesiredState(None, Revision(42, 2)), folded, outcomes)
 
     assert progress.positions == {"journal:x": 4, "kafka:c/t/0": 90}
     assert [item.event for item in progress.folded_events] == [
         folded[0].digest[:16],
         folded[2].digest[:16],
     ]
-    assert (progress.highest_revision.producer, progress.highest_revision.derived) == (42, 2)
+    assert progress.highest_revision == Revision(42, 2)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_progress_passes_every_position_and_does_not_count_dead_letters_as_folde
 def test_outcome_of_an_event_that_led_to_a_publication(late, quarantined, held, kind):
     composition = interpret(state_event(1)).composition
     planned = PlannedState(
-        composition, "state-1", 1, 0, "explicit", late, (delivery(1), delivery(2))
+        composition, "state-1", Revision(1), "explicit", late, (delivery(1), delivery(2))
     )
     who = {"by": "op", "reason": "r", "at": "t"}
     pointer = published().model_copy(
@@ -170,12 +170,11 @@ def test_progress_has_the_highest_position_of_each_source():
 )
 def test_each_publication_of_a_batch_gives_its_events_a_reason(late, quarantined, reason):
     composition = interpret(state_event(1)).composition
-    first = PlannedState(composition, "state-1", 1, 0, "explicit", late, (delivery(1),))
+    first = PlannedState(composition, "state-1", Revision(1), "explicit", late, (delivery(1),))
     second = PlannedState(
         interpret(state_event(2, version="2")).composition,
         "state-2",
-        2,
-        0,
+        Revision(2),
         "explicit",
         False,
         (delivery(2),),

@@ -13,7 +13,7 @@ from daemon import bucket
 from daemon.bucket import Keys, open_bucket
 from daemon.publishing import layout
 from daemon.publishing.errors import PolicyUnusable, SequenceWentBack
-from daemon.publishing.live_tree.sync import Synced
+from daemon.publishing.live_tree.sync import FinishedPass
 from daemon.publishing.trust.keys import KeySigner, generate
 from daemon.publishing.trust.policy import TrustedKey, TrustPolicy
 from daemon.settings import load
@@ -145,7 +145,7 @@ def test_with_a_policy_the_marker_is_not_trusted(tmp_path: Path, *, with_policy:
         keys = Keys(trust=trust, state_file=tmp_path / "accepted.json")
         opened = open_bucket("gs://b", runtime, around=lambda _: store, keys=keys)
         result = await opened.live_tree.reconcile(SCOPE)
-        assert isinstance(result, Synced)
+        assert isinstance(result, FinishedPass)
         return result.written
 
     assert asyncio.run(play()) == (("base/docker-compose.yml",) if with_policy else ())

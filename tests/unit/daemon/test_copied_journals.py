@@ -13,7 +13,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from daemon.lifecycle import Stop
-from daemon.replays import InstanceShared
+from daemon.redelivery import InstanceShared
 from daemon.worker import Worker
 from events.journal import Journal
 from events.model import Outcome, OutcomeKind

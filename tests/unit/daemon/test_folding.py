@@ -22,6 +22,7 @@ from daemon.folding import (
     fold,
     plan,
 )
+from daemon.publishing.pointer import Revision
 from events.model import Event, Identity, Outcome, OutcomeKind, Position
 from events.source import Delivery
 from renderers.composition import MAX_MODELS, Composition, ModelChange
@@ -99,14 +100,14 @@ def outcome_of(desired: DesiredState, change: Foldable) -> Outcome:
 
 def test_an_explicit_state_creates_its_scope() -> None:
     made = folded(state(1))
-    assert (made.composition, made.highest_producer, made.derived) == (composition("1"), 1, 0)
+    assert (made.composition, made.highest_revision) == (composition("1"), Revision(1))
 
 
 def test_a_state_above_the_highest_revision_replaces_everything_including_derived_changes() -> None:
     before = folded(state(1), version("8"))
-    assert (before.highest_producer, before.derived) == (1, 1)
+    assert before.highest_revision == Revision(1, 1)
     after = folded(state(5), start=before)
-    assert (after.composition, after.highest_producer, after.derived) == (composition("5"), 5, 0)
+    assert (after.composition, after.highest_revision) == (composition("5"), Revision(5))
 
 
 def test_a_state_without_a_model_removes_it() -> None:
@@ -120,7 +121,7 @@ def test_a_late_state_moves_nothing_but_uses_its_id_and_revision() -> None:
     step = fold(before, state(3))
     assert isinstance(step, Late)
     assert step.desired.composition is before.composition
-    assert (step.desired.highest_producer, step.desired.derived) == (5, 1)
+    assert step.desired.highest_revision == Revision(5, 1)
     assert outcome_of(step.desired, state(3)).kind is OutcomeKind.IGNORED
     assert outcome_of(step.desired, state(3, name="other")).kind is OutcomeKind.DEAD_LETTERED
 
@@ -159,14 +160,16 @@ def test_an_id_or_revision_used_by_another_composition_is_a_dead_letter(
 
 def test_an_id_in_history_is_used_although_its_revision_was_not_looked_up() -> None:
     lineage = Lineage((UsedStateId("state-1", None, None),))
-    outcome = outcome_of(DesiredState(composition("2"), 2, 0, lineage), state(9, name="state-1"))
+    outcome = outcome_of(
+        DesiredState(composition("2"), Revision(2), lineage), state(9, name="state-1")
+    )
     assert outcome.kind is OutcomeKind.DEAD_LETTERED
     assert "published with another revision" in outcome.reason
 
 
 def test_a_revision_in_history_is_used_once_it_was_looked_up() -> None:
     lineage = Lineage((UsedStateId("state-1", 1, composition("1").digest),))
-    desired = DesiredState(composition("2"), 2, 0, lineage)
+    desired = DesiredState(composition("2"), Revision(2), lineage)
     assert outcome_of(desired, state(1, name="other")).kind is OutcomeKind.DEAD_LETTERED
     assert outcome_of(desired, state(1)).kind is OutcomeKind.IGNORED
 
@@ -179,16 +182,16 @@ def test_a_dead_lettered_state_uses_no_id_or_revision() -> None:
 
 def test_in_a_retired_scope_a_late_state_keeps_the_revision_and_a_newer_one_raises_it() -> None:
     retired = DesiredState(
-        None, highest_producer=5, derived=2, lineage=Lineage((UsedStateId("state-5", 5, "0" * 64),))
+        None, Revision(5, 2), lineage=Lineage((UsedStateId("state-5", 5, "0" * 64),))
     )
     late = fold(retired, state(4))
     assert isinstance(late, Late)
     assert late.desired.composition is None
     returned = fold(retired, state(6))
     assert isinstance(returned, Moved)
-    assert (returned.desired.composition, returned.desired.highest_producer) == (
+    assert (returned.desired.composition, returned.desired.highest_revision) == (
         composition("6"),
-        6,
+        Revision(6),
     )
 
 
@@ -242,7 +245,7 @@ def test_a_model_above_the_capacity_of_a_bundle_is_a_dead_letter() -> None:
     full = Composition.model_construct(
         bundle=golden_composition().bundle, models=models, proxy=golden_composition().proxy
     )
-    outcome = outcome_of(DesiredState(full, 1), version("1", "newcomer"))
+    outcome = outcome_of(DesiredState(full, Revision(1)), version("1", "newcomer"))
     assert outcome.kind is OutcomeKind.DEAD_LETTERED
     assert str(MAX_MODELS) in outcome.reason
 
@@ -257,7 +260,7 @@ def test_a_to_b_and_back_to_a_is_two_changes_and_is_published() -> None:
     before = folded(state(1), version("7"))
     made = plan(before, batch(version("8"), version("7", back=True)))
     assert made.desired.composition == before.composition
-    assert made.desired.derived == before.derived + 2
+    assert made.desired.highest_revision == Revision(1, 3)
     [planned] = made.publications
     assert planned.state.startswith("derived-1.3-")
     assert [delivery.event.id for delivery in planned.deliveries] == ["event-1", "event-2"]
@@ -318,7 +321,8 @@ def test_a_model_event_that_names_an_absent_scope_is_a_dead_letter() -> None:
 
 def test_a_model_event_without_bundles_is_ignored_by_a_retired_scope() -> None:
     assert (
-        outcome_of(DesiredState(None, 5, 2), version("1", named=False)).kind is OutcomeKind.IGNORED
+        outcome_of(DesiredState(None, Revision(5, 2)), version("1", named=False)).kind
+        is OutcomeKind.IGNORED
     )
 
 
@@ -460,7 +464,7 @@ def test_any_permutation_of_explicit_states_ends_in_the_same_place(
     in_order = folded(*states)
     shuffled = folded(*data.draw(st.permutations(states)))
     assert shuffled.composition == in_order.composition
-    assert (shuffled.highest_producer, shuffled.derived) == (in_order.highest_producer, 0)
+    assert shuffled.highest_revision == in_order.highest_revision
     assert set(shuffled.lineage.known) == set(in_order.lineage.known)
 
 
@@ -472,7 +476,9 @@ def test_any_repetition_of_explicit_states_publishes_each_state_once(
     made = plan(DesiredState(None), batch(*repeated))
     published = [publication.state for publication in made.publications]
     assert sorted(published) == sorted({delivery.state for delivery in repeated})
-    assert made.desired.highest_producer == max(delivery.revision for delivery in repeated)
+    assert made.desired.highest_revision == Revision(
+        max(delivery.revision for delivery in repeated)
+    )
 
 
 @given(CHANGES, st.lists(STATES, max_size=3), st.lists(NAMED_MOVES, max_size=8), st.integers(1, 3))
@@ -485,7 +491,7 @@ def test_any_repetition_of_states_and_the_models_after_them_ends_in_the_same_com
     once = folded(*before, *suffix)
     again = folded(*suffix * times, start=once)
     assert again.composition == once.composition
-    assert again.highest_producer == once.highest_producer
+    assert again.highest_revision.producer == once.highest_revision.producer
     assert again.lineage == once.lineage
 
 
@@ -539,7 +545,7 @@ def test_revisions_never_decrease(changes: list[Foldable]) -> None:
     desired_states = accumulate(
         changes, lambda desired, change: folded(change, start=desired), initial=DesiredState(None)
     )
-    numbers = [(desired.highest_producer, desired.derived) for desired in desired_states]
+    numbers = [desired.highest_revision for desired in desired_states]
     assert numbers == sorted(numbers)
 
 
@@ -553,7 +559,7 @@ def test_a_planned_explicit_state_has_every_field_of_its_event() -> None:
 
     (moved, _), (delivery, change) = given
     assert planned == PlannedState(
-        change.composition, "state-2", 2, 0, "explicit", False, (delivery,), (moved,)
+        change.composition, "state-2", Revision(2), "explicit", False, (delivery,), (moved,)
     )
 
 
@@ -568,7 +574,7 @@ def test_a_planned_derived_state_is_numbered_below_the_newest_explicit_one() -> 
     name = f"derived-4.3-{made.digest[:12]}"
     deliveries = tuple(delivery for delivery, _ in given)
     assert planned_all.publications == (
-        PlannedState(made, name, 4, 3, "derived", False, deliveries),
+        PlannedState(made, name, Revision(4, 3), "derived", False, deliveries),
     )
 
 
@@ -588,7 +594,7 @@ def test_a_used_revision_is_refused_with_a_remedy() -> None:
 
 
 def test_a_state_with_the_highest_revision_is_not_above_it() -> None:
-    step = fold(DesiredState(composition("5"), 5, 0), state(5, composition("7")))
+    step = fold(DesiredState(composition("5"), Revision(5)), state(5, composition("7")))
 
     assert isinstance(step, Late)
 

@@ -1008,7 +1008,10 @@ def test_a_rollback_request_with_a_failed_condition_changes_nothing(
 
 @pytest.mark.parametrize(
     ("key_of", "says"),
-    [(layout.manifest, "is not the one"), (layout.archive, "does not match its digest")],
+    [
+        (layout.manifest, "does not match the digest in the pointer"),
+        (layout.archive, "does not match its digest"),
+    ],
 )
 def test_a_rollback_request_to_a_state_that_readers_refuse_changes_nothing(
     journal_path, store, key_of, says

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from daemon.failures import Consequence, Failure
 from daemon.lifecycle import Stop
-from daemon.publishing.live_tree.sync import Synced, Unfinished
+from daemon.publishing.live_tree.sync import FinishedPass, UnfinishedPass
 from daemon.publishing.wording import rebuild
 from daemon.readiness import HealthChecks
 from daemon.reporting import Reporter
@@ -228,7 +228,7 @@ def _journal(daemon: Daemon) -> None:
 
 
 def _behind(daemon: Daemon) -> None:
-    daemon.reporter.reconciled(SCOPE, Unfinished(3, "a folder is where base/.env belongs"))
+    daemon.reporter.reconciled(SCOPE, UnfinishedPass(3, "a folder is where base/.env belongs"))
 
 
 def _unreadable(daemon: Daemon) -> None:
@@ -275,11 +275,11 @@ def test_a_fault_for_an_operator_is_degraded_at_once_and_reported_after_a_minute
 def test_a_live_tree_that_follows_again_ends_its_condition() -> None:
     daemon = Daemon()
     daemon.observe()
-    daemon.reporter.reconciled(SCOPE, Synced(3))
+    daemon.reporter.reconciled(SCOPE, FinishedPass(3))
     daemon.reporter.unreconciled(SCOPE, "an older pointer was put back")
     daemon.observe(for_seconds=60)
     assert daemon.lasting == [("live_tree", str(SCOPE))]
-    daemon.reporter.reconciled(SCOPE, Synced(4))
+    daemon.reporter.reconciled(SCOPE, FinishedPass(4))
     daemon.observe()
     assert (daemon.lasting, daemon.degraded) == ([], [])
 

@@ -10,7 +10,7 @@ import pytest
 import structlog
 
 from daemon.publishing.live_tree.ownership import Blocked, Put, Stray
-from daemon.publishing.live_tree.sync import Synced, Unfinished
+from daemon.publishing.live_tree.sync import FinishedPass, UnfinishedPass
 from daemon.publishing.pointer import PublicationId
 from daemon.publishing.reader import DamagedManifest, PointerRead
 from daemon.reporting import Reporter
@@ -92,33 +92,33 @@ def test_every_settled_event_is_logged_with_its_id_and_outcome(reporter, metrics
 
 
 def test_a_pass_without_changes_is_not_logged(reporter, metrics, logged):
-    reporter.reconciled(SCOPE, Synced(3))
+    reporter.reconciled(SCOPE, FinishedPass(3))
     assert logged() == []
-    reporter.reconciled(SCOPE, Synced(3, (Put("base/a", None), Stray("base/b"))))
-    reporter.reconciled(SCOPE, Unfinished(4, "kept changing"))
+    reporter.reconciled(SCOPE, FinishedPass(3, (Put("base/a", None), Stray("base/b"))))
+    reporter.reconciled(SCOPE, UnfinishedPass(4, "kept changing"))
 
     assert [line["event"] for line in logged()] == ["live tree synced", "live tree not synced"]
-    assert lines(metrics, "rebundle_live_tree_synced")[0].endswith(" 0.0")
+    assert lines(metrics, "rebundle_live_tree_follows")[0].endswith(" 0.0")
 
 
 def test_a_failed_pass_is_logged_and_measured(reporter, metrics, logged):
-    reporter.reconciled(SCOPE, Synced(3))
+    reporter.reconciled(SCOPE, FinishedPass(3))
     reporter.unreconciled(SCOPE, "the marker is ahead")
 
     assert [line["event"] for line in logged()] == ["live tree not synced, tried again later"]
-    assert lines(metrics, "rebundle_live_tree_synced")[0].endswith(" 0.0")
+    assert lines(metrics, "rebundle_live_tree_follows")[0].endswith(" 0.0")
 
 
 def test_blocked_paths_are_logged_once_for_each_change_and_counted(reporter, metrics, logged):
     env, compose = Blocked("example/.env", "a link: remove it"), Blocked("base/a", "chmod a+r")
     for blocked in ((env,), (env,), (env, compose), (env, compose), (), ()):
-        reporter.reconciled(SCOPE, Synced(3, blocked))
+        reporter.reconciled(SCOPE, FinishedPass(3, blocked))
         assert reporter.blocked.get(SCOPE, ()) == blocked
         assert lines(metrics, "rebundle_live_tree_blocked_paths")[0].endswith(
             f" {float(len(blocked))}"
         )
         followed = compose not in blocked
-        assert lines(metrics, "rebundle_live_tree_synced")[0].endswith(f" {float(followed)}")
+        assert lines(metrics, "rebundle_live_tree_follows")[0].endswith(f" {float(followed)}")
         assert (SCOPE in reporter.behind) is not followed
 
     log_lines = logged()
@@ -133,7 +133,9 @@ def test_blocked_paths_are_logged_once_for_each_change_and_counted(reporter, met
 
 
 def test_a_tree_with_blocked_paths_is_not_called_synced(reporter, logged):
-    reporter.reconciled(SCOPE, Synced(3, (Put("base/a", None), Blocked("base/b", "chmod a+r"))))
+    reporter.reconciled(
+        SCOPE, FinishedPass(3, (Put("base/a", None), Blocked("base/b", "chmod a+r")))
+    )
 
     assert [line["event"] for line in logged()] == [
         "live tree paths blocked",
@@ -144,7 +146,7 @@ def test_a_tree_with_blocked_paths_is_not_called_synced(reporter, logged):
 def test_a_damaged_manifest_is_logged_once_with_the_command_that_helps(reporter, logged):
     damaged = DamagedManifest(PublicationId(state="state-1", attempt="a"), "it is not the one")
     for found in ((damaged,), (damaged,), (), (damaged,)):
-        reporter.reconciled(SCOPE, Synced(3, damaged=found))
+        reporter.reconciled(SCOPE, FinishedPass(3, damaged=found))
 
     log_lines = logged()
     assert [line["publication"] for line in log_lines] == ["state-1@a"] * 2
@@ -192,9 +194,9 @@ def test_lost_swaps_failures_and_crowded_scopes_are_reported(reporter, metrics, 
 
 
 def test_a_scope_that_only_events_name_gets_no_series(reporter, metrics):
-    reporter.reconciled(SCOPE, Synced(0))
+    reporter.reconciled(SCOPE, FinishedPass(0))
 
-    assert lines(metrics, "rebundle_live_tree_synced") == []
+    assert lines(metrics, "rebundle_live_tree_follows") == []
 
 
 def test_a_crowded_scope_is_reported_once_per_scope(reporter, logged):

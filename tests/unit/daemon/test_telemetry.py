@@ -218,7 +218,7 @@ NAMES = {
     "rebundle_pointer_sequence",
     "rebundle_last_publish_timestamp_seconds",
     "rebundle_live_tree_blocked_paths",
-    "rebundle_live_tree_synced",
+    "rebundle_live_tree_follows",
     "rebundle_attention_conditions",
     "rebundle_bucket_threads_busy",
     "rebundle_bucket_oldest_call_seconds",

@@ -7,7 +7,7 @@ import pytest
 
 from daemon.lifecycle import Stop
 from daemon.publishing import layout
-from daemon.publishing.live_tree.sync import Synced
+from daemon.publishing.live_tree.sync import FinishedPass
 from daemon.publishing.pointer import Revision
 from daemon.publishing.reader import Scopes
 from daemon.retry import Backoff
@@ -169,7 +169,7 @@ def test_an_edited_live_tree_is_repaired_on_the_timer(tmp_path):
         )
         await scene.watcher.saw(
             lambda: any(
-                isinstance(done, Synced) and "base/bundle/docker-compose.yaml" in done.written
+                isinstance(done, FinishedPass) and "base/bundle/docker-compose.yaml" in done.written
                 for done in scene.watcher.passes[before:]
             )
         )
@@ -217,7 +217,7 @@ def test_a_live_tree_that_a_crash_left_behind_is_synced_at_the_start(tmp_path):
         stop.request("done")
         await running
 
-        assert (await scene.live_tree.survey(GOLDEN)).in_step
+        assert (await scene.live_tree.survey(GOLDEN)).in_sync
 
     scenario(tmp_path, play, store)
 

@@ -9,7 +9,7 @@ from daemon.cli.changes import print_change
 from daemon.cli.output import Printer
 from daemon.publishing import operator_commands, protocol
 from daemon.publishing.live_tree.ownership import Blocked, DeletedByOperator, Override, Put, Stray
-from daemon.publishing.live_tree.sync import Synced, Unfinished
+from daemon.publishing.live_tree.sync import FinishedPass, UnfinishedPass
 from daemon.publishing.operator_commands import ChangeResult
 from daemon.publishing.protocol import Writing
 from tests.support.buckets import SCOPE, in_bucket
@@ -30,7 +30,7 @@ def report_of(bucket, command, live_tree, *, dry_run=False):
 
 
 def test_before_and_after_are_reported_with_the_result_of_the_pass(bucket):
-    tree = Synced(
+    tree = FinishedPass(
         4,
         (
             Put("base/a", None, keep_aside=True),
@@ -54,11 +54,11 @@ def test_before_and_after_are_reported_with_the_result_of_the_pass(bucket):
 
 
 def test_a_live_tree_that_others_kept_changing_is_reported(bucket):
-    assert "not in sync: busy" in report_of(bucket, protocol.hold, Unfinished(4, "busy"))
+    assert "not in sync: busy" in report_of(bucket, protocol.hold, UnfinishedPass(4, "busy"))
 
 
 def test_a_blocked_path_is_named_with_its_remedy_beside_the_result(bucket):
-    tree = Synced(
+    tree = FinishedPass(
         4,
         (Put("base/a", None), Blocked("base/b", "a \033link: move it away"), Override("example/c")),
     )
@@ -68,7 +68,7 @@ def test_a_blocked_path_is_named_with_its_remedy_beside_the_result(bucket):
     assert "not in sync: base/b is blocked: a \\x1blink: move it away" in text
     assert "override, not changed: example/c" in text
     assert "base/b is blocked, and 1 more: x" in report_of(
-        bucket, protocol.hold, Synced(4, (Blocked("base/b", "x"), Blocked("base/c", "y")))
+        bucket, protocol.hold, FinishedPass(4, (Blocked("base/b", "x"), Blocked("base/c", "y")))
     )
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from daemon.cli.waiting import lag_of, wait_for
 from daemon.publishing import layout, operator_commands
-from daemon.publishing.live_tree.sync import Synced, Unfinished
+from daemon.publishing.live_tree.sync import FinishedPass, UnfinishedPass
 from daemon.stores.port import Content
 from tests.builders_publishing import SCOPE as MEMORY_SCOPE
 from tests.builders_publishing import Bucket, make_state
@@ -135,7 +135,7 @@ def test_a_blocked_path_of_example_does_not_count(bucket, rebundle):
 async def _rolled_back(runtime):
     bucket = Bucket(MemoryStore(runtime), runtime)
     await bucket.publish(make_state(1), make_state(2))
-    assert isinstance(await bucket.live_tree.reconcile(MEMORY_SCOPE), Synced)
+    assert isinstance(await bucket.live_tree.reconcile(MEMORY_SCOPE), FinishedPass)
     base = await bucket.reader.pointer(MEMORY_SCOPE)
     following = operator_commands.rollback("state-1")(base.pointer, bucket.publisher.writing("ann"))
     return bucket, (await bucket.publisher.swap(MEMORY_SCOPE, base, following)).pointer
@@ -152,7 +152,7 @@ class _Passes:
     async def follow(self, scope, sequence):
         self.passes += 1
         if self.passes <= self._failing:
-            return Unfinished(sequence, "busy")
+            return UnfinishedPass(sequence, "busy")
         return await self._live_tree.follow(scope, sequence)
 
 
@@ -165,7 +165,9 @@ def test_passes_are_repeated_until_one_follows_or_the_time_is_up(failing, second
         bucket, _ = await _rolled_back(runtime)
         passes = _Passes(bucket.live_tree, failing)
         began = runtime.monotonic()
-        tree = await wait_for(passes, runtime, MEMORY_SCOPE, Unfinished(3, "busy"), seconds=seconds)
+        tree = await wait_for(
+            passes, runtime, MEMORY_SCOPE, UnfinishedPass(3, "busy"), seconds=seconds
+        )
         return tree, passes.passes, runtime.monotonic() - began
 
     tree, passes, waited = asyncio.run(run())
@@ -178,11 +180,13 @@ def test_no_wait_for_a_tree_that_follows_already_or_without_the_option():
     async def run():
         runtime = InlineRuntime()
         passes = _Passes(None, 0)
-        done = await wait_for(passes, runtime, MEMORY_SCOPE, Synced(3), seconds=10)
-        unwaited = await wait_for(passes, runtime, MEMORY_SCOPE, Unfinished(3, "busy"), seconds=0)
+        done = await wait_for(passes, runtime, MEMORY_SCOPE, FinishedPass(3), seconds=10)
+        unwaited = await wait_for(
+            passes, runtime, MEMORY_SCOPE, UnfinishedPass(3, "busy"), seconds=0
+        )
         return done, unwaited, passes.passes
 
-    assert asyncio.run(run()) == (Synced(3), Unfinished(3, "busy"), 0)
+    assert asyncio.run(run()) == (FinishedPass(3), UnfinishedPass(3, "busy"), 0)
 
 
 def test_an_unreachable_bucket_ends_the_wait_with_the_result_of_the_last_pass():
@@ -192,9 +196,11 @@ def test_an_unreachable_bucket_ends_the_wait_with_the_result_of_the_last_pass():
 
     async def run():
         runtime = InlineRuntime()
-        return await wait_for(Hanging(), runtime, MEMORY_SCOPE, Unfinished(3, "busy"), seconds=0.2)
+        return await wait_for(
+            Hanging(), runtime, MEMORY_SCOPE, UnfinishedPass(3, "busy"), seconds=0.2
+        )
 
-    assert asyncio.run(run()) == Unfinished(3, "busy")
+    assert asyncio.run(run()) == UnfinishedPass(3, "busy")
 
 
 def lag_in(stamp):
@@ -208,7 +214,7 @@ def lag_in(stamp):
         else:
             await bucket.store.replace(key, Content(stamp), there.version)
         return await lag_of(
-            bucket.store, bucket.live_tree, MEMORY_SCOPE, pointer, Unfinished(3, "busy")
+            bucket.store, bucket.live_tree, MEMORY_SCOPE, pointer, UnfinishedPass(3, "busy")
         )
 
     return asyncio.run(run())
@@ -244,7 +250,9 @@ def test_a_tree_that_cannot_be_compared_still_reports_why():
         fresh = Bucket(bucket.store, runtime)
         for entry in await bucket.store.scan(layout.states(MEMORY_SCOPE)):
             await bucket.store.delete(entry.key, entry.version)
-        return await lag_of(fresh.store, fresh.live_tree, MEMORY_SCOPE, pointer, Unfinished(3, ""))
+        return await lag_of(
+            fresh.store, fresh.live_tree, MEMORY_SCOPE, pointer, UnfinishedPass(3, "")
+        )
 
     lag = asyncio.run(run())
     assert (lag.pending, "gone from the bucket" in lag.reason) == ((), True)

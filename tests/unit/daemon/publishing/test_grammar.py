@@ -21,9 +21,9 @@ from daemon.publishing.errors import OlderSchema, VerificationFailed
 from daemon.publishing.grammar import MOST_SEQUENCE, time_of
 from daemon.publishing.live_tree import ownership
 from daemon.publishing.pointer import PreviousChunk
-from daemon.publishing.reader import verified_files
 from daemon.publishing.trust import attestation
 from daemon.publishing.trust.freshness import Freshness
+from daemon.publishing.verification import verified_files
 from renderers.values import canonical_json
 from tests.builders_publishing import SCOPE, encode_manifest
 
@@ -50,7 +50,7 @@ def read_manifest(body: bytes) -> bytes:
         read.defaults_value()
     except VerificationFailed:
         pass  # it is damaged, and can still be written again
-    attestation.statement(read, body)
+    attestation.statement_of(read, body)
     return encode_manifest(read)
 
 
@@ -285,7 +285,7 @@ def test_an_invalid_field_of_a_pointer_is_damage_that_names_the_rule(
     with pytest.raises(VerificationFailed) as error:
         pointer.decode(changed(POINTER, path, value), SCOPE)
     field = path.removeprefix("signed.").split(".")[0]
-    assert field in str(error.value) or "is the one of" in str(error.value)
+    assert field in str(error.value) or "belongs to" in str(error.value)
     assert len(str(error.value)) < 1000
 
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from daemon.publishing import layout, operator_commands, pointer, protocol, sizes
 from daemon.publishing.errors import OperationRefused, PublishingError, VerificationFailed
-from daemon.publishing.live_tree.sync import Synced
+from daemon.publishing.live_tree.sync import FinishedPass
 from daemon.publishing.maintenance.recovery import Recoverer
-from daemon.publishing.maintenance.recovery_rules import Wish
+from daemon.publishing.maintenance.recovery_rules import RecoveryOptions
 from daemon.publishing.pointer import PreviousChunk
 from daemon.stores.errors import StoreError, StoreRefused
 from daemon.stores.port import Content
@@ -89,7 +89,7 @@ async def read_all(store: MemoryStore) -> None:
         lambda: read.found_pointer(SCOPE),
         lambda: bucket.live_tree.marker(SCOPE),
         lambda: bucket.live_tree.survey(SCOPE),
-        lambda: recoverer(store, bucket).preview(SCOPE, Wish(), "ann", "look"),
+        lambda: recoverer(store, bucket).preview(SCOPE, RecoveryOptions(), "ann", "look"),
         lambda: bucket.operations.preview(SCOPE, protocol.resume, "ann"),
     ]
     for step in steps:
@@ -237,10 +237,10 @@ def test_a_pointer_and_a_marker_that_are_too_big_are_replaced_by_a_recovery(smal
         await put(store, MARKER, BIG)
         await put(store, layout.history(SCOPE, 1, 64, "w"), BIG)
         bucket = Bucket(store, InlineRuntime("operator"))
-        found = await recoverer(store, bucket).recover(SCOPE, Wish(), "ann", "too big")
+        found = await recoverer(store, bucket).recover(SCOPE, RecoveryOptions(), "ann", "too big")
         assert found.damage is not None
         assert "larger than" in found.damage
-        assert isinstance(found.live_tree, Synced)
+        assert isinstance(found.live_tree, FinishedPass)
         assert (await bucket.pointer()).live is not None
         marker, _ = await bucket.live_tree.marker(SCOPE)
         assert marker is not None
@@ -258,7 +258,7 @@ def test_a_manifest_that_is_too_big_is_left_out_by_a_recovery_and_the_others_sta
         first = current.retained[0]
         await put(store, layout.manifest(SCOPE, first.state, first.attempt), BIG)
         bucket = Bucket(store, InlineRuntime("operator"))
-        found = await recoverer(store, bucket).recover(SCOPE, Wish(), "ann", "too big")
+        found = await recoverer(store, bucket).recover(SCOPE, RecoveryOptions(), "ann", "too big")
         assert [damaged.id for damaged in found.remains.damaged] == [first.id]
         assert [publication.state for publication in (await bucket.pointer()).retained] == [
             "state-2",
@@ -285,7 +285,7 @@ def test_a_file_of_the_live_tree_that_is_too_big_is_not_read_by_a_recovery(
             return await get(key, max_bytes=max_bytes)
 
         monkeypatch.setattr(store, "get", noted)
-        await recoverer(store, bucket).preview(SCOPE, Wish(), "ann", "look")
+        await recoverer(store, bucket).preview(SCOPE, RecoveryOptions(), "ann", "look")
         assert layout.live_tree(SCOPE, "README.md") in reads
         assert layout.live_tree(SCOPE, "example/disk.img") not in reads
 
@@ -306,7 +306,7 @@ def test_an_unreadable_file_of_the_live_tree_stops_no_recovery() -> None:
         store = FaultyStore(memory_store, before=refuse)
         bucket = Bucket(store, InlineRuntime("operator"))
         found = await Recoverer(store, bucket.reader, bucket.publisher, bucket.live_tree).preview(
-            SCOPE, Wish(), "ann", "look"
+            SCOPE, RecoveryOptions(), "ann", "look"
         )
         assert found.remains.traces["the files of the live tree"] == 2
 
@@ -324,7 +324,7 @@ def test_an_impossible_sequence_in_a_name_or_tag_is_ignored(digits: str) -> None
         )
         await put(store, POINTER, b"")
         bucket = Bucket(store, InlineRuntime("operator"))
-        found = await recoverer(store, bucket).recover(SCOPE, Wish(), "ann", "look")
+        found = await recoverer(store, bucket).recover(SCOPE, RecoveryOptions(), "ann", "look")
         assert found.recovered is not None
         assert found.recovered.pointer.sequence < 1000
 
@@ -337,7 +337,8 @@ def test_no_pointer_is_written_that_readers_would_refuse(monkeypatch: pytest.Mon
         bucket = await grown(store)
         monkeypatch.setattr(sizes, "POINTER", 7_000)
         with pytest.raises(
-            OperationRefused, match=r"would have .+ bytes, and readers take 7,000: lift quarantines"
+            OperationRefused,
+            match=r"would have .+ bytes, and readers accept 7,000: lift quarantines",
         ):
             await bucket.operations.carry_out(SCOPE, protocol.hold, "ann", "x" * 7_000)
         assert (await bucket.pointer()).sequence == 4
@@ -375,7 +376,8 @@ def test_no_publication_is_stored_that_readers_would_refuse(
         store = memory()
         monkeypatch.setattr(sizes, limit, 2)
         with pytest.raises(
-            OperationRefused, match=rf"state-1 of {SCOPE} has [0-9,]+ {message}, and readers take 2"
+            OperationRefused,
+            match=rf"state-1 of {SCOPE} has [0-9,]+ {message}, and readers accept 2",
         ):
             await Bucket(store, InlineRuntime("writer")).publisher.store_state(SCOPE, make_state(1))
         assert not await store.scan("")
@@ -409,10 +411,10 @@ def test_large_documents_are_decoded_and_verified_outside_the_event_loop() -> No
         await read.reader.manifest(SCOPE, current.live)
         await read.reader.named_manifests(SCOPE, [current.live.id])
         names = " ".join(runtime.offloaded)
-        for work in ("_marker_in", "_decoded", "manifest.<locals>.decode", "_manifest"):
+        for work in ("_marker_in", "Verifier.newest_pointer", "Verifier.manifest"):
             assert work in names
         runtime.offloaded.clear()
-        await recoverer(store, read).preview(SCOPE, Wish(), "ann", "look")
+        await recoverer(store, read).preview(SCOPE, RecoveryOptions(), "ann", "look")
         assert {"decode", "Manifest.composition_value"} <= set(runtime.offloaded)
 
     asyncio.run(scenario())
@@ -434,9 +436,9 @@ def test_a_large_chunk_is_decoded_outside_the_event_loop(
         runtime = RecordingRuntime()
         read = Bucket(store, runtime)
         assert len(await read.reader.history(await read.pointer())) == 4
-        assert any("_chunk" in call for call in runtime.offloaded)
+        assert "Verifier.chunk" in runtime.offloaded
         runtime.offloaded.clear()
-        await recoverer(store, read).preview(SCOPE, Wish(), "ann", "look")
+        await recoverer(store, read).preview(SCOPE, RecoveryOptions(), "ann", "look")
         assert "_readable_chunks" in runtime.offloaded
 
     asyncio.run(scenario())

@@ -146,7 +146,7 @@ def test_a_composition_of_a_newer_release_is_refused_as_such() -> None:
         changed(composition=recorded, composition_digest=canonical_digest(recorded))
     )
     with pytest.raises(
-        VerificationFailed, match=r"composition of derived-42.* a newer one wrote it"
+        VerificationFailed, match=r"composition of derived-42.* a newer release wrote it"
     ):
         read.composition_value()
 

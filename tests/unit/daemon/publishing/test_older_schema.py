@@ -15,8 +15,8 @@ from daemon.publishing.documents import parse
 from daemon.publishing.errors import OlderSchema, VerificationFailed
 from daemon.publishing.maintenance.garbage_collector import GarbageCollector
 from daemon.publishing.maintenance.recovery import Recoverer
-from daemon.publishing.maintenance.recovery_rules import Wish
-from daemon.publishing.maintenance.retention_rules import Policy
+from daemon.publishing.maintenance.recovery_rules import RecoveryOptions
+from daemon.publishing.maintenance.retention_rules import RetentionPolicy
 from daemon.publishing.pointer import PublicationId
 from daemon.publishing.trust.freshness import Freshness
 from daemon.publishing.trust.policy import TrustPolicy
@@ -116,7 +116,7 @@ async def refused(store: MemoryStore, work: Callable[[], Awaitable[object]]) -> 
 def recover(store: MemoryStore, trust: TrustPolicy | None = None) -> Awaitable[object]:
     bucket = Bucket(store, InlineRuntime("operator"), trust=trust)
     recoverer = Recoverer(store, bucket.reader, bucket.publisher, bucket.live_tree)
-    return recoverer.recover(SCOPE, Wish(), "ann", "it looks lost")
+    return recoverer.recover(SCOPE, RecoveryOptions(), "ann", "it looks lost")
 
 
 @pytest.mark.parametrize("trust", [None, EMPTY_POLICY], ids=["no policy", "a policy"])
@@ -127,7 +127,9 @@ def test_no_reader_daemon_recovery_or_collection_touches_a_pointer_of_schema_1(
         await put(store, POINTER, stored("pointer.json"))
         runtime = InlineRuntime("other")
         bucket = Bucket(store, runtime, trust=trust)
-        collector = GarbageCollector(store, bucket.reader, bucket.publisher, runtime, Policy())
+        collector = GarbageCollector(
+            store, bucket.reader, bucket.publisher, runtime, RetentionPolicy()
+        )
         await refused(store, lambda: bucket.reader.pointer(SCOPE))
         await refused(store, lambda: bucket.live_tree.reconcile(SCOPE))
         await refused(store, lambda: collector.collect(SCOPE, "cron"))

@@ -8,9 +8,9 @@ import pytest
 
 from daemon.publishing import layout, operator_commands, protocol
 from daemon.publishing.errors import NotFound, OperationRefused, PointerMoved, VerificationFailed
-from daemon.publishing.live_tree.sync import Synced, Unfinished
-from daemon.publishing.operator_commands import find_exactly, find_retained
-from daemon.publishing.pointer import Pointer
+from daemon.publishing.live_tree.sync import FinishedPass, UnfinishedPass
+from daemon.publishing.pointer import Pointer, find_exactly, find_retained
+from daemon.publishing.protocol import Writing
 from daemon.stores.errors import StoreBusy, StoreError, StoreUnavailable
 from daemon.stores.port import Content
 from renderers.values import Scope
@@ -54,9 +54,52 @@ def test_a_rollback_changes_pointer_and_live_tree_renders_nothing_and_keeps_posi
         assert (done.after.sequence, done.after.positions) == (3, before.positions)
         assert done.after.hold is not None
         assert (done.after.hold.by, done.after.hold.reason) == ("ann", "too slow")
-        assert isinstance(done.live_tree, Synced)
+        assert isinstance(done.live_tree, FinishedPass)
         assert (await tree(memory))["base/docker-compose.yml"] == b"services 1\n"
         assert not [key for _, key in store.writes if "/states/" in key]
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("overtaken", [False, True])
+def test_a_command_starts_from_the_pointer_that_its_preview_has_read(
+    memory: MemoryStore, overtaken: bool
+) -> None:
+    async def scenario() -> None:
+        await bucket(memory).publish(make_state(1), make_state(2))
+        process = bucket(memory)
+        command = operator_commands.rollback("state-1")
+        previewed = await process.operations.preview(SCOPE, command, "ann")
+        if overtaken:
+            await bucket(memory, "other").publish(make_state(3))
+        tried: list[int] = []
+
+        def watched(pointer: Pointer, writing: Writing) -> Pointer | None:
+            tried.append(pointer.sequence)
+            return command(pointer, writing)
+
+        done = await process.operations.carry_out(SCOPE, watched, "ann", previewed=previewed)
+
+        assert tried == ([2, 3] if overtaken else [2])
+        assert (done.before.sequence, done.after.sequence) == (tried[-1], tried[-1] + 1)
+        assert names(done.after) == ("state-1", "state-3" if overtaken else "state-2")
+
+    asyncio.run(scenario())
+
+
+def test_a_previewed_command_reads_nothing_before_its_write(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        await bucket(memory).publish(make_state(1), make_state(2))
+        command = operator_commands.rollback("state-1")
+        previewed = await bucket(memory).operations.preview(SCOPE, command, "ann")
+        calls: list[tuple[str, str]] = []
+
+        async def note(operation: str, key: str) -> None:
+            calls.append((operation, key))
+
+        other = bucket(FaultyStore(memory, before=note), "nothing is cached")
+        await other.operations.carry_out(SCOPE, command, "ann", previewed=previewed)
+        assert calls[0] == ("replace", layout.pointer(SCOPE))
 
     asyncio.run(scenario())
 
@@ -93,7 +136,7 @@ def test_a_command_without_effect_leaves_the_pointer_and_still_runs_a_pass(
             SCOPE, operator_commands.rollback("state-1"), "ann"
         )
         assert not again.changed
-        assert isinstance(again.live_tree, Synced)
+        assert isinstance(again.live_tree, FinishedPass)
         assert await memory.get(layout.pointer(SCOPE)) == before
 
     asyncio.run(scenario())
@@ -298,7 +341,7 @@ def test_a_throttling_store_is_retried_in_the_pass_too(memory: MemoryStore, path
         done = await bucket(store).operations.carry_out(
             SCOPE, operator_commands.rollback("state-1"), "ann"
         )
-        assert isinstance(done.live_tree, Synced)
+        assert isinstance(done.live_tree, FinishedPass)
         assert (await tree(memory))[COMPOSE] == b"services 1\n"
 
     asyncio.run(scenario())
@@ -322,7 +365,7 @@ def test_a_committed_command_is_reported_as_committed_although_its_pass_fails(
         assert done.live_tree is not None
         assert done.live_tree.sequence == 3
         if (path, fault) == (COMPOSE, Fault.REFUSED):
-            assert isinstance(done.live_tree, Synced)
+            assert isinstance(done.live_tree, FinishedPass)
             assert (
                 [blocked.path for blocked in done.live_tree.blocked],
                 done.live_tree.follows,
@@ -331,7 +374,7 @@ def test_a_committed_command_is_reported_as_committed_although_its_pass_fails(
                 False,
             )
         else:
-            assert isinstance(done.live_tree, Unfinished)
+            assert isinstance(done.live_tree, UnfinishedPass)
             assert done.live_tree.reason.startswith(
                 "committed as sequence 3, the live tree follows later: "
             )
@@ -349,7 +392,7 @@ def test_a_hold_on_a_state_with_a_damaged_archive_is_reported_as_committed(
         await memory.replace(key, Content(b"damaged"), (await memory.get(key)).version)
         done = await bucket(memory).operations.carry_out(SCOPE, protocol.hold, "ann")
         assert done.after.hold is not None
-        assert isinstance(done.live_tree, Unfinished)
+        assert isinstance(done.live_tree, UnfinishedPass)
         assert "does not match its digest" in done.live_tree.reason
 
     asyncio.run(scenario())

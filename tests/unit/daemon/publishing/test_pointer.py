@@ -69,7 +69,7 @@ def test_bytes_that_are_not_a_pointer_are_refused(body: bytes) -> None:
 def test_the_pointer_of_another_scope_is_refused() -> None:
     with pytest.raises(
         VerificationFailed,
-        match=r"pointer.json of other/scope is the one of visual-anomaly/core-versions",
+        match=r"pointer.json of other/scope belongs to visual-anomaly/core-versions",
     ):
         decode(encode(published(make_publication())), Scope("other", "scope"))
 

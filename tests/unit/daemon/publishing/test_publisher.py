@@ -412,7 +412,7 @@ def test_a_publication_over_foreign_bytes_is_refused_and_they_stay(memory: Memor
         attempt = InlineRuntime("daemon").random_id()
         key = layout.manifest(SCOPE, "state-1", attempt)
         await memory.create(key, Content(b"somebody else's"))
-        with pytest.raises(VerificationFailed, match="other bytes than ours"):
+        with pytest.raises(VerificationFailed, match="exists with different content"):
             await Bucket(memory, InlineRuntime("daemon")).publisher.store_state(
                 SCOPE, make_state(1)
             )

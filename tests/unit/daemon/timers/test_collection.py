@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from daemon.publishing import layout
 from daemon.publishing.maintenance.garbage_collector import BOTH, GarbageCollector
-from daemon.publishing.maintenance.retention_rules import Policy
+from daemon.publishing.maintenance.retention_rules import RetentionPolicy
 from daemon.stores.errors import StoreRefused
 from daemon.stores.port import Content, ObjectStore, Version
 from daemon.timers.collection import CollectionTimer
@@ -64,7 +64,7 @@ async def run(
     bucket = Bucket(store, runtime)
     timer = CollectionTimer(
         collector=GarbageCollector(
-            store, bucket.reader, bucket.publisher, runtime, Policy(newest=1, days=0)
+            store, bucket.reader, bucket.publisher, runtime, RetentionPolicy(newest=1, days=0)
         ),
         reader=bucket.reader,
         runtime=runtime,

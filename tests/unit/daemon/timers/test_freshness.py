@@ -157,7 +157,7 @@ def test_a_new_daemon_signs_no_pointer_older_than_the_existing_freshness() -> No
         await store.replace(layout.pointer(SCOPE), Content(old), there.version)
         restarted = Daemon(store, trust=POLICY)
         restarted.runtime.seconds += 3600
-        with pytest.raises(SequenceWentBack, match="is at 1, and the newest one was 2"):
+        with pytest.raises(SequenceWentBack, match="has sequence 1, and the newest one had 2"):
             await restarted.timer.renew(SCOPE)
         assert await freshness_sequence(store) == 2
 

@@ -67,7 +67,7 @@ def test_every_command_refuses_a_bucket_without_a_trusted_signature(policy, rebu
     monkeypatch.setenv("REBUNDLE_TRUST__POLICY", str(policy))
     for command in (["show", SCOPE], ["states", SCOPE], ["hold", SCOPE, "--reason", "r"]):
         result = rebundle(*command)
-        assert (result.code, "is not signed, and the trust policy demands it" in result.err) == (
+        assert (result.code, "is not signed, as the trust policy requires" in result.err) == (
             5,
             True,
         ), command

@@ -5,8 +5,7 @@ import re
 
 import pytest
 
-from daemon.cli.commands.republish import publish_over
-from daemon.publishing import protocol
+from daemon.publishing import operator_commands, protocol
 from daemon.publishing.errors import OperationRefused
 from renderers.template_set import Templates
 from tests.support.buckets import SCOPE, composition_with, in_bucket, pointer
@@ -170,7 +169,9 @@ def test_a_rendering_of_an_outdated_desired_state_is_not_published(bucket):
         before = await published.pointer()
         rendered = await rendered_again(published, before)
         await published.publish(composition_with("4"), "state-4", 4)
-        await published.operations.carry_out(SCOPE, publish_over(before, rendered), "op")
+        await published.operations.carry_out(
+            SCOPE, operator_commands.republish(before, rendered), "op"
+        )
 
     with pytest.raises(OperationRefused, match="republish again"):
         in_bucket(bucket, race)
@@ -184,7 +185,9 @@ def test_a_state_stored_before_a_collection_is_not_published_after_it(bucket):
         await published.operations.carry_out(
             SCOPE, lambda pointer, writing: protocol.collect(pointer, writing, ()), "cron"
         )
-        await published.operations.carry_out(SCOPE, publish_over(before, rendered), "op")
+        await published.operations.carry_out(
+            SCOPE, operator_commands.republish(before, rendered), "op"
+        )
 
     with pytest.raises(OperationRefused, match="was garbage-collected"):
         in_bucket(bucket, race)

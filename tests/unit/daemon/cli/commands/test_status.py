@@ -273,7 +273,9 @@ def test_a_damaged_manifest_of_an_old_state_stops_no_tree_and_is_named_with_a_re
         for damaged_manifest in view["live_tree"]["damaged_manifests"]
     ] == ["state-2"]
     why = view["attention"][-1]
-    assert why.startswith(f"{manifest.relative_to(bucket)} is damaged: its sha256 is not the one")
+    assert why.startswith(
+        f"{manifest.relative_to(bucket)} is damaged: it does not match the digest"
+    )
     assert why.count(f"`rebundle recover {SCOPE} --reason 'damaged manifest'`") == 1
     assert b'"state-1"' in live_file(bucket, "base/.rebundle.json").read_bytes()
 

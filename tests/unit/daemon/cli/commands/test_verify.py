@@ -191,8 +191,8 @@ def test_an_unreadable_pointer_is_a_failed_check(bucket, rebundle):
     ("changed", "problem"),
     [
         ({"revision": "9"}, "its revision is 1, but the pointer has 9"),
-        ({"composition_digest": "0" * 64}, "has not the composition that the pointer names"),
-        ({"manifest_sha256": "0" * 64}, "its sha256 is not the one in the pointer"),
+        ({"composition_digest": "0" * 64}, "does not have the composition that the pointer names"),
+        ({"manifest_sha256": "0" * 64}, "does not match the digest in the pointer"),
     ],
 )
 def test_a_pointer_that_contradicts_the_manifest_is_found(bucket, rebundle, changed, problem):

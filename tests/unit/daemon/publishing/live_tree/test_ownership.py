@@ -13,13 +13,13 @@ from daemon.publishing.live_tree.ownership import (
     Marker,
     MarkerFile,
     Override,
+    PathVerdict,
     Present,
     Put,
     Remove,
     Stray,
     Unread,
     UnreadOverride,
-    Verdict,
     Wanted,
     commit_position,
     known_blocked,
@@ -71,7 +71,7 @@ def there(sha256: str, *, ours: bool = True, commit: Commit | None = None) -> Pr
     ],
 )
 def test_decisions_for_a_file_that_live_has(
-    path: str, file: Present | None, expected: Verdict | None
+    path: str, file: Present | None, expected: PathVerdict | None
 ) -> None:
     present = {} if file is None else {path: file}
     assert plan_paths(wanted({path: "new"}), present, None) == (
@@ -89,7 +89,7 @@ def test_decisions_for_a_file_that_live_has(
     ],
 )
 def test_decisions_for_a_file_that_live_does_not_have(
-    path: str, file: Present, expected: Verdict | None
+    path: str, file: Present, expected: PathVerdict | None
 ) -> None:
     assert plan_paths(wanted({}), {path: file}, None) == (() if expected is None else (expected,))
 
@@ -165,7 +165,7 @@ def test_a_correct_file_that_was_never_recorded_enters_the_marker() -> None:
     ],
 )
 def test_an_unreadable_file_is_never_overwritten(
-    path: str, in_live: bool, expected: Verdict | None
+    path: str, in_live: bool, expected: PathVerdict | None
 ) -> None:
     verdicts = plan_paths(wanted({path: "new"} if in_live else {}), {path: Unread("why")}, None)
     assert verdicts == (() if expected is None else (expected,))

@@ -11,7 +11,7 @@ import pytest
 
 from daemon.publishing import layout, protocol
 from daemon.publishing.errors import NewerSchema, NotFound, OperationRefused, PointerLost
-from daemon.publishing.live_tree.sync import LiveTree, Synced, Unfinished
+from daemon.publishing.live_tree.sync import FinishedPass, LiveTree, UnfinishedPass
 from daemon.publishing.manifest import RenderedState
 from daemon.stores.errors import ConditionFailed, StoreUnavailable
 from daemon.stores.port import Content, Listing, Version
@@ -41,9 +41,9 @@ def bodies(state: RenderedState) -> dict[str, bytes]:
     return {file.path: file.body for file in state.files}
 
 
-async def synced(process: Bucket) -> Synced:
+async def synced(process: Bucket) -> FinishedPass:
     result = await process.live_tree.reconcile(SCOPE)
-    assert isinstance(result, Synced), result
+    assert isinstance(result, FinishedPass), result
     return result
 
 
@@ -99,7 +99,7 @@ def test_the_first_pass_writes_every_file_and_a_synced_marker(
 
 def test_nothing_is_written_for_a_scope_without_a_live_state(memory: MemoryStore) -> None:
     async def scenario() -> None:
-        assert await bucket(memory).live_tree.reconcile(SCOPE) == Synced(0)
+        assert await bucket(memory).live_tree.reconcile(SCOPE) == FinishedPass(0)
         assert list(await memory.scan("")) == []
 
     asyncio.run(scenario())
@@ -531,7 +531,7 @@ def test_a_pass_behind_the_marker_starts_over_and_never_lowers_it(
         await synced(new)
         gate.open()
         result = await old
-        assert isinstance(result, Synced)
+        assert isinstance(result, FinishedPass)
         assert result.sequence == 2
         assert (await marker_of(memory)).sequence == 2
 
@@ -664,7 +664,7 @@ def test_a_tree_that_others_never_stop_changing_is_unfinished(memory: MemoryStor
                 await other.live_tree.reconcile(SCOPE)
 
         result = await bucket(FaultyStore(memory, before=move)).live_tree.reconcile(SCOPE)
-        assert isinstance(result, Unfinished)
+        assert isinstance(result, UnfinishedPass)
         assert "next pass continues" in result.reason
 
     asyncio.run(scenario())
@@ -747,13 +747,13 @@ def test_a_forged_marker_hides_no_file_from_a_process_that_does_not_trust_marker
             marker.model_copy(update={"files": files}).model_dump_json(by_alias=True).encode(),
         )
 
-        assert (await bucket(memory).live_tree.survey(SCOPE)).in_step, "else nothing was forged"
+        assert (await bucket(memory).live_tree.survey(SCOPE)).in_sync, "else nothing was forged"
         assert (await bucket(memory).live_tree.survey(SCOPE, reading_all=True)).seen.written == (
             COMPOSE,
         )
         wary = LiveTree(memory, process.reader, InlineRuntime("wary"), believes_markers=False)
         result = await wary.reconcile(SCOPE)
-        assert isinstance(result, Synced)
+        assert isinstance(result, FinishedPass)
         assert (result.written, result.kept_aside) == ((COMPOSE,), (COMPOSE,))
         assert (await memory.get(layout.live_tree(SCOPE, COMPOSE))).body == own
 
@@ -797,19 +797,19 @@ def test_a_survey_reports_what_a_pass_would_do_and_modifies_nothing(memory: Memo
         process = bucket(memory)
         await process.publish(make_state(1, files=make_files("1", **{"base/old": "x"})))
         await synced(process)
-        assert (await process.live_tree.survey(SCOPE)).in_step
+        assert (await process.live_tree.survey(SCOPE)).in_sync
         await process.publish(make_state(2))
         await edit(memory, ENV, b"MINE=1\n")
         await edit(memory, "base/stray", b"stray")
         store = FaultyStore(memory)
         survey = await bucket(store).live_tree.survey(SCOPE)
         assert store.writes == []
-        assert not survey.in_step
+        assert not survey.in_sync
         assert survey.removed == ("base/old",)
         assert (survey.seen.overrides, survey.seen.strays) == ((ENV,), ("base/stray",))
         result = await synced(process)
         assert survey.seen.written == result.written
-        assert (await process.live_tree.survey(SCOPE)).in_step
+        assert (await process.live_tree.survey(SCOPE)).in_sync
 
     asyncio.run(scenario())
 
@@ -817,7 +817,7 @@ def test_a_survey_reports_what_a_pass_would_do_and_modifies_nothing(memory: Memo
 def test_a_survey_is_in_sync_only_with_a_synced_marker(memory: MemoryStore) -> None:
     async def scenario() -> None:
         process = bucket(memory)
-        assert not (await process.live_tree.survey(SCOPE)).in_step
+        assert not (await process.live_tree.survey(SCOPE)).in_sync
         await process.publish(make_state(1))
         await synced(process)
         marker = await marker_of(memory)
@@ -826,9 +826,9 @@ def test_a_survey_is_in_sync_only_with_a_synced_marker(memory: MemoryStore) -> N
             marker.model_copy(update={"sequence": 0}),
         ):
             await edit(memory, layout.MARKER, stale.model_dump_json(by_alias=True).encode())
-            assert not (await process.live_tree.survey(SCOPE)).in_step
+            assert not (await process.live_tree.survey(SCOPE)).in_sync
         await edit(memory, layout.MARKER, marker.model_dump_json(by_alias=True).encode())
-        assert (await process.live_tree.survey(SCOPE)).in_step
+        assert (await process.live_tree.survey(SCOPE)).in_sync
 
     asyncio.run(scenario())
 
@@ -838,7 +838,7 @@ def test_a_survey_of_a_retired_scope_is_empty(memory: MemoryStore) -> None:
         process = bucket(memory)
         await process.publish(make_state(1))
         await process.operations.carry_out(SCOPE, protocol.retire, "ann")
-        assert (await process.live_tree.survey(SCOPE)).seen == Synced(2)
+        assert (await process.live_tree.survey(SCOPE)).seen == FinishedPass(2)
 
     asyncio.run(scenario())
 
@@ -1107,7 +1107,7 @@ def test_the_tree_reveals_a_restored_older_pointer(memory: MemoryStore) -> None:
             bucket(memory).live_tree.refuse_lost_pointer,
         ):
             with pytest.raises(
-                PointerLost, match=f"older pointer was put back.*rebundle recover {SCOPE}"
+                PointerLost, match=f"older pointer was restored.*rebundle recover {SCOPE}"
             ):
                 await act(SCOPE)
         assert await tree(memory) == before
@@ -1132,7 +1132,7 @@ def test_a_tree_ahead_because_of_a_faster_pass_is_not_a_lost_pointer(
         gate.open()
 
         result = await passing
-        assert isinstance(result, Synced)
+        assert isinstance(result, FinishedPass)
         assert result.sequence == 2
 
     asyncio.run(scenario())

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from daemon.publishing import layout, sizes
-from daemon.publishing.live_tree.sync import Synced
+from daemon.publishing.live_tree.sync import FinishedPass
 from daemon.stores.directory.filesystem import RealFileSystem
 from daemon.stores.directory.store import UNREAD_BYTES, DirectoryStore
 from tests.builders_publishing import SCOPE, Bucket, make_files, make_state
@@ -51,9 +51,9 @@ class Scene:
         more = {NEW_BASE: "new base\n", NEW_EXAMPLE: "new example\n"}
         await self.process.publish(make_state(2, files=make_files("2", **more)))
 
-    async def passed(self) -> Synced:
+    async def passed(self) -> FinishedPass:
         result = await self.process.live_tree.reconcile(SCOPE)
-        assert isinstance(result, Synced), result
+        assert isinstance(result, FinishedPass), result
         return result
 
     def at(self, path: str) -> Path:

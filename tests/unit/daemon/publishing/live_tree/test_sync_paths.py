@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from daemon.publishing import layout, protocol
 from daemon.publishing.errors import OperationRefused
 from daemon.publishing.live_tree.ownership import Blocked, Marker, MarkerFile
-from daemon.publishing.live_tree.sync import Synced, Unfinished
+from daemon.publishing.live_tree.sync import FinishedPass, UnfinishedPass
 from daemon.stores.errors import ObjectDamaged, StoreRefused, StoreUnavailable
 from daemon.stores.port import Content, ObjectStore
 from tests.builders_publishing import SCOPE, Bucket, make_files, make_state, tree
@@ -54,9 +54,9 @@ def another_process(store: ObjectStore) -> Bucket:
     return Bucket(store, InlineRuntime(f"other-{next(PROCESSES)}"))
 
 
-async def passed(process: Bucket) -> Synced:
+async def passed(process: Bucket) -> FinishedPass:
     result = await process.live_tree.reconcile(SCOPE)
-    assert isinstance(result, Synced), result
+    assert isinstance(result, FinishedPass), result
     return result
 
 
@@ -220,7 +220,7 @@ async def test_the_marker_has_the_files_that_an_interrupted_pass_wrote(
             await edit(memory, COMPOSE, f"# saved {next(saves)}\n".encode())
 
     disturbed = Bucket(FaultyStore(memory, before=save), runtime)
-    assert isinstance(await disturbed.live_tree.reconcile(SCOPE), Unfinished)
+    assert isinstance(await disturbed.live_tree.reconcile(SCOPE), UnfinishedPass)
     marker = await marker_of(memory)
     assert (marker.status, NEW in marker.files, marker.files[COMPOSE].sha256) == (
         "updating",
@@ -318,10 +318,10 @@ async def test_a_tree_whose_base_can_no_longer_be_read_is_not_in_sync(
 ) -> None:
     process = await two_states(store, runtime)
     await passed(process)
-    assert (await process.live_tree.survey(SCOPE)).in_step
+    assert (await process.live_tree.survey(SCOPE)).in_sync
     store.unreadable.add(key_of(COMPOSE))
     survey = await process.live_tree.survey(SCOPE)
-    assert (survey.marked, survey.in_step, survey.follows) == (True, False, False)
+    assert (survey.marked, survey.in_sync, survey.follows) == (True, False, False)
 
 
 @in_loop
@@ -585,7 +585,8 @@ async def test_a_damaged_manifest_of_an_old_state_stops_no_tree_and_is_reported(
     await process.publish(make_state(3))
     result = await passed(another_process(memory))
     assert [
-        (damaged.publication, "not the one" in damaged.reason) for damaged in result.damaged
+        (damaged.publication, "does not match the digest" in damaged.reason)
+        for damaged in result.damaged
     ] == [(first.id, True)]
     # Only the damaged manifest recorded that Rebundle wrote these bytes.
     assert (result.overrides, result.kept_aside) == ((ENV,), (COMPOSE,))
@@ -629,7 +630,7 @@ async def test_a_marker_with_any_status_has_the_written_files(
     marker = (await marker_of(memory)).model_copy(update={"status": status})
     await edit(memory, layout.MARKER, marker.model_dump_json(by_alias=True).encode())
     await edit(memory, ENV, None)
-    assert not (await another_process(memory).live_tree.survey(SCOPE)).in_step
+    assert not (await another_process(memory).live_tree.survey(SCOPE)).in_sync
     assert (await passed(another_process(memory))).deleted_by_operator == (ENV,)
     assert (await marker_of(memory)).status == "synced"
 
@@ -646,7 +647,7 @@ async def test_a_survey_reports_paths_that_the_last_pass_could_not_write(
         result.blocked
     )
     assert all(blocked.seen_at is not None for blocked in survey.seen.blocked)
-    assert (survey.seen.written, survey.in_step, survey.follows) == ((), False, False)
+    assert (survey.seen.written, survey.in_sync, survey.follows) == ((), False, False)
     store.unwritable.remove(key_of("base/new"))
     await runtime.sleep(RETRY_SECONDS)
     await passed(process)
@@ -797,7 +798,9 @@ def check_others_follow(
             assert after[path] == (live if replaceable else there), path
 
 
-def check_marker(marker: Marker, after: dict[str, bytes], then: Marker, result: Synced) -> None:
+def check_marker(
+    marker: Marker, after: dict[str, bytes], then: Marker, result: FinishedPass
+) -> None:
     blocked = {item.path: item.reason for item in result.blocked}
     assert (marker.sequence, marker.status, marker.blocked) == (
         3,
@@ -816,6 +819,6 @@ NOTHING = MarkerFile(sha256="", publication="", commit=(0, 0))
 
 
 def test_only_a_blocked_path_of_base_keeps_base_behind() -> None:
-    assert Synced(1, (Blocked("example/a", "why"),)).follows
-    assert not Synced(1, (Blocked("README.md", "why"),)).follows
-    assert not Synced(1, (Blocked("base/a", "why"),)).follows
+    assert FinishedPass(1, (Blocked("example/a", "why"),)).follows
+    assert not FinishedPass(1, (Blocked("README.md", "why"),)).follows
+    assert not FinishedPass(1, (Blocked("base/a", "why"),)).follows

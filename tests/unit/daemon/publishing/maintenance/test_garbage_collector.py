@@ -16,11 +16,11 @@ from daemon.publishing.errors import NotFound, PointerLost, PointerMoved
 from daemon.publishing.grammar import timestamp
 from daemon.publishing.maintenance.garbage_collector import (
     Collected,
+    CollectionPart,
     DeletionRefused,
     GarbageCollector,
-    Part,
 )
-from daemon.publishing.maintenance.retention_rules import Policy
+from daemon.publishing.maintenance.retention_rules import RetentionPolicy
 from daemon.publishing.pointer import Pointer, PublicationId, Revision
 from daemon.stores.errors import ObjectMissing, StoreError, StoreRefused, StoreUnavailable
 from daemon.stores.port import Content, Listing, ObjectStore, Version
@@ -31,7 +31,7 @@ from tests.support.memory_store import MemoryStore
 
 P = ParamSpec("P")
 DAY = 86_400.0
-POLICY = Policy(newest=2, days=30)
+POLICY = RetentionPolicy(newest=2, days=30)
 
 
 def in_loop(test: Callable[P, Coroutine[None, None, None]]) -> Callable[P, None]:
@@ -55,7 +55,7 @@ def store(request: pytest.FixtureRequest, runtime: InlineRuntime) -> MemoryStore
 
 
 def collector(
-    store: ObjectStore, runtime: InlineRuntime, policy: Policy = POLICY
+    store: ObjectStore, runtime: InlineRuntime, policy: RetentionPolicy = POLICY
 ) -> GarbageCollector:
     bucket = Bucket(store, runtime)
     return GarbageCollector(store, bucket.reader, bucket.publisher, runtime, policy)
@@ -161,7 +161,7 @@ async def test_positions_of_idle_journals_are_removed_even_without_a_release(
     bucket = Bucket(store, runtime)
     await bucket.publish(make_state(1))
     read = await bucket.reader.pointer(SCOPE)
-    progress = protocol.Progress(Revision(1), {"journal:gone": 7}, ())
+    progress = protocol.BatchProgress(Revision(1), {"journal:gone": 7}, ())
     following = protocol.publish(read.pointer, bucket.publisher.writing("ann"), (), progress)
     await bucket.publisher.swap(SCOPE, read, following)
     runtime.seconds += 89 * 24 * 3600
@@ -185,7 +185,7 @@ async def test_an_orphan_is_deleted_after_the_grace_and_not_before(
     await runtime.sleep(0.9 * DAY)
     early = await collector(store, runtime).collect(SCOPE, "cron")
     assert (early.deleted, early.sequence) == ((), None)
-    assert [kept.folder.id.state for kept in early.spared] == ["state-2"]
+    assert [kept.folder.id.state for kept in early.kept_for_now] == ["state-2"]
     await runtime.sleep(0.2 * DAY)
     assert went(await collector(store, runtime).collect(SCOPE, "cron")) == ["state-2"]
     assert (await check_whole(store, runtime)).gc_epoch == 1
@@ -229,8 +229,8 @@ async def test_a_preview_reports_what_would_be_deleted_and_changes_nothing(
     assert watched.writes == []
     assert [release.publication.state for release in seen.released] == ["state-1", "state-2"]
     collected = await collector(store, runtime).collect(SCOPE, "cron")
-    assert [(deletable.folder, deletable.why) for deletable in seen.deleted] == [
-        (deletable.folder, deletable.why) for deletable in collected.deleted
+    assert [(deletable.folder, deletable.reason) for deletable in seen.deleted] == [
+        (deletable.folder, deletable.reason) for deletable in collected.deleted
     ]
     assert (seen.kept, seen.size, seen.sequence) == (collected.kept, collected.size, None)
 
@@ -259,7 +259,7 @@ async def test_dropped_publications_stay_seven_days_even_if_only_a_chunk_records
     await dropped_long_ago(store, runtime)
     await runtime.sleep(6.9 * DAY)
     early = await collector(store, runtime).collect(SCOPE, "cron")
-    assert [kept.folder.id.state for kept in early.spared] == ["state-1"]
+    assert [kept.folder.id.state for kept in early.kept_for_now] == ["state-1"]
     await runtime.sleep(0.2 * DAY)
     assert went(await collector(store, runtime).collect(SCOPE, "cron")) == ["state-1"]
 
@@ -291,7 +291,7 @@ async def test_a_pinned_and_a_live_state_of_any_age_stay(
     await bucket.operations.carry_out(SCOPE, operator_commands.pin("state-1", pinned=True), "ann")
     await bucket.operations.carry_out(SCOPE, operator_commands.rollback("state-2"), "ann")
     await runtime.sleep(40 * DAY)
-    await collector(store, runtime, Policy(newest=1, days=0)).collect(SCOPE, "cron")
+    await collector(store, runtime, RetentionPolicy(newest=1, days=0)).collect(SCOPE, "cron")
     assert await states(store) == ["state-1", "state-2", "state-4"]
     await check_whole(store, runtime)
 
@@ -766,7 +766,7 @@ async def test_progress_is_reported_for_each_publication(
     await grown(store, runtime)
     deleted_ids: list[PublicationId] = []
     collected = await collector(store, runtime).collect(
-        SCOPE, "cron", progress=lambda deletable: deleted_ids.append(deletable.folder.id)
+        SCOPE, "cron", on_deleted=lambda deletable: deleted_ids.append(deletable.folder.id)
     )
     assert deleted_ids == [deletable.folder.id for deletable in collected.deleted]
 
@@ -805,7 +805,7 @@ async def test_a_released_publication_is_deleted_later_without_another_pointer_w
 @pytest.mark.parametrize("part", ["release", "delete"])
 @in_loop
 async def test_a_preview_of_one_part_reports_what_that_part_does(
-    store: MemoryStore, runtime: InlineRuntime, part: Part
+    store: MemoryStore, runtime: InlineRuntime, part: CollectionPart
 ) -> None:
     bucket = await grown(store, runtime)
     await collector(store, runtime).collect(SCOPE, "cron", parts=frozenset({"release"}))
@@ -851,7 +851,7 @@ async def test_a_state_stored_after_a_release_by_a_wrong_clock_is_not_deleted(
     await collector(store, runtime).collect(SCOPE, "right", parts=frozenset({"release"}))
     await bucket.publish(make_state(5))
     wrong = OtherClock(runtime, days)
-    await collector(store, wrong, Policy(newest=1, days=0)).collect(
+    await collector(store, wrong, RetentionPolicy(newest=1, days=0)).collect(
         SCOPE, "wrong", parts=frozenset({"release"})
     )
     await runtime.sleep(60)

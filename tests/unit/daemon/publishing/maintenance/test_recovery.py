@@ -22,9 +22,9 @@ from daemon.publishing.errors import (
     StateUnreadable,
     VerificationFailed,
 )
-from daemon.publishing.live_tree.sync import LiveTree, Synced, Unfinished
+from daemon.publishing.live_tree.sync import FinishedPass, LiveTree, UnfinishedPass
 from daemon.publishing.maintenance.recovery import Recoverer, Recovery
-from daemon.publishing.maintenance.recovery_rules import Wish
+from daemon.publishing.maintenance.recovery_rules import RecoveryOptions
 from daemon.publishing.manifest import ManifestEvent
 from daemon.publishing.pointer import MOST_HISTORY, Pointer, PublicationId, Revision
 from daemon.publishing.publisher import Publisher
@@ -64,7 +64,9 @@ def recoverer(store: ObjectStore, runtime: InlineRuntime) -> Recoverer:
 async def recover(
     store: ObjectStore, runtime: InlineRuntime, *, live: str | None = None, hold: bool = True
 ) -> Recovery:
-    return await recoverer(store, runtime).recover(SCOPE, Wish(live, hold), "ann", "backup was old")
+    return await recoverer(store, runtime).recover(
+        SCOPE, RecoveryOptions(live, hold), "ann", "backup was old"
+    )
 
 
 def event(number: int) -> ManifestEvent:
@@ -84,7 +86,7 @@ async def grown(store: ObjectStore, runtime: InlineRuntime, count: int = 3) -> B
     for number in range(1, count + 1):
         await bucket.publish(make_state(number, events=(event(number),)))
         await runtime.sleep(10)
-    assert isinstance(await bucket.live_tree.reconcile(SCOPE), Synced)
+    assert isinstance(await bucket.live_tree.reconcile(SCOPE), FinishedPass)
     return bucket
 
 
@@ -121,7 +123,7 @@ async def check(store: ObjectStore, runtime: InlineRuntime) -> Pointer:
     assert entries[-1].kind == "recover"
     assert [entry.sequence for entry in entries] == sorted({entry.sequence for entry in entries})
     survey = await bucket.live_tree.survey(SCOPE)
-    assert pointer.live is None or survey.in_step
+    assert pointer.live is None or survey.in_sync
     await bucket.publish(make_state(99))
     after = await bucket.pointer()
     assert (after.desired and after.desired.state, after.sequence) == (
@@ -174,11 +176,11 @@ def private_key() -> Ed25519PrivateKey:
 
 
 async def recover_trusting(
-    store: ObjectStore, runtime: InlineRuntime, options: Wish | None = None
+    store: ObjectStore, runtime: InlineRuntime, options: RecoveryOptions | None = None
 ) -> Recovery:
     bucket = trusting(store, runtime)
     doing = Recoverer(store, bucket.reader, bucket.publisher, bucket.live_tree)
-    return await doing.recover(SCOPE, options or Wish(), "ann", "looked odd")
+    return await doing.recover(SCOPE, options or RecoveryOptions(), "ann", "looked odd")
 
 
 async def signed_scope(store: ObjectStore, runtime: InlineRuntime) -> Pointer:
@@ -188,7 +190,7 @@ async def signed_scope(store: ObjectStore, runtime: InlineRuntime) -> Pointer:
     await bucket.operations.carry_out(
         SCOPE, operator_commands.quarantine("state-3", rollback_to="state-2"), "ann", "bad"
     )
-    assert isinstance(await bucket.live_tree.reconcile(SCOPE), Synced)
+    assert isinstance(await bucket.live_tree.reconcile(SCOPE), FinishedPass)
     return await bucket.pointer()
 
 
@@ -227,7 +229,7 @@ async def test_unsigned_changes_lift_no_quarantine_and_make_nothing_live(
         store, 900, before, {"lifted": bad.composition_digest, "hold": None, "quarantined": []}
     )
     await forge_marker(store, 5000, state_3.id)
-    with pytest.raises(PointerLost, match="somebody else wrote the marker"):
+    with pytest.raises(PointerLost, match="another program wrote the marker"):
         await trusting(store, runtime).live_tree.reconcile(SCOPE)
     report = await recover_trusting(store, runtime)
     pointer = await trusting(store, runtime).pointer()
@@ -242,10 +244,10 @@ async def test_unsigned_changes_lift_no_quarantine_and_make_nothing_live(
     assert report.recovered is not None
     assert any(f"`--live {state_3.id}`" in message for message in report.recovered.unknown)
     assert any(
-        "1 changes did that no signed pointer leads to" in message
+        "the effect of 1 changes that no signed pointer leads to" in message
         for message in report.recovered.unknown
     )
-    assert (await trusting(store, runtime).live_tree.survey(SCOPE, reading_all=True)).in_step
+    assert (await trusting(store, runtime).live_tree.survey(SCOPE, reading_all=True)).in_sync
 
 
 @in_loop
@@ -260,9 +262,9 @@ async def test_a_scope_from_before_the_key_is_not_emptied_without_an_explicit_wi
 
     assert all(str(publication.id) in str(raised.value) for publication in before.pointer.retained)
     assert (await store.get(layout.pointer(SCOPE))).body == body
-    report = await recover_trusting(store, runtime, Wish(allow_empty=True))
+    report = await recover_trusting(store, runtime, RecoveryOptions(allow_empty=True))
     assert report.recovered is not None
-    assert "live: nothing (nothing is left to be live)" in report.recovered.did
+    assert "live: nothing (nothing is left to be live)" in report.recovered.steps
 
 
 @in_loop
@@ -311,7 +313,7 @@ async def test_unsigned_changes_may_quarantine_but_not_the_live_state(
     ]
     unsigned = {"quarantined": every, "hold": bad, "pinned": [str(state_1.id)]}
     await forge_chunk(store, 900, before, unsigned)
-    report = await recover_trusting(store, runtime, Wish(hold=False))
+    report = await recover_trusting(store, runtime, RecoveryOptions(hold=False))
     pointer = await bucket.pointer()
 
     assert [quarantine.composition_digest for quarantine in pointer.quarantined] == [
@@ -338,7 +340,7 @@ async def test_a_lift_before_a_signed_pointer_was_saved_survives_its_restore(
     saved = (await store.get(POINTER)).body
     await changed(bucket, MOST_HISTORY + 2)
     await overwrite(store, POINTER, saved)
-    await recover_trusting(store, runtime, Wish(hold=False))
+    await recover_trusting(store, runtime, RecoveryOptions(hold=False))
     pointer = await trusting(store, runtime).pointer()
 
     assert (names(pointer), pointer.quarantined, pointer.hold) == (("state-3", "state-3"), (), None)
@@ -386,7 +388,10 @@ async def test_without_a_signed_pointer_the_unsigned_chunks_are_used_and_reporte
         "the state in the marker, because the one in the chunk is quarantined"
     )
     assert report.recovered is not None
-    assert any("nobody signs these" in message for message in report.recovered.unknown)
+    assert any(
+        "history and marker, which are not signed" in message
+        for message in report.recovered.unknown
+    )
 
 
 @pytest.mark.parametrize("policy", [False, True])
@@ -409,7 +414,7 @@ async def recover_signing(store: ObjectStore, runtime: InlineRuntime) -> Recover
     signers = trusting(store, runtime).publisher._signers
     bucket = Bucket(store, runtime, signers=signers)
     return await Recoverer(store, bucket.reader, bucket.publisher, bucket.live_tree).recover(
-        SCOPE, Wish(), "ann", "looked odd"
+        SCOPE, RecoveryOptions(), "ann", "looked odd"
     )
 
 
@@ -431,7 +436,7 @@ async def test_a_pointer_without_an_accepted_signature_keeps_its_restrictions(
 
     assert (pointer.quarantined, pointer.hold) == (before.quarantined, before.hold)
     assert report.recovered is not None
-    assert "none is known but those of the pointer" in report.recovered.unknown[0]
+    assert "known only from the pointer" in report.recovered.unknown[0]
 
 
 @in_loop
@@ -470,12 +475,14 @@ async def test_a_scope_without_any_accepted_signature_is_held(
     await bucket.operations.carry_out(SCOPE, operator_commands.quarantine("state-1"), "ann", "bad")
     await bucket.live_tree.reconcile(SCOPE)
     before = await bucket.pointer()
-    report = await recover_trusting(store, runtime, Wish(allow_empty=True))
+    report = await recover_trusting(store, runtime, RecoveryOptions(allow_empty=True))
     pointer = await trusting(store, runtime).pointer()
 
     assert (names(pointer), pointer.hold is not None) == ((None, None), True)
     assert pointer.quarantined == before.quarantined
-    assert ["is not in the trust policy" in damaged.why for damaged in report.remains.damaged] == [
+    assert [
+        "is not in the trust policy" in damaged.reason for damaged in report.remains.damaged
+    ] == [
         True,
         True,
     ]
@@ -519,7 +526,7 @@ async def test_a_deleted_pointer_is_rebuilt_with_a_hold_above_every_sequence(
     assert report.damage is not None
     assert "is gone" in report.damage
     assert report.recovered is not None
-    assert any("none is known at all" in line for line in report.recovered.unknown)
+    assert any("pins and their ends are not known" in line for line in report.recovered.unknown)
 
 
 @in_loop
@@ -612,7 +619,7 @@ async def test_a_damaged_state_is_left_out_and_reported_and_can_be_sent_again(
     assert names(pointer) == ("state-2", "state-2")
     assert (pointer.highest_revision.producer, len(pointer.folded_events)) == (2, 2)
     assert report.recovered is not None
-    assert any(line.startswith("left out state-3@") for line in report.recovered.did)
+    assert any(line.startswith("left out state-3@") for line in report.recovered.steps)
     assert any(
         "whether these events were folded: s e3." in line for line in report.recovered.unknown
     )
@@ -769,7 +776,7 @@ async def test_a_chunk_that_was_changed_cuts_the_history_off_and_stops_nothing(
     report = await recover(store, runtime)
     await check(store, runtime)
     assert report.recovered is not None
-    assert any("cut the history off" in line for line in report.recovered.did)
+    assert any("cut the history off" in line for line in report.recovered.steps)
     assert names(report.recovered.pointer) == ("state-3", "state-3")
 
 
@@ -818,7 +825,7 @@ async def test_a_history_that_was_cut_off_beside_a_chunk_that_a_crash_left_can_g
     await remove(store, first)
     report = await recover(store, runtime)
     assert report.recovered is not None
-    assert any("cut the history off" in line for line in report.recovered.did)
+    assert any("cut the history off" in line for line in report.recovered.steps)
     await check(store, runtime)
 
 
@@ -871,7 +878,7 @@ async def test_uploads_after_a_restored_pointer_are_listed(
     lost = (await bucket.pointer()).live
     await overwrite(store, POINTER, old.body)
     report = await recover(store, runtime)
-    assert (report.recovered, report.remains.unnamed_uploads) == (None, (lost and lost.id,))
+    assert (report.recovered, report.remains.unreferenced_uploads) == (None, (lost and lost.id,))
 
 
 @in_loop
@@ -1032,9 +1039,12 @@ async def test_the_sequence_seen_on_this_machine_counts(
     with pytest.raises(SequenceWentBack, match="rebundle recover"):
         await bucket.pointer()
     recovering = Recoverer(store, bucket.reader, bucket.publisher, bucket.live_tree)
-    report = await recovering.recover(SCOPE, Wish(), "ann", "why")
+    report = await recovering.recover(SCOPE, RecoveryOptions(), "ann", "why")
     assert report.remains.pointer is not None
-    assert (report.remains.pointer.sequence, report.remains.traces["who read here before"]) == (
+    assert (
+        report.remains.pointer.sequence,
+        report.remains.traces["sequence seen on this machine"],
+    ) == (
         3,
         8,
     )
@@ -1104,7 +1114,7 @@ async def test_unreadable_or_large_files_of_operators_stop_no_recovery(
     troubled = TroubledStore(store, unreadable={secret})
     report = await recover(troubled, runtime)
     assert report.remains.traces["the files of the live tree"] == 3
-    assert isinstance(report.live_tree, Synced)
+    assert isinstance(report.live_tree, FinishedPass)
     assert set(report.live_tree.overrides) == {"example/conf/bundle/.env", "example/model.bin"}
 
 
@@ -1129,7 +1139,7 @@ async def test_a_missing_state_is_removed_from_an_otherwise_whole_pointer(
     )
     assert (pointer.positions, pointer.folded_events) == (before.positions, before.folded_events)
     assert report.recovered is not None
-    assert str(missing.id) in report.recovered.did[0]
+    assert str(missing.id) in report.recovered.steps[0]
 
 
 @in_loop
@@ -1165,7 +1175,7 @@ async def test_a_preview_writes_nothing(store: MemoryStore, runtime: InlineRunti
     await grown(store, runtime)
     await remove(store, POINTER)
     watched = FaultyStore(store)
-    report = await recoverer(watched, runtime).preview(SCOPE, Wish(), "ann", "why")
+    report = await recoverer(watched, runtime).preview(SCOPE, RecoveryOptions(), "ann", "why")
     assert report.recovered is not None
     assert watched.writes == []
 
@@ -1208,7 +1218,9 @@ def test_a_faulty_answer_stops_no_recovery(
         await accepted.accept(SCOPE, 6)
         reader = Reader(faulty, runtime, accepted=accepted)
         acting = Publisher(faulty, reader, runtime), LiveTree(faulty, reader, runtime)
-        report = await Recoverer(faulty, reader, *acting).recover(SCOPE, Wish(), "ann", "why")
+        report = await Recoverer(faulty, reader, *acting).recover(
+            SCOPE, RecoveryOptions(), "ann", "why"
+        )
         await faulty.arrive()
         pointer = await check(store, runtime)
         assert report.recovered is not None
@@ -1227,7 +1239,7 @@ async def test_a_committed_recovery_is_reported_although_the_live_tree_cannot_fo
         FaultyStore(store, {layout.MARKER: [Fault.REFUSED]}), runtime, live="state-1"
     )
     assert report.recovered is not None
-    assert isinstance(report.live_tree, Unfinished)
+    assert isinstance(report.live_tree, UnfinishedPass)
     assert (await Bucket(store, runtime).pointer()) == report.recovered.pointer
 
 
@@ -1320,13 +1332,13 @@ async def test_an_object_that_the_store_reports_as_damaged_stops_no_recovery(
             raise ObjectDamaged(f"{key} is damaged: checksum")
 
     rotten = Bucket(FaultyStore(store, before=before), runtime)
-    options = Wish("state-1") if damaged.startswith("state-2") else Wish()
+    options = RecoveryOptions("state-1") if damaged.startswith("state-2") else RecoveryOptions()
     report = await Recoverer(
         rotten.store, rotten.reader, rotten.publisher, rotten.live_tree
     ).preview(SCOPE, options, "ann", "bytes rot")
 
     assert asked
-    whys = [report.damage or "", *(item.why for item in report.remains.damaged)]
+    whys = [report.damage or "", *(item.reason for item in report.remains.damaged)]
     if not damaged.startswith(("history", "docker")):
         assert any("is damaged: checksum" in why for why in whys)
         assert not any("is gone" in why for why in whys)

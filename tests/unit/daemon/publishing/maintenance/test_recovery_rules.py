@@ -17,9 +17,9 @@ from daemon.publishing.maintenance.recovery_rules import (
     Damaged,
     Found,
     Recovered,
+    RecoveryOptions,
     Remains,
     Unreadable,
-    Wish,
 )
 from daemon.publishing.manifest import ManifestEvent
 from daemon.publishing.pointer import (
@@ -46,8 +46,8 @@ def remains(*publications: Publication, **more: Any) -> Remains:
     return Remains(SCOPE, found=tuple(map(Found, publications)), **{"had_pointer": True} | more)
 
 
-def recovered(left: Remains, wish: Wish = Wish()) -> Recovered:  # noqa: B008  # frozen
-    found = recovery_rules.recover(left, writing(9, reason="why"), wish)
+def recovered(left: Remains, options: RecoveryOptions = RecoveryOptions()) -> Recovered:  # noqa: B008  # frozen
+    found = recovery_rules.recover(left, writing(9, reason="why"), options)
     assert found is not None
     return found
 
@@ -69,18 +69,18 @@ def desired(pointer: Pointer) -> str | None:
 
 def test_without_any_object_there_is_no_scope() -> None:
     with pytest.raises(NotFound):
-        recovery_rules.recover(Remains(SCOPE), writing(), Wish())
+        recovery_rules.recover(Remains(SCOPE), writing(), RecoveryOptions())
 
 
 def test_an_upload_in_a_scope_that_never_had_a_pointer_is_published_only_by_name() -> None:
     moved = derived(1, 1, composition="c")
     left = remains(ONE, moved, LEFT, RIGHT, had_pointer=False)
-    assert recovery_rules.recover(left, writing(), Wish()) is None
-    assert {str(upload) for upload in left.unnamed_uploads} == {
+    assert recovery_rules.recover(left, writing(), RecoveryOptions()) is None
+    assert {str(upload) for upload in left.unreferenced_uploads} == {
         str(item.id) for item in (ONE, moved, LEFT, RIGHT)
     }
     for item in (ONE, moved, LEFT, RIGHT):
-        taken = recovered(left, Wish(live=str(item.id))).pointer
+        taken = recovered(left, RecoveryOptions(live=str(item.id))).pointer
         assert (retained(taken), taken.live and taken.live.id, taken.positions) == (
             [str(item.id)],
             item.id,
@@ -88,11 +88,11 @@ def test_an_upload_in_a_scope_that_never_had_a_pointer_is_published_only_by_name
         )
         assert taken.desired == taken.live
     with pytest.raises(OperationRefused, match=re.escape(f"{LEFT.id}, {RIGHT.id}")):
-        recovery_rules.recover(left, writing(), Wish(live="state-7"))
+        recovery_rules.recover(left, writing(), RecoveryOptions(live="state-7"))
     with pytest.raises(NotFound):
-        recovery_rules.recover(left, writing(), Wish(live="state-9"))
+        recovery_rules.recover(left, writing(), RecoveryOptions(live="state-9"))
     only_damaged = Remains(SCOPE, damaged=(Damaged(ONE.id, "cut off"),))
-    assert recovery_rules.recover(only_damaged, writing(), Wish()) is None
+    assert recovery_rules.recover(only_damaged, writing(), RecoveryOptions()) is None
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_malformed_changes_are_skipped() -> None:
             1,
         )
     ]
-    pointer = recovered(remains(ONE, entries=tuple(malformed)), Wish(hold=False)).pointer
+    pointer = recovered(remains(ONE, entries=tuple(malformed)), RecoveryOptions(hold=False)).pointer
     assert (pointer.hold, pointer.quarantined, live(pointer)) == (None, (), "state-1")
 
 
@@ -212,7 +212,7 @@ def test_a_retired_scope_stays_retired_unless_a_state_is_newer_or_requested() ->
     assert (live(pointer), desired(pointer), pointer.hold) == (None, None, None)
     assert live(recovered(remains(ONE, TWO, entries=(recorded,))).pointer) == "state-2"
     assert (
-        live(recovered(remains(ONE, entries=(recorded,)), Wish(live="state-1")).pointer)
+        live(recovered(remains(ONE, entries=(recorded,)), RecoveryOptions(live="state-1")).pointer)
         == "state-1"
     )
     assert (
@@ -272,7 +272,7 @@ def test_a_damaged_publication_that_no_change_names_counts_for_nothing() -> None
         pointer.positions,
         pointer.folded_events,
     ) == (1, 0, {}, ())
-    assert "left out x@a: cut off" in found.did
+    assert "left out x@a: cut off" in found.steps
     assert any("whether these events were folded: s e8." in line for line in found.unknown)
     assert any("restore their objects before you recover" in line for line in found.unknown)
 
@@ -434,18 +434,23 @@ def test_a_pointer_behind_a_trace_keeps_its_unknown_fields() -> None:
 def test_an_attempt_can_be_requested() -> None:
     again = ONE.model_copy(update={"attempt": "another"})
     for item in (ONE, again):
-        named = recovered(remains(ONE, again), Wish(live=str(item.id))).pointer.live
+        named = recovered(remains(ONE, again), RecoveryOptions(live=str(item.id))).pointer.live
         assert named is not None
         assert named.attempt == item.attempt
     old = protocol.quarantine(published(ONE, TWO), writing(3), ONE)
     with pytest.raises(OperationRefused):
-        recovery_rules.recover(remains(ONE, TWO, pointer=old), writing(4), Wish(live="state-1"))
+        recovery_rules.recover(
+            remains(ONE, TWO, pointer=old), writing(4), RecoveryOptions(live="state-1")
+        )
 
 
 def test_another_live_state_can_be_requested_for_a_whole_pointer() -> None:
     old = published(ONE, TWO)
-    assert recovery_rules.recover(remains(ONE, TWO, pointer=old), writing(3), Wish()) is None
-    asked = recovered(remains(ONE, TWO, pointer=old), Wish(live="state-1"))
+    assert (
+        recovery_rules.recover(remains(ONE, TWO, pointer=old), writing(3), RecoveryOptions())
+        is None
+    )
+    asked = recovered(remains(ONE, TWO, pointer=old), RecoveryOptions(live="state-1"))
     pointer = asked.pointer
     assert asked.unknown == ()
     assert (live(pointer), desired(pointer), pointer.sequence) == ("state-1", "state-2", 3)
@@ -456,13 +461,13 @@ def test_without_a_hold_live_is_desired_unless_a_quarantine_keeps_them_apart() -
     """In a pointer, live and desired differ only by a hold or a quarantine, so the difference
     proves a hold.
     """
-    unheld = Wish(hold=False)
+    unheld = RecoveryOptions(hold=False)
     healthy = remains(ONE, TWO, pointer=published(ONE, TWO))
-    asked = recovered(healthy, Wish(live="state-1", hold=False))
+    asked = recovered(healthy, RecoveryOptions(live="state-1", hold=False))
     assert (live(asked.pointer), desired(asked.pointer)) == ("state-1", "state-2")
     assert asked.pointer.hold is not None
-    assert "held in spite of --no-hold: live is not the desired state" in asked.did
-    assert recovered(healthy, Wish(live="state-2", hold=False)).pointer.hold is None
+    assert "held in spite of --no-hold: live is not the desired state" in asked.steps
+    assert recovered(healthy, RecoveryOptions(live="state-2", hold=False)).pointer.hold is None
     followed = remains(ONE, TWO, tree=ONE.id, tree_sequence=3)
     assert recovered(followed, unheld).pointer.hold is not None
     assert recovered(replace(followed, tree=TWO.id), unheld).pointer.hold is None
@@ -478,7 +483,7 @@ def test_without_a_hold_live_is_desired_unless_a_quarantine_keeps_them_apart() -
     assert (live(withheld), desired(withheld), withheld.hold) == ("state-1", "state-2", None)
     held = entry(2, change={"hold": {"by": "bob", "reason": "wait", "at": AT}})
     known = recovered(replace(followed, tree=TWO.id, entries=(held,)), unheld)
-    assert "held in spite of --no-hold: the hold was there before" in known.did
+    assert "held in spite of --no-hold: the hold was there before" in known.steps
 
 
 def test_in_a_repaired_pointer_without_a_hold_desired_is_live() -> None:
@@ -494,24 +499,28 @@ def test_in_a_repaired_pointer_without_a_hold_desired_is_live() -> None:
     pointer = lifted.model_copy(
         update={"live": ONE, "desired": THREE, "retained": (ONE, TWO, THREE), "hold": None}
     )
-    repaired = recovered(remains(ONE, TWO, pointer=pointer), Wish(hold=False)).pointer
+    repaired = recovered(remains(ONE, TWO, pointer=pointer), RecoveryOptions(hold=False)).pointer
     assert (live(repaired), desired(repaired)) == ("state-1", "state-2")
     assert repaired.hold is not None
 
 
 def test_an_adopted_upload_that_is_not_late_is_desired() -> None:
     old = published(ONE)
-    taken = recovered(remains(ONE, TWO, pointer=old), Wish(live=str(TWO.id), hold=False)).pointer
+    taken = recovered(
+        remains(ONE, TWO, pointer=old), RecoveryOptions(live=str(TWO.id), hold=False)
+    ).pointer
     assert (live(taken), desired(taken), taken.hold) == ("state-2", "state-2", None)
     late = upload("state-0", 0, "x", "c")
-    behind = recovered(remains(ONE, late, pointer=old), Wish(live=str(late.id), hold=False)).pointer
+    behind = recovered(
+        remains(ONE, late, pointer=old), RecoveryOptions(live=str(late.id), hold=False)
+    ).pointer
     assert (live(behind), desired(behind), behind.hold is None) == ("state-0", "state-1", False)
 
 
 def test_the_live_state_of_a_reactivated_scope_is_desired() -> None:
     retired = protocol.retire(published(ONE), writing(2))
     assert retired is not None
-    asked = recovered(remains(ONE, pointer=retired), Wish(live="state-1")).pointer
+    asked = recovered(remains(ONE, pointer=retired), RecoveryOptions(live="state-1")).pointer
     assert (live(asked), desired(asked)) == ("state-1", "state-1")
 
 
@@ -527,8 +536,8 @@ def test_an_unreadable_old_state_is_left_out_of_a_rebuilt_pointer_with_its_reaso
         "state-3",
     )
     assert any(
-        line.startswith(f"left out {TWO.id}, which cannot be read: {HIDDEN.why}")
-        for line in found.did
+        line.startswith(f"left out {TWO.id}, which cannot be read: {HIDDEN.reason}")
+        for line in found.steps
     )
     assert any(
         f"`rebundle recover {SCOPE} --live {TWO.id} --reason '…'`" in line for line in found.unknown
@@ -544,9 +553,11 @@ def test_an_unreadable_state_stays_in_a_readable_pointer() -> None:
         [str(TWO.id), str(THREE.id)],
         "state-3",
     )
-    assert f"kept {TWO.id} as it is, unread: {HIDDEN.why}" in found.did
+    assert f"kept {TWO.id} as it is, unread: {HIDDEN.reason}" in found.steps
     assert (
-        recovery_rules.recover(replace(left, found=(Found(ONE), Found(THREE))), writing(), Wish())
+        recovery_rules.recover(
+            replace(left, found=(Found(ONE), Found(THREE))), writing(), RecoveryOptions()
+        )
         is None
     )
 
@@ -565,12 +576,12 @@ def test_an_unreadable_state_stays_in_a_readable_pointer() -> None:
 )
 def test_a_recovery_stops_if_the_state_that_must_be_live_is_unreadable(left: Remains) -> None:
     with pytest.raises(StateUnreadable, match=re.escape(f"{TWO.id} has to be live")) as raised:
-        recovery_rules.recover(left, writing(), Wish())
-    assert HIDDEN.why in str(raised.value)
+        recovery_rules.recover(left, writing(), RecoveryOptions())
+    assert HIDDEN.reason in str(raised.value)
     if left.found:
-        assert live(recovered(left, Wish(live="state-1")).pointer) == "state-1"
+        assert live(recovered(left, RecoveryOptions(live="state-1")).pointer) == "state-1"
     with pytest.raises(StateUnreadable, match="as asked"):
-        recovery_rules.recover(left, writing(), Wish(live="state-2"))
+        recovery_rules.recover(left, writing(), RecoveryOptions(live="state-2"))
 
 
 def test_a_retired_scope_stays_retired_though_its_last_state_cannot_be_read() -> None:
@@ -603,7 +614,7 @@ def test_of_uploads_with_one_id_or_revision_the_recorded_one_is_retained() -> No
     ):
         found = recovered(remains(LEFT, RIGHT, same_number, entries=(change,)))
         assert retained(found.pointer) == [str(RIGHT.id)]
-        assert sum("was committed with another composition" in line for line in found.did) == 2
+        assert sum("was committed with another composition" in line for line in found.steps) == 2
     assert retained(recovered(remains(LEFT, RIGHT, tree=LEFT.id, tree_sequence=3)).pointer) == [
         str(LEFT.id)
     ]
@@ -648,19 +659,19 @@ def test_of_conflicting_unreferenced_uploads_none_is_retained_until_an_operator_
     [line] = [line for line in found.unknown if "which of these was committed" in line]
     assert f"`rebundle recover {SCOPE} --live {LEFT.id} --reason '…'`" in line
     for item in (LEFT, RIGHT):
-        named = recovered(left, Wish(live=str(item.id)))
+        named = recovered(left, RecoveryOptions(live=str(item.id)))
         assert retained(named.pointer) == [str(ONE.id), str(item.id)]
         assert named.pointer.live is not None
         assert named.pointer.live.id == item.id
     with pytest.raises(OperationRefused, match=re.escape(f"{LEFT.id}, {RIGHT.id}")):
-        recovery_rules.recover(left, writing(), Wish(live="state-7"))
+        recovery_rules.recover(left, writing(), RecoveryOptions(live="state-7"))
 
 
 def test_an_upload_that_contradicts_a_committed_one_cannot_be_requested() -> None:
     left = remains(LEFT, RIGHT, entries=(entry(5, kind="publish", published=[str(LEFT.id)]),))
     with pytest.raises(OperationRefused, match="never committed"):
-        recovery_rules.recover(left, writing(), Wish(live=str(RIGHT.id)))
-    assert live(recovered(left, Wish(live="state-7")).pointer) == "state-7"
+        recovery_rules.recover(left, writing(), RecoveryOptions(live=str(RIGHT.id)))
+    assert live(recovered(left, RecoveryOptions(live="state-7")).pointer) == "state-7"
 
 
 def test_the_same_state_stored_twice_is_retained_twice() -> None:
@@ -681,22 +692,26 @@ def test_an_upload_that_was_left_out_can_be_adopted_later() -> None:
         found=(Found(ONE), Found(LEFT, (event(7, 70),)), Found(RIGHT)),
         pointer=pointer,
     )
-    assert recovery_rules.recover(left, writing(), Wish()) is None
-    after = recovered(left, Wish(live=str(LEFT.id))).pointer
+    assert recovery_rules.recover(left, writing(), RecoveryOptions()) is None
+    after = recovered(left, RecoveryOptions(live=str(LEFT.id))).pointer
     assert (live(after), retained(after)) == ("state-7", [str(ONE.id), str(LEFT.id)])
     assert (after.highest_revision.producer, folded(after)) == (7, [7])
     assert after.history[-1].published == (str(LEFT.id),)
     with pytest.raises(OperationRefused, match="never committed"):
-        recovery_rules.recover(replace(left, pointer=after), writing(), Wish(live=str(RIGHT.id)))
+        recovery_rules.recover(
+            replace(left, pointer=after), writing(), RecoveryOptions(live=str(RIGHT.id))
+        )
     used = protocol.collect(after, writing(), [LEFT.id])
     with pytest.raises(NotFound):
-        recovery_rules.recover(replace(left, pointer=used), writing(), Wish(live="gone"))
+        recovery_rules.recover(replace(left, pointer=used), writing(), RecoveryOptions(live="gone"))
 
 
 def test_a_released_publication_is_not_adopted() -> None:
     pointer = protocol.collect(published(ONE, TWO), writing(3), [ONE.id])
     with pytest.raises(NotFound):
-        recovery_rules.recover(remains(ONE, TWO, pointer=pointer), writing(4), Wish(live="state-1"))
+        recovery_rules.recover(
+            remains(ONE, TWO, pointer=pointer), writing(4), RecoveryOptions(live="state-1")
+        )
 
 
 def test_unreferenced_uploads_newer_than_the_pointer_are_listed() -> None:
@@ -704,10 +719,10 @@ def test_unreferenced_uploads_newer_than_the_pointer_are_listed() -> None:
     late = upload("state-0", 0, "x", "c").model_copy(update={"at": "2026-02-01T00:00:00.000Z"})
     before = upload("state-0", 0, "y", "d").model_copy(update={"at": "2025-12-01T00:00:00.000Z"})
     left = remains(ONE, TWO, late, before, pointer=pointer)
-    assert left.unnamed_uploads == (TWO.id, late.id)
-    assert replace(left, traces={"marker": 9}).unnamed_uploads == ()
-    assert remains(TWO).unnamed_uploads == ()
-    assert remains(TWO, ONE, had_pointer=False).unnamed_uploads == (ONE.id, TWO.id)
+    assert left.unreferenced_uploads == (TWO.id, late.id)
+    assert replace(left, traces={"marker": 9}).unreferenced_uploads == ()
+    assert remains(TWO).unreferenced_uploads == ()
+    assert remains(TWO, ONE, had_pointer=False).unreferenced_uploads == (ONE.id, TWO.id)
 
 
 # -- a partly unreadable history
@@ -717,7 +732,7 @@ def test_a_history_is_cut_off_only_where_the_chain_of_the_pointer_is_broken() ->
     pointer = published(ONE).model_copy(update={"previous_chunk": OLDER})
     ahead = PreviousChunk(key=f"{SCOPE}/history/65-128-w.json", sha256="1" * 64)
     left = remains(ONE, pointer=pointer, previous_chunk=ahead, chunked=128)
-    assert recovery_rules.recover(left, writing(), Wish()) is None
+    assert recovery_rules.recover(left, writing(), RecoveryOptions()) is None
     cut = recovered(replace(left, chain_holds=False)).pointer
     assert (cut.previous_chunk, cut.history[0].sequence) == (None, 1)
 
@@ -818,7 +833,7 @@ def any_remains(draw: st.DrawFn) -> Remains:
 def test_any_recovery_is_above_every_trace_and_references_only_verified_publications(
     left: Remains, hold: bool
 ) -> None:
-    pointer = recovered(left, Wish(hold=hold)).pointer
+    pointer = recovered(left, RecoveryOptions(hold=hold)).pointer
     seen = [*left.traces.values(), *(entry.sequence for entry in left.entries), len(left.found)]
     seen.append(left.pointer.sequence if left.pointer else 0)
     assert pointer.sequence == max(seen) + MOST_HISTORY + 1

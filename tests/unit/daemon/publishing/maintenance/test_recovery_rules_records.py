@@ -8,7 +8,7 @@ import pytest
 from daemon.publishing import protocol
 from daemon.publishing.errors import NotFound, OperationRefused
 from daemon.publishing.maintenance import recovery_rules
-from daemon.publishing.maintenance.recovery_rules import Found, Recovered, Remains, Wish
+from daemon.publishing.maintenance.recovery_rules import Found, Recovered, RecoveryOptions, Remains
 from daemon.publishing.manifest import ManifestEvent
 from daemon.publishing.pointer import (
     MOST_HISTORY,
@@ -26,8 +26,8 @@ OLDER = PreviousChunk(key=f"{SCOPE}/history/1-64-w.json", sha256="0" * 64)
 USED = {"used": {"old": [3, "c" * 64]}}
 
 
-def recovered(left: Remains, wish: Wish = Wish()) -> Recovered:  # noqa: B008  # frozen
-    found = recovery_rules.recover(left, writing(9, reason="why"), wish)
+def recovered(left: Remains, options: RecoveryOptions = RecoveryOptions()) -> Recovered:  # noqa: B008  # frozen
+    found = recovery_rules.recover(left, writing(9, reason="why"), options)
     assert found is not None
     return found
 
@@ -97,7 +97,7 @@ def test_a_recovery_reports_how_far_above_the_traces_it_went() -> None:
     )
 
     assert found.pointer.sequence == 7 + MOST_HISTORY + 1
-    assert line in found.did
+    assert line in found.steps
 
 
 def test_a_recovery_reports_that_a_scope_stays_retired() -> None:
@@ -105,7 +105,7 @@ def test_a_recovery_reports_that_a_scope_stays_retired() -> None:
 
     assert (
         "live: nothing (the scope stays retired)"
-        in recovered(remains(ONE, entries=(recorded,))).did
+        in recovered(remains(ONE, entries=(recorded,))).steps
     )
 
 
@@ -123,8 +123,8 @@ def test_a_repaired_pointer_is_held_only_if_another_state_is_live_now() -> None:
     another = recovered(remains(ONE, TWO, pointer=pointer))
 
     assert same.pointer.hold is None
-    assert "not held" in same.did
-    assert f"live: {THREE.id} (live as it was)" in same.did
+    assert "not held" in same.steps
+    assert f"live: {THREE.id} (live as it was)" in same.steps
     assert another.pointer.hold is not None
     assert another.pointer.hold.reason == "recovered: why"
 
@@ -143,7 +143,7 @@ def test_an_adopted_upload_below_the_highest_revision_was_late() -> None:
 
     def taken(upload: Publication) -> tuple[Pointer, bool]:
         following = recovered(
-            remains(ONE, THREE, upload, pointer=pointer), Wish(live=str(upload.id))
+            remains(ONE, THREE, upload, pointer=pointer), RecoveryOptions(live=str(upload.id))
         ).pointer
         assert following.live is not None
         return following, following.live.late
@@ -160,10 +160,12 @@ def test_the_revision_of_an_adopted_derived_upload_counts() -> None:
     first, second = (make_publication(f"derived-{n}", 1, derived=n, kind="derived") for n in (1, 2))
     pointer = published(ONE, first)
     taken = recovered(
-        remains(ONE, first, second, pointer=pointer), Wish(live=str(second.id))
+        remains(ONE, first, second, pointer=pointer), RecoveryOptions(live=str(second.id))
     ).pointer
     other = make_publication("derived-0", 1, derived=1, kind="derived", composition="b" * 64)
-    again = recovered(remains(ONE, first, other, pointer=taken), Wish(live=str(other.id))).pointer
+    again = recovered(
+        remains(ONE, first, other, pointer=taken), RecoveryOptions(live=str(other.id))
+    ).pointer
 
     assert (taken.highest_revision.producer, taken.highest_revision.derived) == (1, 2)
     assert taken.live is not None
@@ -180,7 +182,7 @@ def test_a_publication_released_by_a_change_in_a_chunk_is_not_adopted() -> None:
     left = remains(ONE, TWO, THREE, pointer=pointer, entries=(released,))
 
     with pytest.raises(NotFound, match=rf"^no publication of state-3 in {SCOPE} is whole"):
-        recovered(left, Wish(live="state-3"))
+        recovered(left, RecoveryOptions(live="state-3"))
 
 
 def test_a_quarantined_state_cannot_be_requested() -> None:
@@ -189,14 +191,14 @@ def test_a_quarantined_state_cannot_be_requested() -> None:
     with pytest.raises(
         OperationRefused, match=r"^state-1 is quarantined: recover without --live, then lift that$"
     ):
-        recovered(remains(ONE, TWO, pointer=pointer), Wish(live="state-1"))
+        recovered(remains(ONE, TWO, pointer=pointer), RecoveryOptions(live="state-1"))
 
 
 def test_a_scope_without_any_object_is_not_found() -> None:
     with pytest.raises(
         NotFound, match=rf"^nothing is published in {SCOPE}; `rebundle scopes` lists what there is$"
     ):
-        recovery_rules.recover(Remains(SCOPE), writing(), Wish())
+        recovery_rules.recover(Remains(SCOPE), writing(), RecoveryOptions())
 
 
 # -- which uploads count as committed
@@ -229,7 +231,8 @@ def test_a_state_that_an_older_pointer_retains_was_committed_although_its_files_
 
     assert kept(found.pointer) == [ONE.attempt]
     assert (
-        f"left out {RIGHT.id}: its id or number was committed with another composition" in found.did
+        f"left out {RIGHT.id}: its id or number was committed with another composition"
+        in found.steps
     )
 
 
@@ -237,9 +240,9 @@ def test_a_name_that_fits_uploads_with_different_compositions_is_refused_with_al
     left = remains(ONE, LEFT, RIGHT, traces={"marker": 9})
 
     with pytest.raises(OperationRefused) as refused:
-        recovered(left, Wish(live="state-7"))
+        recovered(left, RecoveryOptions(live="state-7"))
     assert str(refused.value) == (
-        f"state-7 fits uploads with different compositions, {LEFT.id}, {RIGHT.id}: "
+        f"state-7 matches uploads with different compositions, {LEFT.id}, {RIGHT.id}: "
         "name one of them with --live STATE@ATTEMPT"
     )
 
@@ -293,12 +296,12 @@ def test_a_recovery_reports_what_is_live_and_why() -> None:
     held = f"held by ann: recovered: why; `rebundle resume {SCOPE}` ends that"
 
     for sequence, live in (
-        (5, f"live: {ONE.id} (as the last change says that is known)"),
+        (5, f"live: {ONE.id} (by the last known change)"),
         (6, f"live: {TWO.id} (which the live tree follows)"),
     ):
-        did = recovered(replace(left, tree_sequence=sequence)).did
+        did = recovered(replace(left, tree_sequence=sequence)).steps
         assert did[-3:] == (live, f"desired: {TWO.id}", held)
-    asked = recovered(left, Wish(live="state-2", hold=False)).did
+    asked = recovered(left, RecoveryOptions(live="state-2", hold=False)).steps
     assert asked[-3:-1] == (f"live: {TWO.id} (as asked)", f"desired: {TWO.id}")
 
 
@@ -308,7 +311,7 @@ def test_without_evidence_of_live_the_newest_explicit_state_is_live() -> None:
 
     assert found.pointer.live is not None
     assert found.pointer.live.id == ONE.id
-    assert f"live: {ONE.id} (the newest that is whole)" in found.did
+    assert f"live: {ONE.id} (the newest that is whole)" in found.steps
 
 
 def test_a_scope_stays_retired_although_its_live_tree_followed_that_change() -> None:
@@ -319,7 +322,7 @@ def test_a_scope_stays_retired_although_its_live_tree_followed_that_change() -> 
 
 
 def test_a_recovery_reports_that_nothing_is_live_or_desired() -> None:
-    did = recovered(remains(traces={"marker": 9})).did
+    did = recovered(remains(traces={"marker": 9})).steps
 
     assert did[-3:-1] == ("live: nothing (nothing is left to be live)", "desired: nothing")
 
@@ -337,6 +340,6 @@ def test_a_recovery_reports_what_it_cannot_know() -> None:
         f"composition, so none is kept; `rebundle recover {SCOPE} --live {LEFT.id} --reason '…'` takes the first"
     ) in unknown
     assert (
-        "whether these events were folded: s e. Those that still wait are folded now; what you miss "
+        "whether these events were folded: s e. Those that still wait are folded now; what is missing "
         "then has to be sent again, under a new event id"
     ) in unknown

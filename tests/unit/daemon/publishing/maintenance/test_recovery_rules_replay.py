@@ -6,7 +6,7 @@ from typing import Any
 from daemon.publishing import manifest, protocol
 from daemon.publishing.archive import Packer, pack
 from daemon.publishing.maintenance import recovery_rules
-from daemon.publishing.maintenance.recovery_rules import Found, Recovered, Remains, Wish
+from daemon.publishing.maintenance.recovery_rules import Found, Recovered, RecoveryOptions, Remains
 from daemon.publishing.pointer import HistoryEntry, Pointer, PreviousChunk, Publication
 from tests.builders_publishing import AT, SCOPE, make_publication, make_state, published, writing
 
@@ -22,7 +22,7 @@ def recovered(*publications: Publication, **left: Any) -> Recovered:
     found = recovery_rules.recover(
         Remains(SCOPE, had_pointer=True, found=tuple(map(Found, publications)), **left),
         writing(9, reason="why"),
-        Wish(),
+        RecoveryOptions(),
     )
     assert found is not None
     return found
@@ -67,9 +67,7 @@ def test_a_manifest_gives_a_recovery_the_same_record_as_the_publisher_gave_the_p
     members = Packer().members(SCOPE, state.files)
     body = manifest.written(state, attempt, AT, members, pack(members))
 
-    read = recovery_rules.manifest_publication(
-        manifest.decode(body), hashlib.sha256(body).hexdigest()
-    )
+    read = manifest.decode(body).publication(hashlib.sha256(body).hexdigest())
 
     assert read == manifest.publication(state, attempt, AT, body)
 
@@ -77,15 +75,15 @@ def test_a_manifest_gives_a_recovery_the_same_record_as_the_publisher_gave_the_p
 def test_a_repaired_pointer_reports_what_it_left_out_and_keeps_the_rest() -> None:
     repaired = recovered(ONE, THREE, pointer=published(ONE, TWO, THREE))
 
-    assert repaired.did[0].startswith("left out, because missing or damaged: state-2@")
-    assert not any("cut the history off" in line for line in repaired.did)
+    assert repaired.steps[0].startswith("left out, because missing or damaged: state-2@")
+    assert not any("cut the history off" in line for line in repaired.steps)
     assert (repaired.pointer.live, repaired.pointer.desired) == (
         repaired.pointer.desired,
         repaired.pointer.live,
     )
     assert repaired.pointer.live is not None
     assert repaired.pointer.live.id == THREE.id
-    assert any("live as it was" in line for line in repaired.did)
+    assert any("live as it was" in line for line in repaired.steps)
 
 
 def test_a_repaired_pointer_without_its_live_and_desired_states_uses_the_newest_whole_one() -> None:
@@ -100,8 +98,8 @@ def test_a_history_without_its_chunks_is_cut_off_and_reported() -> None:
     pointer = protocol.without_chunk(published(ONE, TWO), OLDER)
     broken = recovered(ONE, TWO, pointer=pointer, chain_holds=False)
 
-    assert broken.did[0] == "cut the history off where its chunks are gone or changed"
-    assert not any("left out" in line for line in broken.did)
+    assert broken.steps[0] == "cut the history off where its chunks are gone or changed"
+    assert not any("left out" in line for line in broken.steps)
     assert broken.pointer.previous_chunk is None
 
 

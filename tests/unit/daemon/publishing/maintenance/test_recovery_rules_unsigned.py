@@ -8,7 +8,13 @@ from typing import Any
 
 from daemon.publishing import protocol
 from daemon.publishing.maintenance import recovery_rules
-from daemon.publishing.maintenance.recovery_rules import Found, Recovered, Remains, Unsigned, Wish
+from daemon.publishing.maintenance.recovery_rules import (
+    Found,
+    Recovered,
+    RecoveryOptions,
+    Remains,
+    Unsigned,
+)
 from daemon.publishing.pointer import (
     HistoryEntry,
     Hold,
@@ -24,7 +30,7 @@ ABSENT = "0" * 64
 HELD = Hold(by="bob", reason="wait", at=AT)
 SIGNED = published(ONE, TWO)
 """Live: state-2."""
-COMPARE = "what was live, held and quarantined, and in which order: history and marker say it, and nobody signs these. "
+COMPARE = "what was live, held and quarantined, and in which order: that is known only from history and marker, which are not signed. "
 
 
 def rejected(publication: Publication | None = None, reason: str = "bad") -> Quarantine:
@@ -66,7 +72,9 @@ def recovered(
         unsigned=unsigned,
         **more,
     )
-    found = recovery_rules.recover(remains, writing(9, reason="why"), Wish(live=live, hold=False))
+    found = recovery_rules.recover(
+        remains, writing(9, reason="why"), RecoveryOptions(live=live, hold=False)
+    )
     assert found is not None
     return found
 
@@ -127,7 +135,7 @@ def test_holds_and_quarantines_of_a_pointer_without_a_valid_signature_stay() -> 
     assert rejections(result.pointer) == {TWO.composition_digest: "bad", ABSENT: "bad"}
     assert result.pointer.hold == HELD
     assert result.unknown[0] == (
-        "holds, quarantines, pins and their ends: none is known but those of the pointer whose signature does not count"
+        "holds, quarantines, pins and their ends are known only from the pointer whose signature is not accepted"
     )
 
 
@@ -142,11 +150,11 @@ def test_a_recovery_reports_what_it_ignored_in_unsigned_changes() -> None:
     unknown = recovered(Unsigned(entries=quarantined(ONE, TWO))).unknown
 
     assert (
-        "what 2 changes did that no signed pointer leads to: only what they quarantine was taken over"
+        "the effect of 2 changes that no signed pointer leads to: only their quarantines were adopted"
         in unknown
     )
     assert (
-        f"whether {TWO.id} is quarantined: only an unsigned change says so, which changes nothing that is live; "
+        f"whether {TWO.id} is quarantined: that is known only from a change that is not signed, and such a change does not affect what is live; "
         f"`rebundle quarantine {SCOPE} state-2 --rollback-to STATE --reason '…'` does"
     ) in unknown
     assert not any(f"whether {ONE.id} is quarantined" in line for line in unknown)
@@ -160,7 +168,8 @@ def test_a_requested_state_is_reported_as_perhaps_quarantined_only_if_a_change_n
 
 def test_a_state_that_only_the_marker_names_is_reported_with_the_command_that_adopts_it() -> None:
     line = (
-        f"whether {ONE.id} is live: only the live tree's marker says so; `--live {ONE.id}` takes it"
+        f"whether {ONE.id} is live: that is known only from the live tree's marker, which is not "
+        f"signed; `--live {ONE.id}` takes it"
     )
 
     assert line in recovered(Unsigned(tree=ONE.id)).unknown
@@ -173,7 +182,7 @@ def test_signatures_are_not_mentioned_if_everything_is_signed_or_no_policy_requi
         result = recovered(unsigned, ONE, TWO)
 
         assert result.unknown == (
-            "holds, quarantines, pins and their ends: none is known after sequence 2",
+            "holds, quarantines, pins and their ends after sequence 2 are not known",
             "events that settled without a publication of their own may be folded again if they are sent again",
         )
 
@@ -181,5 +190,5 @@ def test_signatures_are_not_mentioned_if_everything_is_signed_or_no_policy_requi
 def test_nothing_is_known_without_a_change_and_a_pointer() -> None:
     result = recovered(None, ONE, pointer=None, tree=PublicationId(state="gone", attempt="x"))
 
-    assert result.unknown[0] == "holds, quarantines, pins and their ends: none is known at all"
+    assert result.unknown[0] == "holds, quarantines, pins and their ends are not known"
     assert result.unknown[2] == f"whether these were ever committed, and in which order: {ONE.id}"

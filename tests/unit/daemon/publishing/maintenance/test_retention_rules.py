@@ -13,8 +13,8 @@ from daemon.publishing.maintenance.retention_rules import (
     Folder,
     Kept,
     NotYetDeletable,
-    Policy,
     Released,
+    RetentionPolicy,
 )
 from daemon.publishing.pointer import HistoryEntry, Pointer, Publication, PublicationId
 from daemon.publishing.protocol import Writing
@@ -22,7 +22,7 @@ from daemon.stores.port import Listed, Version
 from tests.builders_publishing import SCOPE, make_publication
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
-TWO_NEWEST = Policy(newest=2, days=30)
+TWO_NEWEST = RetentionPolicy(newest=2, days=30)
 
 
 def days_ago(days: float) -> str:
@@ -42,11 +42,11 @@ def published_daily(count: int) -> Pointer:
     return pointer
 
 
-def decisions(pointer: Pointer, policy: Policy = TWO_NEWEST) -> dict[str, str]:
+def decisions(pointer: Pointer, policy: RetentionPolicy = TWO_NEWEST) -> dict[str, str]:
     """The reason why each state is kept; released ones are marked."""
     verdicts = retention_rules.retention_of(pointer, policy, NOW)
     return {
-        verdict.publication.state: ("" if isinstance(verdict, Kept) else "goes: ") + verdict.why
+        verdict.publication.state: ("" if isinstance(verdict, Kept) else "goes: ") + verdict.reason
         for verdict in verdicts
     }
 
@@ -78,11 +78,12 @@ def test_with_zero_days_a_slightly_future_time_counts_as_superseded() -> None:
     pointer = protocol.publish(
         published_daily(2), write(3, -0.00001), [make_publication("state-3", 3)]
     )
-    assert decisions(pointer, Policy(newest=1, days=0))["state-2"].startswith(
+    assert decisions(pointer, RetentionPolicy(newest=1, days=0))["state-2"].startswith(
         "goes: superseded 0 days ago"
     )
     assert (
-        decisions(pointer, Policy(newest=1, days=1))["state-2"] == "superseded less than 1 days ago"
+        decisions(pointer, RetentionPolicy(newest=1, days=1))["state-2"]
+        == "superseded less than 1 days ago"
     )
 
 
@@ -93,7 +94,7 @@ def test_a_publication_without_a_known_time_stays() -> None:
         why = decisions(
             pointer.model_copy(update={"retained": (without_time, *pointer.retained[1:])})
         )
-        assert why["state-1"] == "nothing tells since when it is superseded"
+        assert why["state-1"] == "the time at which it was superseded is unknown"
 
 
 # -- objects
@@ -150,12 +151,12 @@ def verdicts_on(
         stored,
         retained,
         entries,
-        Policy(),
+        RetentionPolicy(),
         as_of=NOW,
         released={PublicationId(state="let-go", attempt=ATTEMPT): "old"},
     )
     assert all(verdict.folder in stored for verdict in verdicts)
-    return [(type(verdict).__name__, verdict.why) for verdict in verdicts]
+    return [(type(verdict).__name__, verdict.reason) for verdict in verdicts]
 
 
 def test_retained_publications_are_not_considered() -> None:
@@ -263,21 +264,27 @@ def test_the_path_of_a_copy_is_read_from_its_key(key: str, path: str) -> None:
 def test_an_old_copy_expires_and_the_newest_of_its_path_never() -> None:
     old, older = copy(f"base/a/{'1' * 64}", 31), copy(f"base/a/{'0' * 64}", 400)
     newest, alone = copy(f"base/a/{'2' * 64}", 30.5), copy(f"base/b/{'1' * 64}", 400)
-    found = retention_rules.expired(SCOPE, [newest, alone, old, older], Policy(days=30), NOW)
+    found = retention_rules.expired(
+        SCOPE, [newest, alone, old, older], RetentionPolicy(days=30), NOW
+    )
     assert set(found) == {old, older}
-    assert retention_rules.expired(SCOPE, [newest, old, older], Policy(days=300), NOW) == (older,)
+    assert retention_rules.expired(SCOPE, [newest, old, older], RetentionPolicy(days=300), NOW) == (
+        older,
+    )
     assert (
-        retention_rules.expired(SCOPE, [old, copy(f"base/a/{'3' * 64}", 0)], Policy(days=31.5), NOW)
+        retention_rules.expired(
+            SCOPE, [old, copy(f"base/a/{'3' * 64}", 0)], RetentionPolicy(days=31.5), NOW
+        )
         == ()
     )
 
 
 def test_no_copy_expires_within_the_grace_with_any_retention() -> None:
     first, second = copy(f"base/a/{'1' * 64}", 0.9), copy(f"base/a/{'2' * 64}", 0.8)
-    assert retention_rules.expired(SCOPE, [first, second], Policy(days=0), NOW) == ()
-    assert retention_rules.expired(SCOPE, [first, second], Policy(days=0, grace_hours=12), NOW) == (
-        first,
-    )
+    assert retention_rules.expired(SCOPE, [first, second], RetentionPolicy(days=0), NOW) == ()
+    assert retention_rules.expired(
+        SCOPE, [first, second], RetentionPolicy(days=0, grace_hours=12), NOW
+    ) == (first,)
 
 
 @given(
@@ -290,7 +297,7 @@ def test_each_path_keeps_its_newest_copy(found: list[tuple[str, int]]) -> None:
     copies = [copy(f"{path}/{number:064x}", days) for number, (path, days) in enumerate(found)]
     left = set(copies) - set(
         retention_rules.expired(
-            SCOPE, copies, Policy(days=0, grace_hours=0), NOW + timedelta(days=1)
+            SCOPE, copies, RetentionPolicy(days=0, grace_hours=0), NOW + timedelta(days=1)
         )
     )
     paths = {path for path, _ in found}
@@ -333,12 +340,12 @@ def pointers(draw: st.DrawFn) -> Pointer:
     return pointer
 
 
-policies = st.builds(Policy, newest=st.integers(1, 100), days=st.floats(0, 100))
+policies = st.builds(RetentionPolicy, newest=st.integers(1, 100), days=st.floats(0, 100))
 
 
 @given(pointers(), policies)
 def test_nothing_live_desired_or_pinned_is_released_and_at_most_a_hundred_are_retained(
-    pointer: Pointer, policy: Policy
+    pointer: Pointer, policy: RetentionPolicy
 ) -> None:
     assert len(pointer.retained) <= 100
     verdicts = retention_rules.retention_of(pointer, policy, NOW)
@@ -355,7 +362,7 @@ def test_nothing_live_desired_or_pinned_is_released_and_at_most_a_hundred_are_re
 
 @given(pointers(), policies)
 def test_a_second_collection_at_the_same_time_releases_nothing_more(
-    pointer: Pointer, policy: Policy
+    pointer: Pointer, policy: RetentionPolicy
 ) -> None:
     released = {
         retention.publication.id
@@ -376,7 +383,7 @@ def test_a_second_collection_at_the_same_time_releases_nothing_more(
 def test_nothing_is_deletable_within_the_grace(ages: list[int], grace: int) -> None:
     stored = [folder(f"s{number}", days=age) for number, age in enumerate(ages)]
     verdicts = retention_rules.plan_deletions(
-        stored, (), (), Policy(grace_hours=24 * grace), as_of=NOW, released={}
+        stored, (), (), RetentionPolicy(grace_hours=24 * grace), as_of=NOW, released={}
     )
     for verdict in verdicts:
         old = NOW - verdict.folder.stored >= timedelta(days=grace)

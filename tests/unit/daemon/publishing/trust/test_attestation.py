@@ -22,12 +22,12 @@ ENVELOPE: dict[str, Any] = json.loads(attestation.enveloped(b"{}", SIGNATURES))
 def test_the_statement_of_a_stored_manifest_is_the_one_that_was_signed() -> None:
     payload, _ = attestation.opened((STORED / "manifest.dsse.json").read_bytes())
 
-    assert attestation.statement(manifest.decode(MANIFEST), MANIFEST) == payload
+    assert attestation.statement_of(manifest.decode(MANIFEST), MANIFEST) == payload
 
 
 def test_a_statement_names_the_manifest_the_archive_and_every_file_with_its_digest() -> None:
     described = manifest.decode(MANIFEST)
-    document = json.loads(attestation.statement(described, MANIFEST))
+    document = json.loads(attestation.statement_of(described, MANIFEST))
 
     assert (document["_type"], document["predicateType"]) == (
         "https://in-toto.io/Statement/v1",

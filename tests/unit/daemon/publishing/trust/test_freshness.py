@@ -53,7 +53,7 @@ def test_a_signed_freshness_round_trips() -> None:
             document() | {"expires": "0001-01-01T00:00:00+23:59"},
             "expires: must be a time with its offset",
         ),
-        (document() | {"scope": "another/scope"}, "is the one of another/scope"),
+        (document() | {"scope": "another/scope"}, "belongs to another/scope"),
     ],
 )
 def test_an_invalid_freshness_is_refused(signed: object, message: str) -> None:
@@ -62,16 +62,16 @@ def test_an_invalid_freshness_is_refused(signed: object, message: str) -> None:
 
 
 def test_a_freshness_of_another_scope_is_refused() -> None:
-    with pytest.raises(VerificationFailed, match=f"is the one of {SCOPE}"):
+    with pytest.raises(VerificationFailed, match=f"belongs to {SCOPE}"):
         Freshness.parse(document(), Scope.parse("another/scope"))
 
 
 def test_the_named_pointer_and_any_newer_one_are_fresh() -> None:
     make_freshness().check(b"pointer", 3, NOW)
     make_freshness().check(b"a newer one", 4, NOW)
-    with pytest.raises(VerificationFailed, match="is not the one that"):
+    with pytest.raises(VerificationFailed, match=r"does not match the digest in freshness\.json"):
         make_freshness().check(b"another", 3, NOW)
-    with pytest.raises(SequenceWentBack, match="is at 2, and the newest one was 3"):
+    with pytest.raises(SequenceWentBack, match=r"has sequence 2, .* had 3"):
         make_freshness().check(b"older", 2, NOW)
 
 

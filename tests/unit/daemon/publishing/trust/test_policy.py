@@ -22,12 +22,13 @@ from daemon.publishing.errors import (
     SequenceWentBack,
     VerificationFailed,
 )
-from daemon.publishing.live_tree.sync import Synced
+from daemon.publishing.live_tree.sync import FinishedPass
 from daemon.publishing.operator_commands import rollback
 from daemon.publishing.pointer import Publication
+from daemon.publishing.signatures import Role
 from daemon.publishing.trust.freshness import Freshness
 from daemon.publishing.trust.keys import KeySigner, generate
-from daemon.publishing.trust.policy import Revocation, Role, TrustedKey, TrustPolicy
+from daemon.publishing.trust.policy import Revocation, TrustedKey, TrustPolicy
 from daemon.stores.errors import ObjectMissing
 from daemon.stores.port import Content
 from renderers.values import Scope
@@ -104,7 +105,7 @@ def test_documents_signed_by_a_trusted_key_are_accepted() -> None:
 def test_nothing_unsigned_is_accepted() -> None:
     async def scenario(store: MemoryStore) -> None:
         await Bucket(store, InlineRuntime("writer")).publish(make_state(1))
-        await refused(store, "the pointer of .* is not signed, and the trust policy demands it")
+        await refused(store, "the pointer of .* is not signed, as the trust policy requires")
 
     run(scenario)
 
@@ -232,7 +233,7 @@ def test_a_signature_of_another_document_is_refused() -> None:
         new = json.loads((await store.get(layout.pointer(SCOPE))).body)
         swapped = new | {"signatures": old["signatures"]}
         await put(store, layout.pointer(SCOPE), signatures_written(swapped))
-        await refused(store, "the signature of key .* does not fit")
+        await refused(store, "the signature of key .* is invalid")
         await put(store, layout.pointer(SCOPE), signatures_written(new))
         live = (await signing(store).pointer()).live
         assert live is not None
@@ -240,7 +241,7 @@ def test_a_signature_of_another_document_is_refused() -> None:
         was = first.pointer.live
         foreign = (await store.get(layout.signature(SCOPE, was.state, was.attempt))).body
         await put(store, layout.signature(SCOPE, live.state, live.attempt), foreign)
-        await refused(store, "is one over something else")
+        await refused(store, "signs different content")
 
     run(scenario)
 
@@ -282,7 +283,7 @@ def test_a_signer_without_the_role_stores_nothing() -> None:
             (TrustPolicy(keys=(OTHER.trusted(),)), "is not in the trust policy"),
         ):
             writer = Bucket(store, InlineRuntime("writer"), signers=[TRUSTED.signer], trust=trust)
-            with pytest.raises(CannotSign, match=rf"nothing is written.*{message}"):
+            with pytest.raises(CannotSign, match=rf"was not changed: .*{message}"):
                 await writer.publish(make_state(1))
         keyless = Bucket(store, InlineRuntime("keyless"), trust=POLICY)
         with pytest.raises(CannotSign, match="there is no signing key"):
@@ -301,7 +302,7 @@ def test_a_signature_of_another_kind_of_document_is_refused() -> None:
             [TRUSTED.signer], signatures.FRESHNESS, pointer.signed_part(read.pointer)
         )
         await put(store, layout.pointer(SCOPE), pointer.encode(read.pointer, wrong))
-        await refused(store, "does not fit")
+        await refused(store, "is invalid")
 
     run(scenario)
 
@@ -347,7 +348,7 @@ def test_a_pointer_of_another_scope_is_refused_although_its_signature_is_valid()
         body = (await store.get(layout.pointer(SCOPE))).body
         other = Scope("other", "target")
         await store.create(layout.pointer(other), Content(body))
-        with pytest.raises(VerificationFailed, match="is the one of"):
+        with pytest.raises(VerificationFailed, match="belongs to"):
             await reading(store).reader.pointer(other)
 
     run(scenario)
@@ -364,7 +365,7 @@ def test_a_manifest_of_another_scope_or_state_is_refused_although_its_signature_
             old = f"{layout.states(SCOPE)}{was.state}/{was.attempt}/{name}"
             new = f"{layout.states(SCOPE)}{live.state}/{live.attempt}/{name}"
             await put(store, new, (await store.get(old)).body)
-        await refused(store, "its sha256 is not the one in the pointer")
+        await refused(store, "does not match the digest in the pointer")
 
     run(scenario)
 
@@ -518,7 +519,7 @@ def test_freshness_is_required_and_a_newer_pointer_needs_no_new_one() -> None:
         assert (await read_whole(store, FRESH)).state == "state-2"
         await store_freshness(store, 2, (await store.get(layout.pointer(SCOPE))).body)
         await put(store, layout.pointer(SCOPE), old)
-        await refused(store, "is at 1, and the newest one was 2", FRESH)
+        await refused(store, "has sequence 1, and the newest one had 2", FRESH)
 
     run(scenario)
 
@@ -551,7 +552,7 @@ def test_a_pointer_replaced_and_refreshed_during_a_read_is_fresh() -> None:
     [
         ({"minutes": 0}, "expired at"),
         ({"key": OTHER}, "not in the trust policy"),
-        ({"body": b"another"}, "is not the one that freshness.json names"),
+        ({"body": b"another"}, "does not match the digest in freshness.json"),
     ],
 )
 def test_a_freshness_of_another_pointer_is_refused(change: dict[str, Any], message: str) -> None:
@@ -636,12 +637,12 @@ def test_documents_older_than_the_key_hide_no_override_and_stop_no_pass() -> Non
         daemon = Bucket(store, InlineRuntime("writer"), signers=[TRUSTED.signer])
         await daemon.publish(make_state(2))
         trusting = Bucket(store, InlineRuntime("daemon"), trust=POLICY, signers=[TRUSTED.signer])
-        assert isinstance(await trusting.live_tree.reconcile(SCOPE), Synced)
+        assert isinstance(await trusting.live_tree.reconcile(SCOPE), FinishedPass)
         path = "example/conf/bundle/.env"
         await put(store, layout.live_tree(SCOPE, path), b"mine")
 
         result = await trusting.live_tree.reconcile(SCOPE)
-        assert isinstance(result, Synced)
+        assert isinstance(result, FinishedPass)
         assert result.overrides == (path,)
 
     run(scenario)

@@ -1,8 +1,9 @@
-"""Finds the outcomes of delivered events that the pointer has passed already.
+"""Finds the outcomes of events that are delivered again although their scope has processed them.
 
-That happens after a crash between commit and settling, and with a source that was restored from a
-backup or copied (protocol 2). The outcome comes from what the source recorded before the commit, or
-from the manifests of retained publications.
+The pointer has, for each instance of a source, the position up to which the scope has processed its
+events: it has *passed* them. A passed event is delivered again after a crash between commit and
+settling, or by a source that was restored from a backup or copied (protocol 2). Its outcome is what
+the source recorded before the commit, or follows from the manifests of retained publications.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,14 +29,13 @@ class InstanceShared(Conflict):
     def __init__(self, scope: Scope, position: Position) -> None:
         super().__init__(
             f"{scope} was published to under {position.instance} up to {position.offset}, and not "
-            "by this journal: "
-            "a copy of it is in use"
+            "by this journal: a copy of it is in use"
         )
         self.position = position
         """The last position that the pointer has passed."""
 
 
-class Replays:
+class Redeliveries:
     """The outcomes of events that are delivered again."""
 
     def __init__(self, source: EventSource, reader: Reader) -> None:
