@@ -34,7 +34,6 @@ from typing import Any
 
 from daemon import service, settings
 from daemon.stores.directory.filesystem import FileSystem, RealFileSystem
-from daemon.stores.directory.store import DirectoryStore
 from daemon.stores.port import ObjectStore
 from events.model import Event
 from events.source import EventSource
@@ -244,13 +243,15 @@ class Kills:
 
 def kill_at_every_boundary(folder: Path, story: Story) -> dict[str, Any]:
     site, aside, accepted = Worksite(folder / "site"), folder / "aside", folder / "accepted"
-    store = DirectoryStore(site.bucket, InlineRuntime())
-    assert Watch(store).until_the_end_of(in_child(lambda: site.prepare(story))) == 0
+    assert Watch(site.shared).until_the_end_of(in_child(lambda: site.prepare(story))) == 0
     site.keep(aside)
-    assert Watch(store).until_the_end_of(in_child(lambda: play(site, story, 0, accepted))) == 0
+    assert (
+        Watch(site.shared).until_the_end_of(in_child(lambda: play(site, story, 0, accepted))) == 0
+    )
     kills = Kills(story, accepted, normal(site.account()))
     site.restore(aside)
-    while kills.cut(site, Watch(store)):
+    # A store that has seen its folder refuses to read once it is gone, and `restore` removes it.
+    while kills.cut(site, Watch(site.shared)):
         site.restore(aside)
     shutil.rmtree(folder, ignore_errors=True)
     return kills.report()
