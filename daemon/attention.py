@@ -88,7 +88,7 @@ class Attention:
         ended = [self._held.pop(key) for key in self._held.keys() - current.keys()]
         begun: list[Condition] = []
         for key, condition in current.items():
-            held = self._held.setdefault(key, _Held(condition, now))
+            held = self._held.setdefault(key, _Held(condition, _began(condition, ended, now)))
             held.condition = condition
             if not held.lasts and now - held.since >= self._seconds:
                 held.lasts = True
@@ -103,6 +103,21 @@ class Attention:
             if now - held.since >= self._seconds
         ]
         return tuple(sorted(lasting, key=_report_order))
+
+
+def _began(condition: Condition, ended: Iterable[_Held], now: float) -> float:
+    """When a condition began that another kind may have reported until now.
+
+    A bucket or a scope that cannot be read hides the conditions that follow from it. The fault has
+    held since the first of them began.
+    """
+    follow = [
+        held.since
+        for held in ended
+        if condition.kind == "bucket"
+        or (condition.kind == "unreadable" and held.condition.subject == condition.subject)
+    ]
+    return min(follow, default=now)
 
 
 def _report_order(lasting: Lasting) -> tuple[int, str]:

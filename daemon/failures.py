@@ -58,7 +58,7 @@ class Reaction:
     """A lane repeats its batch in any case. This decides what it logs: a warning that it retries,
     or an error that it waits for an operator."""
     verb: Literal["status", "verify"]
-    """The command that readiness suggests for a lane that has failed for a minute."""
+    """The command that `/readyz` and `/attention` suggest for a lane that fails."""
     exit_code: int
     """Of a command, unless `_EXIT_CODES` has another one."""
 

@@ -321,7 +321,7 @@ class HealthChecks:
             yield _condition(
                 "dispatch",
                 "",
-                f"{counted(self._undispatched, 'accepted event')} not dispatched to a scope",
+                f"{counted(self._undispatched, 'accepted event')} not assigned to a scope",
                 remedy,
             )
 

@@ -34,7 +34,7 @@ class StoredStatesTimer:
         self._reader = reader
         self._runtime = runtime
         self.failing: Mapping[str, str] = {}
-        """Scopes whose live or desired state is damaged, and how."""
+        """Scopes whose live or desired state is gone, damaged or unreadable, and why."""
 
     async def run(self) -> None:
         """Repeat rounds. The first one waits, too: a pass over each live tree precedes it."""
@@ -72,6 +72,6 @@ class StoredStatesTimer:
             if consequence(error) is Consequence.TRANSIENT:
                 return before
             if (reason := reason_of(error)) != before:
-                log.warning("state damaged", scope=str(scope), error=reason)
+                log.warning("stored state not usable", scope=str(scope), error=reason)
             return reason
         return None

@@ -11,6 +11,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from daemon import failures
 from daemon.cli.formatting import columns, pairs
 from daemon.cli.options import (
     DEFAULT_JOURNAL_PLACE,
@@ -73,7 +74,7 @@ async def status(
         chosen = [scope for scope in found if named in {None, str(scope)}]
         read = await asyncio.gather(*(scope_condition(opened, scope) for scope in chosen))
         conditions = [condition for condition in read if condition is not None]
-        waiting = await _journal(opened, named)
+        waiting, journal_code = await _journal(opened, named)
         # Events may wait for a scope that the bucket does not have, or does not show.
         has_lanes = isinstance(waiting, JournalView) and waiting.backlog.lanes
         if what is not None and not conditions and not has_lanes:
@@ -92,8 +93,7 @@ async def status(
         )
         opened.printer.data(shown, _lines(shown, opened, detailed=named is not None))
         code = gravest(condition.scope for condition in conditions)
-        unread = shown.unreadable_folders or shown.journal.error
-        code = max(code, BACKEND if unread else DONE)
+        code = max(code, journal_code, BACKEND if shown.unreadable_folders else DONE)
         return code or (FAILED if exit_code and shown.attention(opened.now) else DONE)
 
 
@@ -127,8 +127,11 @@ async def _live_state(opened: Session, scope: Scope) -> MovableInLive:
         return MovableInLive(None)
 
 
-async def _journal(opened: Session, scope: str | None) -> Journal:
-    """The waiting events and dead letters of the journal; of one scope only, if one is given."""
+async def _journal(opened: Session, scope: str | None) -> tuple[Journal, int]:
+    """The waiting events and dead letters of the journal, and the exit code.
+
+    `scope`: those of one scope only.
+    """
     path = str(opened.settings.journal.path)
     try:
         async with opened_journal(opened.settings, opened.runtime) as journal:
@@ -139,11 +142,11 @@ async def _journal(opened: Session, scope: str | None) -> Journal:
                 letters = await journal.dead_letters(DeadLetterStatus.OPEN)
                 backlog = BacklogView.of_scope(read, scope, letters)
             wrong = await bucket_identity.refusal(opened.bucket.store, journal)
-            return JournalView(path, wrong, backlog)
+            return JournalView(path, wrong, backlog), DONE
     except JournalMissing:
-        return NoJournal()
+        return NoJournal(), DONE
     except EventError as error:
-        return UnreadableJournal(path, str(error))
+        return UnreadableJournal(path, str(error)), failures.exit_code(error)
 
 
 async def _print_event(opened: Session, event_id: str) -> None:

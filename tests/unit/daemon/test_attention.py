@@ -30,6 +30,27 @@ def test_a_condition_that_ended_starts_again_from_zero() -> None:
     assert attention.observe(120, [STUCK]) == Change(begun=(STUCK,))
 
 
+def test_a_fault_that_another_kind_reports_from_now_on_keeps_its_age() -> None:
+    unreadable = Condition("unreadable", "a/b", "damaged", "rebundle verify a/b")
+    other_scope = Condition("unreadable", "a/c", "damaged", "rebundle verify a/c")
+    for cause in (unreadable, AWAY):
+        attention = Attention(60)
+        attention.observe(0, [STUCK])
+        assert attention.observe(31, [cause]) == Change()
+        assert attention.observe(60, [cause]) == Change(begun=(cause,))
+
+        attention = Attention(60)
+        attention.observe(0, [STUCK])
+        attention.observe(60, [STUCK])
+        assert attention.observe(90, [cause]) == Change(begun=(cause,), ended=(STUCK,))
+        assert lasting(attention, 90) == [(cause.kind, 90)]
+
+    attention = Attention(60)
+    attention.observe(0, [STUCK])
+    attention.observe(31, [other_scope])
+    assert attention.observe(90, [other_scope]) == Change()
+
+
 def test_only_the_end_of_a_reported_condition_is_reported() -> None:
     attention = Attention(60)
     attention.observe(0, [STUCK])

@@ -4,7 +4,9 @@ import asyncio
 import os
 import re
 import shlex
+import sqlite3
 import subprocess
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -573,6 +575,16 @@ def test_an_unusable_journal_does_not_hide_the_bucket(bucket, tmp_path, rebundle
     assert rebundle("status", "--journal", tmp_path / "x.db", "--exit-code").code == 6
     assert scope_of(result)["live"]["state"] == "state-3"
     assert "cannot be used" in rebundle("status", "--journal", tmp_path / "x.db").out
+
+
+def test_a_journal_of_another_schema_has_the_exit_code_that_every_command_gives_it(
+    journal, rebundle
+):
+    with closing(sqlite3.connect(journal, isolation_level=None)) as db:
+        db.execute("UPDATE meta SET value = '3' WHERE key = 'schema'")
+
+    assert rebundle("dead-letters", "list").code == 4
+    assert rebundle("status").code == 4
 
 
 def test_a_bucket_that_the_journal_did_not_publish_to_needs_attention(journal, rebundle):
