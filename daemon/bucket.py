@@ -186,34 +186,6 @@ class OpenStore:
     """Set if the server's form of ETags has to be detected."""
 
 
-def open_bucket(
-    url: str,
-    runtime: Runtime,
-    filesystem: FileSystem | None = None,
-    *,
-    call_seconds: float = 120,
-    gcs_write_seconds: float = _GCS_WRITE_SECONDS,
-    around: Callable[[ObjectStore], ObjectStore] = lambda store: store,
-    keys: Keys = NO_KEYS,
-    guarded: bool = False,
-    must_exist: bool = False,
-    slow: Callable[[], None] | None = None,
-) -> Bucket:
-    """Open the bucket that `url` names: `open_store`, then `bucket_on`."""
-    opened = open_store(
-        url,
-        runtime,
-        filesystem,
-        call_seconds=call_seconds,
-        gcs_write_seconds=gcs_write_seconds,
-        around=around,
-        guarded=guarded,
-        must_exist=must_exist,
-        slow=slow,
-    )
-    return bucket_on(opened, runtime, keys=keys)
-
-
 def open_store(
     url: str,
     runtime: Runtime,

@@ -16,7 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from daemon import settings
-from daemon.bucket import Bucket, keys_of, open_bucket
+from daemon.bucket import Bucket, bucket_on, keys_of, open_store
 from daemon.cli import failures, suggestions
 from daemon.cli.failures import BucketMissing, UsageError
 from daemon.cli.options import JournalPlace, Place, Printing, Prose
@@ -98,14 +98,14 @@ async def session(
     runtime, printer = SystemRuntime(), printer_of(printing)
     try:
         keys = keys_of(loaded)
-        bucket = open_bucket(
+        opened = open_store(
             loaded.bucket,
             runtime,
-            keys=keys,
             guarded=guarded,
             must_exist=not new,
             slow=_once(partial(printer.say, f"still waiting for {loaded.bucket} …")),
         )
+        bucket = bucket_on(opened, runtime, keys=keys)
         yield Session(loaded, bucket, runtime, printer, keys.trust, printing.debug)
     finally:
         runtime.close()

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from daemon.bucket import Bucket, open_bucket
+from daemon.bucket import Bucket, bucket_on, open_store
 from daemon.changes import interpret
 from daemon.pipeline import Pipeline
 from daemon.publishing import layout
@@ -110,7 +110,7 @@ class Daemon:
     def __init__(self, name: str, disk: FileSystem, source: DurableSource) -> None:
         self.runtime = InlineRuntime(name)
         self.source = source
-        self.bucket: Bucket = open_bucket(str(ROOT), self.runtime, disk)
+        self.bucket: Bucket = bucket_on(open_store(str(ROOT), self.runtime, disk), self.runtime)
         self.pipeline = Pipeline(
             source=source,  # type: ignore[arg-type]  # the part of it that a pipeline needs
             reader=self.bucket.reader,

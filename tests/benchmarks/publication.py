@@ -29,7 +29,7 @@ from botocore.config import Config
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import storage
 
-from daemon.bucket import open_bucket
+from daemon.bucket import open_store
 from daemon.publishing import layout
 from daemon.stores.port import ObjectStore
 from renderers.values import Scope, known_fields
@@ -169,8 +169,8 @@ class Rate:
 async def daemon(url: str, folder: Path) -> AsyncIterator[Scene]:
     """A daemon's parts, on a server that accepts writes of one key without a pause (no rate limit)."""
     with ThreadRuntime(CONNECTIONS) as runtime:
-        bucket = open_bucket(url, runtime, gcs_write_seconds=0)
-        async with open_scene(folder / "journal.db", bucket.store) as scene:
+        opened = open_store(url, runtime, gcs_write_seconds=0)
+        async with open_scene(folder / "journal.db", opened.store) as scene:
             yield scene
 
 

@@ -15,14 +15,13 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
 import boto3
 import pytest
 
-from daemon.bucket import Bucket, open_bucket
+from daemon.bucket import Bucket, bucket_on, open_store
 from daemon.publishing import layout, operator_commands, pointer, protocol
 from daemon.publishing.live_tree.sync import FinishedPass, LiveTree
 from daemon.publishing.pointer import MOST_HISTORY, Pointer
@@ -224,8 +223,13 @@ async def clients() -> AsyncIterator[Opened]:
         stores.append(store)
         return store
 
+    def opened(url: str, **options: float) -> Bucket:
+        return bucket_on(
+            open_store(url, runtime, gcs_write_seconds=0, around=keep, **options), runtime
+        )
+
     try:
-        yield partial(open_bucket, runtime=runtime, gcs_write_seconds=0, around=keep)
+        yield opened
     finally:
         await asyncio.to_thread(runtime.close)
         for item in stores:

@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from daemon.bucket import Bucket, open_bucket
+from daemon.bucket import Bucket, bucket_on, open_store
 from daemon.changes import interpret
 from daemon.lifecycle import Stop
 from daemon.pipeline import Pipeline
@@ -184,7 +184,8 @@ class Worksite:
     def open(self, runtime: Runtime, around: Around | None = None) -> Bucket:
         """The bucket. `around` wraps what is below it: here a disk."""
         filesystem = UnsyncedFileSystem(RealFileSystem())
-        return open_bucket(str(self.bucket), runtime, around(filesystem) if around else filesystem)
+        disk = around(filesystem) if around else filesystem
+        return bucket_on(open_store(str(self.bucket), runtime, disk), runtime)
 
     async def work(
         self,
@@ -257,7 +258,7 @@ class Below:
 
 @cache
 def _shared(url: str, query: str, _process: int) -> ObjectStore:
-    return open_bucket(f"{url}?{query}", InlineRuntime()).store
+    return open_store(f"{url}?{query}", InlineRuntime()).store
 
 
 @dataclass(frozen=True)
@@ -275,9 +276,10 @@ class ServerSite(Worksite):
         """The bucket. `around` is between it and the server."""
         url = f"{self.url}/{self.name}?{self.query}"
         # This server accepts writes of one key without a pause.
-        return open_bucket(
+        opened = open_store(
             url, runtime, around=around or (lambda store: store), gcs_write_seconds=0
         )
+        return bucket_on(opened, runtime)
 
     def prepare(self, story: Story) -> None:
         """Everything before the interruption, with a file of an operator in the live tree."""

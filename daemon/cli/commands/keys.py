@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, ParamSpec
 from cyclopts import App, Parameter
 
 from daemon import local_files
-from daemon.bucket import Bucket, open_bucket
+from daemon.bucket import Bucket, bucket_on, open_store
 from daemon.cli.failures import UsageError
 from daemon.cli.formatting import columns
 from daemon.cli.options import DEFAULT_PLACE, DEFAULT_PRINTING, Place, Printing
@@ -191,7 +191,8 @@ async def revoke(
         _write(policy, after.written())
     effect = _RevocationEffect()
     try:
-        await effect.survey(open_bucket(load_settings(place).bucket, runtime), before, after)
+        bucket = bucket_on(open_store(load_settings(place).bucket, runtime), runtime)
+        await effect.survey(bucket, before, after)
     except (StoreError, SettingsError) as error:
         if dry_run:
             raise

@@ -10,7 +10,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 
 from daemon import bucket
-from daemon.bucket import Keys, open_bucket
+from daemon.bucket import Keys, bucket_on, open_store
 from daemon.publishing import layout
 from daemon.publishing.errors import PolicyUnusable, SequenceWentBack
 from daemon.publishing.live_tree.sync import FinishedPass
@@ -41,7 +41,8 @@ async def read_older_as_another(
     store = MemoryStore(runtime)
 
     def opened(url: str) -> Bucket:
-        return open_bucket(url, runtime, around=lambda _: store, keys=Keys(state_file=state_file))
+        opened = open_store(url, runtime, around=lambda _: store)
+        return bucket_on(opened, runtime, keys=Keys(state_file=state_file))
 
     writer = Bucket(store, runtime)
     await writer.publish(make_state(1))
@@ -143,7 +144,9 @@ def test_with_a_policy_the_marker_is_not_trusted(tmp_path: Path, *, with_policy:
             marker.version,
         )
         keys = Keys(trust=trust, state_file=tmp_path / "accepted.json")
-        opened = open_bucket("gs://b", runtime, around=lambda _: store, keys=keys)
+        opened = bucket_on(
+            open_store("gs://b", runtime, around=lambda _: store), runtime, keys=keys
+        )
         result = await opened.live_tree.reconcile(SCOPE)
         assert isinstance(result, FinishedPass)
         return result.written
@@ -152,7 +155,7 @@ def test_with_a_policy_the_marker_is_not_trusted(tmp_path: Path, *, with_policy:
 
 
 def test_credentials_in_a_folder_are_readable_only_by_their_owner(tmp_path: Path) -> None:
-    store = open_bucket(str(tmp_path / "bucket"), InlineRuntime()).store
+    store = open_store(str(tmp_path / "bucket"), InlineRuntime()).store
     keys = [
         layout.live_tree(SCOPE, path) for path in ("example/creds/bundle/.env", "example/conf/.env")
     ]

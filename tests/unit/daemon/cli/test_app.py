@@ -85,7 +85,7 @@ def test_an_unexpected_error_is_short_and_debug_shows_the_traceback(bucket, rebu
     def fault(*_, **__):
         raise ZeroDivisionError("ours\033")
 
-    monkeypatch.setattr("daemon.cli.session.open_bucket", fault)
+    monkeypatch.setattr("daemon.cli.session.open_store", fault)
 
     short, long = rebundle("scopes"), rebundle("scopes", "--debug")
 
@@ -101,7 +101,7 @@ def test_an_interrupt_exits_130(bucket, rebundle, monkeypatch):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("daemon.cli.session.open_bucket", interrupt)
+    monkeypatch.setattr("daemon.cli.session.open_store", interrupt)
 
     result = rebundle("scopes")
 

@@ -158,7 +158,7 @@ def test_an_unexpected_error_is_a_document_too(bucket, rebundle, monkeypatch):
     def fault(*_, **__):
         raise ZeroDivisionError("ours")
 
-    monkeypatch.setattr("daemon.cli.session.open_bucket", fault)
+    monkeypatch.setattr("daemon.cli.session.open_store", fault)
 
     assert rebundle("scopes", "-o", "json").json == {
         "schemaVersion": 1,

@@ -6,7 +6,7 @@ import shlex
 
 import pytest
 
-from daemon.bucket import open_bucket
+from daemon.bucket import open_store
 from daemon.lifecycle import SystemRuntime
 from daemon.publishing import layout
 from tests.builders_runtime import ThreadRuntime
@@ -25,7 +25,7 @@ def _credentials(monkeypatch, tmp_path):
 
 def publish(server: FaultyS3) -> None:
     with ThreadRuntime() as runtime:
-        bucket = PublishedBucket(open_bucket(server.url("p"), runtime).store, runtime)
+        bucket = PublishedBucket(open_store(server.url("p"), runtime).store, runtime)
         asyncio.run(bucket.publish(composition_with("1"), "state-1", 1))
 
 
