@@ -249,7 +249,7 @@ def _lane_problem(lane: LaneBacklog, now: datetime, *, reported: Iterable[str] =
             return None
         have = "has waited for" if lane.waiting == 1 else "have waited for up to"
         return f"{events} {have} {age(lane.oldest, now)}: {_IS_RUNNING}"
-    failed = "1 failed try" if lane.failed_tries == 1 else f"{lane.failed_tries} failed tries"
+    failed = counted(lane.failed_tries, "failed try", "failed tries")
     backlog = f"{events} waiting since {lane.oldest}, {failed}"
     if any(error in lane.error for error in reported):
         return backlog

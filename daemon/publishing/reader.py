@@ -143,7 +143,6 @@ class Reader:
         self._runtime = runtime
         self.verifier = Verifier(trust)
         """Decides what is accepted; a writer asks it before it writes."""
-        self._requires_freshness = self.verifier.requires_freshness
         self._accepted = accepted or ProcessSequences()
         self._bucket = bucket
         self._newest_writes = Cache[str](_MOST_SCOPES)
@@ -219,7 +218,7 @@ class Reader:
     async def _read_pointer(self, scope: Scope, highest: int) -> PointerRead:
         # freshness.json is read first: a pointer may be newer than it, and never older.
         freshness = None
-        if self._requires_freshness:
+        if self.verifier.requires_freshness:
             freshness = await self._optional(layout.freshness(scope), sizes.FRESHNESS, RENEW)
         stored = await self._stored_pointer(scope)
         if stored is None:

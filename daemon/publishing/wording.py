@@ -40,6 +40,9 @@ def some(values: Iterable[object], most: int = MOST_NAMED) -> str:
     return ", ".join(texts[:most]) + (f" and {len(texts) - most} more" if len(texts) > most else "")
 
 
-def counted(number: int, noun: str) -> str:
-    """A number with its noun, in the plural unless the number is 1."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """A number with its noun, in the plural unless the number is 1.
+
+    `plural`: needed if it does not only add an "s".
+    """
+    return f"{number} {noun if number == 1 else plural or f'{noun}s'}"

@@ -9,7 +9,7 @@ import shlex
 from pathlib import Path
 from typing import Final
 
-from daemon.stores.locations import S3, Directory, Gcs, Location
+from daemon.stores.locations import S3, Directory, Gcs, Location, place
 
 ASIDE: Final = ".rebundle/aside"
 
@@ -19,12 +19,12 @@ def move_object(location: Location, key: str) -> str:
     match location:
         case Directory(path=root):
             return move_file(root.absolute(), root.absolute() / key)
-        case S3(bucket=bucket, prefix=prefix, endpoint=endpoint, region=region):
+        case S3(endpoint=endpoint, region=region):
             options = (("--endpoint-url", endpoint), ("--region", region))
             flags = "".join(f" {name} {shlex.quote(value)}" for name, value in options if value)
-            return f"aws s3 mv {_from_and_to(f's3://{bucket}/', prefix, key)}{flags}"
-        case Gcs(bucket=bucket, prefix=prefix):
-            return f"gcloud storage mv {_from_and_to(f'gs://{bucket}/', prefix, key)}"
+            return f"aws s3 mv {_from_and_to(location, key)}{flags}"
+        case Gcs():
+            return f"gcloud storage mv {_from_and_to(location, key)}"
 
 
 def move_file(root: Path, path: Path) -> str:
@@ -39,7 +39,6 @@ def move_file(root: Path, path: Path) -> str:
     return f'mkdir -p {aside} && mv {quoted} "$(mktemp -d {aside}/XXXXXX)"'
 
 
-def _from_and_to(bucket: str, prefix: str, key: str) -> str:
-    below = f"{bucket}{prefix}/" if prefix else bucket
-    aside = shlex.quote(f"{below}{ASIDE}/")
-    return f"{shlex.quote(below + key)} {aside}$(date +%s)/{shlex.quote(key)}"
+def _from_and_to(location: Location, key: str) -> str:
+    aside = shlex.quote(f"{place(location, ASIDE)}/")
+    return f"{shlex.quote(place(location, key))} {aside}$(date +%s)/{shlex.quote(key)}"

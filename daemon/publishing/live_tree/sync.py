@@ -628,8 +628,7 @@ class LiveTree:
             f"so it cannot be kept aside: {self._move_away(key)} first"
         )
         if dry_run:
-            listing = await self._store.scan(layout.live_tree(scope))
-            if any(listed.key == key for listed in listing):
+            if await self._reader.listed_version(key) is not None:
                 raise exists
             return
         try:
