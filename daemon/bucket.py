@@ -78,7 +78,7 @@ class Bucket:
             self.store,
             self.reader,
             self.runtime,
-            believes_markers=self.keys.trust is None,
+            trusts_markers=self.keys.trust is None,
             move_command=partial(move_object, self.location),
         )
 

@@ -18,9 +18,8 @@ MEANINGS: Final = {
     USAGE: "invalid usage or configuration",
     NOT_FOUND: "no such scope, state, event or file",
     CONFLICT: "refused by the rules of the scope or by the daemon, or another writer was first",
-    VERIFICATION: "verification failed: stored or rendered data does not match its "
-    "pointer, manifest, "
-    "digests or composition",
+    VERIFICATION: "verification failed: stored or rendered data does not match its pointer, "
+    "manifest, digests or composition",
     BACKEND: "bucket, journal or daemon unreachable or unusable",
     INTERRUPTED: "interrupted",
 }

@@ -29,7 +29,7 @@ class Consequence(Enum):
     INVALID = "invalid"
     DAMAGED = "damaged"
     BUG = "bug"
-    """The error has no consequence: nobody expected it, so Rebundle is at fault."""
+    """The error has no consequence: it was not expected, so Rebundle is at fault."""
 
 
 _CONSEQUENCES: Final[Mapping[type[BaseException], Consequence]] = {
@@ -57,7 +57,7 @@ class Reaction:
     needs_operator: bool
     """A lane repeats its batch in any case. This decides what it logs: a warning that it retries,
     or an error that it waits for an operator."""
-    verb: Literal["status", "verify"]
+    command: Literal["status", "verify"]
     """The command that `/readyz` and `/attention` suggest for a lane that fails."""
     exit_code: int
     """Of a command, unless `_EXIT_CODES` has another one."""

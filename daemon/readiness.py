@@ -286,11 +286,11 @@ class HealthChecks:
     def _conditions_of_the_daemon(self) -> Iterator[Condition]:
         if self._journal_fault is not None:
             yield _condition("journal", "", self._journal_fault, self._list_journal_folder)
-        for verb, gate in self._gates.items():
+        for command, gate in self._gates.items():
             if gate.pending is not None:
-                journal = f" {self._at_journal}" if verb == "status" else ""
+                journal = f" {self._at_journal}" if command == "status" else ""
                 yield _condition(
-                    "bucket", "", gate.pending, f"rebundle {verb} {self._at_bucket}{journal}"
+                    "bucket", "", gate.pending, f"rebundle {command} {self._at_bucket}{journal}"
                 )
         if self._reporter.refused_in_a_row >= _REFUSALS:
             detail = f"the last {self._reporter.refused_in_a_row} renderings were refused"
@@ -338,7 +338,7 @@ class HealthChecks:
                 yield _condition("lane", scope, detail, self._status(scope))
         for scope, failure in failing.items():
             remedy = (
-                self._verify(scope) if failure.reaction.verb == "verify" else self._status(scope)
+                self._verify(scope) if failure.reaction.command == "verify" else self._status(scope)
             )
             yield _condition("lane", scope, failure.reason, remedy)
 

@@ -49,13 +49,13 @@ async def retry(
     Raises:
         The error of the last try.
     """
-    for attempt in count(1):
+    for number in count(1):
         try:
             return await work()
         except on as error:
-            if attempt == tries:
+            if number == tries:
                 raise
             if failed is not None:
                 await failed(error)
-        await backoff.wait(attempt, runtime)
+        await backoff.wait(number, runtime)
     raise AssertionError("the loop has no end")

@@ -359,8 +359,8 @@ class _Daemon:
             metrics=metrics,
             stop=stop,
             gates={
-                verb: gate
-                for verb, gate in (("doctor", admission), ("status", identity))
+                command: gate
+                for command, gate in (("doctor", admission), ("status", identity))
                 if gate is not None
             },
             tried={"token": tokens, **tried, "collection": collections},
@@ -395,8 +395,7 @@ def _most_connections(wanted: int) -> int:
     needed = wanted + _OTHER_DESCRIPTORS
     hint = (
         f"ulimit -n {needed}, LimitNOFILE={needed} in the unit, or --ulimit "
-        f"nofile={needed} for "
-        "the container"
+        f"nofile={needed} for the container"
     )
     log.warning(
         "http.max_connections lowered to the limit of open files",

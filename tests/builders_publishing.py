@@ -136,7 +136,7 @@ class Bucket:
         self.store = store
         self.reader = Reader(store, runtime, trust=trust)
         self.publisher = Publisher(store, self.reader, runtime, signers=signers)
-        self.live_tree = LiveTree(store, self.reader, runtime, believes_markers=trust is None)
+        self.live_tree = LiveTree(store, self.reader, runtime, trusts_markers=trust is None)
         self.operations = Operations(self.reader, self.publisher, self.live_tree)
 
     async def publish(self, *states: RenderedState) -> PointerRead:

@@ -1,7 +1,7 @@
 """Completes the commands that messages suggest, so that they act on the same bucket when copied.
 
-A message suggests a command in backticks: "`rebundle VERB …`". The module that writes it does not
-know how the program was called. Where messages are printed, the flags that name the bucket, the
+A message suggests a command in backticks: "`rebundle COMMAND …`". The module that writes it does
+not know how the program was called. Where messages are printed, the flags that name the bucket, the
 settings file and the journal are appended to each suggested command. A bucket that an environment
 variable names needs nothing, because the copied command has the same environment.
 """

@@ -48,7 +48,6 @@ async def read_body(
 def _too_large(max_bytes: int) -> RequestRefused:
     detail = (
         f"the body is larger than {max_bytes} bytes: send fewer events per request, "
-        "or raise "
-        "http.max_body_bytes"
+        "or raise http.max_body_bytes"
     )
     return RequestRefused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too-large", detail)

@@ -205,9 +205,8 @@ class Intake:
         except TimeoutError as error:
             # The append may still complete. That is safe: a repeated event is recognised.
             detail = (
-                "the journal does not answer: send the request again; events that "
-                "were stored "
-                "are recognised"
+                "the journal does not answer: send the request again; events that were "
+                "stored are recognised"
             )
             raise unavailable("journal-slow", detail, retry_after=10) from error
         except (IdentityConflict, InvalidEvent):

@@ -44,7 +44,7 @@ class LiveTreeView:
     """The present condition of a live tree."""
 
     synced: bool
-    """Whether a pass would have nothing to do, and the marker says so too."""
+    """Whether a pass would have nothing to do, and the marker has the status `synced`."""
     follows: bool
     """Whether base/ and README.md equal live."""
     ahead: bool

@@ -14,8 +14,8 @@ class NotFound(PublishingError, Invalid):
 class NothingPublished(NotFound):
     """Nothing was ever published in a scope: it has no pointer, and no trace of one.
 
-    A folder of somebody else can have the name of a scope. A first publication may have stored its
-    objects and never been committed.
+    A folder that Rebundle did not write can have the name of a scope. A first publication may have
+    stored its objects and never been committed.
     """
 
 

@@ -172,15 +172,15 @@ class Publisher:
         signatures = await self._signed(signatures_of.POINTER, pointer.signed_part(following))
         content = Content(pointer.encode(following, signatures), _JSON)
         _refuse_unreadable(scope, following, len(content.body))
-        for attempt in range(1 + _RESENDS):
-            if attempt:
-                await _RESEND_BACKOFF.wait(attempt, self._runtime)
+        for resend in range(1 + _RESENDS):
+            if resend:
+                await _RESEND_BACKOFF.wait(resend, self._runtime)
             if base.version is None and before_creating is not None:
                 await before_creating()
             try:
                 read = await self._try_swap(scope, base, following, content)
             except StoreRefused as error:
-                if attempt:  # an earlier sending may still take effect
+                if resend:  # an earlier sending may still take effect
                     raise _unresolved(scope) from error
                 raise
             if read is not None:

@@ -94,8 +94,7 @@ async def republish(
         ):
             opened.printer.say(
                 "the render defaults or templates have changed. A running daemon uses those it "
-                "was started "
-                "with: restart it, or its next event publishes the old ones again"
+                "was started with: restart it, or its next event publishes the old ones again"
             )
         return code
 

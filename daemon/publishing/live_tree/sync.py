@@ -354,19 +354,19 @@ class LiveTree:
         reader: Reader,
         runtime: Runtime,
         *,
-        believes_markers: bool = True,
+        trusts_markers: bool = True,
         move_command: Callable[[str], str] | None = None,
     ) -> None:
         """Prepare passes over the live trees of a bucket.
 
-        `believes_markers`: a pass does not read files whose content the marker has. The marker is
+        `trusts_markers`: a pass does not read files whose content the marker has. The marker is
         unsigned: everyone with write access to the bucket can write it. `move_command`: returns,
         for a key, the command that moves the object out of the tree that hosts copy.
         """
         self._store = store
         self._reader = reader
         self._runtime = runtime
-        self._believes_markers = believes_markers
+        self._trusts_markers = trusts_markers
         self._move_command = move_command
         self._digests = Cache[Mapping[str, str]](_DIGESTS_BYTES)
         self._seen = Cache[_Body](_SEEN_BYTES)
@@ -429,12 +429,12 @@ class LiveTree:
         """
         live = current.live
         assert live is not None, "a scope without a live state has no tree to sync"
-        marker, version, believing = await self._listed_marker(scope, tree.marker)
+        marker, version, trusting = await self._listed_marker(scope, tree.marker)
         if marker is not None and marker.sequence > current.sequence:
             await self.refuse_lost_pointer(scope, marker)
             return None
         files, wanted = await self._wanted(scope, current, live)
-        seen = await self._examine(scope, tree, wanted, marker, current, believing=believing)
+        seen = await self._examine(scope, tree, wanted, marker, current, trusting=trusting)
         verdicts = ownership.plan_paths(wanted, seen.present, marker, tree.invalid)
         actions = [verdict for verdict in verdicts if isinstance(verdict, Put | Remove)]
         applied = _Applied({}, {}, raced=False)
@@ -492,7 +492,7 @@ class LiveTree:
         settled = self._settled.get(scope)
         if settled is not None and settled.version == version:
             return settled.marker, version, True
-        return *await self.marker(scope), self._believes_markers
+        return *await self.marker(scope), self._trusts_markers
 
     async def refuse_lost_pointer(self, scope: Scope, marker: Marker | None = None) -> None:
         """Check that the live tree is not ahead of its pointer.
@@ -532,7 +532,7 @@ class LiveTree:
         if current.live is None:
             return Survey(marker, FinishedPass(current.sequence))
         _, wanted = await self._wanted(scope, current, current.live)
-        seen = await self._examine(scope, tree, wanted, marker, current, believing=not reading_all)
+        seen = await self._examine(scope, tree, wanted, marker, current, trusting=not reading_all)
         seen_at = (
             tree.marked_at.isoformat(timespec="seconds").replace("+00:00", "Z")
             if tree.marked_at
@@ -682,7 +682,7 @@ class LiveTree:
         marker: Marker | None,
         current: Pointer,
         *,
-        believing: bool,
+        trusting: bool,
     ) -> _Examined:
         """The files of the tree, and who wrote them.
 
@@ -694,7 +694,7 @@ class LiveTree:
 
         retained: _Retained | None = None
         present = {
-            path: _known_without_reading(path, listed, wanted, marker if believing else None)
+            path: _known_without_reading(path, listed, wanted, marker if trusting else None)
             for path, listed in tree.files.items()
         }
         unknown = [path for path, seen in present.items() if seen is None]

@@ -27,7 +27,7 @@ class TimeLimitedStore:
     """Wraps another `ObjectStore`.
 
     `seconds` is the limit of one operation. A listing has ten times that limit. `slow` is called
-    for each operation that takes longer than SLOW_SECONDS, while it goes on.
+    for each operation that takes longer than SLOW_SECONDS, while it is still running.
     """
 
     def __init__(

@@ -79,21 +79,21 @@ class GuardedStore:
             raise UnsafeStore(self._finding)
 
     async def _try_to_replace_absent(self) -> Finding:
-        clause, key = "replace absent", f"{PREFIX}{self._runtime.random_id()[:2]}-absent"
+        step, key = "replace absent", f"{PREFIX}{self._runtime.random_id()[:2]}-absent"
         try:
             written = await self._store.replace(
                 key, Content(b"must be refused\n", "text/plain"), _NEVER_A_VERSION
             )
         except (ConditionFailed, ObjectMissing):
-            return Finding(clause, Verdict.OK, "an absent object is not replaced")
+            return Finding(step, Verdict.OK, "an absent object is not replaced")
         except OutcomeUnknown as error:
             raise StoreUnavailable(
                 f"it could not be checked whether this store honours conditions: {error}"
             ) from error
         with suppress(StoreError):
             await self._store.delete(key, written)
-        means = (
+        explanation = (
             "it replaced an absent object in spite of the condition: a write would "
             "overwrite any object"
         )
-        return Finding(clause, Verdict.REFUSED, means)
+        return Finding(step, Verdict.REFUSED, explanation)

@@ -142,7 +142,7 @@ def test_consequences_of_some_errors(error, consequence):
 )
 def test_what_is_done_about_each_consequence(consequence, needs_operator, verb, exit_code):
     reaction = Failure(consequence, "", "").reaction
-    assert (reaction.needs_operator, reaction.verb) == (needs_operator, verb)
+    assert (reaction.needs_operator, reaction.command) == (needs_operator, verb)
     assert reaction.exit_code == exit_code
 
 

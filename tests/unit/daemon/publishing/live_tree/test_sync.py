@@ -751,7 +751,7 @@ def test_a_forged_marker_hides_no_file_from_a_process_that_does_not_trust_marker
         assert (await bucket(memory).live_tree.survey(SCOPE, reading_all=True)).seen.written == (
             COMPOSE,
         )
-        wary = LiveTree(memory, process.reader, InlineRuntime("wary"), believes_markers=False)
+        wary = LiveTree(memory, process.reader, InlineRuntime("wary"), trusts_markers=False)
         result = await wary.reconcile(SCOPE)
         assert isinstance(result, FinishedPass)
         assert (result.written, result.kept_aside) == ((COMPOSE,), (COMPOSE,))
@@ -772,7 +772,7 @@ def test_a_process_that_does_not_trust_markers_reads_every_file_once(memory: Mem
 
         process = bucket(FaultyStore(memory, before=note))
         process.live_tree = LiveTree(
-            process.store, process.reader, InlineRuntime("wary"), believes_markers=False
+            process.store, process.reader, InlineRuntime("wary"), trusts_markers=False
         )
         await synced(process)
         assert sorted(read) == sorted(
