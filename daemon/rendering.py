@@ -1,4 +1,4 @@
-"""Renders a composition and has the gate check the files, for daemon and `rebundle republish`."""
+"""Renders and checks planned states, within the limits and the pinning policy of the settings."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

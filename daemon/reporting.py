@@ -40,7 +40,7 @@ class Reporter:
         self.refused_connections = 0
         """New connections refused since the start because of a limit."""
         self.behind: dict[Scope, str] = {}
-        """Scopes whose live tree was not in sync after the last pass, and why."""
+        """Scopes whose live tree was not synced after the last pass, and why."""
         self.blocked: dict[Scope, tuple[Blocked, ...]] = {}
         """The paths that the last pass could not write or delete, by scope."""
         self._damaged: dict[Scope, frozenset[DamagedManifest]] = {}

@@ -255,8 +255,8 @@ def _message(error: BaseException) -> str:
             and not error.keyword
         ):
             message = f"{error.argument.name} is missing"
-        verb = " ".join(error.command_chain or ())
-        return f"{message}\nsee `rebundle {f'{verb} ' if verb else ''}--help` for usage"
+        usage = " ".join(("rebundle", *(error.command_chain or ()), "--help"))
+        return f"{message}\nsee `{usage}` for usage"
     problems = getattr(error, "problems", ())
     if len(problems) > 1:
         return f"{len(problems)} problems:\n" + "\n".join(map(str, problems))

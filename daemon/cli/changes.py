@@ -92,7 +92,7 @@ def exit_code(printer: Printer, scope: Scope | str, lag: Lag | None, *, wait: fl
         f"{lag.words}\n"
         "fix this, then wait for the daemon's next pass (at most 5 minutes by default) "
         "or run the command again; "
-        f"`rebundle status {scope}` shows whether the live tree is in sync"
+        f"`rebundle status {scope}` shows whether the live tree is synced"
     )
     return FAILED if wait else DONE
 
@@ -117,7 +117,7 @@ def change_lines(view: ChangeView, printer: Printer, lag: Lag | None = None) -> 
     before, after = view.before, view.after
     would = "would be " if view.dry_run else ""
     sequence = f"sequence {before.sequence} → {after.sequence}" if view.changed else "unchanged"
-    yield printer.heading(f"{view.scope}: {view.verb} ({would}{sequence})")
+    yield printer.heading(f"{view.scope}: {view.operation} ({would}{sequence})")
     yield f"  live       {_step(_state(before.live), _state(after.live))}"
     yield f"  desired    {_step(_state(before.desired), _state(after.desired))}"
     yield f"  hold       {_step(_hold(before.hold), _hold(after.hold))}"
@@ -133,11 +133,11 @@ def change_lines(view: ChangeView, printer: Printer, lag: Lag | None = None) -> 
     if tree is None:
         return
     if tree.synced and isinstance(tree, PassView):
-        yield f"  live tree  in sync, {counted(len(tree.written), 'file')} written"
+        yield f"  live tree  synced, {counted(len(tree.written), 'file')} written"
     else:
         # The warning about a lag has the reason.
         reason = "" if lag else f": {plain(tree.reason)}"
-        yield f"  live tree  {printer.bad('not in sync')}{reason}"
+        yield f"  live tree  {printer.bad('not synced')}{reason}"
     if isinstance(tree, PassView):
         yield from _path_lines(tree)
 

@@ -32,7 +32,7 @@ class QuarantineChangeView:
 class ChangeView:
     """What a command changed, or would change."""
 
-    verb: str
+    operation: str
     scope: str
     changed: bool
     dry_run: bool
@@ -44,10 +44,10 @@ class ChangeView:
     """None if no pass was made."""
 
     @classmethod
-    def of(cls, verb: str, done: ChangeResult, *, dry_run: bool = False) -> "ChangeView":
-        """The view of a change; `verb` is the name of the command."""
+    def of(cls, operation: str, done: ChangeResult, *, dry_run: bool = False) -> "ChangeView":
+        """The view of a change. `operation` names it, such as `rollback`."""
         return cls(
-            verb=verb,
+            operation=operation,
             scope=done.after.scope,
             changed=done.changed,
             dry_run=dry_run,

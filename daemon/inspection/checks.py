@@ -146,7 +146,7 @@ def check_live_tree(scope: Scope, survey: Survey, *, signed: bool) -> Check:
     # have been stopped between two passes.
     note = (
         None
-        if survey.in_sync
+        if survey.synced
         else "behind the pointer, as its marker records; the next pass continues"
     )
     return Check(str(scope), "live tree", ok=True, note=note)
@@ -178,10 +178,10 @@ def _live_tree_problems(scope: Scope, survey: Survey, *, signed: bool) -> Iterat
     others = [path for path in (*survey.seen.written, *survey.removed) if path not in edited]
     differing = some(others)
     if survey.marked and others:
-        yield f"marked as synced, but not in sync with live: {differing}"
+        yield f"marked as synced, but these paths differ from live: {differing}"
     elif others and signed:
         unsigned = (
             "tree and marker are not signed: verify again after the daemon's next pass, in "
             "a few seconds"
         )
-        yield f"not in sync with live: {differing}; {unsigned}"
+        yield f"these paths differ from live: {differing}; {unsigned}"

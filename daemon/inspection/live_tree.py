@@ -69,7 +69,7 @@ class LiveTreeView:
         """The view of a survey."""
         seen = survey.seen
         return cls(
-            synced=survey.in_sync,
+            synced=survey.synced,
             follows=survey.follows,
             ahead=survey.is_ahead,
             sequence=survey.marker.sequence if survey.marker else None,

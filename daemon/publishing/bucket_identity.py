@@ -42,7 +42,7 @@ _REMEDY: Final = (
 )
 
 
-class Memory(Protocol):
+class BucketMemory(Protocol):
     """Remembers the id of the bucket. A journal implements it."""
 
     async def bucket(self) -> str | None:
@@ -102,7 +102,7 @@ class BucketIdentity:
     def __init__(
         self,
         store: ObjectStore,
-        memory: Memory,
+        memory: BucketMemory,
         runtime: Runtime,
         backoff: Backoff,
         *,
@@ -248,7 +248,7 @@ async def bucket_id(store: ObjectStore) -> str | None:
     return identity
 
 
-async def refusal(store: ObjectStore, memory: Memory) -> str | None:
+async def refusal(store: ObjectStore, memory: BucketMemory) -> str | None:
     """Why a daemon with this memory publishes nothing to this bucket.
 
     None: it publishes. It also publishes if the store forbids reading the id.

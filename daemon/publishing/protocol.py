@@ -474,7 +474,7 @@ def _next(
     change: dict[str, Any] | None = None,
     **changed: Any,
 ) -> Pointer:
-    """The pointer after one change: its history and its retained publications are in sync with it.
+    """The pointer after one change, with its history and its retained publications.
 
     The entry names the publications that there is no more room for: collection does not delete
     their objects for some days. It also has the ids and numbers of the explicit states that left,

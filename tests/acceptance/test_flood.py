@@ -34,7 +34,7 @@ def test_others_are_served_while_one_peer_opens_more_connections_than_it_may_hav
     assert (during.refused, after.refused) == ([], [])
 
 
-class Asked:
+class RecordingUser:
     """A user who waits for `seconds`, and records the call."""
 
     resident = 1
@@ -49,7 +49,9 @@ class Asked:
 
 def test_the_flooded_and_the_idle_daemon_are_measured_in_turn() -> None:
     log: list[str] = []
-    flooded, idle = in_turn(Asked(log, "flooded", 0.3), Asked(log, "idle", 0.1), probes=4)
+    flooded, idle = in_turn(
+        RecordingUser(log, "flooded", 0.3), RecordingUser(log, "idle", 0.1), probes=4
+    )
 
     assert log == ["idle", "flooded", "flooded", "idle"] * 2
     assert (len(flooded.livez), len(idle.livez), ratio(flooded, idle)) == (

@@ -263,7 +263,7 @@ def play(
 
 async def check(played: Play, *revisions: int, others: int = 0, conflicts: int = 0) -> None:
     """Checks that these states and so many other changes are committed once each, and that all is
-    whole and in sync.
+    whole and synced.
     """
     reader = Reader(played.direct.store, played.direct.runtime)
     current = (await reader.existing(GOLDEN)).pointer
@@ -299,7 +299,7 @@ async def check_live_tree(played: Play, reader: Reader, current: Pointer) -> Non
     for path, body in files.items():
         assert (await played.direct.store.get(prefix + path)).body == body, path
     survey = await LiveTree(played.direct.store, reader, played.direct.runtime).survey(GOLDEN)
-    assert survey.in_sync
+    assert survey.synced
     assert survey.seen.overrides == (OVERRIDE,)
 
 

@@ -81,7 +81,7 @@ class Tended:
         assert pointer.live.state == live
         for publication in pointer.retained:
             await self.watcher.reader.files(SCOPE, publication)
-        assert (await self.writer.live_tree.survey(SCOPE)).in_sync
+        assert (await self.writer.live_tree.survey(SCOPE)).synced
         return pointer.sequence
 
     async def collect(self, policy: RetentionPolicy = NOTHING_KEPT_LONG) -> Collected:

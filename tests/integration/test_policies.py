@@ -43,9 +43,9 @@ from tests.support.policies import (
     BUCKET,
     POLICIES,
     PREFIX,
-    Asked,
     AwsPolicies,
     GcsRole,
+    PolicyRequest,
     asked,
     filled,
 )
@@ -62,7 +62,7 @@ async def work(store: ObjectStore, runtime: ThreadRuntime | InlineRuntime) -> No
     base/, a rollback.
     """
     assert (await probe(store, runtime)).usable
-    await BucketIdentity(store, Memory(), runtime, Backoff(1, 1)).check()
+    await BucketIdentity(store, BucketMemory(), runtime, Backoff(1, 1)).check()
     bucket = PublishedBucket(store, runtime)
     await bucket.publish(composition_with("1", "1"), "state-1", 1)
     await bucket.publish(composition_with("2"), "state-2", 2)
@@ -83,7 +83,7 @@ async def work(store: ObjectStore, runtime: ThreadRuntime | InlineRuntime) -> No
     assert [release.publication.state for release in released.released] == ["state-2"]
 
 
-class Memory:
+class BucketMemory:
     """The journal of a daemon that has published nothing yet."""
 
     async def bucket(self) -> str | None:
@@ -163,8 +163,8 @@ def test_every_request_of_a_collector_is_allowed_and_a_publisher_may_not_do_its_
 def test_a_missing_key_is_answered_404_and_not_403(recorded):
     """S3 answers 403 to a client that may not list; a read has no prefix for a condition."""
     for role in (PUBLISHER, COLLECTOR, READER):
-        assert role.allows(Asked("s3:ListBucket", ARN))
-        assert not role.allows(Asked("s3:ListBucket", ARN, {"s3:prefix": "other/"}))
+        assert role.allows(PolicyRequest("s3:ListBucket", ARN))
+        assert not role.allows(PolicyRequest("s3:ListBucket", ARN, {"s3:prefix": "other/"}))
 
 
 def test_no_write_of_a_publisher_is_allowed_without_its_condition(recorded):
@@ -193,20 +193,20 @@ class Everything(AwsPolicies):
 )
 def test_no_role_overwrites_or_deletes_a_state_history_or_the_id_of_the_bucket(resource):
     for role in (PUBLISHER, Everything()):
-        assert role.allows(Asked("s3:PutObject", resource, {"s3:if-none-match": "*"}))
-        assert not role.allows(Asked("s3:PutObject", resource))
-        assert not role.allows(Asked("s3:PutObject", resource, {"s3:if-match": "etag"}))
-        assert not role.allows(Asked("s3:DeleteObject", resource, {"s3:if-match": "etag"}))
-        assert not role.allows(Asked("s3:DeleteObjectVersion", resource))
+        assert role.allows(PolicyRequest("s3:PutObject", resource, {"s3:if-none-match": "*"}))
+        assert not role.allows(PolicyRequest("s3:PutObject", resource))
+        assert not role.allows(PolicyRequest("s3:PutObject", resource, {"s3:if-match": "etag"}))
+        assert not role.allows(PolicyRequest("s3:DeleteObject", resource, {"s3:if-match": "etag"}))
+        assert not role.allows(PolicyRequest("s3:DeleteObjectVersion", resource))
 
 
 @pytest.mark.parametrize("resource", POINTERS)
 def test_no_role_writes_a_pointer_without_a_condition_or_deletes_it(resource):
     for role in (PUBLISHER, Everything()):
-        assert role.allows(Asked("s3:PutObject", resource, {"s3:if-none-match": "*"}))
-        assert role.allows(Asked("s3:PutObject", resource, {"s3:if-match": "etag"}))
-        assert not role.allows(Asked("s3:PutObject", resource))
-        assert not role.allows(Asked("s3:DeleteObject", resource, {"s3:if-match": "etag"}))
+        assert role.allows(PolicyRequest("s3:PutObject", resource, {"s3:if-none-match": "*"}))
+        assert role.allows(PolicyRequest("s3:PutObject", resource, {"s3:if-match": "etag"}))
+        assert not role.allows(PolicyRequest("s3:PutObject", resource))
+        assert not role.allows(PolicyRequest("s3:DeleteObject", resource, {"s3:if-match": "etag"}))
 
 
 @pytest.mark.parametrize(
@@ -219,39 +219,39 @@ def test_the_pointer_of_a_scope_named_like_a_rebundle_folder_can_be_swapped(scop
         "docker-compose-gen/base/bundle/docker-compose.yaml",
     ):
         resource = f"{ARN}/{PREFIX}/{scope}/{name}"
-        assert PUBLISHER.allows(Asked("s3:PutObject", resource, {"s3:if-match": "etag"}))
+        assert PUBLISHER.allows(PolicyRequest("s3:PutObject", resource, {"s3:if-match": "etag"}))
 
 
 def test_a_publisher_may_delete_files_that_left_the_bundle():
     left = f"{ARN}/{PREFIX}/{SCOPE}/docker-compose-gen/base/bundle/batching_101.txt"
 
-    assert PUBLISHER.allows(Asked("s3:DeleteObject", left, {"s3:if-match": "etag"}))
-    assert not PUBLISHER.allows(Asked("s3:DeleteObject", left))
+    assert PUBLISHER.allows(PolicyRequest("s3:DeleteObject", left, {"s3:if-match": "etag"}))
+    assert not PUBLISHER.allows(PolicyRequest("s3:DeleteObject", left))
 
 
 def test_copies_of_replaced_files_are_deleted_by_the_collector_alone():
     copy = f"{ARN}/{PREFIX}/{layout.replaced(SCOPE, 'base/bundle/docker-compose.yaml', '0' * 64)}"
 
-    assert PUBLISHER.allows(Asked("s3:PutObject", copy, {"s3:if-match": "etag"}))
-    assert COLLECTOR.allows(Asked("s3:DeleteObject", copy, {"s3:if-match": "etag"}))
-    assert not COLLECTOR.allows(Asked("s3:DeleteObject", copy))
+    assert PUBLISHER.allows(PolicyRequest("s3:PutObject", copy, {"s3:if-match": "etag"}))
+    assert COLLECTOR.allows(PolicyRequest("s3:DeleteObject", copy, {"s3:if-match": "etag"}))
+    assert not COLLECTOR.allows(PolicyRequest("s3:DeleteObject", copy))
     for role in (PUBLISHER, EDITOR, READER):
-        assert not role.allows(Asked("s3:DeleteObject", copy, {"s3:if-match": "etag"}))
+        assert not role.allows(PolicyRequest("s3:DeleteObject", copy, {"s3:if-match": "etag"}))
 
 
 def test_only_operators_may_write_files_of_operators():
     example = f"{ARN}/{PREFIX}/{SCOPE}/docker-compose-gen/example/.env"
 
-    assert EDITOR.allows(Asked("s3:PutObject", example))
-    assert EDITOR.allows(Asked("s3:DeleteObject", example))
-    assert not PUBLISHER.allows(Asked("s3:PutObject", example))
-    assert not PUBLISHER.allows(Asked("s3:DeleteObject", example, {"s3:if-match": "etag"}))
+    assert EDITOR.allows(PolicyRequest("s3:PutObject", example))
+    assert EDITOR.allows(PolicyRequest("s3:DeleteObject", example))
+    assert not PUBLISHER.allows(PolicyRequest("s3:PutObject", example))
+    assert not PUBLISHER.allows(PolicyRequest("s3:DeleteObject", example, {"s3:if-match": "etag"}))
     for other in (
         *GUARDED,
         *POINTERS,
         f"{ARN}/{PREFIX}/{SCOPE}/docker-compose-gen/base/bundle/docker-compose.yaml",
     ):
-        assert not EDITOR.allows(Asked("s3:PutObject", other, {"s3:if-none-match": "*"}))
+        assert not EDITOR.allows(PolicyRequest("s3:PutObject", other, {"s3:if-none-match": "*"}))
 
 
 def test_readers_write_nothing(recorded):

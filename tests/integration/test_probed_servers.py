@@ -1,4 +1,4 @@
-"""The probe on conforming servers: every clause passes, or an optional feature is missing.
+"""The probe on conforming servers: every step passes, or an optional feature is missing.
 docs/stores.md agrees.
 
 Servers that ignore conditions: `tests.contract.test_negative_controls`.
@@ -112,9 +112,7 @@ def test_a_server_shows_what_it_honours(server, tmp_path):
         for finding in result.findings
         if finding.step != "clean up"
     }
-    assert {
-        clause: verdict for clause, verdict in shown.items() if verdict != "ok"
-    } == server.beside_ok
+    assert {step: verdict for step, verdict in shown.items() if verdict != "ok"} == server.beside_ok
     assert result.usable
     assert len(shown) == (8 if quoting is None else 9)
     assert list(left) == []

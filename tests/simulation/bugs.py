@@ -378,9 +378,9 @@ BUGS: dict[str, Bug] = {
     ),
     "skip-unchanged": Bug(
         "a pass with an unchanged sequence does nothing, even if the listing differs",
-        sync._Settled, "is_still",
+        sync._LastPass, "is_still",
         "return pointer_same and tree_same and not due",
-        "return self.synced.sequence == current.sequence",
+        "return self.result.sequence == current.sequence",
     ),
     "fresh-conditions": Bug(
         "a file is replaced under its present version, not under the version that was examined",

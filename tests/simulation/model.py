@@ -501,10 +501,10 @@ def alone(scope: Scope, event: Event, refused: Refused, limits: Limits) -> Outco
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Command:
     """A requested command."""
 
-    verb: str
+    name: str
     target: str = ""
     back: str | None = None
     """The state of --rollback-to."""
@@ -523,37 +523,37 @@ class Policy:
 REFUSED, SAME = "refused", "nothing to do"
 
 
-def carried_out(scope: Scope, asked: Asked, at: str, limits: Limits) -> Scope | str:
+def carried_out(scope: Scope, command: Command, at: str, limits: Limits) -> Scope | str:
     """The scope after a command; REFUSED, or SAME if there is nothing to change."""
-    changed = _VERBS[asked.verb](scope, asked, limits)
+    changed = _COMMANDS[command.name](scope, command, limits)
     return changed if isinstance(changed, str) else _next(changed, at, limits)
 
 
-def _rollback(scope: Scope, asked: Asked, _: Limits) -> Scope | str:
-    target = scope.find(asked.target)
+def _rollback(scope: Scope, command: Command, _: Limits) -> Scope | str:
+    target = scope.find(command.target)
     if target is None or target.composition in scope.quarantined:
         return REFUSED
-    if asked.verb == "discard":
+    if command.name == "discard":
         same = scope.live == scope.desired == target.name and not scope.held
         return SAME if same else replace(scope, live=target.name, desired=target.name, held=False)
     return SAME if scope.held and scope.live == target.name else _rolled_back(scope, target)
 
 
-def _hold(scope: Scope, _asked: Asked, _: Limits) -> Scope | str:
+def _hold(scope: Scope, _command: Command, _: Limits) -> Scope | str:
     return replace(scope, held=True)
 
 
-def _resume(scope: Scope, _asked: Asked, _: Limits) -> Scope | str:
+def _resume(scope: Scope, _command: Command, _: Limits) -> Scope | str:
     if scope.composition in scope.quarantined:
         return REFUSED
     same = scope.live == scope.desired and not scope.held
     return SAME if same else replace(scope, live=scope.desired, held=False)
 
 
-def _quarantine(scope: Scope, asked: Asked, _: Limits) -> Scope | str:
-    target = scope.find(asked.target)
-    back = scope.find(asked.back) if asked.back else None
-    if target is None or (asked.back and back is None):
+def _quarantine(scope: Scope, command: Command, _: Limits) -> Scope | str:
+    target = scope.find(command.target)
+    back = scope.find(command.back) if command.back else None
+    if target is None or (command.back and back is None):
         return REFUSED
     live = scope.publication(scope.live)
     is_live = live is not None and live.composition == target.composition
@@ -567,8 +567,8 @@ def _quarantine(scope: Scope, asked: Asked, _: Limits) -> Scope | str:
     return replace(scope, live=back.name, held=True, quarantined=quarantined)
 
 
-def _lift(scope: Scope, asked: Asked, _: Limits) -> Scope | str:
-    target = scope.find(asked.target)
+def _lift(scope: Scope, command: Command, _: Limits) -> Scope | str:
+    target = scope.find(command.target)
     if target is None:
         return REFUSED
     if target.composition not in scope.quarantined:
@@ -576,30 +576,30 @@ def _lift(scope: Scope, asked: Asked, _: Limits) -> Scope | str:
     return replace(scope, quarantined=scope.quarantined - {target.composition})
 
 
-def _pin(scope: Scope, asked: Asked, limits: Limits) -> Scope | str:
-    target = scope.find(asked.target)
+def _pin(scope: Scope, command: Command, limits: Limits) -> Scope | str:
+    target = scope.find(command.target)
     if target is None:
         return REFUSED
-    if target.pinned == asked.on:
+    if target.pinned == command.on:
         return SAME
-    if asked.on and sum(publication.pinned for publication in scope.retained) >= limits.pinned:
+    if command.on and sum(publication.pinned for publication in scope.retained) >= limits.pinned:
         return REFUSED
     return replace(
         scope,
         retained=tuple(
-            replace(publication, pinned=asked.on) if publication == target else publication
+            replace(publication, pinned=command.on) if publication == target else publication
             for publication in scope.retained
         ),
     )
 
 
-def _retire(scope: Scope, _asked: Asked, _: Limits) -> Scope | str:
+def _retire(scope: Scope, _command: Command, _: Limits) -> Scope | str:
     if scope.live is None and scope.desired is None:
         return SAME
     return replace(scope, live=None, desired=None, held=False)
 
 
-_VERBS: Mapping[str, Callable[[Scope, Asked, Limits], Scope | str]] = {
+_COMMANDS: Mapping[str, Callable[[Scope, Command, Limits], Scope | str]] = {
     "rollback": _rollback,
     "discard": _rollback,
     "hold": _hold,

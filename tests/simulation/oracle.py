@@ -13,7 +13,7 @@ from typing import Any
 from events.model import Outcome as ObservedOutcome
 from tests.simulation import model
 from tests.simulation.model import (
-    Asked,
+    Command,
     Composition,
     Event,
     Limits,
@@ -163,7 +163,7 @@ class Oracle:
         self.ledgers: list[Ledger] = []
         self.ledger_of: dict[tuple[str, str], Ledger] = {}
         """What a process reads under an instance."""
-        self.asked: dict[str, Asked] = {}
+        self.commands: dict[str, Command] = {}
         """The requested command of each process."""
         self.lost: set[str] = set()
         """Scopes whose pointer is lost, until it is recovered."""
@@ -229,17 +229,17 @@ class Oracle:
         """The results of the rules for `base`, and all publications that could be retained after
         it.
         """
-        asked = self.asked.get(writer)
-        if asked is None:
+        command = self.commands.get(writer)
+        if command is None:
             return self._batch(scope, base, writer, signed, entry, manifest)
-        if asked.verb == "republish":
+        if command.name == "republish":
             _, attempt = _parted(entry["published"][-1])
             following = model.republished(base, attempt, entry["at"], self._limits)
             self._learn(scope, following.retained[-1], manifest(entry["published"][-1]))
             return following, [*base.retained, following.retained[-1]]
-        if asked.verb == "recover":
+        if command.name == "recover":
             raise Violation("a healthy scope was recovered")
-        if asked.verb == "gc":
+        if command.name == "gc":
             as_of = entry["change"]["as_of"]
             if as_of > now:
                 raise Violation(f"a collection used the time {as_of}, the bucket's clock was {now}")
@@ -251,9 +251,9 @@ class Oracle:
                     f"released {entry['change']['released']}, the policy releases {sorted(released)}"
                 )
             return following, list(base.retained)
-        carried = model.carried_out(base, asked, entry["at"], self._limits)
+        carried = model.carried_out(base, command, entry["at"], self._limits)
         if isinstance(carried, str):
-            raise Violation(f"{asked} was applied, and the rules give {carried}")
+            raise Violation(f"{command} was applied, and the rules give {carried}")
         return carried, list(base.retained)
 
     def _batch(
@@ -504,15 +504,15 @@ class Oracle:
         """A command ended without a change: its output `said` must name a rule or the pointer as
         the reason.
         """
-        asked = self.asked.get(process)
-        if asked is None or scope in self.lost or asked.verb in {"gc", "republish", "recover"}:
+        command = self.commands.get(process)
+        if command is None or scope in self.lost or command.name in {"gc", "republish", "recover"}:
             return
         states = self.states(scope)[since:]
-        results = [model.carried_out(state, asked, "", self._limits) for state in states]
+        results = [model.carried_out(state, command, "", self._limits) for state in states]
         wanted = {"same": model.SAME, "Refused": model.REFUSED, "NotFound": model.REFUSED}[said]
         absent = said == "NotFound" and (states[0].sequence == 0 or not self._strict_commands)
         if wanted not in results and not absent:
-            self.fail(f"{process} was asked {asked} and says {said}, the rules do not")
+            self.fail(f"{process} carried out {command} and reports {said}, the rules do not")
 
     # -- a lost pointer
 
@@ -594,9 +594,9 @@ class Oracle:
 
     def check_rebuilt(self, scope: str, writer: str) -> None:
         """Checks that a pointer which this recovery has rebuilt has a hold if it must."""
-        now, asked = self.states(scope)[-1], self.asked[writer]
-        if not now.held and model.must_be_held(now, asked=asked.on):
-            self.fail(f"{scope} was recovered by {asked} and is not held")
+        now, command = self.states(scope)[-1], self.commands[writer]
+        if not now.held and model.must_be_held(now, asked=command.on):
+            self.fail(f"{scope} was recovered by {command} and is not held")
 
     def _adopted(self, publication: Mapping[str, Any], manifest: Mapping[str, Any]) -> Publication:
         composition = _composition(manifest)

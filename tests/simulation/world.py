@@ -62,7 +62,7 @@ from tests.simulation.bugs import planted
 from tests.simulation.disk import Disk, replay_one, take_out
 from tests.simulation.invariants import EDITOR, FATE, Report, Watcher
 from tests.simulation.loop import Broken, SimulatedLoop, Stuck, sealed
-from tests.simulation.model import Asked, Limits
+from tests.simulation.model import Command, Limits
 from tests.simulation.oracle import Ledger, Oracle
 from tests.simulation.runtime import SimulatedRuntime
 from tests.simulation.scenario import SCOPES, THIRD, Act, Arrival, Scenario, scenario_of
@@ -385,7 +385,7 @@ class World:
     async def _collect_all(self, process: Process) -> None:
         for scope in await process.reader.scopes():
             if str(scope) in self.watcher.signed:
-                self.oracle.asked[process.name] = Asked("gc")
+                self.oracle.commands[process.name] = Command("gc")
                 await process.collector.collect(scope, process.name)
 
     async def _drained(self) -> None:
@@ -553,14 +553,16 @@ class World:
             case "restore-default" | "recreate-example" | "edit-future":
                 await self._edit_with_intent(act, scope, chance)
             case "reject":
-                for verb, draw in (("reject", act.draw), ("resume", f"{act.draw}-resumed")):
-                    await self._verb_by(draw, scope, verb, chance.random())
-            case verb:
-                await self._verb_by(act.draw, scope, verb, chance.random())
+                for name, draw in (("reject", act.draw), ("resume", f"{act.draw}-resumed")):
+                    await self._command_by(draw, scope, name, chance.random())
+            case name:
+                await self._command_by(act.draw, scope, name, chance.random())
 
-    async def _verb_by(self, name: str, scope: Scope, verb: str, decided: float) -> None:
+    async def _command_by(self, draw: str, scope: Scope, name: str, decided: float) -> None:
         await self._operator(
-            name, scope, lambda process: self._verb(process, scope, verb, random.Random(decided))
+            draw,
+            scope,
+            lambda process: self._carry_out(process, scope, name, random.Random(decided)),
         )
 
     async def _act_on_journal(self, act: Act, chance: random.Random) -> None:
@@ -710,14 +712,14 @@ class World:
         await process.live_tree.reconcile(scope)
 
     async def _collect(self, process: Process, scope: Scope) -> None:
-        self.oracle.asked[process.name] = Asked("gc")
+        self.oracle.commands[process.name] = Command("gc")
         await process.collector.collect(
             scope, process.name, parts=self.scenario.parts(process.name)
         )
 
     async def _republish(self, process: Process, scope: Scope) -> None:
         """Like `rebundle republish`, with the present settings."""
-        self.oracle.asked[process.name] = Asked("republish")
+        self.oracle.commands[process.name] = Command("republish")
         base = await process.reader.existing(scope)
         current = base.pointer.desired
         if current is None:
@@ -732,8 +734,8 @@ class World:
             events=manifest.events,
         )
         publication = await process.publisher.store_state(scope, state)
-        verb = operator_commands.republish(base.pointer, publication)
-        await process.operations.carry_out(scope, verb, by=process.name, reason="republish")
+        republish = operator_commands.republish(base.pointer, publication)
+        await process.operations.carry_out(scope, republish, by=process.name, reason="republish")
 
     async def _freshen(self, process: Process, scope: Scope) -> None:
         timer = FreshnessTimer(
@@ -774,7 +776,7 @@ class World:
         await asyncio.sleep(chance.choice((0, 3, 30)) * chance.random())
         await self._recover_lost(scope, 4)
         if chance.random() < 0.7:
-            await self._verb_by("resumed", scope, "resume", chance.random())
+            await self._command_by("resumed", scope, "resume", chance.random())
 
     async def _recover_lost(self, scope: Scope, tries: int) -> None:
         """A recovery reads much. With constant faults, it may never come to its end."""
@@ -789,7 +791,7 @@ class World:
     async def _recover(self, process: Process, scope: Scope) -> None:
         name = str(scope)
         hold = random.Random(f"{self.scenario.seed}/{process.name}/hold").random() < 0.6
-        self.oracle.asked[process.name] = Asked("recover", on=hold)
+        self.oracle.commands[process.name] = Command("recover", on=hold)
         work = Recoverer(process.store, process.reader, process.publisher, process.live_tree)
         found = await work.recover(
             scope, RecoveryOptions(hold=hold), process.name, "the pointer was lost"
@@ -814,7 +816,9 @@ class World:
             self.watcher.restoring[process.name] = f"{scope}/docker-compose-gen/{path}"
             await process.live_tree.restore_example(scope, path)
 
-    async def _verb(self, process: Process, scope: Scope, verb: str, chance: random.Random) -> None:
+    async def _carry_out(
+        self, process: Process, scope: Scope, name: str, chance: random.Random
+    ) -> None:
         signed = self.watcher.signed.get(str(scope))
         names = (
             [
@@ -825,45 +829,47 @@ class World:
             else ["state-1"]
         )
         one, other = chance.choice(names), chance.choice(names)
-        if signed and (verb == "reject" or chance.random() < 0.6):
-            one = _interesting(signed, verb, chance) or one
-        if verb == "quarantine-next":
-            verb, one = "quarantine", _not_yet_rejected(signed) or one
+        if signed and (name == "reject" or chance.random() < 0.6):
+            one = _interesting(signed, name, chance) or one
+        if name == "quarantine-next":
+            name, one = "quarantine", _not_yet_rejected(signed) or one
         live = signed["live"] if signed else None
         back = other if live and one == f"{live['state']}@{live['attempt']}" else None
         if (
             self.scenario.second and chance.random() < 0.4
         ):  # without its attempt, which selects the newest one
             one = one.partition("@")[0]
-        asked = Asked(
-            "quarantine" if verb == "reject" else verb,
+        command = Command(
+            "quarantine" if name == "reject" else name,
             one,
             back,
-            verb != "pin" or chance.random() < 0.7,
+            name != "pin" or chance.random() < 0.7,
         )
-        self.oracle.asked[process.name] = asked
-        self.trace(process.name, verb, scope, one)
+        self.oracle.commands[process.name] = command
+        self.trace(process.name, name, scope, one)
         done = await process.operations.carry_out(
-            scope, _verb_of(asked), by=process.name, reason=verb
+            scope, _operator_command(command), by=process.name, reason=name
         )
         if not done.changed:
             process.said = "same"
 
 
-def _verb_of(asked: Asked) -> operator_commands.Command:
-    match asked.verb:
+def _operator_command(command: Command) -> operator_commands.Command:
+    match command.name:
         case "rollback" | "discard":
-            return operator_commands.rollback(asked.target, discard_newer=asked.verb == "discard")
+            return operator_commands.rollback(
+                command.target, discard_newer=command.name == "discard"
+            )
         case "hold":
             return protocol.hold
         case "resume":
             return protocol.resume
         case "quarantine":
-            return operator_commands.quarantine(asked.target, rollback_to=asked.back)
+            return operator_commands.quarantine(command.target, rollback_to=command.back)
         case "lift":
-            return operator_commands.lift_quarantine(asked.target)
+            return operator_commands.lift_quarantine(command.target)
         case "pin":
-            return operator_commands.pin(asked.target, pinned=asked.on)
+            return operator_commands.pin(command.target, pinned=command.on)
         case _:
             return protocol.retire
 
@@ -887,13 +893,13 @@ def _not_yet_rejected(signed: dict[str, Any] | None) -> str | None:
     )
 
 
-def _interesting(signed: dict[str, Any], verb: str, chance: random.Random) -> str | None:
+def _interesting(signed: dict[str, Any], name: str, chance: random.Random) -> str | None:
     """The interesting targets of a command: quarantine of states that could become live, rollback
     to quarantined ones.
     """
     rejected = {quarantine["composition_digest"] for quarantine in signed["quarantined"]}
     live, desired = signed["live"], signed["desired"]
-    match verb:
+    match name:
         case "reject":
             found = [live]
         case "quarantine":

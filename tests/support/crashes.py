@@ -350,7 +350,7 @@ _RENDERER = Renderer()
 
 async def _in_step(bucket: Bucket) -> bool:
     return all(
-        [(await bucket.live_tree.survey(scope)).in_sync for scope in await bucket.reader.scopes()]
+        [(await bucket.live_tree.survey(scope)).synced for scope in await bucket.reader.scopes()]
     )
 
 
@@ -433,7 +433,7 @@ async def until_in_step(bucket: Path, scopes: Sequence[Scope], seconds: float = 
     live_tree = LiveTree(store, Reader(store, runtime), runtime)
     deadline = time.monotonic() + seconds
     for scope in scopes:
-        while not (await live_tree.survey(scope)).in_sync:
+        while not (await live_tree.survey(scope)).synced:
             assert time.monotonic() < deadline, f"the live tree of {scope} stays behind"
             await asyncio.sleep(0.05)
 

@@ -4,9 +4,10 @@ import hashlib
 
 from daemon.publishing import layout
 from daemon.publishing.live_tree.ownership import Marker
+from daemon.publishing.live_tree.sync import FinishedPass
 from daemon.stores.errors import ObjectMissing
 from daemon.stores.port import Content, ObjectStore
-from tests.builders_publishing import SCOPE, tree
+from tests.builders_publishing import SCOPE, Bucket, tree
 
 
 def sha256(body: bytes) -> str:
@@ -26,6 +27,12 @@ async def edit(store: ObjectStore, path: str, body: bytes | None) -> None:
         await store.delete(key, version)
     else:
         await store.replace(key, Content(body), version)
+
+
+async def finished_pass(process: Bucket) -> FinishedPass:
+    result = await process.live_tree.reconcile(SCOPE)
+    assert isinstance(result, FinishedPass), result
+    return result
 
 
 async def marker_of(store: ObjectStore) -> Marker:

@@ -28,7 +28,7 @@ def filled(name: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class PolicyRequest:
     """One request, as a policy sees it."""
 
     action: str
@@ -36,7 +36,7 @@ class Asked:
     context: Mapping[str, str] = field(default_factory=dict)
 
 
-def asked(request: Request) -> Asked:
+def asked(request: Request) -> PolicyRequest:
     """What S3 checks for a request of the adapter."""
     names = {
         "PUT": "s3:PutObject",
@@ -47,7 +47,7 @@ def asked(request: Request) -> Asked:
     if not request.key:
         assert request.method == "GET"
         assert request.query["list-type"] == "2"
-        return Asked(
+        return PolicyRequest(
             "s3:ListBucket", ARN, {f"s3:{name}": request.query[name] for name in ("prefix",)}
         )
     writes = request.method in {"PUT", "DELETE"}
@@ -56,7 +56,9 @@ def asked(request: Request) -> Asked:
         for name in ("if-match", "if-none-match")
         if name in request.headers
     }
-    return Asked(names[request.method], f"{ARN}/{request.key}", conditions if writes else {})
+    return PolicyRequest(
+        names[request.method], f"{ARN}/{request.key}", conditions if writes else {}
+    )
 
 
 class AwsPolicies:
@@ -69,7 +71,7 @@ class AwsPolicies:
         ]
         self._bucket = json.loads(filled("s3-bucket.json"))["Statement"]
 
-    def allows(self, request: Asked) -> bool:
+    def allows(self, request: PolicyRequest) -> bool:
         """Whether S3 would let the principal do it."""
         context = {**request.context, "aws:PrincipalArn": self._principal}
         effects = {
@@ -81,7 +83,9 @@ class AwsPolicies:
         return effects == {"Allow"}
 
 
-def _applies(statement: Mapping[str, Any], request: Asked, context: Mapping[str, str]) -> bool:
+def _applies(
+    statement: Mapping[str, Any], request: PolicyRequest, context: Mapping[str, str]
+) -> bool:
     assert set(statement) <= {"Sid", "Effect", "Principal", "Action", "Resource", "Condition"}
     assert statement.get("Principal", "*") == "*"
     return (

@@ -26,7 +26,11 @@ from daemon.inspection.escaping import plain
 from daemon.inspection.live_tree import pass_view
 from daemon.inspection.scopes import PointerView
 from daemon.publishing.maintenance.recovery import Recoverer, Recovery
-from daemon.publishing.maintenance.recovery_rules import Damaged, RecoveryOptions, Unreadable
+from daemon.publishing.maintenance.recovery_rules import (
+    DamagedPublication,
+    RecoveryOptions,
+    UnreadablePublication,
+)
 
 
 async def recover(
@@ -116,7 +120,7 @@ def _print_recovery(
     printer.data(document, _lines(result, printer, dry_run=dry_run, lag=lag))
 
 
-def _unusable_view(publication: Damaged | Unreadable) -> dict[str, str]:
+def _unusable_view(publication: DamagedPublication | UnreadablePublication) -> dict[str, str]:
     return {"publication": str(publication.id), "why": publication.reason}
 
 
@@ -143,7 +147,7 @@ def _lines(
     if result.live_tree is not None and result.live_tree.reason:
         # The warning about a lag has the reason.
         reason = "" if lag else f": {plain(result.live_tree.reason)}"
-        yield f"  live tree {printer.bad('not in sync')}{reason}"
+        yield f"  live tree {printer.bad('not synced')}{reason}"
     if result.recovered.unknown:
         yield "unknown:"
     for line in result.recovered.unknown:

@@ -78,7 +78,7 @@ _WAITS: Final = 6
 """How often a store may ask one write to slow down, about 15 s in all. Then the pass ends."""
 _DIGESTS_BYTES: Final = 16 << 20
 _SEEN_BYTES: Final = 16 << 20
-_SETTLED_FILES: Final = 100_000
+_LAST_PASSES_FILES: Final = 100_000
 _BYTES_A_FILE: Final = 256
 """Approximate memory of one entry."""
 _RETRY_SECONDS: Final = 300.0
@@ -235,7 +235,7 @@ class Survey:
         return self.marker is not None and self.marker.sequence > self.seen.sequence
 
     @property
-    def in_sync(self) -> bool:
+    def synced(self) -> bool:
         """Whether a pass would have nothing to do, and the marker has the status `synced`."""
         return self.marked and not (self.seen.written or self.removed or self.seen.blocked)
 
@@ -312,7 +312,7 @@ class _Body:
 
 
 @dataclass(frozen=True, slots=True)
-class _Settled:
+class _LastPass:
     """The tree after a finished pass.
 
     Nothing is to be done while the listing and the pointer stay the same.
@@ -324,14 +324,14 @@ class _Settled:
     """The marker's."""
     marker: Marker
     live: PublicationId
-    synced: FinishedPass
+    result: FinishedPass
     retry_at: float | None
     """When paths that did not follow are to be tried again, on the monotonic clock."""
 
     def is_still(self, tree: _Tree, current: Pointer, ticks: float) -> bool:
         """Whether nothing has changed since, and no retry is due."""
         live = current.live.id if current.live else None
-        pointer_same = (self.live, self.synced.sequence) == (live, current.sequence)
+        pointer_same = (self.live, self.result.sequence) == (live, current.sequence)
         tree_same = (self.version, self.tree.files, self.tree.unreadable, self.tree.invalid) == (
             tree.marker,
             tree.files,
@@ -370,7 +370,7 @@ class LiveTree:
         self._move_command = move_command
         self._digests = Cache[Mapping[str, str]](_DIGESTS_BYTES)
         self._seen = Cache[_Body](_SEEN_BYTES)
-        self._settled = Cache[_Settled](_SETTLED_FILES)
+        self._last_passes = Cache[_LastPass](_LAST_PASSES_FILES)
 
     async def reconcile(self, scope: Scope) -> FinishedPass | UnfinishedPass:
         """One pass over a scope's live tree.
@@ -392,9 +392,9 @@ class LiveTree:
                 )
             if current.live is None:
                 return FinishedPass(sequence)
-            settled = self._settled.get(scope)
-            if settled is not None and settled.is_still(tree, current, self._runtime.monotonic()):
-                return settled.synced
+            last = self._last_passes.get(scope)
+            if last is not None and last.is_still(tree, current, self._runtime.monotonic()):
+                return last.result
             finished = await self._round(scope, tree, current, done)
             if finished is not None:
                 verdicts = done | {verdict.path: verdict for verdict in finished.verdicts}
@@ -469,18 +469,18 @@ class LiveTree:
         )
         if version is None or shown is None:
             return None
-        synced = FinishedPass(current.sequence, verdicts, seen.damaged)
-        unchanged = replace(synced, verdicts=_without_actions(verdicts))
+        finished = FinishedPass(current.sequence, verdicts, seen.damaged)
+        unchanged = replace(finished, verdicts=_without_actions(verdicts))
         # If a damaged manifest becomes readable again, no listing of the tree changes.
         doubtful = (
-            synced.blocked
+            finished.blocked
             or seen.damaged
             or any(isinstance(there, Unread) for there in seen.present.values())
         )
         retry_at = self._runtime.monotonic() + _RETRY_SECONDS if doubtful else None
-        settled = _Settled(shown, version, after, live.id, unchanged, retry_at)
-        self._settled.put(scope, settled, 1 + 2 * len(shown.files))
-        return synced
+        last = _LastPass(shown, version, after, live.id, unchanged, retry_at)
+        self._last_passes.put(scope, last, 1 + 2 * len(shown.files))
+        return finished
 
     async def _listed_marker(
         self, scope: Scope, version: Version | None
@@ -489,9 +489,9 @@ class LiveTree:
 
         It is not read if this process wrote it last.
         """
-        settled = self._settled.get(scope)
-        if settled is not None and settled.version == version:
-            return settled.marker, version, True
+        last = self._last_passes.get(scope)
+        if last is not None and last.version == version:
+            return last.marker, version, True
         return *await self.marker(scope), self._trusts_markers
 
     async def refuse_lost_pointer(self, scope: Scope, marker: Marker | None = None) -> None:

@@ -21,14 +21,14 @@ from daemon.publishing.live_tree import ownership
 from daemon.publishing.live_tree.sync import FinishedPass, LiveTree, UnfinishedPass
 from daemon.publishing.maintenance import recovery_rules
 from daemon.publishing.maintenance.recovery_rules import (
-    Damaged,
+    DamagedPublication,
     Found,
     Recovered,
     RecoveryOptions,
     Remains,
-    Unreadable,
+    UnreadablePublication,
     Unsigned,
-    Untrusted,
+    UntrustedPublication,
 )
 from daemon.publishing.maintenance.retention_rules import folders
 from daemon.publishing.pointer import Chunk, HistoryEntry, Pointer, PreviousChunk, PublicationId
@@ -109,7 +109,7 @@ class Recoverer:
     async def recover(
         self, scope: Scope, options: RecoveryOptions, by: str, reason: str
     ) -> Recovery:
-        """Write a usable pointer, then bring the live tree in sync.
+        """Write a usable pointer, then sync the live tree.
 
         Raises:
             NotFound: nothing is left of the scope, or of the state that is to be live.
@@ -172,8 +172,10 @@ class Recoverer:
             tree=tree if signed is None else None,
             tree_sequence=marker.sequence if marker and signed is None else 0,
             found=tuple(result for result in results if isinstance(result, Found)),
-            damaged=tuple(result for result in results if isinstance(result, Damaged)),
-            unreadable=tuple(result for result in results if isinstance(result, Unreadable)),
+            damaged=tuple(result for result in results if isinstance(result, DamagedPublication)),
+            unreadable=tuple(
+                result for result in results if isinstance(result, UnreadablePublication)
+            ),
             unsigned=Unsigned(chunks.unsigned, damaged.pointer, tree) if has_policy else None,
             had_pointer=chunks.are_there
             or any(trace is not None for trace in (base.version, marker_version, freshness)),
@@ -247,7 +249,9 @@ class Recoverer:
             are_there=bool(keys),
         )
 
-    async def _verified(self, scope: Scope, name: PublicationId) -> Found | Damaged | Unreadable:
+    async def _verified(
+        self, scope: Scope, name: PublicationId
+    ) -> Found | DamagedPublication | UnreadablePublication:
         """Read and check a publication.
 
         A fault of this publication is returned as a result. Only temporary failures of the store
@@ -256,21 +260,21 @@ class Recoverer:
         try:
             return await self._checked(scope, name)
         except StoreRefused as error:
-            return Unreadable(name, str(error))
+            return UnreadablePublication(name, str(error))
 
-    async def _checked(self, scope: Scope, name: PublicationId) -> Found | Damaged:
+    async def _checked(self, scope: Scope, name: PublicationId) -> Found | DamagedPublication:
         try:
             key = layout.manifest(scope, name.state, name.attempt)
             stored = await self._store.get(key, max_bytes=sizes.MANIFEST)
         except ObjectMissing:
-            return Damaged(name, "its manifest is gone")
+            return DamagedPublication(name, "its manifest is gone")
         except (ObjectDamaged, ObjectTooBig) as error:
-            return Damaged(name, str(error))
+            return DamagedPublication(name, str(error))
         size = len(stored.body)
         try:
             described = await self._reader.work_on(size, manifest.decode, stored.body, key)
         except VerificationFailed as error:
-            return Damaged(name, str(error))
+            return DamagedPublication(name, str(error))
         publication = described.publication(_sha256(stored.body))
         try:
             if publication.id != name:
@@ -278,7 +282,7 @@ class Recoverer:
             await self._reader.work_on(size, described.composition_value)
             await self._reader.files(scope, publication)
         except (PublishingError, ObjectDamaged) as error:
-            kind = Untrusted if isinstance(error, NotTrusted) else Damaged
+            kind = UntrustedPublication if isinstance(error, NotTrusted) else DamagedPublication
             return kind(
                 name,
                 str(error),

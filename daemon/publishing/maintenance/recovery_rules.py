@@ -69,7 +69,7 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
-class Damaged:
+class DamagedPublication:
     """A publication that exists and does not verify, with what is known from its manifest."""
 
     id: PublicationId
@@ -81,12 +81,12 @@ class Damaged:
 
 
 @dataclass(frozen=True, slots=True)
-class Untrusted(Damaged):
+class UntrustedPublication(DamagedPublication):
     """A publication that the trust policy refuses. Nothing else is known to be wrong with it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Unreadable:
+class UnreadablePublication:
     """A publication that the store refuses to read. It may be whole."""
 
     id: PublicationId
@@ -135,8 +135,8 @@ class Remains:
     """The publication that the live tree follows according to its marker."""
     tree_sequence: int = 0
     found: tuple[Found, ...] = ()
-    damaged: tuple[Damaged, ...] = ()
-    unreadable: tuple[Unreadable, ...] = ()
+    damaged: tuple[DamagedPublication, ...] = ()
+    unreadable: tuple[UnreadablePublication, ...] = ()
     unsigned: Unsigned | None = None
     """Unsigned documents under a trust policy. None: there is no trust policy."""
     had_pointer: bool = False
@@ -941,7 +941,7 @@ def _wished(
 
 
 def _refuse_unreadable(
-    remains: Remains, named: Publication | PublicationId | Unreadable | None, why: str
+    remains: Remains, named: Publication | PublicationId | UnreadablePublication | None, why: str
 ) -> None:
     """Raise StateUnreadable if the store refuses to read this publication, which has to be live."""
     name = named if named is None or isinstance(named, PublicationId) else named.id
@@ -956,7 +956,9 @@ def _refuse_unreadable(
 
 def _refuse_untrusted(remains: Remains) -> None:
     """Raise StateUnreadable if only states that the trust policy refuses could be live."""
-    untrusted = [damaged for damaged in remains.damaged if isinstance(damaged, Untrusted)]
+    untrusted = [
+        damaged for damaged in remains.damaged if isinstance(damaged, UntrustedPublication)
+    ]
     if untrusted:
         raise StateUnreadable(
             f"nothing would be live in {remains.scope}: the trust policy refuses "

@@ -130,7 +130,7 @@ def test_consequences_of_some_errors(error, consequence):
 
 
 @pytest.mark.parametrize(
-    ("consequence", "needs_operator", "verb", "exit_code"),
+    ("consequence", "needs_operator", "command", "exit_code"),
     [
         (Consequence.TRANSIENT, False, "status", 6),
         (Consequence.CONFLICT, False, "status", 4),
@@ -140,9 +140,9 @@ def test_consequences_of_some_errors(error, consequence):
         (Consequence.BUG, True, "status", 1),
     ],
 )
-def test_what_is_done_about_each_consequence(consequence, needs_operator, verb, exit_code):
+def test_what_is_done_about_each_consequence(consequence, needs_operator, command, exit_code):
     reaction = Failure(consequence, "", "").reaction
-    assert (reaction.needs_operator, reaction.command) == (needs_operator, verb)
+    assert (reaction.needs_operator, reaction.command) == (needs_operator, command)
     assert reaction.exit_code == exit_code
 
 

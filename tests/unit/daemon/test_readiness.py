@@ -297,9 +297,9 @@ def backlog(oldest: str | None, *, undispatched: int = 0) -> Backlog:
 
 
 @pytest.mark.parametrize(
-    ("consequence", "verb"), [(Consequence.TRANSIENT, "status"), (Consequence.DAMAGED, "verify")]
+    ("consequence", "command"), [(Consequence.TRANSIENT, "status"), (Consequence.DAMAGED, "verify")]
 )
-def test_the_remedy_for_a_lane_fits_the_consequence_of_its_failure(consequence, verb) -> None:
+def test_the_remedy_for_a_lane_fits_the_consequence_of_its_failure(consequence, command) -> None:
     daemon = Daemon()
     lane = Lane(SCOPE)
     lane.failure = Failure(consequence, "x", "X")
@@ -307,7 +307,7 @@ def test_the_remedy_for_a_lane_fits_the_consequence_of_its_failure(consequence, 
     (condition,) = [
         condition for condition in daemon.health.conditions() if condition.kind == "lane"
     ]
-    assert condition.remedy.startswith(f"rebundle {verb} {SCOPE} --bucket ")
+    assert condition.remedy.startswith(f"rebundle {command} {SCOPE} --bucket ")
 
 
 def test_a_lane_whose_oldest_event_never_settles_is_reported_without_a_failure() -> None:

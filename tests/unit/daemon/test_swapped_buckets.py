@@ -234,7 +234,7 @@ def test_the_id_is_not_read_again_for_publications_on_a_known_pointer(tmp_path: 
 def test_data_read_while_the_bucket_changed_is_not_used(swapped_in_first: bool) -> None:
     store, runtime = Volumes(), InlineRuntime()
 
-    class Memory:
+    class BucketMemory:
         async def bucket(self) -> str | None:
             return self.remembered
 
@@ -243,7 +243,7 @@ def test_data_read_while_the_bucket_changed_is_not_used(swapped_in_first: bool) 
 
         remembered: str | None = None
 
-    memory = Memory()
+    memory = BucketMemory()
     identity = BucketIdentity(store, memory, runtime, Backoff(1, 1))  # type: ignore[arg-type]
 
     async def read() -> int:

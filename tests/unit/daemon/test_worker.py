@@ -217,7 +217,7 @@ def test_a_live_tree_that_a_crash_left_behind_is_synced_at_the_start(tmp_path):
         stop.request("done")
         await running
 
-        assert (await scene.live_tree.survey(GOLDEN)).in_sync
+        assert (await scene.live_tree.survey(GOLDEN)).synced
 
     scenario(tmp_path, play, store)
 

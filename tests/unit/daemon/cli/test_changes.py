@@ -22,7 +22,7 @@ def report_of(bucket, command, live_tree, *, dry_run=False):
     printer = Printer("table", False, False, False, io.StringIO(), io.StringIO())
     print_change(
         printer,
-        "verb",
+        "operation",
         ChangeResult(before, command(before, WRITING), True, live_tree),
         dry_run=dry_run,
     )
@@ -41,11 +41,11 @@ def test_before_and_after_are_reported_with_the_result_of_the_pass(bucket):
     )
 
     assert report_of(bucket, operator_commands.rollback("state-1"), tree).splitlines() == [
-        "visual-anomaly/core-versions: verb (sequence 3 → 4)",
+        "visual-anomaly/core-versions: operation (sequence 3 → 4)",
         "  live       state-3 (3) → state-1 (1)",
         "  desired    state-3 (3)",
         "  hold       off → by alice: freeze",
-        "  live tree  in sync, 1 file written",
+        "  live tree  synced, 1 file written",
         "             had foreign content, of which a copy is kept under .rebundle/replaced/: base/a",
         "             operator's override, not changed: example/b\\x1b",
         "             deleted by an operator, stays deleted: example/c",
@@ -54,7 +54,7 @@ def test_before_and_after_are_reported_with_the_result_of_the_pass(bucket):
 
 
 def test_a_live_tree_that_others_kept_changing_is_reported(bucket):
-    assert "not in sync: busy" in report_of(bucket, protocol.hold, UnfinishedPass(4, "busy"))
+    assert "not synced: busy" in report_of(bucket, protocol.hold, UnfinishedPass(4, "busy"))
 
 
 def test_a_blocked_path_is_named_with_its_remedy_beside_the_result(bucket):
@@ -65,7 +65,7 @@ def test_a_blocked_path_is_named_with_its_remedy_beside_the_result(bucket):
 
     text = report_of(bucket, protocol.hold, tree)
 
-    assert "not in sync: base/b is blocked: a \\x1blink: move it away" in text
+    assert "not synced: base/b is blocked: a \\x1blink: move it away" in text
     assert "override, not changed: example/c" in text
     assert "base/b is blocked, and 1 more: x" in report_of(
         bucket, protocol.hold, FinishedPass(4, (Blocked("base/b", "x"), Blocked("base/c", "y")))

@@ -44,8 +44,8 @@ def filled(expression: str) -> str:
         return "e1"
     if expression == "near[0]":
         return "verify"
-    if "verb" in expression:
-        return "rollback "
+    if expression == "usage":
+        return "rebundle rollback --help"
     return "visual-anomaly/edge" if "scope" in expression else "state-1"
 
 

@@ -80,7 +80,7 @@ def test_without_waiting_one_pass_runs_and_the_exit_code_is_that_of_the_pointer(
 
     result = rebundle(*COMMANDS[name], "--wait", "0")
 
-    assert (result.code, "not in sync" in result.out) == (0, True), result.err
+    assert (result.code, "not synced" in result.out) == (0, True), result.err
     assert (result.out + result.err).count("where a file belongs; ") == 1
 
 

@@ -21,8 +21,8 @@ from tests.support.memory_store import MemoryStore
 ONE, TWO = "1" * 32, "2" * 32
 
 
-class Memory:
-    """Implements daemon.publishing.bucket_identity.Memory."""
+class BucketMemory:
+    """Implements daemon.publishing.bucket_identity.BucketMemory."""
 
     def __init__(self, bucket: str | None = None) -> None:
         self.remembered = bucket
@@ -49,13 +49,13 @@ def document(bucket: str) -> str:
 
 
 def identity(
-    store: ObjectStore, memory: Memory, *, new_bucket: bool = False, name: str = "a"
+    store: ObjectStore, memory: BucketMemory, *, new_bucket: bool = False, name: str = "a"
 ) -> BucketIdentity:
     return BucketIdentity(store, memory, InlineRuntime(name), Backoff(1, 4), new_bucket=new_bucket)
 
 
 def test_a_journal_without_a_bucket_gives_a_new_one_an_id_and_keeps_it() -> None:
-    store, memory = store_with(None), Memory()
+    store, memory = store_with(None), BucketMemory()
     one = identity(store, memory)
     assert one.pending
     asyncio.run(one.check())
@@ -71,20 +71,20 @@ def test_a_journal_without_a_bucket_gives_a_new_one_an_id_and_keeps_it() -> None
 
 
 def test_a_journal_without_a_bucket_adopts_the_existing_id() -> None:
-    memory = Memory()
+    memory = BucketMemory()
     asyncio.run(identity(store_with(document(TWO)), memory).check())
     assert memory.remembered == TWO
 
 
 @pytest.mark.parametrize("fault", [Fault.LOST_AFTER, Fault.LOST_BEFORE, Fault.OWN_SUCCESS])
 def test_an_id_whose_creation_was_not_answered_is_read_back(fault: Fault) -> None:
-    store, memory = FaultyStore(store_with(None), faults={layout.BUCKET: [fault]}), Memory()
+    store, memory = FaultyStore(store_with(None), faults={layout.BUCKET: [fault]}), BucketMemory()
     asyncio.run(identity(store, memory).check())
     assert memory.remembered == asyncio.run(bucket_id(store))
 
 
 def test_of_two_journals_that_create_an_id_at_once_the_loser_adopts_the_other_id() -> None:
-    inner, first, second = store_with(None), Memory(), Memory()
+    inner, first, second = store_with(None), BucketMemory(), BucketMemory()
 
     async def overtake(operation: str, _key: str) -> None:
         if operation == "create":
@@ -115,7 +115,7 @@ def test_a_bucket_that_is_not_the_remembered_one_is_refused_and_left_alone(
         store_with(body),
         forbidden=lambda operation, _: operation in {"create", "replace", "delete"},
     )
-    memory = Memory(ONE)
+    memory = BucketMemory(ONE)
     asked = identity(store, memory)
     with pytest.raises(WrongBucket, match=message) as refused:
         asyncio.run(asked.check())
@@ -127,14 +127,14 @@ def test_a_bucket_that_is_not_the_remembered_one_is_refused_and_left_alone(
 
 @pytest.mark.parametrize(("body", "found"), [(None, None), (document(TWO), TWO)])
 def test_an_operator_may_accept_another_bucket(body: str | None, found: str | None) -> None:
-    store, memory = store_with(body), Memory(ONE)
+    store, memory = store_with(body), BucketMemory(ONE)
     asyncio.run(identity(store, memory, new_bucket=True).check())
     assert memory.remembered == (found or asyncio.run(bucket_id(store))) != ONE
     asyncio.run(identity(store, memory).check())
 
 
 def test_the_acceptance_by_an_operator_is_valid_for_one_bucket_only() -> None:
-    memory = Memory(ONE)
+    memory = BucketMemory(ONE)
     store = store_with(document(TWO))
     asked = identity(store, memory, new_bucket=True)
     asyncio.run(asked.check())
@@ -153,7 +153,7 @@ def test_an_unreadable_id_is_reported_once_and_checked_again_each_time() -> None
         if forbidden:
             raise StoreForbidden("403")
 
-    memory = Memory(ONE)
+    memory = BucketMemory(ONE)
     store = FaultyStore(store_with(document(TWO)), before=forbid)
     one = identity(store, memory)
 
@@ -178,7 +178,7 @@ def test_without_create_permission_the_daemon_publishes_without_an_id() -> None:
         if operation == "create":
             raise StoreForbidden("403")
 
-    memory = Memory()
+    memory = BucketMemory()
     one = identity(FaultyStore(store_with(None), before=forbid), memory)
     asyncio.run(one.check())
     assert one.pending is None
@@ -194,7 +194,7 @@ def test_a_confirmed_id_is_not_read_again_until_an_error() -> None:
         if gone:
             raise StoreUnavailable("away")
 
-    one = identity(FaultyStore(store_with(document(ONE)), before=note), Memory(ONE))
+    one = identity(FaultyStore(store_with(document(ONE)), before=note), BucketMemory(ONE))
 
     async def play() -> None:
         nonlocal gone
@@ -229,7 +229,7 @@ def test_the_daemon_waits_for_the_right_bucket_with_growing_delays_and_so_do_tim
         if len(asked) == 5:
             await store.create(layout.BUCKET, Content(document(ONE).encode()))
 
-    one = BucketIdentity(FaultyStore(store, before=note), Memory(ONE), runtime, Backoff(1, 4))
+    one = BucketIdentity(FaultyStore(store, before=note), BucketMemory(ONE), runtime, Backoff(1, 4))
 
     async def timer() -> None:
         await one.until_granted()
@@ -250,7 +250,7 @@ def test_the_daemon_waits_for_the_right_bucket_with_growing_delays_and_so_do_tim
 
 
 def test_a_journal_that_cannot_be_written_is_tried_again() -> None:
-    memory = Memory()
+    memory = BucketMemory()
     memory.away = True
     one = identity(store_with(None), memory)
     with pytest.raises(SourceUnavailable):

@@ -17,7 +17,7 @@ from tests.builders_runtime import InlineRuntime
 from tests.support.faulty_store import Fault, FaultyStore
 from tests.support.memory_store import MemoryStore
 
-EVERY_CLAUSE = [
+EVERY_STEP = [
     "create",
     "create once",
     "replace",
@@ -138,19 +138,19 @@ class OtherVersionsListed(Passing):
 
 
 @pytest.mark.parametrize("by_content", [False, True])
-def test_a_conforming_store_passes_every_clause_and_stays_unchanged(by_content):
+def test_a_conforming_store_passes_every_step_and_stays_unchanged(by_content):
     store = memory(by_content=by_content)
 
     result = probed(store)
 
-    assert verdicts(result) == dict.fromkeys(EVERY_CLAUSE, "ok")
+    assert verdicts(result) == dict.fromkeys(EVERY_STEP, "ok")
     assert result.usable
     assert result.ahead == 0
     assert keys(store) == []
 
 
 @pytest.mark.parametrize(
-    ("store", "clause", "expected"),
+    ("store", "step", "expected"),
     [
         (IgnoresCreate, "create once", "published states could be overwritten"),
         (IgnoresReplace, "replace stale", "overwrite the other's pointer"),
@@ -163,16 +163,16 @@ def test_a_conforming_store_passes_every_clause_and_stays_unchanged(by_content):
         (OtherVersionsListed, "list", "live tree"),
     ],
 )
-def test_a_store_that_breaks_one_promise_is_refused_at_its_clause(store, clause, expected):
+def test_a_store_that_breaks_one_promise_is_refused_at_that_step(store, step, expected):
     result = probed(store())
 
     assert result.refusal is not None
     assert not result.usable
-    assert result.refusal.step == clause
+    assert result.refusal.step == step
     assert expected in result.refusal.explanation
     assert [finding.step for finding in result.findings if finding.verdict is Verdict.OK][
-        : EVERY_CLAUSE.index(clause)
-    ] == (EVERY_CLAUSE[: EVERY_CLAUSE.index(clause)])
+        : EVERY_STEP.index(step)
+    ] == (EVERY_STEP[: EVERY_STEP.index(step)])
     assert expected in str(UnsafeStore(result.refusal))
 
 
@@ -311,7 +311,7 @@ def test_another_probe_at_the_same_key_refuses_nothing(
 def test_a_key_that_another_probe_removed_is_created_once_more(by_content: bool) -> None:
     assert verdicts(
         probed(between("create", 2, cleans_up, by_content=by_content))
-    ) == dict.fromkeys(EVERY_CLAUSE, "ok")
+    ) == dict.fromkeys(EVERY_STEP, "ok")
 
 
 class Hangs(Passing):

@@ -481,7 +481,7 @@ def test_an_unsigned_live_tree_is_compared_with_signed_documents(trusting, bucke
     assert result.code == 5
     [problem] = [check["problem"] for check in result.json["checks"] if check["problem"]]
     assert problem.startswith(
-        "not in sync with live: base/bundle/docker-compose.yaml; tree and marker are not signed"
+        "these paths differ from live: base/bundle/docker-compose.yaml; tree and marker are not signed"
     )
 
 

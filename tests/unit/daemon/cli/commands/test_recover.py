@@ -159,7 +159,7 @@ def test_a_live_tree_that_cannot_follow_is_reported_beside_the_written_pointer(l
 
     result = rebundle(*ASKED, "--yes", "--wait", "0.1")
 
-    assert (result.code, "  live tree not in sync\n" in result.out) == (1, True), result.out
+    assert (result.code, "  live tree not synced\n" in result.out) == (1, True), result.out
     assert "reason: base/.rebundle.json is blocked" in result.err
     assert pointer(lost).sequence == 132
 

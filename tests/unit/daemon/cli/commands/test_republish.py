@@ -47,7 +47,7 @@ def test_a_dry_run_shows_what_would_differ_and_writes_nothing(bucket, rebundle, 
     assert "restart it" in result.err
     assert f"republish (would be sequence {sequence} → {sequence + 1})" in result.out
     assert "+    image: docker.io/library/nginx:9.9" in result.out.splitlines()
-    assert (preview["verb"], preview["scope"], preview["changed"], preview["dry_run"]) == (
+    assert (preview["operation"], preview["scope"], preview["changed"], preview["dry_run"]) == (
         "republish",
         str(SCOPE),
         True,

@@ -188,7 +188,7 @@ def test_an_unwritable_path_is_named_with_a_remedy(bucket, rebundle):
     link.unlink()
     link.symlink_to("/nowhere")
     result = rebundle("hold", SCOPE, "--reason", "to have a pass")
-    assert "not in sync: base/bundle/nginx/models.map is blocked" in result.out
+    assert "not synced: base/bundle/nginx/models.map is blocked" in result.out
 
     view = scope_of(rebundle("status", "-o", "json"))
 

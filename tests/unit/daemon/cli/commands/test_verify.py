@@ -110,7 +110,7 @@ def test_a_hand_edit_does_not_hide_that_another_file_is_missing_or_that_a_state_
     }
     assert (result.code, set(failed)) == (5, {"state state-1", "live tree"})
     assert "edited by hand: base/bundle/docker-compose.yaml" in failed["live tree"]
-    assert "not in sync with live: base/bundle/nginx/models.map" in failed["live tree"]
+    assert "these paths differ from live: base/bundle/nginx/models.map" in failed["live tree"]
     assert f"else `rebundle recover {SCOPE} --reason 'damaged archive'`" in failed["state state-1"]
 
 
@@ -178,7 +178,7 @@ def test_a_missing_file_of_base_is_found(bucket, rebundle):
     result = rebundle("verify", SCOPE)
 
     assert result.code == 5
-    assert "not in sync with live: base/bundle/nginx/models.map" in result.out
+    assert "these paths differ from live: base/bundle/nginx/models.map" in result.out
 
 
 def test_an_unreadable_pointer_is_a_failed_check(bucket, rebundle):
@@ -253,7 +253,10 @@ def test_a_live_tree_that_differs_from_its_synced_marker_fails(bucket, rebundle)
     result = rebundle("verify", SCOPE)
 
     assert result.code == 5
-    assert "marked as synced, but not in sync with live: base/bundle/monitoring.txt" in result.out
+    assert (
+        "marked as synced, but these paths differ from live: base/bundle/monitoring.txt"
+        in result.out
+    )
 
 
 def test_a_marker_ahead_of_its_pointer_is_found_by_verify_and_status(bucket, rebundle):

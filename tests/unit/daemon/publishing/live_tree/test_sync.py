@@ -18,7 +18,7 @@ from daemon.stores.port import Content, Listing, Version
 from tests.builders_publishing import SCOPE, Bucket, make_files, make_state, tree
 from tests.builders_runtime import InlineRuntime
 from tests.support.faulty_store import Fault, FaultyStore, Gate
-from tests.support.live_trees import edit, kept, marker_of, sha256
+from tests.support.live_trees import edit, finished_pass, kept, marker_of, sha256
 from tests.support.memory_store import MemoryStore
 
 COMPOSE, ENV, CREDS = "base/docker-compose.yml", "example/conf/bundle/.env", "example/creds/s3.env"
@@ -39,12 +39,6 @@ def bucket(store: MemoryStore | FaultyStore, name: str = "") -> Bucket:
 
 def bodies(state: RenderedState) -> dict[str, bytes]:
     return {file.path: file.body for file in state.files}
-
-
-async def synced(process: Bucket) -> FinishedPass:
-    result = await process.live_tree.reconcile(SCOPE)
-    assert isinstance(result, FinishedPass), result
-    return result
 
 
 async def rolled_back(process: Bucket, state: str) -> None:
@@ -79,7 +73,7 @@ def test_the_first_pass_writes_every_file_and_a_synced_marker(
     async def scenario() -> None:
         process, state = bucket(memory), make_state(1)
         read = await process.publish(state)
-        result = await synced(process)
+        result = await finished_pass(process)
         assert await tree(memory) == bodies(state)
         assert set(result.written) == set(bodies(state))
         marker = await marker_of(memory)
@@ -108,12 +102,12 @@ def test_nothing_is_written_for_a_scope_without_a_live_state(memory: MemoryStore
 def test_an_idle_pass_writes_nothing(memory: MemoryStore) -> None:
     async def scenario() -> None:
         await bucket(memory).publish(make_state(1))
-        await synced(bucket(memory))
+        await finished_pass(bucket(memory))
         await edit(memory, ENV, b"MINE=1\n")
         await edit(memory, "base/stray", b"stray")
         store = FaultyStore(memory)
         for name in ("same", "other"):
-            await synced(bucket(store, name))
+            await finished_pass(bucket(store, name))
         assert store.writes == []
 
     asyncio.run(scenario())
@@ -124,12 +118,12 @@ def test_base_follows_live_byte_for_byte_forward_and_back(memory: MemoryStore) -
         process = bucket(memory)
         one, two = make_state(1), make_state(2, files=make_files("2", **{"base/new": "n"}))
         await process.publish(one)
-        await synced(process)
+        await finished_pass(process)
         await process.publish(two)
-        await synced(process)
+        await finished_pass(process)
         assert await tree(memory) == {**bodies(two), CREDS: bodies(one)[CREDS]}
         await rolled_back(process, "state-1")
-        await synced(process)
+        await finished_pass(process)
         now = await tree(memory)
         assert {path: body for path, body in now.items() if not path.startswith("example/")} == {
             path: body for path, body in bodies(one).items() if not path.startswith("example/")
@@ -143,17 +137,17 @@ def test_an_override_stays_byte_for_byte_through_every_command(memory: MemorySto
         process = bucket(memory)
         mine = b"SERVING_101_CPU_LIMIT=3\r\n\xff\x00 no newline"
         await process.publish(make_state(1))
-        await synced(process)
+        await finished_pass(process)
         for path in (ENV, CREDS, "example/own.txt"):
             await edit(memory, path, mine)
         await process.publish(make_state(2), make_state(3, files=make_files("3")[:2]))
         steps: list[Callable[[], Awaitable[object]]] = [
-            lambda: synced(process),
+            lambda: finished_pass(process),
             lambda: process.operations.carry_out(SCOPE, protocol.hold, "ann"),
             lambda: rolled_back(process, "state-1"),
             lambda: process.operations.carry_out(SCOPE, protocol.resume, "ann"),
             lambda: process.publish(make_state(4)),
-            lambda: synced(process),
+            lambda: finished_pass(process),
             lambda: process.operations.carry_out(SCOPE, protocol.retire, "ann"),
         ]
         for step in steps:
@@ -169,9 +163,9 @@ def test_an_override_is_reported_as_one(memory: MemoryStore) -> None:
     async def scenario() -> None:
         process = bucket(memory)
         await process.publish(make_state(1))
-        await synced(process)
+        await finished_pass(process)
         await edit(memory, ENV, b"MINE=1\n")
-        assert ENV in (await synced(process)).overrides
+        assert ENV in (await finished_pass(process)).overrides
 
     asyncio.run(scenario())
 
@@ -182,11 +176,11 @@ def test_a_deleted_file_of_example_stays_deleted_and_is_reported(
     async def scenario() -> None:
         process = bucket(memory)
         await process.publish(make_state(1))
-        await synced(process)
+        await finished_pass(process)
         await edit(memory, ENV, None)
-        assert (await synced(process)).deleted_by_operator == (ENV,)
+        assert (await finished_pass(process)).deleted_by_operator == (ENV,)
         await process.publish(make_state(2))
-        assert (await synced(process)).deleted_by_operator == (ENV,)
+        assert (await finished_pass(process)).deleted_by_operator == (ENV,)
         assert ENV not in await tree(memory)
 
     asyncio.run(scenario())
@@ -198,9 +192,9 @@ def test_an_untouched_default_of_example_is_replaced_by_a_newer_publication(
     async def scenario() -> None:
         process = bucket(memory)
         await process.publish(make_state(1))
-        await synced(process)
+        await finished_pass(process)
         await process.publish(make_state(2))
-        await synced(process)
+        await finished_pass(process)
         assert (await tree(memory))[ENV] == b"# defaults 2\n"
 
     asyncio.run(scenario())
@@ -210,11 +204,11 @@ def test_a_rollback_leaves_the_newer_default_of_example(memory: MemoryStore) -> 
     async def scenario() -> None:
         process = bucket(memory)
         await process.publish(make_state(1))
-        await synced(process)
+        await finished_pass(process)
         await process.publish(make_state(2))
-        await synced(process)
+        await finished_pass(process)
         await rolled_back(process, "state-1")
-        result = await synced(process)
+        result = await finished_pass(process)
         assert (await tree(memory))[ENV] == b"# defaults 2\n"
         assert (await tree(memory))[COMPOSE] == b"services 1\n"
         assert not [path for path in result.written if path.startswith("example/")]
@@ -232,7 +226,7 @@ def test_a_commit_position_found_only_in_a_history_chunk_counts(
         while current.pointer.previous_chunk is None:
             hold = protocol.hold(current.pointer, process.publisher.writing("ann"))
             current = await process.publisher.swap(SCOPE, current, hold)
-        await synced(process)
+        await finished_pass(process)
         assert (await memory.get(layout.live_tree(SCOPE, ENV))).tag["commit"] == "2.0"
 
     asyncio.run(scenario())
@@ -242,10 +236,10 @@ def test_foreign_bytes_in_base_are_kept_aside_reported_and_replaced(memory: Memo
     async def scenario() -> None:
         process = bucket(memory)
         await process.publish(make_state(1))
-        await synced(process)
+        await finished_pass(process)
         await edit(memory, COMPOSE, b"mine")
         await edit(memory, "README.md", b"mine too")
-        result = await synced(process)
+        result = await finished_pass(process)
         assert result.kept_aside == ("README.md", COMPOSE)
         assert await kept(memory) == {(COMPOSE, b"mine"), ("README.md", b"mine too")}
         assert await tree(memory) == bodies(make_state(1))
@@ -257,10 +251,10 @@ def test_every_foreign_content_of_a_path_is_kept_once(memory: MemoryStore) -> No
     async def scenario() -> None:
         process = bucket(memory)
         await process.publish(make_state(1))
-        await synced(process)
+        await finished_pass(process)
         for body in (b"mine", b"mine", b"other", b"third", b"other"):
             await edit(memory, COMPOSE, body)
-            await synced(process)
+            await finished_pass(process)
         assert await kept(memory) == {(COMPOSE, b"mine"), (COMPOSE, b"other"), (COMPOSE, b"third")}
         assert set(await tree(memory)) == set(bodies(make_state(1)))
 
@@ -270,7 +264,7 @@ def test_every_foreign_content_of_a_path_is_kept_once(memory: MemoryStore) -> No
 def test_foreign_bytes_that_cannot_be_kept_aside_are_not_replaced(memory: MemoryStore) -> None:
     async def scenario() -> None:
         await bucket(memory).publish(make_state(1))
-        await synced(bucket(memory))
+        await finished_pass(bucket(memory))
         await edit(memory, COMPOSE, b"mine")
         store = FaultyStore(
             memory, {layout.replaced(SCOPE, COMPOSE, sha256(b"mine")): [Fault.AWAY]}
@@ -289,7 +283,7 @@ def test_a_copy_of_a_file_of_a_retained_state_is_not_kept_aside(
         process = bucket(memory)
         await process.publish(make_state(1), make_state(2))
         await edit(memory, COMPOSE, b"services 1\n")
-        assert (await synced(process)).kept_aside == ()
+        assert (await finished_pass(process)).kept_aside == ()
         assert list(await memory.scan(f"{SCOPE}/.rebundle/")) == []
 
     asyncio.run(scenario())
@@ -299,11 +293,11 @@ def test_a_file_with_the_digest_of_the_marker_needs_no_tag(memory: MemoryStore) 
     async def scenario() -> None:
         process = bucket(memory)
         await process.publish(make_state(1))
-        await synced(process)
+        await finished_pass(process)
         await edit(memory, COMPOSE, b"services 1\n")  # the same bytes again, without their tag
         await process.publish(make_state(2))
         store = FaultyStore(memory, forbidden=lambda operation, key: "states/state-1" in key)
-        assert (await synced(bucket(store))).kept_aside == ()
+        assert (await finished_pass(bucket(store))).kept_aside == ()
 
     asyncio.run(scenario())
 
@@ -316,14 +310,14 @@ def test_an_older_marker_does_not_recreate_a_file_that_an_operator_deleted(
     async def scenario() -> None:
         process, other = bucket(memory), bucket(memory)
         await process.publish(make_state(1))
-        await synced(process)
+        await finished_pass(process)
         new = "example/conf/new.env"
         await other.publish(make_state(2, files=make_files("2", **{new: "# new\n"})))
-        await synced(other)
+        await finished_pass(other)
         key = layout.live_tree(SCOPE, new)
         await memory.delete(key, (await memory.get(key)).version)
 
-        assert (await synced(process)).deleted_by_operator == (new,)
+        assert (await finished_pass(process)).deleted_by_operator == (new,)
         assert new not in await tree(memory)
 
     asyncio.run(scenario())
@@ -335,7 +329,7 @@ def test_an_unknown_file_below_base_is_reported_and_never_deleted(memory: Memory
         await process.publish(make_state(1))
         await edit(memory, "base/notes.txt", b"mine")
         for number in (2, 3):
-            assert (await synced(process)).strays == ("base/notes.txt",)
+            assert (await finished_pass(process)).strays == ("base/notes.txt",)
             await process.publish(make_state(number))
         assert (await tree(memory))["base/notes.txt"] == b"mine"
 
@@ -347,9 +341,9 @@ def test_a_file_of_a_removed_model_leaves_base_and_stays_in_example(memory: Memo
         process = bucket(memory)
         both = {"base/bundle/batching_101.txt": "b", "example/conf/bundle/batching_101.txt": "e"}
         await process.publish(make_state(1, files=make_files("1", **both)))
-        await synced(process)
+        await finished_pass(process)
         await process.publish(make_state(2))
-        await synced(process)
+        await finished_pass(process)
         now = await tree(memory)
         assert "base/bundle/batching_101.txt" not in now
         assert now["example/conf/bundle/batching_101.txt"] == b"e"
@@ -364,19 +358,19 @@ def test_files_below_creds_are_created_once_and_never_read(memory: MemoryStore) 
 
         process = bucket(FaultyStore(memory, forbidden=forbidden))
         await process.publish(make_state(1))
-        await synced(process)
+        await finished_pass(process)
         assert (await tree(memory))[CREDS] == b"# credentials 1\n"
         await edit(memory, CREDS, b"SECRET=1\n")
         await edit(memory, "example/creds/own", b"SECRET=2\n")
         await process.publish(make_state(2))
-        await synced(process)
+        await finished_pass(process)
         await rolled_back(process, "state-1")
-        await synced(process)
+        await finished_pass(process)
         with pytest.raises(OperationRefused, match="never read"):
             await process.live_tree.restore_example(SCOPE, CREDS)
         assert (await tree(memory))[CREDS] == b"SECRET=1\n"
         await edit(memory, CREDS, None)
-        await synced(process)
+        await finished_pass(process)
         assert CREDS not in await tree(memory)
         assert (await process.live_tree.restore_example(SCOPE, CREDS)).written
         assert (await tree(memory))[CREDS] == b"# credentials 1\n"
@@ -389,7 +383,7 @@ def test_the_marker_is_updating_before_the_first_write_and_synced_after_the_last
 ) -> None:
     async def scenario() -> None:
         await bucket(memory).publish(make_state(1))
-        await synced(bucket(memory))
+        await finished_pass(bucket(memory))
         await bucket(memory).publish(make_state(2))
         said: list[tuple[str, str]] = []
 
@@ -399,7 +393,7 @@ def test_the_marker_is_updating_before_the_first_write_and_synced_after_the_last
                 said.append((marker.status, marker.publication or ""))
 
         store = FaultyStore(memory, before=note)
-        await synced(bucket(store))
+        await finished_pass(bucket(store))
         assert {status for status, _ in said} == {"updating"}
         assert all(name.startswith("state-2@") for _, name in said)
         assert (store.writes[0][1], store.writes[-1][1]) == (MARKER_KEY, MARKER_KEY)
@@ -415,7 +409,7 @@ def test_a_path_enters_the_marker_only_after_its_write_is_confirmed(memory: Memo
         with pytest.raises(StoreUnavailable):
             await bucket(store).live_tree.reconcile(SCOPE)
         assert ENV not in (await marker_of(memory)).files
-        await synced(bucket(memory))
+        await finished_pass(bucket(memory))
         assert (await tree(memory))[ENV] == b"# defaults 1\n"
 
     asyncio.run(scenario())
@@ -425,9 +419,9 @@ def test_a_path_enters_the_marker_only_after_its_write_is_confirmed(memory: Memo
 def test_an_unreadable_marker_is_written_again(memory: MemoryStore, body: bytes) -> None:
     async def scenario() -> None:
         await bucket(memory).publish(make_state(1))
-        await synced(bucket(memory))
+        await finished_pass(bucket(memory))
         await edit(memory, layout.MARKER, body)
-        await synced(bucket(memory))
+        await finished_pass(bucket(memory))
         # Credentials are never read, so the new marker cannot record what is below creds/.
         assert (await marker_of(memory)).files.keys() == bodies(make_state(1)).keys() - {CREDS}
 
@@ -438,7 +432,7 @@ def test_a_hold_without_a_move_raises_only_the_sequence_of_the_marker(memory: Me
     async def scenario() -> None:
         process = bucket(memory)
         await process.publish(make_state(1))
-        await synced(process)
+        await finished_pass(process)
         store = FaultyStore(memory)
         await bucket(store).operations.carry_out(SCOPE, protocol.hold, "ann")
         assert [key for _, key in store.writes] == [layout.pointer(SCOPE), MARKER_KEY]
@@ -453,13 +447,13 @@ def test_a_hold_without_a_move_raises_only_the_sequence_of_the_marker(memory: Me
 def test_two_passes_at_once_end_synced(memory: MemoryStore) -> None:
     async def scenario() -> None:
         await bucket(memory).publish(make_state(1))
-        await synced(bucket(memory))
+        await finished_pass(bucket(memory))
         await edit(memory, COMPOSE, b"mine")
         await bucket(memory).publish(make_state(2))
         async with asyncio.TaskGroup() as group:
             for name in ("one", "other"):
                 group.create_task(bucket(memory, name).live_tree.reconcile(SCOPE))
-        await synced(bucket(memory))
+        await finished_pass(bucket(memory))
         expected = {**bodies(make_state(2)), CREDS: b"# credentials 1\n"}
         assert await tree(memory) == expected
         marker = await marker_of(memory)
@@ -482,7 +476,7 @@ def test_a_pointer_that_moves_during_a_pass_is_followed_by_the_same_pass(
                 await other.publish(make_state(2))
 
         store = FaultyStore(memory, before=publish_meanwhile)
-        assert (await synced(bucket(store))).sequence == 2
+        assert (await finished_pass(bucket(store))).sequence == 2
         assert (await tree(memory))[COMPOSE] == b"services 2\n"
 
     asyncio.run(scenario())
@@ -497,7 +491,7 @@ def test_a_late_write_of_an_old_pass_is_repaired_by_the_next(memory: MemoryStore
         old = asyncio.create_task(bucket(paused, "old").live_tree.reconcile(SCOPE))
         await gate.reached.wait()
         await new.publish(make_state(2))
-        await synced(new)
+        await finished_pass(new)
         assert "base/only-in-1" not in await tree(memory)
 
         async def dies_after(operation: str, key: str) -> None:
@@ -509,7 +503,7 @@ def test_a_late_write_of_an_old_pass_is_repaired_by_the_next(memory: MemoryStore
         with pytest.raises(StoreUnavailable):
             await old
         assert "base/only-in-1" in await tree(memory)
-        await synced(new)
+        await finished_pass(new)
         assert await tree(memory) == {**bodies(make_state(2)), CREDS: b"# credentials 1\n"}
         assert list(await memory.scan(f"{SCOPE}/.rebundle/")) == []
 
@@ -528,7 +522,7 @@ def test_a_pass_behind_the_marker_starts_over_and_never_lowers_it(
         )
         await gate.reached.wait()
         await new.publish(make_state(2))
-        await synced(new)
+        await finished_pass(new)
         gate.open()
         result = await old
         assert isinstance(result, FinishedPass)
@@ -543,7 +537,7 @@ def test_a_file_changed_before_the_second_listing_is_not_synced(
 ) -> None:
     async def scenario() -> None:
         await bucket(memory).publish(make_state(1))
-        await synced(bucket(memory))
+        await finished_pass(bucket(memory))
         await bucket(memory).publish(make_state(2))
         scans = 0
 
@@ -555,7 +549,7 @@ def test_a_file_changed_before_the_second_listing_is_not_synced(
                 await edit(memory, COMPOSE, b"services 1\n")
 
         store = FaultyStore(memory, before=write_late)
-        await synced(bucket(store))
+        await finished_pass(bucket(store))
         assert (await tree(memory))[COMPOSE] == b"services 2\n"
 
     asyncio.run(scenario())
@@ -566,7 +560,7 @@ def test_a_file_recreated_before_the_second_listing_is_not_synced(
 ) -> None:
     async def scenario() -> None:
         await bucket(memory).publish(make_state(1, files=make_files("1", **{"base/old": "x"})))
-        await synced(bucket(memory))
+        await finished_pass(bucket(memory))
         await bucket(memory).publish(make_state(2))
         scans = 0
 
@@ -578,7 +572,7 @@ def test_a_file_recreated_before_the_second_listing_is_not_synced(
                 await edit(memory, "base/old", b"x")
 
         store = FaultyStore(memory, before=come_back)
-        await synced(bucket(store))
+        await finished_pass(bucket(store))
         assert "base/old" not in await tree(memory)
 
     asyncio.run(scenario())
@@ -590,7 +584,7 @@ def test_a_file_that_an_operator_changes_during_a_pass_is_classified_again(
 ) -> None:
     async def scenario() -> None:
         await bucket(memory).publish(make_state(1, files=make_files("1", **{"base/old": "x"})))
-        await synced(bucket(memory))
+        await finished_pass(bucket(memory))
         await bucket(memory).publish(make_state(2))
         path = {"replace": ENV, "delete": "base/old"}[operation]
 
@@ -600,7 +594,7 @@ def test_a_file_that_an_operator_changes_during_a_pass_is_classified_again(
                 await edit(memory, path, b"MINE\n")
 
         store = FaultyStore(memory, before=change)
-        result = await synced(bucket(store))
+        result = await finished_pass(bucket(store))
         assert (await tree(memory))[path] == b"MINE\n"
         assert path in (*result.overrides, *result.strays)
 
@@ -612,7 +606,7 @@ def test_foreign_bytes_that_change_while_they_are_copied_are_copied_again(
 ) -> None:
     async def scenario() -> None:
         await bucket(memory).publish(make_state(1))
-        await synced(bucket(memory))
+        await finished_pass(bucket(memory))
         await edit(memory, COMPOSE, b"first")
         reads = 0
 
@@ -624,7 +618,7 @@ def test_foreign_bytes_that_change_while_they_are_copied_are_copied_again(
                 await edit(memory, COMPOSE, b"second")
 
         store = FaultyStore(memory, before=change)
-        await synced(bucket(store))
+        await finished_pass(bucket(store))
         assert (await tree(memory))[COMPOSE] == b"services 1\n"
         assert (COMPOSE, b"second") in await kept(memory)
 
@@ -636,7 +630,7 @@ def test_a_file_that_vanishes_between_listing_and_reading_is_classified_again(
 ) -> None:
     async def scenario() -> None:
         await bucket(memory).publish(make_state(1))
-        await synced(bucket(memory))
+        await finished_pass(bucket(memory))
         await edit(memory, "base/stray", b"stray")
         await edit(memory, COMPOSE, b"mine")
 
@@ -646,7 +640,7 @@ def test_a_file_that_vanishes_between_listing_and_reading_is_classified_again(
                 await edit(memory, "base/stray", None)
 
         store = FaultyStore(memory, before=vanish)
-        assert (await synced(bucket(store))).strays == ()
+        assert (await finished_pass(bucket(store))).strays == ()
 
     asyncio.run(scenario())
 
@@ -681,10 +675,10 @@ def test_a_write_of_unknown_outcome_is_resolved_by_the_same_pass(
         await bucket(memory).publish(make_state(1, files=make_files("1", **{"base/old": "x"})))
         store = FaultyStore(memory, {path: [fault]})
         process = bucket(store)
-        await synced(process)
+        await finished_pass(process)
         store.faults = {path: [fault]}
         await process.publish(make_state(2))
-        await synced(process)
+        await finished_pass(process)
         assert await tree(memory) == {**bodies(make_state(2)), CREDS: b"# credentials 1\n"}
         assert list(await memory.scan(f"{SCOPE}/.rebundle/")) == []
 
@@ -695,7 +689,7 @@ def test_a_lost_pointer_leaves_the_tree_alone(memory: MemoryStore) -> None:
     async def scenario() -> None:
         process = bucket(memory)
         await process.publish(make_state(1))
-        await synced(process)
+        await finished_pass(process)
         before = await tree(memory, "")
         stored = await memory.get(layout.pointer(SCOPE))
         await memory.delete(layout.pointer(SCOPE), stored.version)
@@ -718,7 +712,7 @@ def test_a_pass_lists_the_tree_before_it_reads_the_pointer(memory: MemoryStore) 
         async def note(operation: str, key: str) -> None:
             done.append((operation, key))
 
-        await synced(bucket(FaultyStore(memory, before=note)))
+        await finished_pass(bucket(FaultyStore(memory, before=note)))
         assert done[:2] == [("scan", layout.live_tree(SCOPE)), ("get", layout.pointer(SCOPE))]
 
     asyncio.run(scenario())
@@ -733,7 +727,7 @@ def test_a_forged_marker_hides_no_file_from_a_process_that_does_not_trust_marker
     async def scenario() -> None:
         process = bucket(memory)
         await process.publish(make_state(1))
-        await synced(process)
+        await finished_pass(process)
         own = (await memory.get(layout.live_tree(SCOPE, COMPOSE))).body
         await edit(memory, COMPOSE, b"image: of somebody else\n")
         marker = await marker_of(memory)
@@ -747,7 +741,7 @@ def test_a_forged_marker_hides_no_file_from_a_process_that_does_not_trust_marker
             marker.model_copy(update={"files": files}).model_dump_json(by_alias=True).encode(),
         )
 
-        assert (await bucket(memory).live_tree.survey(SCOPE)).in_sync, "else nothing was forged"
+        assert (await bucket(memory).live_tree.survey(SCOPE)).synced, "else nothing was forged"
         assert (await bucket(memory).live_tree.survey(SCOPE, reading_all=True)).seen.written == (
             COMPOSE,
         )
@@ -763,7 +757,7 @@ def test_a_forged_marker_hides_no_file_from_a_process_that_does_not_trust_marker
 def test_a_process_that_does_not_trust_markers_reads_every_file_once(memory: MemoryStore) -> None:
     async def scenario() -> None:
         await bucket(memory).publish(make_state(1))
-        await synced(bucket(memory))
+        await finished_pass(bucket(memory))
         read: list[str] = []
 
         async def note(operation: str, key: str) -> None:
@@ -774,14 +768,14 @@ def test_a_process_that_does_not_trust_markers_reads_every_file_once(memory: Mem
         process.live_tree = LiveTree(
             process.store, process.reader, InlineRuntime("wary"), trusts_markers=False
         )
-        await synced(process)
+        await finished_pass(process)
         assert sorted(read) == sorted(
             path for path in bodies(make_state(1)) if not path.startswith("example/creds/")
         )
         read.clear()
         await process.publish(make_state(2))
-        await synced(process)
-        await synced(process)
+        await finished_pass(process)
+        await finished_pass(process)
         assert read == ["example/conf/bundle/.env"], (
             "its default has changed, so its own tag counts"
         )
@@ -796,20 +790,20 @@ def test_a_survey_reports_what_a_pass_would_do_and_modifies_nothing(memory: Memo
     async def scenario() -> None:
         process = bucket(memory)
         await process.publish(make_state(1, files=make_files("1", **{"base/old": "x"})))
-        await synced(process)
-        assert (await process.live_tree.survey(SCOPE)).in_sync
+        await finished_pass(process)
+        assert (await process.live_tree.survey(SCOPE)).synced
         await process.publish(make_state(2))
         await edit(memory, ENV, b"MINE=1\n")
         await edit(memory, "base/stray", b"stray")
         store = FaultyStore(memory)
         survey = await bucket(store).live_tree.survey(SCOPE)
         assert store.writes == []
-        assert not survey.in_sync
+        assert not survey.synced
         assert survey.removed == ("base/old",)
         assert (survey.seen.overrides, survey.seen.strays) == ((ENV,), ("base/stray",))
-        result = await synced(process)
+        result = await finished_pass(process)
         assert survey.seen.written == result.written
-        assert (await process.live_tree.survey(SCOPE)).in_sync
+        assert (await process.live_tree.survey(SCOPE)).synced
 
     asyncio.run(scenario())
 
@@ -817,18 +811,18 @@ def test_a_survey_reports_what_a_pass_would_do_and_modifies_nothing(memory: Memo
 def test_a_survey_is_in_sync_only_with_a_synced_marker(memory: MemoryStore) -> None:
     async def scenario() -> None:
         process = bucket(memory)
-        assert not (await process.live_tree.survey(SCOPE)).in_sync
+        assert not (await process.live_tree.survey(SCOPE)).synced
         await process.publish(make_state(1))
-        await synced(process)
+        await finished_pass(process)
         marker = await marker_of(memory)
         for stale in (
             marker.model_copy(update={"status": "updating"}),
             marker.model_copy(update={"sequence": 0}),
         ):
             await edit(memory, layout.MARKER, stale.model_dump_json(by_alias=True).encode())
-            assert not (await process.live_tree.survey(SCOPE)).in_sync
+            assert not (await process.live_tree.survey(SCOPE)).synced
         await edit(memory, layout.MARKER, marker.model_dump_json(by_alias=True).encode())
-        assert (await process.live_tree.survey(SCOPE)).in_sync
+        assert (await process.live_tree.survey(SCOPE)).synced
 
     asyncio.run(scenario())
 
@@ -884,7 +878,7 @@ def test_the_second_listing_need_not_show_a_created_credential(
             if operation == "scan":
                 scans.append(key)
 
-        await synced(bucket(UnreadStore(memory, before=note)))
+        await finished_pass(bucket(UnreadStore(memory, before=note)))
         assert scans == [layout.live_tree(SCOPE)] * 2
 
     asyncio.run(scenario())
@@ -893,12 +887,12 @@ def test_the_second_listing_need_not_show_a_created_credential(
 def test_a_file_with_the_correct_listed_digest_is_not_read(memory: MemoryStore) -> None:
     async def scenario() -> None:
         await bucket(memory).publish(make_state(1))
-        await synced(bucket(memory))
+        await finished_pass(bucket(memory))
 
         def forbidden(operation: str, key: str) -> bool:
             return operation == "get" and "docker-compose-gen/" in key and key != MARKER_KEY
 
-        await synced(bucket(KnowingStore(memory, forbidden=forbidden)))
+        await finished_pass(bucket(KnowingStore(memory, forbidden=forbidden)))
 
     asyncio.run(scenario())
 
@@ -912,13 +906,13 @@ def test_a_deleted_default_can_be_restored_and_deleted_again(
     async def scenario() -> None:
         process = bucket(memory)
         await process.publish(make_state(1))
-        await synced(process)
+        await finished_pass(process)
         await edit(memory, ENV, None)
         assert (await process.live_tree.restore_example(SCOPE, ENV)).written
         assert (await tree(memory))[ENV] == b"# defaults 1\n"
         assert not (await process.live_tree.restore_example(SCOPE, ENV)).written
         await edit(memory, ENV, None)
-        assert (await synced(process)).deleted_by_operator == (ENV,)
+        assert (await finished_pass(process)).deleted_by_operator == (ENV,)
 
     asyncio.run(scenario())
 
@@ -929,12 +923,12 @@ def test_an_override_is_kept_aside_when_its_default_is_restored_and_follows_live
     async def scenario() -> None:
         process = bucket(memory)
         await process.publish(make_state(1))
-        await synced(process)
+        await finished_pass(process)
         await edit(memory, ENV, b"MINE=1\n")
         assert (await process.live_tree.restore_example(SCOPE, ENV)).written
         assert await kept(memory) == {(ENV, b"MINE=1\n")}
         await process.publish(make_state(2))
-        await synced(process)
+        await finished_pass(process)
         assert (await tree(memory))[ENV] == b"# defaults 2\n"
 
     asyncio.run(scenario())
@@ -943,7 +937,7 @@ def test_an_override_is_kept_aside_when_its_default_is_restored_and_follows_live
 def test_an_override_that_changes_while_its_default_is_restored_stays(memory: MemoryStore) -> None:
     async def scenario() -> None:
         await bucket(memory).publish(make_state(1))
-        await synced(bucket(memory))
+        await finished_pass(bucket(memory))
         await edit(memory, ENV, b"MINE=1\n")
 
         async def change(operation: str, key: str) -> None:
@@ -1002,17 +996,17 @@ def test_a_pass_over_an_unchanged_tree_costs_a_listing_and_the_pointer(
         recording = FaultyStore(memory)
         process = bucket(recording)
         await process.publish(make_state(1))
-        await synced(process)
+        await finished_pass(process)
         calls = calls_of(recording)
-        assert (await synced(process)).verdicts == ()
+        assert (await finished_pass(process)).verdicts == ()
         assert calls == IDLE
 
         await edit(memory, ENV, b"mine")
         await edit(memory, "base/stray", b"whose?")
-        said = await synced(process)
+        said = await finished_pass(process)
         calls.clear()
 
-        assert await synced(process) == said
+        assert await finished_pass(process) == said
         assert (said.overrides, said.strays) == ((ENV,), ("base/stray",))
         assert calls == IDLE
 
@@ -1023,12 +1017,14 @@ def test_an_idle_pass_still_notices_every_edit(memory: MemoryStore) -> None:
     async def scenario() -> None:
         process = bucket(memory)
         await process.publish(make_state(1))
-        await synced(process)
-        await synced(process)
+        await finished_pass(process)
+        await finished_pass(process)
         await edit(memory, COMPOSE, b"mine")
 
-        assert (await synced(process)).kept_aside == (COMPOSE,)
-        assert (await synced(process)).verdicts == (), "an earlier result is not reported again"
+        assert (await finished_pass(process)).kept_aside == (COMPOSE,)
+        assert (await finished_pass(process)).verdicts == (), (
+            "an earlier result is not reported again"
+        )
 
     asyncio.run(scenario())
 
@@ -1036,10 +1032,10 @@ def test_an_idle_pass_still_notices_every_edit(memory: MemoryStore) -> None:
 def test_a_starting_process_reads_no_file_that_the_marker_records(memory: MemoryStore) -> None:
     async def scenario() -> None:
         await bucket(memory).publish(make_state(1))
-        await synced(bucket(memory))
+        await finished_pass(bucket(memory))
         recording = FaultyStore(memory)
         calls = calls_of(recording)
-        await synced(bucket(recording))
+        await finished_pass(bucket(recording))
 
         read = {
             key for operation, key in calls if operation == "get" and "/docker-compose-gen/" in key
@@ -1056,12 +1052,12 @@ def test_a_pass_after_a_publication_reads_no_replaced_file_and_an_override_once(
         recording = FaultyStore(memory)
         process = bucket(recording)
         await process.publish(make_state(1))
-        await synced(process)
+        await finished_pass(process)
         await edit(memory, ENV, b"mine")
         calls = calls_of(recording)
         for number in (2, 3):
             await process.publish(make_state(number))
-            assert COMPOSE in (await synced(process)).written
+            assert COMPOSE in (await finished_pass(process)).written
 
         read = [
             key for operation, key in calls if operation == "get" and "/docker-compose-gen/" in key
@@ -1077,14 +1073,14 @@ def test_a_version_in_the_marker_counts_only_for_its_bytes(
     async def scenario() -> None:
         process = bucket(memory)
         await process.publish(make_state(1))
-        await synced(process)
+        await finished_pass(process)
         # An operator restores the same bytes: another object with the same text.
         was = (await memory.get(layout.live_tree(SCOPE, ENV))).body
         await edit(memory, ENV, b"mine")
         await edit(memory, ENV, was)
         await bucket(memory).publish(make_state(2))
 
-        assert ENV not in (await synced(bucket(memory))).overrides
+        assert ENV not in (await finished_pass(bucket(memory))).overrides
         marker = await marker_of(memory)
         assert marker.files[ENV].version == (await memory.get(layout.live_tree(SCOPE, ENV))).version
 
@@ -1097,7 +1093,7 @@ def test_the_tree_reveals_a_restored_older_pointer(memory: MemoryStore) -> None:
         await process.publish(make_state(1))
         old = (await memory.get(layout.pointer(SCOPE))).body
         await process.publish(make_state(2))
-        await synced(process)
+        await finished_pass(process)
         there = await memory.get(layout.pointer(SCOPE))
         await memory.replace(layout.pointer(SCOPE), Content(old), there.version)
         before = await tree(memory)
@@ -1124,11 +1120,11 @@ def test_a_tree_ahead_because_of_a_faster_pass_is_not_a_lost_pointer(
         gate = Gate(lambda operation, key: (operation, key) == ("get", MARKER_KEY))
         slow.before = gate
         process = bucket(slow)
-        await synced(bucket(memory))
+        await finished_pass(bucket(memory))
         passing = asyncio.create_task(process.live_tree.reconcile(SCOPE))
         await gate.reached.wait()
         await bucket(memory).publish(make_state(2))
-        await synced(bucket(memory))
+        await finished_pass(bucket(memory))
         gate.open()
 
         result = await passing
@@ -1143,7 +1139,7 @@ def test_a_survey_of_a_tree_that_advances_meanwhile_does_not_call_it_ahead(
 ) -> None:
     async def scenario() -> None:
         await bucket(memory).publish(make_state(1))
-        await synced(bucket(memory))
+        await finished_pass(bucket(memory))
         slow = FaultyStore(memory)
         seen: list[str] = []
 
@@ -1152,7 +1148,7 @@ def test_a_survey_of_a_tree_that_advances_meanwhile_does_not_call_it_ahead(
                 seen.append(key)
                 if len(seen) == 2:
                     await bucket(memory).publish(make_state(2))
-                    await synced(bucket(memory))
+                    await finished_pass(bucket(memory))
 
         slow.before = between
         survey = await bucket(slow).live_tree.survey(SCOPE)
@@ -1174,11 +1170,11 @@ def test_a_default_with_a_reused_version_has_the_commit_position_of_its_tag(
         first, other = make_files("1"), make_files("2")
         process = bucket(memory)
         await process.publish(make_state(1, files=first))
-        await synced(process)
+        await finished_pass(process)
         await process.publish(make_state(2, files=other))
         await process.publish(make_state(3, files=first))
         marker = await memory.get(MARKER_KEY)
-        await synced(bucket(memory))
+        await finished_pass(bucket(memory))
         await edit(memory, ENV, None)
         restored = await bucket(memory).live_tree.restore_example(SCOPE, ENV)
         assert restored.written
@@ -1188,7 +1184,7 @@ def test_a_default_with_a_reused_version_has_the_commit_position_of_its_tag(
         there = await memory.get(MARKER_KEY)
         await memory.replace(MARKER_KEY, Content(marker.body), there.version)
         await rolled_back(bucket(memory), "state-2")
-        await synced(bucket(memory))
+        await finished_pass(bucket(memory))
 
         assert (await memory.get(layout.live_tree(SCOPE, ENV))).body == stored.body, (
             "a rollback keeps newer defaults"

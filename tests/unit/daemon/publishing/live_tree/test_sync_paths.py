@@ -19,7 +19,7 @@ from daemon.stores.port import Content, ObjectStore
 from tests.builders_publishing import SCOPE, Bucket, make_files, make_state, tree
 from tests.builders_runtime import InlineRuntime, in_loop
 from tests.support.faulty_store import Fault, FaultyStore
-from tests.support.live_trees import edit, kept, marker_of, sha256
+from tests.support.live_trees import edit, finished_pass, kept, marker_of, sha256
 from tests.support.memory_store import MemoryStore
 from tests.support.troubled_store import TroubledStore
 
@@ -54,12 +54,6 @@ def another_process(store: ObjectStore) -> Bucket:
     return Bucket(store, InlineRuntime(f"other-{next(PROCESSES)}"))
 
 
-async def passed(process: Bucket) -> FinishedPass:
-    result = await process.live_tree.reconcile(SCOPE)
-    assert isinstance(result, FinishedPass), result
-    return result
-
-
 def calls_of(store: FaultyStore) -> list[tuple[str, str]]:
     """Every call from now on."""
     calls: list[tuple[str, str]] = []
@@ -75,7 +69,7 @@ async def two_states(store: ObjectStore, runtime: InlineRuntime, **more: str) ->
     """The tree has state-1. state-2 is live and has more files, and the tree does not follow yet."""
     process = Bucket(store, runtime)
     await process.publish(make_state(1))
-    await passed(process)
+    await finished_pass(process)
     await process.publish(make_state(2, files=make_files("2", **more)))
     return process
 
@@ -90,7 +84,7 @@ async def test_a_path_that_cannot_be_created_blocks_no_other(
 ) -> None:
     process = await two_states(store, runtime, **{NEW: "new\n", "base/new": "new\n"})
     store.unwritable.add(key_of(path))
-    result = await passed(process)
+    result = await finished_pass(process)
     [blocked] = result.blocked
     assert (blocked.path, "move it away" in blocked.reason) == (path, True)
     assert result.follows == path.startswith("example/")
@@ -116,10 +110,10 @@ async def test_deleted_files_stay_deleted_while_another_path_is_blocked(
     other = "example/conf/other.env"
     process = await two_states(store, runtime, **{NEW: "new\n", other: "other\n"})
     store.unwritable.add(key_of(NEW))
-    await passed(process)
+    await finished_pass(process)
     await edit(memory, other, None)
     for bucket in (process, another_process(store)):
-        assert (await passed(bucket)).deleted_by_operator == (other,)
+        assert (await finished_pass(bucket)).deleted_by_operator == (other,)
         assert other not in await tree(memory)
 
 
@@ -129,16 +123,16 @@ async def test_a_file_that_cannot_be_deleted_is_blocked_and_stays_recorded(
 ) -> None:
     process = Bucket(store, runtime)
     await process.publish(make_state(1, files=make_files("1", **{"base/old": "old\n"})))
-    await passed(process)
+    await finished_pass(process)
     await process.publish(make_state(2))
     store.unwritable.add(key_of("base/old"))
-    result = await passed(process)
+    result = await finished_pass(process)
     assert [blocked.path for blocked in result.blocked] == ["base/old"]
     assert not result.follows
     assert "base/old" in (await marker_of(memory)).files
     store.recover()
     await runtime.sleep(RETRY_SECONDS)
-    assert (await passed(process)).follows
+    assert (await finished_pass(process)).follows
     assert "base/old" not in await tree(memory)
 
 
@@ -148,21 +142,21 @@ async def test_a_blocked_path_is_tried_again_after_minutes_and_costs_nothing_unt
 ) -> None:
     process = await two_states(store, runtime, **{NEW: "new\n"})
     store.unwritable.add(key_of(NEW))
-    said = await passed(process)
+    said = await finished_pass(process)
     calls = calls_of(store)
-    assert (await passed(process)).blocked == said.blocked
+    assert (await finished_pass(process)).blocked == said.blocked
     assert calls == IDLE
 
     await runtime.sleep(RETRY_SECONDS)
     store.writes.clear()
-    assert (await passed(process)).blocked == said.blocked
+    assert (await finished_pass(process)).blocked == said.blocked
     assert store.writes == [], (
         "a retry without a change does not write the marker, so daemons do not wake one another"
     )
 
     store.recover()
     await runtime.sleep(RETRY_SECONDS)
-    assert (await passed(process)).blocked == ()
+    assert (await finished_pass(process)).blocked == ()
     assert (await tree(memory))[NEW] == b"new\n"
     marker = await marker_of(memory)
     assert (marker.status, marker.blocked) == ("synced", {})
@@ -174,10 +168,10 @@ async def test_a_blocked_path_is_tried_again_as_soon_as_the_listing_changes(
 ) -> None:
     process = await two_states(store, runtime, **{NEW: "new\n"})
     store.unwritable.add(key_of(NEW))
-    await passed(process)
+    await finished_pass(process)
     store.recover()
     await edit(memory, "example/own", b"mine")
-    assert NEW in (await passed(process)).written
+    assert NEW in (await finished_pass(process)).written
 
 
 @in_loop
@@ -189,7 +183,7 @@ async def test_an_unavailable_store_ends_the_pass_and_blocks_nothing(
     with pytest.raises(StoreUnavailable):
         await process.live_tree.reconcile(SCOPE)
     assert (await marker_of(memory)).status == "updating"
-    assert (await passed(process)).blocked == ()
+    assert (await finished_pass(process)).blocked == ()
 
 
 @in_loop
@@ -199,7 +193,7 @@ async def test_bytes_that_cannot_be_kept_aside_are_not_replaced(
     process = await two_states(store, runtime)
     await edit(memory, COMPOSE, b"mine")
     store.unwritable.add(layout.replaced(SCOPE, COMPOSE, sha256(b"mine")))
-    result = await passed(process)
+    result = await finished_pass(process)
     assert [blocked.path for blocked in result.blocked] == [COMPOSE]
     now = await tree(memory)
     assert (now[COMPOSE], now[README]) == (b"mine", b"readme 2\n")
@@ -228,7 +222,7 @@ async def test_the_marker_has_the_files_that_an_interrupted_pass_wrote(
         sha256(b"services 1\n"),
     )
     await edit(memory, NEW, None)
-    assert (await passed(process)).deleted_by_operator == (NEW,)
+    assert (await finished_pass(process)).deleted_by_operator == (NEW,)
 
 
 # -- unreadable paths
@@ -242,7 +236,7 @@ async def test_an_unreadable_file_in_example_is_an_override_and_base_follows(
     await edit(memory, ENV, b"SECRET=1\n")
     await edit(memory, "example/own", b"mine")
     store.unreadable |= {key_of(ENV), key_of("example/own")}
-    result = await passed(process)
+    result = await finished_pass(process)
     assert (result.overrides, result.blocked, result.follows) == ((ENV, "example/own"), (), True)
     now = await tree(memory)
     assert (now[ENV], now[COMPOSE]) == (b"SECRET=1\n", b"services 2\n")
@@ -256,7 +250,7 @@ async def test_an_unreadable_file_in_base_is_blocked_if_live_has_it_and_unknown_
     process = await two_states(store, runtime)
     await edit(memory, "base/notes", b"mine")
     store.unreadable |= {key_of(COMPOSE), key_of(README), key_of("base/notes")}
-    result = await passed(process)
+    result = await finished_pass(process)
     assert [blocked.path for blocked in result.blocked] == [README, COMPOSE]
     assert all("give the daemon's user permission" in blocked.reason for blocked in result.blocked)
     assert (result.strays, result.follows) == (("base/notes",), False)
@@ -266,7 +260,7 @@ async def test_an_unreadable_file_in_base_is_blocked_if_live_has_it_and_unknown_
         "a file that was not written is not recorded"
     )
     store.recover()
-    after = await passed(process)
+    after = await finished_pass(process)
     assert (after.blocked, after.strays, set(after.written)) == (
         (),
         ("base/notes",),
@@ -283,7 +277,7 @@ async def test_a_file_that_is_listed_as_unreadable_is_not_opened(
     secret = {key_of(ENV), key_of(COMPOSE)}
     store.unreadable |= secret
     store.forbidden = lambda operation, key: operation == "get" and key in secret
-    [blocked] = (await passed(process)).blocked
+    [blocked] = (await finished_pass(process)).blocked
     assert blocked.path == COMPOSE
 
 
@@ -294,10 +288,10 @@ async def test_a_default_below_a_folder_that_cannot_be_listed_is_not_called_dele
     left = "example/conf/left.env"
     process = Bucket(store, runtime)
     await process.publish(make_state(1, files=make_files("1", **{left: "of a model that left\n"})))
-    await passed(process)
+    await finished_pass(process)
     await process.publish(make_state(2))
     store.closed.add(key_of("example/conf"))
-    result = await passed(process)
+    result = await finished_pass(process)
     assert (result.deleted_by_operator, result.overrides) == ((), (ENV, left))
 
 
@@ -306,10 +300,10 @@ async def test_a_folder_that_can_no_longer_be_listed_is_noticed_although_no_file
     store: TroubledStore, runtime: InlineRuntime
 ) -> None:
     process = await two_states(store, runtime)
-    await passed(process)
-    await passed(process)
+    await finished_pass(process)
+    await finished_pass(process)
     store.closed.add(key_of("example/private"))
-    assert (await passed(process)).overrides == ("example/private/",)
+    assert (await finished_pass(process)).overrides == ("example/private/",)
 
 
 @in_loop
@@ -317,11 +311,11 @@ async def test_a_tree_whose_base_can_no_longer_be_read_is_not_in_sync(
     store: TroubledStore, runtime: InlineRuntime
 ) -> None:
     process = await two_states(store, runtime)
-    await passed(process)
-    assert (await process.live_tree.survey(SCOPE)).in_sync
+    await finished_pass(process)
+    assert (await process.live_tree.survey(SCOPE)).synced
     store.unreadable.add(key_of(COMPOSE))
     survey = await process.live_tree.survey(SCOPE)
-    assert (survey.marked, survey.in_sync, survey.follows) == (True, False, False)
+    assert (survey.marked, survey.synced, survey.follows) == (True, False, False)
 
 
 @in_loop
@@ -331,16 +325,16 @@ async def test_an_unlistable_folder_of_example_hides_defaults_and_gets_no_write(
     hidden = "example/conf/bundle/new.env"
     process = await two_states(store, runtime, **{hidden: "new\n"})
     store.closed |= {key_of("example/conf/bundle"), key_of("example/private")}
-    result = await passed(process)
+    result = await finished_pass(process)
     assert result.overrides == (ENV, hidden, "example/private/")
     assert (result.deleted_by_operator, result.blocked) == ((), ())
     assert (await tree(memory))[COMPOSE] == b"services 2\n"
     calls = calls_of(store)
-    assert (await passed(process)).overrides == result.overrides
+    assert (await finished_pass(process)).overrides == result.overrides
     assert calls == IDLE
     store.before = None
     store.recover()
-    assert set((await passed(process)).written) == {ENV, hidden}
+    assert set((await finished_pass(process)).written) == {ENV, hidden}
 
 
 @in_loop
@@ -349,7 +343,7 @@ async def test_an_unlistable_folder_of_base_blocks_its_live_files(
 ) -> None:
     process = await two_states(store, runtime)
     store.closed |= {key_of("base/bundle"), key_of("base/downloads")}
-    result = await passed(process)
+    result = await finished_pass(process)
     assert [blocked.path for blocked in result.blocked] == [SCRIPT]
     assert result.strays == ("base/downloads/",)
     now = await tree(memory)
@@ -368,7 +362,7 @@ async def test_a_link_in_place_of_a_folder_hides_the_files_below_it(
     for path in ("example/linked", "base/linked"):
         await edit(memory, path, b"target")
         store.unreadable.add(key_of(path))
-    result = await passed(process)
+    result = await finished_pass(process)
     assert (result.overrides, [blocked.path for blocked in result.blocked]) == (
         ("example/linked/a",),
         ["base/linked/b"],
@@ -382,8 +376,8 @@ async def test_a_closed_tree_is_blocked_and_credentials_in_a_closed_folder_are_n
 ) -> None:
     process = await two_states(store, runtime)
     store.closed.add(key_of("example/creds"))
-    assert (await passed(process)).verdicts != ()
-    assert (await passed(process)).verdicts == ()
+    assert (await finished_pass(process)).verdicts != ()
+    assert (await finished_pass(process)).verdicts == ()
     store.closed.add(str(SCOPE))
     with pytest.raises(StoreRefused):
         await process.live_tree.reconcile(SCOPE)
@@ -402,14 +396,14 @@ async def test_a_refused_read_implies_nothing_about_other_paths(
         if operation == "get" and key in {key_of(ENV), key_of(COMPOSE), key_of("base/notes")}:
             raise error(key)
 
-    result = await passed(Bucket(FaultyStore(memory, before=refuse), runtime))
+    result = await finished_pass(Bucket(FaultyStore(memory, before=refuse), runtime))
     assert (result.overrides, [blocked.path for blocked in result.blocked], result.strays) == (
         (ENV,),
         [COMPOSE],
         ("base/notes",),
     )
     assert (await tree(memory))[README] == b"readme 2\n"
-    assert set((await passed(process)).kept_aside) == {COMPOSE}
+    assert set((await finished_pass(process)).kept_aside) == {COMPOSE}
 
 
 # -- large files
@@ -427,7 +421,7 @@ async def test_a_large_file_of_an_operator_is_never_read(
         FaultyStore(memory, forbidden=lambda operation, key: operation == "get" and key in large),
         runtime,
     )
-    result = await passed(process)
+    result = await finished_pass(process)
     assert result.overrides == (ENV, "example/model.bin")
     assert result.strays == ("base/model.bin",)
     [blocked] = result.blocked
@@ -453,11 +447,11 @@ async def test_a_large_file_of_a_retained_state_is_recognised(
     await process.publish(
         make_state(1, files=make_files("1", **{"base/large": text, "base/left": text}))
     )
-    await passed(process)
+    await finished_pass(process)
     for path in ("base/large", "base/left"):
         await edit(memory, path, TOO_LARGE)  # the same bytes without their tag, in another version
     await process.publish(make_state(2, files=make_files("2", **{"base/large": text + "2"})))
-    result = await passed(another_process(memory))
+    result = await finished_pass(another_process(memory))
     assert (result.blocked, result.strays, result.kept_aside) == ((), (), ())
     assert "base/large" in result.written
     assert "base/left" not in await tree(memory)
@@ -482,16 +476,16 @@ async def test_an_earlier_default_that_an_operator_restores_is_kept_aside_once(
 ) -> None:
     process = Bucket(memory, runtime)
     await process.publish(make_state(1))
-    await passed(process)
+    await finished_pass(process)
     first = await memory.get(key_of(ENV))
     await process.publish(make_state(2))
-    await passed(process)
+    await finished_pass(process)
     assert await kept(memory) == set(), "an unchanged default is not kept aside"
     for _ in range(2):
         # With its tag: the directory store still finds the tag of the earlier body.
         version = (await memory.get(key_of(ENV))).version
         await memory.replace(key_of(ENV), Content(first.body, tag=first.tag), version)
-        result = await passed(process)
+        result = await finished_pass(process)
         assert result.kept_aside == (ENV,)
         assert (await tree(memory))[ENV] == b"# defaults 2\n"
         assert await kept(memory) == {(ENV, first.body)}
@@ -502,11 +496,11 @@ async def test_an_earlier_default_without_a_tag_is_kept_aside_when_it_is_replace
     memory: MemoryStore, runtime: InlineRuntime
 ) -> None:
     process = await two_states(memory, runtime)
-    await passed(process)
+    await finished_pass(process)
     await edit(memory, ENV, b"# defaults 1\n")
-    assert (await passed(process)).written == ()
+    assert (await finished_pass(process)).written == ()
     await process.publish(make_state(3))
-    assert (await passed(process)).kept_aside == (ENV,)
+    assert (await finished_pass(process)).kept_aside == (ENV,)
     assert await kept(memory) == {(ENV, b"# defaults 1\n")}
 
 
@@ -520,7 +514,7 @@ async def test_a_default_of_a_pass_that_crashed_before_its_marker_is_not_kept_as
         await Bucket(dying, runtime).live_tree.reconcile(SCOPE)
     assert (await tree(memory))[ENV] == b"# defaults 2\n"
     await process.publish(make_state(3))
-    assert (await passed(process)).kept_aside == ()
+    assert (await finished_pass(process)).kept_aside == ()
 
 
 @in_loop
@@ -528,12 +522,12 @@ async def test_a_copy_that_is_needed_again_restarts_its_retention(memory: Memory
     runtime = memory._runtime  # the clock of the store
     assert isinstance(runtime, InlineRuntime)
     process = await two_states(memory, runtime)
-    await passed(process)
+    await finished_pass(process)
     key = layout.replaced(SCOPE, COMPOSE, sha256(b"mine"))
     times = []
     for _ in range(2):
         await edit(memory, COMPOSE, b"mine")
-        await passed(process)
+        await finished_pass(process)
         [copy] = await memory.scan(layout.all_replaced(SCOPE))
         assert (copy.key, (await memory.get(key)).tag) == (key, {"sequence": "2"})
         times.append(copy.modified)
@@ -548,7 +542,7 @@ async def test_a_needed_copy_that_cannot_be_rewritten_is_enough(
     process = await two_states(store, runtime)
     for _ in range(2):
         await edit(memory, COMPOSE, b"mine")
-        assert (await passed(process)).kept_aside == (COMPOSE,)
+        assert (await finished_pass(process)).kept_aside == (COMPOSE,)
         store.faults = {sha256(b"mine"): [Fault.NONE, Fault.REFUSED]}
     assert (await tree(memory))[COMPOSE] == b"services 2\n"
 
@@ -562,7 +556,7 @@ async def test_a_copy_whose_bytes_differ_from_its_name_is_not_used(
         layout.replaced(SCOPE, COMPOSE, sha256(b"mine")), Content(b"of somebody else")
     )
     await edit(memory, COMPOSE, b"mine")
-    [blocked] = (await passed(process)).blocked
+    [blocked] = (await finished_pass(process)).blocked
     assert "does not hold the bytes that its name says" in blocked.reason
     assert (await tree(memory))[COMPOSE] == b"mine"
 
@@ -576,14 +570,14 @@ async def test_a_damaged_manifest_of_an_old_state_stops_no_tree_and_is_reported(
 ) -> None:
     process = Bucket(memory, runtime)
     await process.publish(make_state(1), make_state(2))
-    await passed(process)
+    await finished_pass(process)
     [first] = (await process.pointer()).retained_of("state-1")
     key = layout.manifest(SCOPE, first.state, first.attempt)
     await memory.replace(key, Content(b"{"), (await memory.get(key)).version)
     await edit(memory, COMPOSE, b"services 1\n")
     await edit(memory, ENV, b"# defaults 1\n")
     await process.publish(make_state(3))
-    result = await passed(another_process(memory))
+    result = await finished_pass(another_process(memory))
     assert [
         (damaged.publication, "does not match the digest" in damaged.reason)
         for damaged in result.damaged
@@ -599,20 +593,20 @@ async def test_an_unreadable_old_manifest_stops_no_tree_and_counts_again_once_re
     store: TroubledStore, runtime: InlineRuntime
 ) -> None:
     process = await two_states(store, runtime)
-    await passed(process)
+    await finished_pass(process)
     [first] = (await process.pointer()).retained_of("state-1")
     store.unreadable.add(layout.manifest(SCOPE, first.state, first.attempt))
     await edit(store, ENV, b"# defaults 1\n")
     await process.publish(make_state(3))
     later = Bucket(store, runtime)
-    result = await passed(later)
+    result = await finished_pass(later)
     assert [(damaged.publication, damaged.unreadable) for damaged in result.damaged] == [
         (first.id, True)
     ]
     assert (result.follows, result.overrides) == (True, (ENV,))
     store.recover()
     await runtime.sleep(RETRY_SECONDS)
-    result = await passed(later)
+    result = await finished_pass(later)
     assert (result.damaged, result.overrides) == ((), ())
 
 
@@ -626,12 +620,12 @@ async def test_a_marker_with_any_status_has_the_written_files(
 ) -> None:
     process = Bucket(memory, runtime)
     await process.publish(make_state(1))
-    await passed(process)
+    await finished_pass(process)
     marker = (await marker_of(memory)).model_copy(update={"status": status})
     await edit(memory, layout.MARKER, marker.model_dump_json(by_alias=True).encode())
     await edit(memory, ENV, None)
-    assert not (await another_process(memory).live_tree.survey(SCOPE)).in_sync
-    assert (await passed(another_process(memory))).deleted_by_operator == (ENV,)
+    assert not (await another_process(memory).live_tree.survey(SCOPE)).synced
+    assert (await finished_pass(another_process(memory))).deleted_by_operator == (ENV,)
     assert (await marker_of(memory)).status == "synced"
 
 
@@ -641,16 +635,16 @@ async def test_a_survey_reports_paths_that_the_last_pass_could_not_write(
 ) -> None:
     process = await two_states(store, runtime, **{NEW: "new\n", "base/new": "new\n"})
     store.unwritable |= {key_of(NEW), key_of("base/new")}
-    result = await passed(process)
+    result = await finished_pass(process)
     survey = await another_process(store).live_tree.survey(SCOPE)
     assert [replace(blocked, seen_at=None) for blocked in survey.seen.blocked] == list(
         result.blocked
     )
     assert all(blocked.seen_at is not None for blocked in survey.seen.blocked)
-    assert (survey.seen.written, survey.in_sync, survey.follows) == ((), False, False)
+    assert (survey.seen.written, survey.synced, survey.follows) == ((), False, False)
     store.unwritable.remove(key_of("base/new"))
     await runtime.sleep(RETRY_SECONDS)
-    await passed(process)
+    await finished_pass(process)
     assert (await another_process(store).live_tree.survey(SCOPE)).follows
     await process.operations.carry_out(SCOPE, protocol.hold, "ann")
     store.recover()
@@ -665,7 +659,7 @@ async def test_a_survey_of_a_tree_that_needs_writes_does_not_follow(
 ) -> None:
     process = await two_states(memory, runtime)
     assert not (await process.live_tree.survey(SCOPE)).follows
-    await passed(process)
+    await finished_pass(process)
     await edit(memory, ENV, None)
     assert (await process.live_tree.survey(SCOPE)).follows
 
@@ -676,13 +670,13 @@ async def test_a_deleted_default_of_a_removed_model_is_reported_before_the_model
 ) -> None:
     process = Bucket(memory, runtime)
     await process.publish(make_state(1, files=make_files("1", **{NEW: "of the model\n"})))
-    await passed(process)
+    await finished_pass(process)
     await process.publish(make_state(2))
-    await passed(process)
+    await finished_pass(process)
     await edit(memory, NEW, None)
-    assert (await passed(process)).deleted_by_operator == (NEW,)
+    assert (await finished_pass(process)).deleted_by_operator == (NEW,)
     await process.publish(make_state(3, files=make_files("3", **{NEW: "of the model\n"})))
-    assert (await passed(process)).deleted_by_operator == (NEW,)
+    assert (await finished_pass(process)).deleted_by_operator == (NEW,)
     assert NEW not in await tree(memory)
 
 
@@ -733,7 +727,7 @@ async def any_mix(
                 number, files=make_files(str(number), **{"example/.env": f"# project {number}\n"})
             )
         )
-        await passed(process)
+        await finished_pass(process)
     before, then = await tree(memory), await marker_of(memory)
     for path, what in edits.items():
         body = {
@@ -759,7 +753,7 @@ async def any_mix(
         if troubles.get(path) or any(path.startswith(f"{item}/") for item in closed)
     }
 
-    result = await passed(process)
+    result = await finished_pass(process)
     after, marker, copies = await tree(memory), await marker_of(memory), await kept(memory)
 
     check_nothing_lost(edited, after, copies)
@@ -767,7 +761,7 @@ async def any_mix(
     check_marker(marker, after, then, result)
     store.recover()
     await runtime.sleep(RETRY_SECONDS)
-    healed = await passed(process)
+    healed = await finished_pass(process)
     assert (healed.blocked, healed.follows) == ((), True)
     check_nothing_lost(edited, await tree(memory), await kept(memory))
     check_others_follow(edited, await tree(memory), then, set())

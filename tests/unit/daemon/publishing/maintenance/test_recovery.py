@@ -123,7 +123,7 @@ async def check(store: ObjectStore, runtime: InlineRuntime) -> Pointer:
     assert entries[-1].kind == "recover"
     assert [entry.sequence for entry in entries] == sorted({entry.sequence for entry in entries})
     survey = await bucket.live_tree.survey(SCOPE)
-    assert pointer.live is None or survey.in_sync
+    assert pointer.live is None or survey.synced
     await bucket.publish(make_state(99))
     after = await bucket.pointer()
     assert (after.desired and after.desired.state, after.sequence) == (
@@ -247,7 +247,7 @@ async def test_unsigned_changes_lift_no_quarantine_and_make_nothing_live(
         "the effect of 1 changes that no signed pointer leads to" in message
         for message in report.recovered.unknown
     )
-    assert (await trusting(store, runtime).live_tree.survey(SCOPE, reading_all=True)).in_sync
+    assert (await trusting(store, runtime).live_tree.survey(SCOPE, reading_all=True)).synced
 
 
 @in_loop

@@ -14,12 +14,12 @@ from daemon.publishing import protocol
 from daemon.publishing.errors import NotFound, OperationRefused, StateUnreadable
 from daemon.publishing.maintenance import recovery_rules
 from daemon.publishing.maintenance.recovery_rules import (
-    Damaged,
+    DamagedPublication,
     Found,
     Recovered,
     RecoveryOptions,
     Remains,
-    Unreadable,
+    UnreadablePublication,
 )
 from daemon.publishing.manifest import ManifestEvent
 from daemon.publishing.pointer import (
@@ -91,7 +91,7 @@ def test_an_upload_in_a_scope_that_never_had_a_pointer_is_published_only_by_name
         recovery_rules.recover(left, writing(), RecoveryOptions(live="state-7"))
     with pytest.raises(NotFound):
         recovery_rules.recover(left, writing(), RecoveryOptions(live="state-9"))
-    only_damaged = Remains(SCOPE, damaged=(Damaged(ONE.id, "cut off"),))
+    only_damaged = Remains(SCOPE, damaged=(DamagedPublication(ONE.id, "cut off"),))
     assert recovery_rules.recover(only_damaged, writing(), RecoveryOptions()) is None
 
 
@@ -259,11 +259,14 @@ def folded(pointer: Pointer) -> list[int]:
 
 
 def test_a_damaged_publication_that_no_change_names_counts_for_nothing() -> None:
-    damaged = Damaged(
+    damaged = DamagedPublication(
         PublicationId(state="x", attempt="a"), "cut off", Revision(producer=8), (event(8, 80),)
     )
     found = recovered(
-        remains(ONE, damaged=(damaged, Damaged(PublicationId(state="y", attempt="b"), "is gone")))
+        remains(
+            ONE,
+            damaged=(damaged, DamagedPublication(PublicationId(state="y", attempt="b"), "is gone")),
+        )
     )
     pointer = found.pointer
     assert (
@@ -278,7 +281,7 @@ def test_a_damaged_publication_that_no_change_names_counts_for_nothing() -> None
 
 
 def test_the_number_of_a_damaged_publication_that_a_change_names_is_used_up() -> None:
-    damaged = Damaged(
+    damaged = DamagedPublication(
         PublicationId(state="x", attempt="a"),
         "cut off",
         Revision(producer=8, derived=3),
@@ -322,7 +325,7 @@ def test_the_missing_state_of_a_partly_stored_batch_can_still_be_folded() -> Non
         make_publication("state-2", 2).model_copy(update={"at": "2026-01-09T00:00:00.000Z"}),
         (event(2, 41),),
     )
-    gone = Damaged(
+    gone = DamagedPublication(
         PublicationId(state="state-9", attempt="a"),
         "cut off",
         Revision(producer=9),
@@ -382,7 +385,7 @@ def test_events_of_explicit_and_committed_states_are_recognised_from_any_source(
 
 
 def test_an_event_below_a_passed_position_is_not_reported_as_waiting() -> None:
-    damaged = Damaged(
+    damaged = DamagedPublication(
         PublicationId(state="x", attempt="a"), "cut off", None, (event(8, 30), event(9, 31))
     )
     old = published(ONE).model_copy(update={"positions": {"journal:1": 30}})
@@ -526,7 +529,7 @@ def test_the_live_state_of_a_reactivated_scope_is_desired() -> None:
 
 # -- states that the store hides
 
-HIDDEN = Unreadable(TWO.id, "states/state-2 is a symbolic link; move it away: mv a b")
+HIDDEN = UnreadablePublication(TWO.id, "states/state-2 is a symbolic link; move it away: mv a b")
 
 
 def test_an_unreadable_old_state_is_left_out_of_a_rebuilt_pointer_with_its_reason() -> None:
@@ -636,7 +639,9 @@ def test_committed_publications_take_precedence_over_adopted_ones() -> None:
 
 
 def test_a_recorded_damaged_publication_has_the_committed_composition() -> None:
-    damaged = Damaged(RIGHT.id, "cut off", RIGHT.revision, (), RIGHT.composition_digest, "explicit")
+    damaged = DamagedPublication(
+        RIGHT.id, "cut off", RIGHT.revision, (), RIGHT.composition_digest, "explicit"
+    )
     again = RIGHT.model_copy(update={"attempt": "again"})
     recorded = entry(5, kind="publish", published=[str(RIGHT.id)])
     pointer = recovered(remains(LEFT, again, entries=(recorded,), damaged=(damaged,))).pointer

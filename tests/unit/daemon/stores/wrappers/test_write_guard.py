@@ -69,7 +69,7 @@ def test_of_concurrent_writes_one_checks_the_store() -> None:
             await concurrently(
                 lambda key: opened.create(key, NEW), ["one", "other", "third"], limit=3
             )
-        assert [verb for verb, _ in store.writes] == ["replace", "delete"]
+        assert [operation for operation, _ in store.writes] == ["replace", "delete"]
 
     asyncio.run(scenario())
 
