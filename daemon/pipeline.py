@@ -23,7 +23,8 @@ from daemon.folding import DesiredState, Lineage, Plan, PlannedState, UsedStateI
 from daemon.publishing import protocol
 from daemon.publishing.bucket_identity import ANY_BUCKET, BucketCheck
 from daemon.publishing.errors import NotFound, OperationRefused, PointerMoved, VerificationFailed
-from daemon.publishing.live_tree.sync import FinishedPass, LiveTree, UnfinishedPass
+from daemon.publishing.live_tree.results import FinishedPass, UnfinishedPass
+from daemon.publishing.live_tree.sync import LiveTree
 from daemon.publishing.manifest import ManifestEvent, RenderedState
 from daemon.publishing.pointer import FoldedEvent, Pointer, Publication, PublicationId, find_exactly
 from daemon.publishing.publisher import Publisher

@@ -10,7 +10,7 @@ from typing import Final
 import structlog
 
 from daemon.publishing.live_tree.ownership import Blocked
-from daemon.publishing.live_tree.sync import FinishedPass, UnfinishedPass
+from daemon.publishing.live_tree.results import FinishedPass, UnfinishedPass
 from daemon.publishing.pointer import Publication
 from daemon.publishing.reader import DamagedManifest, PointerRead
 from daemon.runtime import Runtime

@@ -7,7 +7,7 @@ import asyncio
 import os
 import resource
 import socket
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -21,8 +21,8 @@ from daemon import customisation
 from daemon.bucket import Bucket, Keys, bucket_on, collector, keys_of, open_store
 from daemon.customisation import Customisations
 from daemon.lifecycle import ServiceManager, Stop, SystemRuntime, stop_on_signals
-from daemon.pipeline import Observer, Pipeline
-from daemon.publishing.bucket_identity import BucketCheck, BucketIdentity
+from daemon.pipeline import Pipeline
+from daemon.publishing.bucket_identity import BucketIdentity
 from daemon.publishing.errors import KeyUnusable
 from daemon.publishing.maintenance.garbage_collector import BOTH
 from daemon.publishing.signatures import ROLES
@@ -30,7 +30,7 @@ from daemon.publishing.verification import Verifier
 from daemon.rendering import Rendering
 from daemon.reporting import Reporter
 from daemon.retry import Backoff
-from daemon.settings import RetentionSettings, Settings
+from daemon.settings import HttpSettings, JournalSettings, Settings
 from daemon.stores import locations
 from daemon.stores.directory.filesystem import FileSystem
 from daemon.stores.startup_probe import Admission
@@ -43,13 +43,12 @@ from daemon.timers.stored_states import StoredStatesTimer
 from daemon.worker import Worker
 from events.dialects.cloudevents import DecodingLimits
 from events.journal import Journal, JournalLimits
-from events.source import EventSource
 from renderers import gate
 from renderers.bundle import RENDERER_VERSION, Renderer
 
 if TYPE_CHECKING:
-    from daemon.attention import ConditionKind
-    from daemon.readiness import Failing, HealthChecks
+    from daemon.http.tokens import Tokens
+    from daemon.readiness import HealthChecks
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -57,75 +56,6 @@ _CHECK_SECONDS: Final = 5
 _VALIDATION_THREADS: Final = 2
 _OTHER_DESCRIPTORS: Final = 200
 _MIN_CONNECTIONS: Final = 16
-
-
-def _refuse_useless_keys(keys: Keys) -> None:
-    """Stop the start if readers would refuse every publication of this daemon.
-
-    Raises:
-        KeyUnusable: the trust policy of this daemon accepts none of its signing keys.
-    """
-    keyids = [signer.keyid for signer in keys.signers]
-    objection = Verifier(keys.trust).objection(keyids, ROLES, None)
-    if objection is not None:
-        raise KeyUnusable(
-            f"the trust policy of this daemon refuses what it would publish: {objection}. "
-            "Set signing.key_file, or trust its key (`rebundle keys trust POLICY PUBLIC`)"
-        )
-
-
-def _collection_timer(
-    bucket: Bucket, retention: RetentionSettings, reporter: Reporter
-) -> CollectionTimer:
-    return CollectionTimer(
-        collector=collector(bucket, retention),
-        reader=bucket.reader,
-        runtime=bucket.runtime,
-        writer=_writer(),
-        hours=retention.every_hours,
-        parts=BOTH if retention.delete else frozenset({"release"}),
-        refused=reporter.deletion_refused,
-    )
-
-
-def _freshness_timer(bucket: Bucket, keys: Keys, minutes: int) -> FreshnessTimer:
-    return FreshnessTimer(
-        store=bucket.store,
-        reader=bucket.reader,
-        runtime=bucket.runtime,
-        signers=keys.signers,
-        trust=keys.trust,
-        minutes=minutes,
-    )
-
-
-def _writer() -> str:
-    return f"rebundle@{socket.gethostname()}"
-
-
-def _pipeline(
-    bucket: Bucket,
-    source: EventSource,
-    settings: Settings,
-    customisations: Customisations,
-    observer: Observer,
-    *,
-    identity: BucketCheck,
-) -> Pipeline:
-    return Pipeline(
-        source=source,
-        reader=bucket.reader,
-        publisher=bucket.publisher,
-        live_tree=bucket.live_tree,
-        rendering=Rendering(
-            Renderer(), gate.check, customisations.of, settings.limits, settings.publish.pinning
-        ),
-        runtime=bucket.runtime,
-        observer=observer,
-        writer=_writer(),
-        accept_older_renderer=settings.publish.accept_older_renderer,
-        bucket=identity,
-    )
 
 
 async def run(
@@ -154,121 +84,128 @@ async def run(
     runtime = SystemRuntime()
     # Separate threads: calls to the bucket that hang must not delay the intake.
     validating = SystemRuntime(_VALIDATION_THREADS)
-    keys = await runtime.run_in_thread(keys_of, settings)
+    keys = await runtime.run_in_thread(_usable_keys, settings)
+    customisations = await runtime.run_in_thread(customisation.for_every_scope, settings)
+    if customisations.replaced:
+        log.info("templates replaced", scopes=customisations.replaced)
+    stop = Stop()
+    with bind(*settings.http.address) as sock, stop_on_signals(stop, settings.drain_seconds):
+        async with await _open_journal(settings.journal, runtime) as journal:
+            shared = await _shared(
+                settings,
+                version,
+                journal,
+                keys,
+                runtime=runtime,
+                validating=validating,
+                stop=stop,
+                filesystem=filesystem,
+                new_bucket=new_bucket,
+            )
+            daemon = await _build(shared, customisations)
+            await daemon.health.observe()
+            await daemon.run(sock, stop, lambda: _report_ready(sock, settings, announce))
+        log.info("stopped")
+    runtime.close()
+    validating.close()
+
+
+def _usable_keys(settings: Settings) -> Keys:
+    """The keys that the settings name. Readers have to accept what is signed with them.
+
+    Raises:
+        SettingsError, PolicyUnusable: as `keys_of`.
+        KeyUnusable: a key cannot be loaded, or the trust policy of this daemon accepts none.
+    """
+    keys = keys_of(settings)
     if keys.signers and keys.trust is None:
         log.warning(
             "pointers are signed without verifying the ones they follow",
             hint="set trust.policy here, too, once every pointer is signed (docs/signing.md)",
         )
-    _refuse_useless_keys(keys)
-    customisations = await runtime.run_in_thread(customisation.for_every_scope, settings)
-    if customisations.replaced:
-        log.info("templates replaced", scopes=customisations.replaced)
-    stop, closing = Stop(), Stop()
-    manager = ServiceManager.of(os.environ, os.getpid())
-    with bind(*settings.http.address) as sock, stop_on_signals(stop, settings.drain_seconds):
-        limits = JournalLimits(
-            max_unacknowledged=settings.journal.max_unacknowledged_events,
-            max_unacknowledged_bytes=settings.journal.max_unacknowledged_bytes,
-            identities_kept=timedelta(days=settings.journal.identity_days),
-            bodies_kept=timedelta(days=settings.journal.body_days),
+    keyids = [signer.keyid for signer in keys.signers]
+    objection = Verifier(keys.trust).objection(keyids, ROLES, None)
+    if objection is not None:
+        raise KeyUnusable(
+            f"the trust policy of this daemon refuses what it would publish: {objection}. "
+            "Set signing.key_file, or trust its key (`rebundle keys trust POLICY PUBLIC`)"
         )
-        journal = await Journal.open(
-            settings.journal.path,
-            clock=runtime.now,
-            token=runtime.random_id,
-            run=True,
-            limits=limits,
-        )
-        async with journal:
-            backoff = Backoff(
-                settings.publish.retry_first_seconds, settings.publish.retry_max_seconds
-            )
-            opened = open_store(
-                settings.bucket,
-                runtime,
-                filesystem,
-                call_seconds=settings.publish.timeout_seconds,
-                must_exist=not new_bucket and await journal.bucket() is not None,
-            )
-            identity = BucketIdentity(
-                opened.store,
-                journal,
-                runtime,
-                backoff,
-                new_bucket=new_bucket,
-            )
-            bucket = bucket_on(opened, runtime, keys=keys, check=identity)
-            freshness = _freshness_timer(bucket, keys, settings.signing.freshness_minutes)
-            pruning = PruneTimer(journal, runtime)
-            stored_states = StoredStatesTimer(bucket.reader, runtime)
-            daemon = await _Daemon.build(
-                settings,
-                version,
-                bucket,
-                (runtime, validating),
-                journal,
-                customisations=customisations,
-                stop=stop,
-                tried={"freshness": freshness, "pruning": pruning, "damaged": stored_states},
-                identity=identity,
-                backoff=backoff,
-            )
-            await daemon.health.observe()
-            async with asyncio.TaskGroup() as group:
-                serving = group.create_task(daemon.serve(sock, closing))
-                timers = [
-                    group.create_task(pruning.run()),
-                    group.create_task(every(_CHECK_SECONDS, runtime, daemon.health.observe)),
-                    # Separate from the health checks: a token file on a file system that hangs must
-                    # not make the daemon unready.
-                    group.create_task(every(_CHECK_SECONDS, runtime, daemon.refresh_tokens)),
-                    group.create_task(
-                        manager.feed_watchdog(runtime, lambda: daemon.health.fault() is None)
-                    ),
-                    group.create_task(daemon.once_admitted(daemon.collections.run)),
-                    group.create_task(daemon.once_admitted(freshness.run)),
-                    group.create_task(daemon.once_admitted(stored_states.run)),
-                ]
-                working = group.create_task(daemon.work(stop))
-                host, port = sock.getsockname()[:2]
-                announce(f"listening on http://{host}:{port}, bucket {settings.bucket}")
-                log.info(
-                    "ready",
-                    host=host,
-                    port=port,
-                    bucket=settings.bucket,
-                    journal=str(settings.journal.path),
-                )
-                manager.notify("READY=1")
-                await stop.wait()
-                manager.notify("STOPPING=1")
-                log.info("stopping", reason=stop.reason)
-                await asyncio.wait([working])
-                # Until here senders got a 503 with Retry-After instead of a refused connection.
-                closing.request("drained")
-                await asyncio.wait([serving])
-                for timer in timers:
-                    timer.cancel()
-        log.info("stopped")
-    runtime.close()
-    validating.close()
+    return keys
+
+
+async def _open_journal(settings: JournalSettings, runtime: SystemRuntime) -> Journal:
+    limits = JournalLimits(
+        max_unacknowledged=settings.max_unacknowledged_events,
+        max_unacknowledged_bytes=settings.max_unacknowledged_bytes,
+        identities_kept=timedelta(days=settings.identity_days),
+        bodies_kept=timedelta(days=settings.body_days),
+    )
+    return await Journal.open(
+        settings.path, clock=runtime.now, token=runtime.random_id, run=True, limits=limits
+    )
+
+
+def _report_ready(sock: socket.socket, settings: Settings, announce: Callable[[str], None]) -> None:
+    host, port = sock.getsockname()[:2]
+    announce(f"listening on http://{host}:{port}, bucket {settings.bucket}")
+    log.info(
+        "ready", host=host, port=port, bucket=settings.bucket, journal=str(settings.journal.path)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Timers:
+    """The jobs that the daemon repeats."""
+
+    pruning: PruneTimer
+    collection: CollectionTimer
+    freshness: FreshnessTimer
+    stored_states: StoredStatesTimer
 
 
 @dataclass(frozen=True, slots=True)
 class _Daemon:
     """The parts of a running daemon."""
 
+    shared: "_Shared"
     worker: Worker
     health: "HealthChecks"
-    refresh_tokens: Callable[[], Coroutine[None, None, None]]
-    admission: Admission | None
-    """None for a directory: its conditions are code of this project."""
-    identity: BucketIdentity
-    collections: CollectionTimer
+    timers: _Timers
     serve: Callable[[socket.socket, Stop], Coroutine[None, None, None]]
 
-    async def work(self, stop: Stop) -> None:
+    async def run(self, sock: socket.socket, stop: Stop, report_ready: Callable[[], None]) -> None:
+        """Accept events and publish until `stop`, then finish what has begun."""
+        manager, closing = ServiceManager.of(os.environ, os.getpid()), Stop()
+        async with asyncio.TaskGroup() as group:
+            serving = group.create_task(self.serve(sock, closing))
+            repeated = [group.create_task(job) for job in self._repeated(manager)]
+            working = group.create_task(self._work(stop))
+            report_ready()
+            manager.notify("READY=1")
+            await stop.wait()
+            manager.notify("STOPPING=1")
+            log.info("stopping", reason=stop.reason)
+            await asyncio.wait([working])
+            # Until here senders got a 503 with Retry-After instead of a refused connection.
+            closing.request("drained")
+            await asyncio.wait([serving])
+            for task in repeated:
+                task.cancel()
+
+    def _repeated(self, manager: ServiceManager) -> Iterator[Coroutine[None, None, None]]:
+        runtime = self.shared.runtime
+        yield self.timers.pruning.run()
+        yield every(_CHECK_SECONDS, runtime, self.health.observe)
+        # Separate from the health checks: a token file on a file system that hangs must not make
+        # the daemon unready.
+        refresh = partial(self.shared.validating.run_in_thread, self.shared.tokens.refresh)
+        yield every(_CHECK_SECONDS, runtime, refresh)
+        yield manager.feed_watchdog(runtime, lambda: self.health.fault() is None)
+        yield self._once_admitted(self.timers.collection.run)
+        yield self._once_admitted(self.timers.freshness.run)
+        yield self._once_admitted(self.timers.stored_states.run)
+
+    async def _work(self, stop: Stop) -> None:
         """Publish once the bucket may be written. Events are accepted before that, too."""
         async with asyncio.TaskGroup() as group:
             granting = group.create_task(self._granted())
@@ -279,111 +216,237 @@ class _Daemon:
         if not stop.is_set:
             await self.worker.run(stop)
 
-    async def once_admitted(self, timer: Callable[[], Coroutine[None, None, None]]) -> None:
+    async def _once_admitted(self, timer: Callable[[], Coroutine[None, None, None]]) -> None:
         """Run a timer that writes to the bucket once the bucket may be written."""
-        await self.identity.until_granted()
+        await self.shared.identity.until_granted()
         await timer()
 
     async def _granted(self) -> None:
-        if self.admission is not None:
-            await self.admission.granted()
-        await self.identity.granted()
+        if self.shared.admission is not None:
+            await self.shared.admission.granted()
+        await self.shared.identity.granted()
 
-    @classmethod
-    async def build(
-        cls,
-        settings: Settings,
-        version: str,
-        bucket: Bucket,
-        runtimes: tuple[SystemRuntime, SystemRuntime],
-        journal: Journal,
-        *,
-        customisations: Customisations,
-        stop: Stop,
-        tried: "Mapping[ConditionKind, Failing]",
-        identity: BucketIdentity,
-        backoff: Backoff,
-    ) -> "_Daemon":
-        from daemon.http.app import RequestLimits, create_app  # noqa: PLC0415  # the web framework
-        from daemon.http.auth import Credentials  # noqa: PLC0415
-        from daemon.http.connections import ConnectionLimits  # noqa: PLC0415
-        from daemon.http.intake import Intake  # noqa: PLC0415
-        from daemon.http.server import serve  # noqa: PLC0415
-        from daemon.http.tokens import TokenName, Tokens  # noqa: PLC0415
-        from daemon.readiness import HealthChecks  # noqa: PLC0415
 
-        metrics = Metrics.create(version, RENDERER_VERSION)
-        runtime, validating = runtimes
-        reporter = Reporter(metrics, runtime)
-        worker = Worker(
-            source=journal,
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """What the parts of a daemon have in common."""
+
+    settings: Settings
+    version: str
+    journal: Journal
+    keys: Keys
+    runtime: SystemRuntime
+    validating: SystemRuntime
+    """Threads of the intake alone."""
+    stop: Stop
+    bucket: Bucket
+    identity: BucketIdentity
+    admission: Admission | None
+    """None for a directory: its conditions are code of this project."""
+    backoff: Backoff
+    metrics: Metrics
+    reporter: Reporter
+    tokens: "Tokens"
+
+
+async def _shared(
+    settings: Settings,
+    version: str,
+    journal: Journal,
+    keys: Keys,
+    *,
+    runtime: SystemRuntime,
+    validating: SystemRuntime,
+    stop: Stop,
+    filesystem: FileSystem | None,
+    new_bucket: bool,
+) -> _Shared:
+    publish = settings.publish
+    backoff = Backoff(publish.retry_first_seconds, publish.retry_max_seconds)
+    opened = open_store(
+        settings.bucket,
+        runtime,
+        filesystem,
+        call_seconds=publish.timeout_seconds,
+        must_exist=not new_bucket and await journal.bucket() is not None,
+    )
+    identity = BucketIdentity(opened.store, journal, runtime, backoff, new_bucket=new_bucket)
+    bucket = bucket_on(opened, runtime, keys=keys, check=identity)
+    is_directory = isinstance(bucket.location, locations.Directory)
+    metrics = Metrics.create(version, RENDERER_VERSION)
+    return _Shared(
+        settings=settings,
+        version=version,
+        journal=journal,
+        keys=keys,
+        runtime=runtime,
+        validating=validating,
+        stop=stop,
+        bucket=bucket,
+        identity=identity,
+        admission=None if is_directory else Admission(bucket.store, runtime, backoff),
+        backoff=backoff,
+        metrics=metrics,
+        reporter=Reporter(metrics, runtime),
+        tokens=_tokens(settings.http),
+    )
+
+
+async def _build(shared: _Shared, customisations: Customisations) -> _Daemon:
+    worker = await _worker(shared, customisations)
+    timers = _timers(shared)
+    health = _health(shared, worker, timers)
+    return _Daemon(shared, worker, health, timers, _server(shared, health))
+
+
+async def _worker(shared: _Shared, customisations: Customisations) -> Worker:
+    publish, bucket = shared.settings.publish, shared.bucket
+    rendering = Rendering(
+        Renderer(), gate.check, customisations.of, shared.settings.limits, publish.pinning
+    )
+    pipeline = Pipeline(
+        source=shared.journal,
+        reader=bucket.reader,
+        publisher=bucket.publisher,
+        live_tree=bucket.live_tree,
+        rendering=rendering,
+        runtime=shared.runtime,
+        observer=shared.reporter,
+        writer=_writer(),
+        accept_older_renderer=publish.accept_older_renderer,
+        bucket=shared.identity,
+    )
+    return Worker(
+        source=shared.journal,
+        reader=bucket.reader,
+        pipeline=pipeline,
+        runtime=shared.runtime,
+        observer=shared.reporter,
+        backoff=shared.backoff,
+        live_tree_seconds=publish.live_tree_seconds,
+        opened_at=await shared.journal.highest(),
+        bucket=shared.identity,
+    )
+
+
+def _writer() -> str:
+    return f"rebundle@{socket.gethostname()}"
+
+
+def _timers(shared: _Shared) -> _Timers:
+    bucket, runtime = shared.bucket, shared.runtime
+    retention = shared.settings.retention
+    return _Timers(
+        PruneTimer(shared.journal, runtime),
+        CollectionTimer(
+            collector=collector(bucket, retention),
             reader=bucket.reader,
-            pipeline=_pipeline(
-                bucket, journal, settings, customisations, reporter, identity=identity
-            ),
             runtime=runtime,
-            observer=reporter,
-            backoff=backoff,
-            live_tree_seconds=settings.publish.live_tree_seconds,
-            opened_at=await journal.highest(),
-            bucket=identity,
-        )
-        admission = (
-            None
-            if isinstance(bucket.location, locations.Directory)
-            else Admission(bucket.store, runtime, backoff)
-        )
-        http = settings.http
-        limits = DecodingLimits(
-            max_bytes=http.max_body_bytes,
-            max_events=http.max_batch_events,
-            max_depth=http.max_depth,
-        )
-        files: dict[TokenName, Path | None] = {
-            "token": http.token_file,
-            "rollback_token": http.rollback_token_file,
-        }
-        tokens = Tokens(
-            Credentials(_plain(http.token), _plain(http.rollback_token)),
-            {name: file.absolute() for name, file in files.items() if file is not None},
-        )
-        collections = _collection_timer(bucket, settings.retention, reporter)
-        health = HealthChecks(
-            journal=journal,
-            journal_path=settings.journal.path.absolute(),
-            bucket=_from_any_folder(bucket.location, settings.bucket),
-            worker=worker,
-            reporter=reporter,
-            threads=runtime,
-            call_seconds=settings.publish.timeout_seconds,
-            metrics=metrics,
-            stop=stop,
-            gates={
-                command: gate
-                for command, gate in (("doctor", admission), ("status", identity))
-                if gate is not None
-            },
-            tried={"token": tokens, **tried, "collection": collections},
-        )
+            writer=_writer(),
+            hours=retention.every_hours,
+            parts=BOTH if retention.delete else frozenset({"release"}),
+            refused=shared.reporter.deletion_refused,
+        ),
+        FreshnessTimer(
+            store=bucket.store,
+            reader=bucket.reader,
+            runtime=runtime,
+            signers=shared.keys.signers,
+            trust=shared.keys.trust,
+            minutes=shared.settings.signing.freshness_minutes,
+        ),
+        StoredStatesTimer(bucket.reader, runtime),
+    )
 
-        app = create_app(
-            Intake(journal, validating, metrics, stop, limits, bundle_limits=settings.limits),
-            health,
-            metrics,
-            tokens.current,
-            RequestLimits(http.max_body_bytes, http.body_seconds, http.max_requests),
-            runtime=validating,
-            stop=stop,
-            version=version,
-        )
-        connections = ConnectionLimits(
-            _most_connections(http.max_connections),
-            http.max_connections_per_peer,
-            http.trusted_proxies,
-        )
-        serving = partial(serve, app, limits=connections, closed=reporter.connection_closed)
-        refresh_tokens = partial(validating.run_in_thread, tokens.refresh)
-        return cls(worker, health, refresh_tokens, admission, identity, collections, serving)
+
+def _tokens(http: HttpSettings) -> "Tokens":
+    from daemon.http.auth import Credentials  # noqa: PLC0415  # the web framework
+    from daemon.http.tokens import TokenName, Tokens  # noqa: PLC0415
+
+    files: dict[TokenName, Path | None] = {
+        "token": http.token_file,
+        "rollback_token": http.rollback_token_file,
+    }
+    return Tokens(
+        Credentials(_plain(http.token), _plain(http.rollback_token)),
+        {name: file.absolute() for name, file in files.items() if file is not None},
+    )
+
+
+def _plain(secret: SecretStr | None) -> str | None:
+    return secret.get_secret_value() if secret else None
+
+
+def _health(shared: _Shared, worker: Worker, timers: _Timers) -> "HealthChecks":
+    from daemon.readiness import HealthChecks  # noqa: PLC0415
+
+    settings, bucket = shared.settings, shared.bucket
+    return HealthChecks(
+        journal=shared.journal,
+        journal_path=settings.journal.path.absolute(),
+        bucket=_from_any_folder(bucket.location, settings.bucket),
+        worker=worker,
+        reporter=shared.reporter,
+        threads=shared.runtime,
+        call_seconds=settings.publish.timeout_seconds,
+        metrics=shared.metrics,
+        stop=shared.stop,
+        gates={
+            command: gate
+            for command, gate in (("doctor", shared.admission), ("status", shared.identity))
+            if gate is not None
+        },
+        tried={
+            "token": shared.tokens,
+            "freshness": timers.freshness,
+            "pruning": timers.pruning,
+            "damaged": timers.stored_states,
+            "collection": timers.collection,
+        },
+    )
+
+
+def _from_any_folder(location: locations.Location, bucket: str) -> str:
+    """The bucket by a name that works in any working directory."""
+    return str(location.path.absolute()) if isinstance(location, locations.Directory) else bucket
+
+
+def _server(
+    shared: _Shared, health: "HealthChecks"
+) -> Callable[[socket.socket, Stop], Coroutine[None, None, None]]:
+    """Serves the HTTP API on a socket until its second argument stops it."""
+    from daemon.http.app import RequestLimits, create_app  # noqa: PLC0415  # the web framework
+    from daemon.http.connections import ConnectionLimits  # noqa: PLC0415
+    from daemon.http.intake import Intake  # noqa: PLC0415
+    from daemon.http.server import serve  # noqa: PLC0415
+
+    http, validating, stop = shared.settings.http, shared.validating, shared.stop
+    decoding = DecodingLimits(
+        max_bytes=http.max_body_bytes, max_events=http.max_batch_events, max_depth=http.max_depth
+    )
+    app = create_app(
+        Intake(
+            shared.journal,
+            validating,
+            shared.metrics,
+            stop,
+            decoding,
+            bundle_limits=shared.settings.limits,
+        ),
+        health,
+        shared.metrics,
+        shared.tokens.current,
+        RequestLimits(http.max_body_bytes, http.body_seconds, http.max_requests),
+        runtime=validating,
+        stop=stop,
+        version=shared.version,
+    )
+    limits = ConnectionLimits(
+        _most_connections(http.max_connections),
+        http.max_connections_per_peer,
+        http.trusted_proxies,
+    )
+    return partial(serve, app, limits=limits, closed=shared.reporter.connection_closed)
 
 
 def _most_connections(wanted: int) -> int:
@@ -404,12 +467,3 @@ def _most_connections(wanted: int) -> int:
         hint=hint,
     )
     return limit
-
-
-def _plain(secret: SecretStr | None) -> str | None:
-    return secret.get_secret_value() if secret else None
-
-
-def _from_any_folder(location: locations.Location, bucket: str) -> str:
-    """The bucket by a name that works in any working directory."""
-    return str(location.path.absolute()) if isinstance(location, locations.Directory) else bucket

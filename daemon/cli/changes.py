@@ -13,7 +13,7 @@ from daemon.inspection.documents import to_document
 from daemon.inspection.escaping import plain
 from daemon.inspection.live_tree import PassView
 from daemon.inspection.scopes import PublicationView
-from daemon.publishing.live_tree.sync import FinishedPass, UnfinishedPass
+from daemon.publishing.live_tree.results import FinishedPass, UnfinishedPass
 from daemon.publishing.operator_commands import ChangeResult, Command
 from daemon.publishing.pointer import Hold, Pointer
 from daemon.publishing.wording import counted

@@ -14,7 +14,8 @@ from typing import Final
 from daemon.failures import reason_of
 from daemon.publishing import layout, sizes
 from daemon.publishing.live_tree.ownership import EXAMPLE
-from daemon.publishing.live_tree.sync import FinishedPass, LiveTree, UnfinishedPass
+from daemon.publishing.live_tree.results import FinishedPass, UnfinishedPass
+from daemon.publishing.live_tree.sync import LiveTree
 from daemon.publishing.pointer import Pointer
 from daemon.publishing.wording import some
 from daemon.runtime import Runtime

@@ -10,7 +10,7 @@ from typing import Final, Literal
 
 from daemon.publishing.archive import content_digest, digest_files
 from daemon.publishing.errors import VerificationFailed
-from daemon.publishing.live_tree.sync import Survey
+from daemon.publishing.live_tree.results import Survey
 from daemon.publishing.manifest import Manifest
 from daemon.publishing.pointer import HistoryEntry, Pointer, Publication
 from daemon.publishing.wording import MOST_NAMED, some

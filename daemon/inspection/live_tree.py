@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from daemon.publishing.live_tree.ownership import Blocked
-from daemon.publishing.live_tree.sync import FinishedPass, Survey, UnfinishedPass
+from daemon.publishing.live_tree.results import FinishedPass, Survey, UnfinishedPass
 
 
 @dataclass(frozen=True, slots=True)

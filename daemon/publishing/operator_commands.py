@@ -11,7 +11,8 @@ from typing import Final
 
 from daemon.publishing import protocol
 from daemon.publishing.errors import OperationRefused
-from daemon.publishing.live_tree.sync import FinishedPass, LiveTree, UnfinishedPass
+from daemon.publishing.live_tree.results import FinishedPass, UnfinishedPass
+from daemon.publishing.live_tree.sync import LiveTree
 from daemon.publishing.pointer import Pointer, Publication, find_exactly
 from daemon.publishing.protocol import Writing
 from daemon.publishing.publisher import Publisher

@@ -20,7 +20,7 @@ from daemon.bucket import Bucket, bucket_on, open_store
 from daemon.changes import interpret
 from daemon.pipeline import Pipeline
 from daemon.publishing import layout
-from daemon.publishing.live_tree.sync import FinishedPass
+from daemon.publishing.live_tree.results import FinishedPass
 from daemon.publishing.pointer import Pointer
 from daemon.rendering import Rendering
 from daemon.stores.directory.filesystem import FileSystem

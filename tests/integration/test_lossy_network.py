@@ -23,7 +23,8 @@ import pytest
 
 from daemon.bucket import Bucket, bucket_on, open_store
 from daemon.publishing import layout, operator_commands, pointer, protocol
-from daemon.publishing.live_tree.sync import FinishedPass, LiveTree
+from daemon.publishing.live_tree.results import FinishedPass
+from daemon.publishing.live_tree.sync import LiveTree
 from daemon.publishing.pointer import MOST_HISTORY, Pointer
 from daemon.publishing.protocol import Writing
 from daemon.publishing.reader import Reader

@@ -16,7 +16,7 @@ import pytest
 
 from daemon.publishing import layout
 from daemon.publishing.errors import PointerLost, SequenceWentBack
-from daemon.publishing.live_tree.sync import FinishedPass
+from daemon.publishing.live_tree.results import FinishedPass
 from daemon.publishing.maintenance.garbage_collector import Collected, GarbageCollector
 from daemon.publishing.maintenance.recovery import Recoverer, Recovery
 from daemon.publishing.maintenance.recovery_rules import RecoveryOptions

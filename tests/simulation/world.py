@@ -31,7 +31,8 @@ from daemon.publishing.errors import (
     PublishingError,
     SequenceWentBack,
 )
-from daemon.publishing.live_tree.sync import LiveTree, UnfinishedPass
+from daemon.publishing.live_tree.results import UnfinishedPass
+from daemon.publishing.live_tree.sync import LiveTree
 from daemon.publishing.maintenance import recovery_rules
 from daemon.publishing.maintenance.garbage_collector import GarbageCollector
 from daemon.publishing.maintenance.recovery import Recoverer

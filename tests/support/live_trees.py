@@ -4,7 +4,7 @@ import hashlib
 
 from daemon.publishing import layout
 from daemon.publishing.live_tree.ownership import Marker
-from daemon.publishing.live_tree.sync import FinishedPass
+from daemon.publishing.live_tree.results import FinishedPass
 from daemon.stores.errors import ObjectMissing
 from daemon.stores.port import Content, ObjectStore
 from tests.builders_publishing import SCOPE, Bucket, tree

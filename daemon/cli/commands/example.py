@@ -14,7 +14,7 @@ from daemon.cli.session import scope_of, session
 from daemon.exit_codes import DONE
 from daemon.inspection.comparison import FileChange, unified
 from daemon.inspection.escaping import plain
-from daemon.publishing.live_tree.sync import Restored
+from daemon.publishing.live_tree.results import Restored
 from daemon.stores import locations
 from renderers.values import RenderedFile
 

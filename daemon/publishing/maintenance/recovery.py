@@ -18,7 +18,8 @@ from daemon.publishing import layout, manifest, sizes
 from daemon.publishing import pointer as pointers
 from daemon.publishing.errors import NotTrusted, PublishingError, VerificationFailed
 from daemon.publishing.live_tree import ownership
-from daemon.publishing.live_tree.sync import FinishedPass, LiveTree, UnfinishedPass
+from daemon.publishing.live_tree.results import FinishedPass, UnfinishedPass
+from daemon.publishing.live_tree.sync import LiveTree
 from daemon.publishing.maintenance import recovery_rules
 from daemon.publishing.maintenance.recovery_rules import (
     DamagedPublication,

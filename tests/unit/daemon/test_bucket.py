@@ -13,7 +13,7 @@ from daemon import bucket
 from daemon.bucket import Keys, bucket_on, open_store
 from daemon.publishing import layout
 from daemon.publishing.errors import PolicyUnusable, SequenceWentBack
-from daemon.publishing.live_tree.sync import FinishedPass
+from daemon.publishing.live_tree.results import FinishedPass
 from daemon.publishing.trust.keys import KeySigner, generate
 from daemon.publishing.trust.policy import TrustedKey, TrustPolicy
 from daemon.settings import load

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from daemon.failures import Consequence, Failure
 from daemon.lifecycle import Stop
-from daemon.publishing.live_tree.sync import FinishedPass, UnfinishedPass
+from daemon.publishing.live_tree.results import FinishedPass, UnfinishedPass
 from daemon.publishing.wording import rebuild
 from daemon.readiness import HealthChecks
 from daemon.reporting import Reporter

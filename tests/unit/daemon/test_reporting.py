@@ -10,7 +10,7 @@ import pytest
 import structlog
 
 from daemon.publishing.live_tree.ownership import Blocked, Put, Stray
-from daemon.publishing.live_tree.sync import FinishedPass, UnfinishedPass
+from daemon.publishing.live_tree.results import FinishedPass, UnfinishedPass
 from daemon.publishing.pointer import PublicationId
 from daemon.publishing.reader import DamagedManifest, PointerRead
 from daemon.reporting import Reporter

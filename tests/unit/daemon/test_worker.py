@@ -7,7 +7,7 @@ import pytest
 
 from daemon.lifecycle import Stop
 from daemon.publishing import layout
-from daemon.publishing.live_tree.sync import FinishedPass
+from daemon.publishing.live_tree.results import FinishedPass
 from daemon.publishing.pointer import Revision
 from daemon.publishing.reader import Scopes
 from daemon.retry import Backoff

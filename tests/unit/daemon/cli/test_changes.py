@@ -9,7 +9,7 @@ from daemon.cli.changes import print_change
 from daemon.cli.output import Printer
 from daemon.publishing import operator_commands, protocol
 from daemon.publishing.live_tree.ownership import Blocked, DeletedByOperator, Override, Put, Stray
-from daemon.publishing.live_tree.sync import FinishedPass, UnfinishedPass
+from daemon.publishing.live_tree.results import FinishedPass, UnfinishedPass
 from daemon.publishing.operator_commands import ChangeResult
 from daemon.publishing.protocol import Writing
 from tests.support.buckets import SCOPE, in_bucket

@@ -9,7 +9,8 @@ import pytest
 
 from daemon.cli.waiting import lag_of, wait_for
 from daemon.publishing import layout, operator_commands
-from daemon.publishing.live_tree.sync import FinishedPass, LiveTree, UnfinishedPass
+from daemon.publishing.live_tree.results import FinishedPass, UnfinishedPass
+from daemon.publishing.live_tree.sync import LiveTree
 from daemon.stores.port import Content
 from tests.builders_publishing import SCOPE as MEMORY_SCOPE
 from tests.builders_publishing import Bucket, make_state

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from daemon.publishing import layout, operator_commands, pointer, protocol, sizes
 from daemon.publishing.errors import OperationRefused, PublishingError, VerificationFailed
-from daemon.publishing.live_tree.sync import FinishedPass
+from daemon.publishing.live_tree.results import FinishedPass
 from daemon.publishing.maintenance.recovery import Recoverer
 from daemon.publishing.maintenance.recovery_rules import RecoveryOptions
 from daemon.publishing.pointer import PreviousChunk

@@ -8,7 +8,7 @@ import pytest
 
 from daemon.publishing import layout, operator_commands, protocol
 from daemon.publishing.errors import NotFound, OperationRefused, PointerMoved, VerificationFailed
-from daemon.publishing.live_tree.sync import FinishedPass, UnfinishedPass
+from daemon.publishing.live_tree.results import FinishedPass, UnfinishedPass
 from daemon.publishing.pointer import Pointer, find_exactly, find_retained
 from daemon.publishing.protocol import Writing
 from daemon.stores.errors import StoreBusy, StoreError, StoreUnavailable

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from daemon.publishing import layout, sizes
-from daemon.publishing.live_tree.sync import FinishedPass
+from daemon.publishing.live_tree.results import FinishedPass
 from daemon.stores.directory.filesystem import RealFileSystem
 from daemon.stores.directory.store import UNREAD_BYTES, DirectoryStore
 from tests.builders_publishing import SCOPE, Bucket, make_files, make_state

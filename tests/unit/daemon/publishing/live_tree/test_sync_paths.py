@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from daemon.publishing import layout, protocol
 from daemon.publishing.errors import OperationRefused
 from daemon.publishing.live_tree.ownership import Blocked, Marker, MarkerFile
-from daemon.publishing.live_tree.sync import FinishedPass, UnfinishedPass
+from daemon.publishing.live_tree.results import FinishedPass, UnfinishedPass
 from daemon.stores.errors import ObjectDamaged, StoreRefused, StoreUnavailable
 from daemon.stores.port import Content, ObjectStore
 from tests.builders_publishing import SCOPE, Bucket, make_files, make_state, tree

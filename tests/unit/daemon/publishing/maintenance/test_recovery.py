@@ -22,7 +22,8 @@ from daemon.publishing.errors import (
     StateUnreadable,
     VerificationFailed,
 )
-from daemon.publishing.live_tree.sync import FinishedPass, LiveTree, UnfinishedPass
+from daemon.publishing.live_tree.results import FinishedPass, UnfinishedPass
+from daemon.publishing.live_tree.sync import LiveTree
 from daemon.publishing.maintenance.recovery import Recoverer, Recovery
 from daemon.publishing.maintenance.recovery_rules import RecoveryOptions
 from daemon.publishing.manifest import ManifestEvent

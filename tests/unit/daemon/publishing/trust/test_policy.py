@@ -23,7 +23,7 @@ from daemon.publishing.errors import (
     SequenceWentBack,
     VerificationFailed,
 )
-from daemon.publishing.live_tree.sync import FinishedPass
+from daemon.publishing.live_tree.results import FinishedPass
 from daemon.publishing.operator_commands import rollback
 from daemon.publishing.pointer import Publication
 from daemon.publishing.signatures import Role
