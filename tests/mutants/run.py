@@ -37,6 +37,10 @@ _KILLED = {1, 3, 24, -24, 152, 255, 36, -11, -9}
 _GRAMMAR = "tests/unit/daemon/publishing/test_grammar.py"
 _GATE = "tests/unit/renderers/gate/test_generated_files.py"
 _SELF_TEST = "tests/unit/renderers/test_self_test.py"
+_RECOVERY = tuple(
+    f"tests/unit/daemon/publishing/maintenance/test_recovery_rules{part}.py"
+    for part in ("", "_replay", "_unsigned", "_records")
+)
 MORE_TESTS = {
     "daemon/failures.py": ("tests/unit/daemon/cli/test_failures.py",),
     "daemon/publishing/trust/freshness.py": (_GRAMMAR,),
@@ -49,11 +53,9 @@ MORE_TESTS = {
         "tests/unit/daemon/publishing/test_operator_commands.py",
     ),
     "daemon/publishing/protocol.py": ("tests/unit/daemon/publishing/test_protocol_changes.py",),
-    "daemon/publishing/maintenance/recovery_rules.py": (
-        "tests/unit/daemon/publishing/maintenance/test_recovery_rules_replay.py",
-        "tests/unit/daemon/publishing/maintenance/test_recovery_rules_unsigned.py",
-        "tests/unit/daemon/publishing/maintenance/test_recovery_rules_records.py",
-    ),
+    "daemon/publishing/maintenance/recovery_remains.py": _RECOVERY,
+    "daemon/publishing/maintenance/recovery_report.py": _RECOVERY,
+    "daemon/publishing/maintenance/recovery_rules.py": _RECOVERY[1:],
     "daemon/publishing/signatures.py": (_GRAMMAR,),
     "renderers/gate/expectations.py": (_GATE, "tests/unit/renderers/gate/test_diff.py"),
     "renderers/gate/generated_files.py": (_SELF_TEST,),

@@ -26,11 +26,8 @@ from daemon.inspection.escaping import plain
 from daemon.inspection.live_tree import pass_view
 from daemon.inspection.scopes import PointerView
 from daemon.publishing.maintenance.recovery import Recoverer, Recovery
-from daemon.publishing.maintenance.recovery_rules import (
-    DamagedPublication,
-    RecoveryOptions,
-    UnreadablePublication,
-)
+from daemon.publishing.maintenance.recovery_remains import DamagedPublication, UnreadablePublication
+from daemon.publishing.maintenance.recovery_rules import RecoveryOptions
 
 
 async def recover(

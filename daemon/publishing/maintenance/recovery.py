@@ -21,16 +21,15 @@ from daemon.publishing.live_tree import ownership
 from daemon.publishing.live_tree.results import FinishedPass, UnfinishedPass
 from daemon.publishing.live_tree.sync import LiveTree
 from daemon.publishing.maintenance import recovery_rules
-from daemon.publishing.maintenance.recovery_rules import (
+from daemon.publishing.maintenance.recovery_remains import (
     DamagedPublication,
     Found,
-    Recovered,
-    RecoveryOptions,
     Remains,
     UnreadablePublication,
     Unsigned,
     UntrustedPublication,
 )
+from daemon.publishing.maintenance.recovery_rules import Recovered, RecoveryOptions
 from daemon.publishing.maintenance.retention_rules import folders
 from daemon.publishing.pointer import Chunk, HistoryEntry, Pointer, PreviousChunk, PublicationId
 from daemon.publishing.protocol import absent

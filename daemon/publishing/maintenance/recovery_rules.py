@@ -23,23 +23,29 @@ may still wait. Folding an event again does no harm, but an event that is skippe
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Final, Literal, TypeVar
-
-from pydantic import ValidationError
+from dataclasses import dataclass, replace
+from typing import Any
 
 from daemon.publishing import protocol
 from daemon.publishing.errors import NotFound, OperationRefused, StateUnreadable
-from daemon.publishing.manifest import ManifestEvent
+from daemon.publishing.maintenance import recovery_report
+from daemon.publishing.maintenance.recovery_remains import (
+    Found,
+    Remains,
+    UnreadablePublication,
+    UntrustedPublication,
+    fold_of,
+    merged,
+    named_publications,
+    parsed,
+)
 from daemon.publishing.pointer import (
     MOST_FOLDED_EVENTS,
     MOST_HISTORY,
-    DocumentPart,
     FoldedEvent,
     HistoryEntry,
     Hold,
     Pointer,
-    PreviousChunk,
     Publication,
     PublicationId,
     Quarantine,
@@ -47,151 +53,6 @@ from daemon.publishing.pointer import (
 )
 from daemon.publishing.protocol import Writing
 from daemon.publishing.wording import some
-from events.model import Identity
-from renderers.values import Scope
-
-P = TypeVar("P", bound=DocumentPart)
-_DAMAGED_NOTE: Final = (
-    "what the damaged publications held: a collection (`gc`, or the daemon's) deletes what is left "
-    "of them. If the bucket keeps versions, restore their objects before you recover"
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A publication whose manifest, archive and files verify.
-
-    Only a pointer records whether it was late.
-    """
-
-    publication: Publication
-    events: tuple[ManifestEvent, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class DamagedPublication:
-    """A publication that exists and does not verify, with what is known from its manifest."""
-
-    id: PublicationId
-    reason: str
-    revision: Revision | None = None
-    events: tuple[ManifestEvent, ...] = ()
-    composition: str | None = None
-    kind: Literal["explicit", "derived"] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class UntrustedPublication(DamagedPublication):
-    """A publication that the trust policy refuses. Nothing else is known to be wrong with it."""
-
-
-@dataclass(frozen=True, slots=True)
-class UnreadablePublication:
-    """A publication that the store refuses to read. It may be whole."""
-
-    id: PublicationId
-    reason: str
-    """What is wrong, and which command helps."""
-
-
-@dataclass(frozen=True, slots=True)
-class Unsigned:
-    """Unsigned documents, which everyone with write access to the bucket can forge.
-
-    They may only restrict: their quarantines stay, and they lift nothing. If no pointer has a valid
-    signature, chunks and marker are the only source for everything else. They are in `Remains`
-    then.
-    """
-
-    entries: tuple[HistoryEntry, ...] = ()
-    """Changes after a signed pointer, which its chain does not include."""
-    pointer: Pointer | None = None
-    """A pointer without a valid signature."""
-    tree: PublicationId | None = None
-    """The publication that the live tree follows according to its marker."""
-
-
-@dataclass(frozen=True, slots=True)
-class Remains:
-    """What is left of a scope."""
-
-    scope: Scope
-    pointer: Pointer | None = None
-    """The pointer, if it can be read. It may be an older one that was restored."""
-    traces: Mapping[str, int] = field(default_factory=dict)
-    """The highest sequence by kind of object, other than a readable pointer."""
-    entries: tuple[HistoryEntry, ...] = ()
-    """The entries of the chunks, the oldest first."""
-    chain_holds: bool = True
-    """Whether the pointer's chain of chunks is complete.
-
-    Every chunk exists and has the digest that its successor names.
-    """
-    previous_chunk: PreviousChunk | None = None
-    """The newest chunk from which the chain back is complete."""
-    chunked: int = 0
-    """The last sequence in that chunk."""
-    tree: PublicationId | None = None
-    """The publication that the live tree follows according to its marker."""
-    tree_sequence: int = 0
-    found: tuple[Found, ...] = ()
-    damaged: tuple[DamagedPublication, ...] = ()
-    unreadable: tuple[UnreadablePublication, ...] = ()
-    unsigned: Unsigned | None = None
-    """Unsigned documents under a trust policy. None: there is no trust policy."""
-    had_pointer: bool = False
-    """Whether an object shows that there was a pointer, even without a readable sequence or change.
-
-    This can be a damaged pointer, marker, chunk or freshness.json.
-    """
-
-    @property
-    def was_published(self) -> bool:
-        """Whether the scope has a pointer, or is known to have had one.
-
-        If not, nothing in it was ever committed: a first publication is in progress, or it failed.
-        """
-        return (
-            self.had_pointer
-            or self.pointer is not None
-            or bool(self.traces or self.entries or self.tree)
-        )
-
-    @property
-    def is_ahead(self) -> bool:
-        """Whether the pointer can be read and no trace is of a later one."""
-        seen = (*self.traces.values(), *(entry.sequence for entry in self.entries))
-        return self.pointer is not None and self.pointer.sequence >= max(seen, default=0)
-
-    @property
-    def unreferenced_uploads(self) -> tuple[PublicationId, ...]:
-        """Whole uploads that neither the pointer nor a change names, the newest last.
-
-        With a usable pointer these are the newer ones, and without any earlier pointer all of them.
-        In every other case there are none.
-
-        A writer that lost a race or died leaves such an upload. They also appear if an older
-        pointer was restored before the live tree or another trace followed the lost one.
-        """
-        pointer = self.pointer
-        if not self.was_published:
-            return tuple(
-                upload.id
-                for upload in sorted((found.publication for found in self.found), key=_by_time)
-            )
-        if pointer is None or not self.is_ahead:
-            return ()
-        last = max((entry.at for entry in pointer.history), default="")
-        known = _merged(self.entries, pointer.history)
-        named = _named(known) | {str(publication.id) for publication in pointer.retained}
-        uploads = (
-            found.publication for found in self.found if str(found.publication.id) not in named
-        )
-        return tuple(
-            upload.id
-            for upload in uploads
-            if upload.at > last or upload.revision > pointer.highest_revision
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,9 +168,9 @@ def _repair(
             if remains.chain_holds
             else ["cut the history off where its chunks are gone or changed"]
         ),
-        *_result_lines(following, why_live, options),
+        *recovery_report.result_lines(following, why_live, asked_to_hold=options.hold),
     )
-    return Recovered(following, steps, (_DAMAGED_NOTE,) if gone else ())
+    return Recovered(following, steps, (recovery_report.DAMAGED_NOTE,) if gone else ())
 
 
 def _with_adopted(
@@ -321,7 +182,7 @@ def _with_adopted(
     """
     if options.live is None or any(_is_meant(publication, options.live) for publication in there):
         return pointer, ()
-    known = _merged(remains.entries, pointer.history)
+    known = merged(remains.entries, pointer.history)
     past = _replayed(pointer, known)
     kept = _consistent(remains, pointer, known, past, options).kept
     uploads = [found for found in kept if _is_meant(found.publication, options.live)]
@@ -334,7 +195,7 @@ def _with_adopted(
     top = pointer.highest_revision
     update = {
         "highest_revision": max(top, upload.revision),
-        "folded_events": (*pointer.folded_events, *map(_fold_of, wanted[-1].events))[
+        "folded_events": (*pointer.folded_events, *map(fold_of, wanted[-1].events))[
             -MOST_FOLDED_EVENTS:
         ],
     }
@@ -348,7 +209,7 @@ def _with_adopted(
 
 def _rebuild(remains: Remains, writing: Writing, options: RecoveryOptions) -> Recovered:
     old = remains.pointer or protocol.absent(remains.scope)
-    known = _merged(remains.entries, old.history)
+    known = merged(remains.entries, old.history)
     last = known[-1] if known else None
     past = _replayed(old, known)
     forbidden = _forbidden(remains)
@@ -356,7 +217,7 @@ def _rebuild(remains: Remains, writing: Writing, options: RecoveryOptions) -> Re
     consistent = _consistent(remains, old, known, past, options)
     usable = replace(remains, found=consistent.kept)
     retained = _retained(usable, old, known, past)
-    named = _named(known) | {str(publication.id) for publication in old.retained}
+    named = named_publications(known) | {str(publication.id) for publication in old.retained}
     unnamed = [publication for publication in retained if str(publication.id) not in named]
     top = _top(remains, old, named)
     recorded_desired = next(
@@ -407,29 +268,19 @@ def _rebuild(remains: Remains, writing: Writing, options: RecoveryOptions) -> Re
         ],
     )
     steps = (
-        (
-            f"found {len(remains.found)} publications that verify, {len(following.retained)} of "
-            "them can be rolled back to"
-        ),
-        *(f"left out {damaged.id}: {damaged.reason}" for damaged in remains.damaged),
-        *(
-            f"left out {unreadable.id}, which cannot be read: {unreadable.reason}"
-            for unreadable in remains.unreadable
-        ),
-        *(
-            f"left out {upload}: its id or number was committed with another composition"
-            for upload in consistent.refuted
-        ),
+        *recovery_report.rebuilt_lines(remains, following, consistent.refuted),
         (
             f"sequence {following.sequence}: {MOST_HISTORY + 1} above the highest that was found "
             f"({_highest(remains)})"
         ),
-        *_result_lines(following, why_live, options),
+        *recovery_report.result_lines(following, why_live, asked_to_hold=options.hold),
     )
     return Recovered(
         following,
         steps,
-        tuple(_unknown_lines(remains, following, last, unnamed, consistent.undecided)),
+        tuple(
+            recovery_report.unknown_lines(remains, following, last, unnamed, consistent.undecided)
+        ),
     )
 
 
@@ -506,7 +357,9 @@ def _committed_claims(
         yield _Claim(state, producer, composition)
     adopted = {name for entry in known if entry.kind == "recover" for name in entry.published}
     followed_by_the_tree = {str(remains.tree)} if remains.tree else set()
-    committed = (_named(known) - adopted) | past.released_or_dropped | followed_by_the_tree
+    committed = (
+        (named_publications(known) - adopted) | past.released_or_dropped | followed_by_the_tree
+    )
     for names in (committed, adopted):
         for found in remains.found:
             if found.publication.kind == "explicit" and str(found.publication.id) in names:
@@ -580,17 +433,6 @@ def _refuse_refuted(
         )
 
 
-def _named(known: Iterable[HistoryEntry]) -> set[str]:
-    """Names of the publications that the changes published."""
-    return {name for entry in known for name in entry.published}
-
-
-def _merged(*histories: Sequence[HistoryEntry]) -> tuple[HistoryEntry, ...]:
-    """Entries of chunks and of an older pointer, one for every sequence."""
-    by_sequence = {entry.sequence: entry for entries in histories for entry in entries}
-    return tuple(by_sequence[sequence] for sequence in sorted(by_sequence))
-
-
 @dataclass(slots=True)
 class _Past:
     """Earlier decisions of operators and collections, as far as they are known."""
@@ -619,13 +461,13 @@ def _replayed(old: Pointer, known: Iterable[HistoryEntry]) -> _Past:
 
 def _replay(past: _Past, change: Mapping[str, Any]) -> None:
     if "hold" in change:
-        past.hold = _parsed(Hold, change["hold"])
+        past.hold = parsed(Hold, change["hold"])
     if isinstance(values := change.get("quarantined"), list | tuple):
-        parsed = [_parsed(Quarantine, value) for value in values]
+        listed = [parsed(Quarantine, value) for value in values]
         past.quarantined = {
-            quarantine.composition_digest: quarantine for quarantine in parsed if quarantine
+            quarantine.composition_digest: quarantine for quarantine in listed if quarantine
         }
-    if rejected := _parsed(Quarantine, change.get("quarantine")):
+    if rejected := parsed(Quarantine, change.get("quarantine")):
         past.quarantined[rejected.composition_digest] = rejected
     past.quarantined.pop(str(change.get("lifted")), None)
     if isinstance(pin := change.get("pin"), Mapping):
@@ -646,33 +488,13 @@ def _forbidden(remains: Remains) -> dict[str, Quarantine]:
     live = remains.pointer.live if remains.pointer else None
     there = {found.publication.composition_digest for found in remains.found}
     there -= {live.composition_digest} if live else set()
-    quarantines = _quarantines(remains.unsigned)
+    quarantines = remains.unsigned.quarantines
     present = {
         composition: quarantine
         for composition, quarantine in quarantines.items()
         if composition in there
     }
     return present | {quarantine.composition_digest: quarantine for quarantine in unverified}
-
-
-def _quarantines(unsigned: Unsigned) -> dict[str, Quarantine]:
-    """The quarantines in unsigned changes, by composition digest."""
-    values: list[object] = []
-    for entry in unsigned.entries:
-        quarantined = entry.change.get("quarantined")
-        values += [
-            entry.change.get("quarantine"),
-            *(quarantined if isinstance(quarantined, list | tuple) else ()),
-        ]
-    parsed = (quarantine for value in values if (quarantine := _parsed(Quarantine, value)))
-    return {quarantine.composition_digest: quarantine for quarantine in parsed}
-
-
-def _parsed(kind: type[P], value: object) -> P | None:
-    try:
-        return kind.model_validate(value)
-    except ValidationError:
-        return None
 
 
 def _names(value: object) -> tuple[str, ...]:
@@ -819,7 +641,7 @@ def _folded(
     ]
     folded = {
         (event.identity, event.event): event
-        for event in (*old.folded_events, *map(_fold_of, events))
+        for event in (*old.folded_events, *map(fold_of, events))
     }
     return tuple(folded.values())[-MOST_FOLDED_EVENTS:]
 
@@ -841,10 +663,6 @@ def _positions(found: Iterable[Found]) -> dict[str, int]:
         (event for upload in found for event in upload.events), key=lambda event: event.offset
     )
     return {event.instance: event.offset for event in events}
-
-
-def _fold_of(event: ManifestEvent) -> FoldedEvent:
-    return FoldedEvent.of(Identity(event.intake, event.source, event.id), event.digest)
 
 
 def _highest(remains: Remains) -> int:
@@ -984,10 +802,6 @@ def _is_meant(publication: Publication | PublicationId, name: str) -> bool:
     return publication.state == state and publication.attempt.startswith(attempt)
 
 
-def _by_time(publication: Publication) -> tuple[str, str]:
-    return publication.at, str(publication.id)
-
-
 def _newest(retained: Sequence[Publication]) -> Publication | None:
     current = [publication for publication in reversed(retained) if not publication.late]
     return max(current, key=lambda publication: publication.revision, default=None)
@@ -999,112 +813,3 @@ def _hold(writing: Writing) -> Hold:
 
 def _id(publication: Publication | None) -> PublicationId | None:
     return None if publication is None else publication.id
-
-
-# -- the report
-
-
-def _result_lines(following: Pointer, why_live: str, options: RecoveryOptions) -> Iterable[str]:
-    live, desired, hold = following.live, following.desired, following.hold
-    yield f"live: {live.id if live else 'nothing'} ({why_live})"
-    yield f"desired: {desired.id if desired else 'nothing'}"
-    yield (
-        f"held by {hold.by}: {hold.reason}; `rebundle resume {following.scope}` ends that"
-        if hold
-        else "not held"
-    )
-    if hold and not options.hold:
-        yield "held in spite of --no-hold: " + (
-            "live is not the desired state"
-            if _id(live) != _id(desired)
-            else "the hold was there before"
-        )
-
-
-def _unknown_lines(
-    remains: Remains,
-    following: Pointer,
-    last: HistoryEntry | None,
-    unnamed: Sequence[Publication],
-    undecided: Sequence[PublicationId],
-) -> Iterable[str]:
-    since = f"after sequence {last.sequence} are not known" if last else "are not known"
-    if remains.unsigned is not None and remains.unsigned.pointer is not None:
-        since = "are known only from the pointer whose signature is not accepted"
-    yield f"holds, quarantines, pins and their ends {since}"
-    yield (
-        "events that settled without a publication of their own may be folded again if they "
-        "are sent again"
-    )
-    if remains.unsigned is not None:
-        yield from _unsigned_lines(remains, remains.unsigned, following)
-    if unnamed:
-        yield (
-            "whether these were ever committed, and in which order: "
-            f"{some([upload.id for upload in unnamed])}"
-        )
-    if undecided:
-        yield (
-            f"which of these was committed: {some(undecided)}. They share an id or a number and "
-            f"differ in their composition, so none is kept; `rebundle recover {remains.scope} "
-            f"--live {undecided[0]} --reason '…'` takes the first"
-        )
-    if waiting := _waiting(remains, following):
-        yield (
-            f"whether these events were folded: {some(waiting)}. Those that still wait are folded "
-            "now; what is missing then has to be sent again, under a new event id"
-        )
-    if remains.damaged:
-        yield _DAMAGED_NOTE
-    if remains.unreadable:
-        hidden = [unreadable.id for unreadable in remains.unreadable]
-        yield (
-            f"what these publications hold, which cannot be read: {some(hidden)}. A collection "
-            "deletes them after a day, so make them readable before you recover; `rebundle recover "
-            f"{remains.scope} --live {hidden[0]} --reason '…'` adds one afterwards"
-        )
-
-
-def _unsigned_lines(remains: Remains, unsigned: Unsigned, following: Pointer) -> Iterable[str]:
-    if remains.pointer is None:
-        yield (
-            "what was live, held and quarantined, and in which order: that is known only from "
-            "history and marker, which are not signed. Compare it with what runs"
-        )
-        return
-    if unsigned.entries:
-        yield (
-            f"the effect of {len(unsigned.entries)} changes that no signed pointer leads to: only "
-            "their quarantines were adopted"
-        )
-    live = following.live
-    if (
-        live is not None
-        and live.composition_digest in _quarantines(unsigned)
-        and not following.is_quarantined(live.composition_digest)
-    ):
-        yield (
-            f"whether {live.id} is quarantined: that is known only from a change that is not "
-            "signed, and such a change does not affect what is live; `rebundle quarantine "
-            f"{remains.scope} {live.state} --rollback-to STATE --reason '…'` does"
-        )
-    if unsigned.tree is not None and unsigned.tree != _id(following.live):
-        yield (
-            f"whether {unsigned.tree} is live: that is known only from the live tree's marker, "
-            f"which is not signed; `--live {unsigned.tree}` takes it"
-        )
-
-
-def _waiting(remains: Remains, following: Pointer) -> list[str]:
-    """Events of all publications, damaged ones included, that do not count as folded."""
-    events = [
-        event
-        for stored in (remains.found, remains.damaged)
-        for upload in stored
-        for event in upload.events
-    ]
-    unfolded = (
-        event for event in events if event.offset > following.positions.get(event.instance, -1)
-    )
-    named = {f"{event.source} {event.id}": _fold_of(event) for event in unfolded}
-    return [name for name, folded in named.items() if folded not in following.folded_events]

@@ -13,14 +13,13 @@ from hypothesis import strategies as st
 from daemon.publishing import protocol
 from daemon.publishing.errors import NotFound, OperationRefused, StateUnreadable
 from daemon.publishing.maintenance import recovery_rules
-from daemon.publishing.maintenance.recovery_rules import (
+from daemon.publishing.maintenance.recovery_remains import (
     DamagedPublication,
     Found,
-    Recovered,
-    RecoveryOptions,
     Remains,
     UnreadablePublication,
 )
+from daemon.publishing.maintenance.recovery_rules import Recovered, RecoveryOptions
 from daemon.publishing.manifest import ManifestEvent
 from daemon.publishing.pointer import (
     MOST_HISTORY,

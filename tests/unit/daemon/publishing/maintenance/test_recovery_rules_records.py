@@ -8,7 +8,8 @@ import pytest
 from daemon.publishing import protocol
 from daemon.publishing.errors import NotFound, OperationRefused
 from daemon.publishing.maintenance import recovery_rules
-from daemon.publishing.maintenance.recovery_rules import Found, Recovered, RecoveryOptions, Remains
+from daemon.publishing.maintenance.recovery_remains import DamagedPublication, Found, Remains
+from daemon.publishing.maintenance.recovery_rules import Recovered, RecoveryOptions
 from daemon.publishing.manifest import ManifestEvent
 from daemon.publishing.pointer import (
     MOST_HISTORY,
@@ -284,7 +285,7 @@ def test_pins_of_an_older_pointer_are_kept_and_nothing_else_is_pinned() -> None:
 
 
 def test_a_recovery_counts_at_least_one_change_for_each_upload() -> None:
-    gone = recovery_rules.DamagedPublication(LEFT.id, "cut off")
+    gone = DamagedPublication(LEFT.id, "cut off")
     recorded = recovered(remains(ONE, TWO, traces={"marker": 1}, damaged=(gone,)))
 
     assert recorded.pointer.sequence == 3 + MOST_HISTORY + 1
@@ -331,7 +332,7 @@ def test_a_recovery_reports_what_it_cannot_know() -> None:
     event = ManifestEvent(
         intake="http", source="s", id="e", type="t", digest="d" * 64, instance="i", offset=0
     )
-    gone = recovery_rules.DamagedPublication(THREE.id, "cut off", events=(event,))
+    gone = DamagedPublication(THREE.id, "cut off", events=(event,))
     left = replace(remains(ONE, LEFT, RIGHT, traces={"marker": 9}), damaged=(gone,))
 
     unknown = recovered(left).unknown

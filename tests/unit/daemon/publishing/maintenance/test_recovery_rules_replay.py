@@ -6,7 +6,8 @@ from typing import Any
 from daemon.publishing import manifest, protocol
 from daemon.publishing.archive import Packer, pack
 from daemon.publishing.maintenance import recovery_rules
-from daemon.publishing.maintenance.recovery_rules import Found, Recovered, RecoveryOptions, Remains
+from daemon.publishing.maintenance.recovery_remains import Found, Remains
+from daemon.publishing.maintenance.recovery_rules import Recovered, RecoveryOptions
 from daemon.publishing.pointer import HistoryEntry, Pointer, PreviousChunk, Publication
 from tests.builders_publishing import AT, SCOPE, make_publication, make_state, published, writing
 

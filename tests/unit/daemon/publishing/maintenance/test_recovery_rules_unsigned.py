@@ -8,13 +8,8 @@ from typing import Any
 
 from daemon.publishing import protocol
 from daemon.publishing.maintenance import recovery_rules
-from daemon.publishing.maintenance.recovery_rules import (
-    Found,
-    Recovered,
-    RecoveryOptions,
-    Remains,
-    Unsigned,
-)
+from daemon.publishing.maintenance.recovery_remains import Found, Remains, Unsigned
+from daemon.publishing.maintenance.recovery_rules import Recovered, RecoveryOptions
 from daemon.publishing.pointer import (
     HistoryEntry,
     Hold,
