@@ -32,10 +32,8 @@ from daemon.stores.errors import StoreRefused
 from daemon.stores.locations import Location
 from daemon.stores.port import ObjectStore
 from daemon.stores.remedies import move_object
-from daemon.stores.wrappers.etag_form import EtagFormStore
 from daemon.stores.wrappers.rate_limit import RateLimitedStore
 from daemon.stores.wrappers.timeout import TimeLimitedStore
-from daemon.stores.wrappers.write_guard import GuardedStore
 
 if TYPE_CHECKING:  # see `keys_of` and `Bucket`
     from daemon.publishing.live_tree.sync import LiveTree
@@ -43,6 +41,7 @@ if TYPE_CHECKING:  # see `keys_of` and `Bucket`
     from daemon.publishing.operator_commands import Operations
     from daemon.publishing.publisher import Publisher
     from daemon.publishing.trust.policy import TrustPolicy
+    from daemon.stores.wrappers.etag_form import EtagFormStore
 
 _GCS_WRITE_SECONDS: Final = 1.1
 
@@ -59,7 +58,7 @@ class Bucket:
     runtime: Runtime
     location: Location
     keys: "Keys"
-    quoting: EtagFormStore | None
+    quoting: "EtagFormStore | None"
     """Set if the server's form of ETags has to be detected."""
 
     @cached_property
@@ -182,7 +181,7 @@ class OpenStore:
 
     store: ObjectStore
     location: Location
-    quoting: EtagFormStore | None
+    quoting: "EtagFormStore | None"
     """Set if the server's form of ETags has to be detected."""
 
 
@@ -215,14 +214,18 @@ def open_store(
         location = locations.parse(url)
     except ValueError as error:
         raise StoreRefused(f"bucket {url} {error}") from error
-    opened = _store(location, runtime, filesystem or RealFileSystem(), must_exist=must_exist)
+    opened, quoting = _store(
+        location, runtime, filesystem or RealFileSystem(), must_exist=must_exist
+    )
     store: ObjectStore = TimeLimitedStore(around(opened), call_seconds, slow)
     if isinstance(location, locations.Gcs):
         # Outside of the time limit: a call that waits for its turn does not hang.
         store = RateLimitedStore(store, runtime, gcs_write_seconds)
     if guarded and not isinstance(location, locations.Directory):
+        from daemon.stores.wrappers.write_guard import GuardedStore  # noqa: PLC0415
+
         store = GuardedStore(store, runtime)
-    return OpenStore(store, location, opened if isinstance(opened, EtagFormStore) else None)
+    return OpenStore(store, location, quoting)
 
 
 def bucket_on(
@@ -284,13 +287,13 @@ def collector(bucket: Bucket, retention: RetentionSettings) -> "GarbageCollector
 
 def _store(
     location: Location, runtime: Runtime, filesystem: FileSystem, *, must_exist: bool
-) -> ObjectStore:
+) -> "tuple[ObjectStore, EtagFormStore | None]":
     # Imported here, because each SDK takes a quarter of a second to import.
     match location:
         case locations.Directory(path=path):
             from daemon.stores.directory.store import DirectoryStore  # noqa: PLC0415
 
-            return DirectoryStore(
+            directory = DirectoryStore(
                 path.absolute(),
                 runtime,
                 filesystem,
@@ -298,12 +301,15 @@ def _store(
                 unread=layout.is_credential,
                 private=layout.is_credential,
             )
+            return directory, None
         case locations.S3(bucket=bucket, prefix=prefix, endpoint=endpoint, region=region):
             from daemon.stores.s3 import S3Store  # noqa: PLC0415
+            from daemon.stores.wrappers.etag_form import EtagFormStore  # noqa: PLC0415
 
             store = S3Store(bucket, prefix, runtime, endpoint=endpoint, region=region)
-            return EtagFormStore(store, store.unquoted(), runtime)
+            quoting = EtagFormStore(store, store.unquoted(), runtime)
+            return quoting, quoting
         case locations.Gcs(bucket=bucket, prefix=prefix, endpoint=endpoint):
             from daemon.stores.gcs import GcsStore  # noqa: PLC0415
 
-            return GcsStore(bucket, prefix, runtime, endpoint=endpoint)
+            return GcsStore(bucket, prefix, runtime, endpoint=endpoint), None

@@ -27,6 +27,7 @@ from tests.benchmarks.job import Daemon
 from tests.benchmarks.measure import ROOT, Series, in_turn, ratio
 from tests.builders import GOLDEN_DEFAULTS
 from tests.services.availability import Unavailable
+from tests.support.buckets import composition_with, in_bucket
 from tests.support.reference_renderer import whole_compose_file
 
 DOCS = ROOT / "docs" / "performance.md"
@@ -413,23 +414,31 @@ def memory(_: int) -> Iterator[Result]:
 
 
 def start(_: int) -> Iterator[Result]:
-    """P11: what a process imports before it can work, and the answer to --version."""
+    """P11: what a process imports before it can work, the answer to --version, and a command that
+    only reads.
+    """
     six = "import aiokafka, jinja2, google.cloud.storage, boto3, ruamel.yaml, structlog"
     ours = "import daemon.service, daemon.http.server, daemon.http.app, daemon.cli.commands.run"
 
     def python(code: str) -> Callable[[int], object]:
         return lambda _: measure.process(sys.executable, "-c", code)
 
+    two = "from pydantic import BaseModel; from cyclopts import App"
     rebundle = Path(sys.executable).with_name("rebundle")
-    series = in_turn(
-        {
-            "bare interpreter": python("pass"),
-            "--version": lambda _: measure.process(rebundle, "--version"),
-            "what run imports": python(ours),
-            "the six packages": python(six),
-        },
-        7,
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        bucket = Path(folder, "bucket")
+        in_bucket(bucket, lambda opened: opened.publish(composition_with("1"), "state-1", 1))
+        series = in_turn(
+            {
+                "bare interpreter": python("pass"),
+                "--version": lambda _: measure.process(rebundle, "--version"),
+                "what run imports": python(ours),
+                "the six packages": python(six),
+                "scopes": lambda _: measure.process(rebundle, "scopes", "--bucket", bucket),
+                "pydantic and cyclopts": python(two),
+            },
+            7,
+        )
     yield _result(
         "P11",
         "imports before the daemon is ready / of the six packages",
@@ -446,6 +455,15 @@ def start(_: int) -> Iterator[Result]:
         ratio(series["--version"], series["bare interpreter"]),
         "x",
         at_most(3),
+        series,
+    )
+    yield _result(
+        "P11",
+        "rebundle scopes on a directory / importing pydantic and cyclopts",
+        0,
+        ratio(series["scopes"], series["pydantic and cyclopts"]),
+        "x",
+        at_most(2),
         series,
     )
 

@@ -12,6 +12,7 @@ NOT_FOR_READING = {
     "daemon.worker",
     "daemon.telemetry",
     "daemon.publishing.maintenance.garbage_collector",
+    "daemon.stores.probe",
     "events.schemas",
     "cryptography",
     "fastapi",
