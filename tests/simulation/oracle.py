@@ -174,6 +174,10 @@ class Oracle:
         """By scope and (the identity of) a row, because positions repeat after a journal was
         restored.
         """
+        self._settled_before: list[tuple[str, Row, Outcome]] = []
+        """By scope: rows that had settled when their commit landed, because an operator took them
+        out. A journal that is restored from before that has them again.
+        """
         self._floors: dict[tuple[str, str], int] = {}
         self._starts: dict[str, Mapping[str, int]] = {}
 
@@ -300,8 +304,10 @@ class Oracle:
         else:
             following = model.publish(base, result, attempts, moved, entry["at"], self._limits)
         for row in rows:
-            if scope not in row.settled:
-                said = result.outcomes[row.event.position]
+            said = result.outcomes[row.event.position]
+            if scope in row.settled:
+                self._settled_before.append((scope, row, said))
+            else:
                 self._expected[scope, id(row)] = row, said, len(self.states(scope))
         new = [
             publication for publication in following.retained if publication not in base.retained
@@ -466,7 +472,11 @@ class Oracle:
         position, identity = row.event.position, row.event.identity
         if (scope, id(row)) in self._expected:
             return False
-        for (other, _), (made, outcome, _) in self._expected.items():
+        committed = (
+            *((other, made, outcome) for (other, _), (made, outcome, _) in self._expected.items()),
+            *self._settled_before,
+        )
+        for other, made, outcome in committed:
             if (other, made.event.identity) != (scope, identity):
                 continue
             if (
