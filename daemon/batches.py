@@ -7,6 +7,7 @@ event does to the composition.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Final
 
 from daemon import folding
@@ -25,20 +26,42 @@ _NO_OUTCOME: Final = Outcome(OutcomeKind.PUBLISHED, "")
 class Batch:
     """The first waiting events of a lane: each has a change to fold, or its outcome."""
 
+    waiting: tuple[Delivery, ...]
+    """What waits in the lane, in order; the batch is its beginning."""
     changes: tuple[tuple[Delivery, Change], ...]
     outcomes: dict[Position, Outcome]
 
 
 def first(
-    changes: Sequence[tuple[Delivery, Change]], outcomes: Mapping[Position, Outcome]
+    waiting: Sequence[Delivery],
+    changes: Sequence[tuple[Delivery, Change]],
+    outcomes: Mapping[Position, Outcome],
 ) -> Batch:
-    """The next batch. Outcomes beyond its end wait, so that positions settle in order."""
+    """The next batch: of the changes and outcomes of the deliveries that wait in a lane.
+
+    Outcomes beyond its end wait, so that the events of the lane settle in order.
+    """
     size = folding.batch_size([change for _, change in changes])
     if size == len(changes):
-        return Batch(tuple(changes), dict(outcomes))
-    end = changes[size][0].position.offset
-    settled = {position: outcome for position, outcome in outcomes.items() if position.offset < end}
-    return Batch(tuple(changes[:size]), settled)
+        return Batch(tuple(waiting), tuple(changes), dict(outcomes))
+    ending = before(changes[size][0], waiting, outcomes)
+    return Batch(tuple(waiting), tuple(changes[:size]), ending)
+
+
+def before(
+    end: Delivery, waiting: Sequence[Delivery], outcomes: Mapping[Position, Outcome]
+) -> dict[Position, Outcome]:
+    """The outcomes of the deliveries that precede `end` in their lane.
+
+    Order is the place in the lane: a lane may have events of several instances, whose offsets say
+    nothing about one another.
+    """
+    preceding = takewhile(lambda delivery: delivery is not end, waiting)
+    return {
+        delivery.position: outcomes[delivery.position]
+        for delivery in preceding
+        if delivery.position in outcomes
+    }
 
 
 def progress(

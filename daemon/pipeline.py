@@ -192,7 +192,7 @@ class Pipeline:
             if isinstance(change, RollbackRequested):  # always alone in its batch
                 return await self._roll_back(scope, base, delivery, change, batch.outcomes)
             changes.append((delivery, change))
-        return await self._publish(scope, base, changes, batch.outcomes, uploads)
+        return await self._publish(scope, base, changes, batch, uploads)
 
     async def _next_batch(
         self, scope: Scope, pointer: Pointer, waiting: Sequence[Delivery]
@@ -220,7 +220,7 @@ class Pipeline:
             repetition = Outcome(OutcomeKind.IGNORED, "the scope has folded this event already")
             for delivery in repeated:
                 outcomes[delivery.position] = published.get(delivery.position, repetition)
-        return batches.first(changes, outcomes)
+        return batches.first(waiting, changes, outcomes)
 
     async def _interpret(self, event: Event) -> Change:
         # A state of 2,000 models takes 36 ms. Other events take less than the way to a thread.
@@ -233,9 +233,10 @@ class Pipeline:
         scope: Scope,
         base: PointerRead,
         changes: Sequence[FoldableChange],
-        outcomes: dict[Position, Outcome],
+        batch: Batch,
         uploads: "_Uploads",
     ) -> dict[Position, Outcome]:
+        outcomes = batch.outcomes
         desired = await self._desired_state(scope, base.pointer, changes)
         while True:
             plan = folding.plan(desired, changes)
@@ -249,12 +250,7 @@ class Pipeline:
                     first = refused.planned.deliveries[0]
                     index = next(i for i, (delivery, _) in enumerate(changes) if delivery is first)
                     changes = changes[: index + 1]
-                    end = first.position.offset
-                    outcomes = {
-                        position: outcome
-                        for position, outcome in outcomes.items()
-                        if position.offset <= end
-                    }
+                    outcomes = batches.before(first, batch.waiting, outcomes)
                     continue
                 culprit = refused.planned.deliveries[0]
                 # Size and pinning are faults of the event or a setting, not of the renderer.
@@ -481,9 +477,9 @@ class _Uploads:
 
 def _provenance(planned: PlannedState) -> tuple[ManifestEvent, ...]:
     """The events that made a state, and those that it replaced unpublished, in order."""
-    events = [(delivery, False) for delivery in planned.deliveries]
-    events += [(delivery, True) for delivery in planned.skipped]
-    events.sort(key=lambda event: event[0].position.offset)
+    # An explicit state replaces only events that precede it in the lane.
+    events = [(delivery, True) for delivery in planned.skipped]
+    events += [(delivery, False) for delivery in planned.deliveries]
     return tuple(
         ManifestEvent(
             intake=delivery.identity.intake,

@@ -16,9 +16,9 @@ from tests.support.scenes import model_event, rollback_event, state_event
 DEAD = Outcome(OutcomeKind.DEAD_LETTERED, "no")
 
 
-def delivery(offset, event=None):
+def delivery(offset, event=None, instance="journal:x"):
     event = event or model_event(f"m{offset}")
-    position = Position("journal:x", offset)
+    position = Position(instance, offset)
     return Delivery(
         event,
         Identity("http", event.source, event.id),
@@ -35,16 +35,25 @@ def changes(*events):
     ]
 
 
+def first(changes, outcomes, waiting=None):
+    """The first batch; what has an outcome waits behind the changes, if nothing else is given."""
+    waiting = waiting or [
+        *(delivery for delivery, _ in changes),
+        *(delivery(at.offset, instance=at.instance) for at in outcomes),
+    ]
+    return batches.first(waiting, changes, outcomes)
+
+
 def test_a_batch_ends_before_the_state_that_would_be_one_too_many():
     waiting = changes(*(state_event(number) for number in range(1, folding.MOST_STATES + 3)))
-    batch = batches.first(waiting, {})
+    batch = first(waiting, {})
 
     assert len(batch.changes) == folding.MOST_STATES
 
 
 def test_a_batch_of_all_events_keeps_every_outcome():
     waiting = changes(state_event(1), model_event("m"))
-    batch = batches.first(waiting, {Position("journal:x", 9): DEAD})
+    batch = first(waiting, {Position("journal:x", 9): DEAD})
 
     assert (len(batch.changes), batch.outcomes) == (2, {Position("journal:x", 9): DEAD})
 
@@ -55,14 +64,14 @@ def test_outcomes_after_the_end_of_a_batch_wait_for_their_turn():
         for change in changes(state_event(1), rollback_event("r", "state-1"), state_event(2))
         if change
     ]
-    batch = batches.first(waiting, {Position("journal:x", 9): DEAD})
+    batch = first(waiting, {Position("journal:x", 9): DEAD})
 
     assert [delivery.position.offset for delivery, _ in batch.changes] == [1]
     assert batch.outcomes == {}
 
 
 def test_a_leading_rollback_request_is_its_own_batch():
-    batch = batches.first(changes(rollback_event("r", "state-1"), state_event(2)), {})
+    batch = first(changes(rollback_event("r", "state-1"), state_event(2)), {})
 
     assert [delivery.event.id for delivery, _ in batch.changes] == ["r"]
 
@@ -138,9 +147,31 @@ def test_a_rollback_request_for_a_missing_scope_is_a_dead_letter():
 
 def test_an_outcome_at_the_first_event_of_the_next_batch_waits():
     waiting = changes(state_event(1), rollback_event("r", "state-1"))
-    batch = batches.first(waiting, {Position("journal:x", 2): DEAD})
+    batch = first(waiting, {Position("journal:x", 2): DEAD})
 
     assert batch.outcomes == {}
+
+
+def test_a_batch_of_several_instances_ends_at_its_place_in_the_lane():
+    """The offsets of two instances say nothing about their order (spike of a Kafka source)."""
+    lane = [
+        delivery(2, model_event("m"), "kafka:c/t/1"),
+        delivery(7, instance="kafka:c/t/0"),
+        delivery(100, rollback_event("r", "state-1"), "kafka:c/t/0"),
+        delivery(49, model_event("n"), "kafka:c/t/1"),
+        delivery(50, instance="kafka:c/t/1"),
+    ]
+    invalid = {lane[1].position: DEAD, lane[4].position: DEAD}
+    folded = [(item, interpret(item.event)) for item in lane if item.position not in invalid]
+
+    batch = batches.first(lane, folded, invalid)
+
+    assert [item.event.id for item, _ in batch.changes] == ["m"]
+    assert batch.outcomes == {lane[1].position: DEAD}
+    assert batches.progress(DesiredState(None), [lane[0]], batch.outcomes).positions == {
+        "kafka:c/t/1": 2,
+        "kafka:c/t/0": 7,
+    }
 
 
 def test_progress_counts_a_source_from_its_first_position_and_keeps_short_digests_of_events():

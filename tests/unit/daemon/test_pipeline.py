@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,8 @@ from daemon.publishing.pointer import PublicationId
 from daemon.stores.errors import OutcomeUnknown, StoreRefused
 from daemon.stores.port import Content
 from events.journal import Accepted
-from events.model import Outcome, OutcomeKind
+from events.model import Identity, Outcome, OutcomeKind, Position
+from events.source import Delivery
 from renderers import gate
 from renderers.bundle import Renderer
 from renderers.errors import GateFailure, UnsafeText
@@ -203,6 +205,113 @@ def test_another_event_under_a_folded_id_is_a_dead_letter(tmp_path, store):
             assert kinds(await two.send(model_event("m", "101", "10"))) == ["dead-lettered"]
 
     run(play())
+
+
+def lane_of(*events):
+    """The deliveries of events at `<partition>@<offset>`, in the order of their lane."""
+    lane = []
+    for at, event in events:
+        partition, offset = at.split("@")
+        lane.append(
+            Delivery(
+                event,
+                Identity("kafka", event.source, event.id),
+                f"{len(lane):064x}",
+                Position(f"kafka:cluster/topic/{partition}", int(offset)),
+                "2026-11-22T10:00:00Z",
+                (str(GOLDEN),),
+            )
+        )
+    return lane
+
+
+async def settle_all(scene, lane):
+    """The kinds of outcomes by event id."""
+    waiting = lane
+    while waiting:
+        done = await scene.pipeline.process(GOLDEN, waiting)
+        assert done
+        waiting = [delivery for delivery in waiting if delivery.position not in done]
+    ids = {delivery.event.id for delivery in lane}
+    return {
+        event_id: str(outcome.kind)
+        for _, event_id, outcome in scene.watcher.settled_outcomes
+        if event_id in ids
+    }
+
+
+def test_a_lane_with_events_of_two_instances_keeps_its_order_and_loses_none(journal_path, store):
+    """With offsets compared across instances, the event behind the rollback was superseded."""
+
+    async def play(scene: Scene):
+        await scene.batch(state_event(1), state_event(2))
+        lane = lane_of(
+            ("1@2", model_event("first", "101", "8")),
+            ("0@100", rollback_event("rollback", "state-1")),
+            ("1@49", model_event("second", "102", "9")),
+            ("1@50", replace(model_event("invalid"), data={})),
+        )
+
+        assert await settle_all(scene, lane) == {
+            "first": "published",
+            "rollback": "published",
+            "second": "published",
+            "invalid": "dead-lettered",
+        }
+        versions = {
+            model["id"]: model["version"] for model in (await _composition(scene))["models"]
+        }
+        positions = (await scene.pointer()).positions
+        assert versions["102"] == "9"
+        assert (positions["kafka:cluster/topic/0"], positions["kafka:cluster/topic/1"]) == (100, 50)
+
+    scenario(journal_path, store, play)
+
+
+def test_a_batch_that_ends_early_settles_what_precedes_its_end_in_the_lane(journal_path, store):
+    def has_bad_model(composition):
+        return any(model.id == "666" for model in composition.models)
+
+    async def play(scene: Scene):
+        await scene.batch(state_event(42))
+        lane = lane_of(
+            ("1@2", replace(model_event("before"), data={})),
+            ("0@100", model_event("good", "101", "9")),
+            ("1@3", replace(model_event("behind"), data={})),
+            ("1@4", complete_model_event("bad", "666", scopes=[GOLDEN])),
+            ("0@101", model_event("fine", "102", "9")),
+        )
+        first = await scene.pipeline.process(GOLDEN, lane)
+
+        assert first == {lane[0].position, lane[1].position}
+        assert (await scene.pointer()).positions["kafka:cluster/topic/1"] == 2
+        assert await settle_all(scene, lane[2:]) == {
+            "behind": "dead-lettered",
+            "bad": "dead-lettered",
+            "fine": "published",
+        }
+
+    scenario(journal_path, store, play, check=_refusing(has_bad_model))
+
+
+def test_a_manifest_lists_the_events_of_two_instances_in_the_order_of_the_lane(journal_path, store):
+    async def play(scene: Scene):
+        await scene.batch(state_event(1))
+        lane = lane_of(
+            ("0@100", model_event("m", "101", "9")),
+            ("1@5", model_event("n", "102", "9")),
+            ("0@101", state_event(2, event_id="state")),
+        )
+        await settle_all(scene, lane)
+        manifest = await scene.reader.manifest(GOLDEN, (await scene.pointer()).live)
+
+        assert [(event.id, event.skipped) for event in manifest.events] == [
+            ("m", True),
+            ("n", True),
+            ("state", False),
+        ]
+
+    scenario(journal_path, store, play)
 
 
 def _refusing(predicate):
