@@ -7,6 +7,7 @@ outcomes of events. The numbers are those of the twelve invariants (docs/simulat
 
 import hashlib
 import json
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -85,8 +86,8 @@ class Watcher:
 
     Not a default that was restored.
     """
-    restored_keys: set[str] = field(default_factory=set)
-    """Paths where the editor restored a default.
+    restored_keys: dict[str, float] = field(default_factory=dict)
+    """Paths where the editor restored a default, and when.
 
     Rebundle may write them, and the default may be older than live's.
     """
@@ -368,10 +369,10 @@ class Watcher:
         body = change.after.body if change.after else None
         if body is not None and body in self.defaults.get(change.key, ()):
             self.edited.pop(change.key, None)
-            self.restored_keys.add(change.key)
+            self.restored_keys[change.key] = self.loop.time()
         else:
             self.edited[change.key] = body
-            self.restored_keys.discard(change.key)
+            self.restored_keys.pop(change.key, None)
         self.deleted.pop(change.key, None)
         scope, _, rest = _split(change.key)
         marker = self._document(f"{scope}/{_MARKER}") or {"files": {}}
@@ -394,7 +395,7 @@ class Watcher:
             if before is not None and not self._is_aside(scope, before):
                 self._fail(8, f"{path} was restored, and what was there is not kept")
             self.edited.pop(change.key, None)
-            self.restored_keys.discard(change.key)
+            self.restored_keys.pop(change.key, None)
         elif before is None:
             self._created(path, change.key, after)
         elif before.writer == EDITOR and change.key not in self.restored_keys:
@@ -404,9 +405,14 @@ class Watcher:
             # passes can know.
             recorded = (self._document(f"{scope}/{_MARKER}") or {"files": {}})["files"].get(path)
             known = recorded is not None and recorded["sha256"] == _sha256(before.body)
-            if is_older and not known and not self._is_aside(scope, before):
+            # Where versions are digests, a write from before the edit still finds its version.
+            _, listed_at = self._listed_at.get(id(after.content), (after.content, math.inf))
+            overtaken = (
+                self.bucket.versions_by_content and listed_at < self.restored_keys[change.key]
+            )
+            if is_older and not known and not overtaken and not self._is_aside(scope, before):
                 self._fail(8, f"{path} was put back by an operator, and is not kept")
-            self.restored_keys.discard(change.key)
+            self.restored_keys.pop(change.key, None)
         elif scope in self.oracle.ever_lost:
             return  # after a lost commit, nothing may record it any more
         elif not self.bucket.versions_by_content and _commit(after) <= _commit(before):
