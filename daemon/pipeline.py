@@ -116,8 +116,9 @@ class Pipeline:
         self._accept_older_renderer = accept_older_renderer
         self._bucket = bucket
         self._compositions = Cache[Composition](_COMPOSITIONS_BYTES)
-        self._written = Cache[PointerRead](_MAX_POINTERS)
-        self._compared: set[Scope] = set()
+        self._last_own_pointers = Cache[PointerRead](_MAX_POINTERS)
+        self._marker_checked: set[Scope] = set()
+        """Scopes whose live tree was not ahead of the pointer at their first batch."""
 
     async def process(self, scope: Scope, waiting: Sequence[Delivery]) -> frozenset[Position]:
         """Settle the first waiting events of a scope, as many as make one batch.
@@ -130,10 +131,10 @@ class Pipeline:
             Any error of a store, the source or the publication protocol: no event was settled
             without its commit, and the same call can be repeated.
         """
-        if scope not in self._compared:
+        if scope not in self._marker_checked:
             await self._live_tree.refuse_lost_pointer(scope)
-            self._compared.add(scope)
-        cached = self._written.pop(scope)
+            self._marker_checked.add(scope)
+        cached = self._last_own_pointers.pop(scope)
         uploads = _Uploads()
         if cached is not None:
             with suppress(PointerMoved):
@@ -156,15 +157,21 @@ class Pipeline:
             PointerMoved: the pointer is not the newest, or may not be. Nothing was settled.
         """
         base = cached or await self._reader.pointer(scope)
+        refusals: list[NotRenderable] = []
         try:
             outcomes = await self._redeliveries.outcomes(scope, base.pointer, waiting)
-            outcomes = outcomes or await self._fold(scope, base, waiting, uploads)
+            if not outcomes:
+                outcomes = await self._fold(scope, base, waiting, uploads, refusals=refusals)
         except PointerMoved:
             self._observer.lost(scope)
             raise
-        if cached is not None and self._written.get(scope) is None:
+        # Only a compare-and-swap shows that the cached pointer was the newest. Without one, the
+        # outcomes have to be decided on a pointer that is read for them.
+        if cached is not None and self._last_own_pointers.get(scope) is None:
             raise PointerMoved(f"no compare-and-swap confirmed the cached pointer of {scope}")
         await self._source.settle(str(scope), outcomes)
+        for refused in refusals:
+            self._observer.refused_by_gate(scope, refused.planned.state, str(refused.failure))
         for delivery in waiting:
             if delivery.position in outcomes:
                 self._observer.settled(scope, delivery, outcomes[delivery.position])
@@ -172,8 +179,8 @@ class Pipeline:
 
     def forget(self, scope: Scope) -> None:
         """Drop what is cached for a scope that does not exist."""
-        self._compared.discard(scope)
-        self._written.pop(scope)
+        self._marker_checked.discard(scope)
+        self._last_own_pointers.pop(scope)
 
     async def reconcile(self, scope: Scope) -> FinishedPass | UnfinishedPass:
         """One pass over a scope's live tree."""
@@ -184,15 +191,22 @@ class Pipeline:
     # -- events that are new to the scope
 
     async def _fold(
-        self, scope: Scope, base: PointerRead, waiting: Sequence[Delivery], uploads: "_Uploads"
+        self,
+        scope: Scope,
+        base: PointerRead,
+        waiting: Sequence[Delivery],
+        uploads: "_Uploads",
+        *,
+        refusals: list[NotRenderable],
     ) -> dict[Position, Outcome]:
+        """The outcomes of the next batch. States that the gate refused are added to `refusals`."""
         batch = await self._next_batch(scope, base.pointer, waiting)
         changes: list[FoldableChange] = []
         for delivery, change in batch.changes:
             if isinstance(change, RollbackRequested):  # always alone in its batch
                 return await self._roll_back(scope, base, delivery, change, batch.outcomes)
             changes.append((delivery, change))
-        return await self._publish(scope, base, changes, batch, uploads)
+        return await self._publish(scope, base, changes, batch, uploads, refusals=refusals)
 
     async def _next_batch(
         self, scope: Scope, pointer: Pointer, waiting: Sequence[Delivery]
@@ -235,6 +249,8 @@ class Pipeline:
         changes: Sequence[FoldableChange],
         batch: Batch,
         uploads: "_Uploads",
+        *,
+        refusals: list[NotRenderable],
     ) -> dict[Position, Outcome]:
         outcomes = batch.outcomes
         desired = await self._desired_state(scope, base.pointer, changes)
@@ -255,9 +271,7 @@ class Pipeline:
                 culprit = refused.planned.deliveries[0]
                 # Size and pinning are faults of the event or a setting, not of the renderer.
                 if not isinstance(refused.failure, TooBig | Unpinned):
-                    self._observer.refused_by_gate(
-                        scope, refused.planned.state, str(refused.failure)
-                    )
+                    refusals.append(refused)
                 reason = f"the state cannot be rendered: {refused.failure}"
                 outcomes[culprit.position] = Outcome(OutcomeKind.DEAD_LETTERED, reason)
                 changes = [
@@ -272,9 +286,10 @@ class Pipeline:
         following = protocol.publish(base.pointer, writing, publications, progress)
         outcomes |= batches.published_outcomes(plan, following)
         read = await self._commit(scope, base, following, outcomes)
-        # The next event is folded onto it. Parsing the manifest again would cost time.
+        # The next event is folded onto the desired composition: keep it instead of parsing its
+        # manifest.
         for publication, state in zip(publications, rendered, strict=True):
-            if publication.id == (following.desired and following.desired.id):
+            if protocol.same(publication, following.desired):
                 self._remember(state.composition)
         self._observer.published(scope, read, publications)
         return outcomes
@@ -304,32 +319,25 @@ class Pipeline:
             self._publisher.writing(request.requested_by or self._writer), reason=request.reason
         )
         refusal = batches.rollback_refusal(base.pointer, request)
-        following = None
-        if refusal is None:
-            try:
-                target = find_exactly(base.pointer, request.to_state)
-                progress = batches.progress(DesiredState(None), [delivery], outcomes)
-                following = protocol.rollback(base.pointer, writing, target, progress=progress)
-                if following is not None:
-                    # A state whose files are damaged or deleted must not become live.
-                    await self._reader.files(scope, target)
-            except (NotFound, OperationRefused, VerificationFailed) as error:
-                following = None
-                refusal = Outcome(OutcomeKind.DEAD_LETTERED, str(error))
+        if refusal is not None:
+            return outcomes | {delivery.position: refusal}
+        state = request.to_state
+        try:
+            target = find_exactly(base.pointer, state)
+            progress = batches.progress(DesiredState(None), [delivery], outcomes)
+            following = protocol.rollback(base.pointer, writing, target, progress=progress)
+            if following is not None:
+                # A state whose files are damaged or deleted must not become live.
+                await self._reader.files(scope, target)
+        except (NotFound, OperationRefused, VerificationFailed) as error:
+            return outcomes | {delivery.position: Outcome(OutcomeKind.DEAD_LETTERED, str(error))}
         if following is None:
-            already = Outcome(
-                OutcomeKind.IGNORED,
-                f"live is {request.to_state} and held already",
-                request.to_state,
-            )
-            outcomes[delivery.position] = refusal or already
-        else:
-            rolled_back = Outcome(
-                OutcomeKind.PUBLISHED, f"live is {request.to_state}, held", request.to_state
-            )
-            outcomes[delivery.position] = rolled_back
-            read = await self._commit(scope, base, following, outcomes)
-            self._observer.published(scope, read, ())
+            already = Outcome(OutcomeKind.IGNORED, f"live is {state} and held already", state)
+            return outcomes | {delivery.position: already}
+        rolled_back = Outcome(OutcomeKind.PUBLISHED, f"live is {state}, held", state)
+        outcomes = outcomes | {delivery.position: rolled_back}
+        read = await self._commit(scope, base, following, outcomes)
+        self._observer.published(scope, read, ())
         return outcomes
 
     async def _commit(
@@ -348,7 +356,7 @@ class Pipeline:
         except PointerMoved:
             await self._source.withdraw(str(scope), following.write_id)
             raise
-        self._written.put(scope, read, 1)
+        self._last_own_pointers.put(scope, read, 1)
         return read
 
     # -- the base of a fold

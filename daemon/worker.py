@@ -90,7 +90,7 @@ class Lane:
         self.idle_since = None
         self._wake.set()
 
-    def rest(self, now: float) -> None:
+    def note_idle(self, now: float) -> None:
         """Note that no event waits, unless one was assigned meanwhile."""
         if not self._wake.is_set():
             self.idle_since = now
@@ -148,7 +148,7 @@ class Worker:
         """Scopes for which the timer has started a pass that has not ended."""
         self._pass_slots = asyncio.Semaphore(_CONCURRENT_PASSES)
         self._retry_slots = asyncio.Semaphore(_CONCURRENT_RETRIES)
-        self._compared: set[Scope] = set()
+        self._source_checked: set[Scope] = set()
         self._lanes: dict[str, Lane] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self.failure: Failure | None = None
@@ -158,7 +158,7 @@ class Worker:
         self._listed: _Listing | None = None
         self._instance = ReadersWriterLock()
         """Shared by the batches in progress; exclusive while the source takes a new instance."""
-        self._unlisted: dict[str, str] = {}
+        self._listing_fault: str | None = None
         self._unreadable_folders: Mapping[str, str] = {}
         self._unreadable_scopes: dict[str, str] = {}
         self._failing_passes: set[str] = set()
@@ -176,7 +176,8 @@ class Worker:
 
         An empty name: the bucket itself cannot be listed.
         """
-        return {**self._unlisted, **self._unreadable_folders, **self._unreadable_scopes}
+        bucket = {} if self._listing_fault is None else {"": self._listing_fault}
+        return {**bucket, **self._unreadable_folders, **self._unreadable_scopes}
 
     @property
     def dispatcher_ended(self) -> bool:
@@ -187,9 +188,9 @@ class Worker:
         """Work until `stop`, then drain: finish the batches in progress and start no new ones."""
         async with asyncio.TaskGroup() as group:
             self._dispatching = group.create_task(self._dispatch(group, stop))
-            idle = [self._dispatching, group.create_task(self._reconcile_periodically())]
+            without_batches = [self._dispatching, group.create_task(self._reconcile_periodically())]
             await stop.wait()
-            for task in idle:
+            for task in without_batches:
                 task.cancel()
             while any(lane.busy for lane in self.lanes):
                 self._tried.clear()
@@ -273,9 +274,9 @@ class Worker:
         try:
             scopes = await self._reader.scopes()
         except Exception as error:
-            self._unlisted = {"": f"the bucket cannot be listed: {reason_of(error)}"}
+            self._listing_fault = f"the bucket cannot be listed: {reason_of(error)}"
             raise
-        self._unlisted = {}
+        self._listing_fault = None
         return scopes
 
     def _remove_lanes(self, listing: _Listing) -> None:
@@ -299,13 +300,13 @@ class Worker:
         self._followed.discard(str(scope))
         self._failing_passes.discard(str(scope))
         self._unreadable_scopes.pop(str(scope), None)
-        self._compared.discard(scope)
+        self._source_checked.discard(scope)
         self._pipeline.forget(scope)
         self._observer.removed(scope)
 
     # -- restored and copied sources
 
-    async def _compare(self, scope: Scope) -> None:
+    async def _renew_if_restored(self, scope: Scope) -> None:
         """Have a source that was restored from a backup take a new instance (protocol 2).
 
         It was restored if the bucket has folded positions beyond the highest one that the source
@@ -313,7 +314,7 @@ class Worker:
         would count them as folded. Deliveries under the old instance are then no longer waiting;
         they come again under the new one.
         """
-        if scope in self._compared:
+        if scope in self._source_checked:
             return
         instance = self._source.instance
         recorded = (await self._reader.pointer(scope)).pointer.positions.get(instance, 0)
@@ -322,7 +323,7 @@ class Worker:
                 "journal is older than the bucket, continues under a new id", scope=str(scope)
             )
             await self._renew(Position(instance, recorded))
-        self._compared.add(scope)
+        self._source_checked.add(scope)
 
     async def _renew(self, passed: Position) -> None:
         """Have the source take a new instance, unless it has done so already.
@@ -347,30 +348,31 @@ class Worker:
         while not stop.is_set:
             lane.busy = True
             try:
-                if not await self._take_batch(lane):
-                    lane.rest(self._runtime.monotonic())
+                if not await self._process_batch(lane):
+                    lane.note_idle(self._runtime.monotonic())
                     return
             finally:
                 lane.busy = False
                 self._tried.set()
 
-    async def _take_batch(self, lane: Lane) -> bool:
+    async def _process_batch(self, lane: Lane) -> bool:
         """Process one batch; whether there was one."""
         with bound(scope=str(lane.scope)):
             await self._bucket.confirm()
-            await self._compare(lane.scope)
+            await self._renew_if_restored(lane.scope)
             try:
-                had_events = await self._process(lane)
+                had_events = await self._process_waiting(lane)
             except InstanceShared as error:
                 log.warning("journal was copied, continues under a new id", reason=str(error))
                 await self._renew(error.position)
+                # The events come again under the new instance.
                 return True
             lane.failure = None
             if had_events:
                 await self._reconcile(lane.scope)
         return had_events
 
-    async def _process(self, lane: Lane) -> bool:
+    async def _process_waiting(self, lane: Lane) -> bool:
         async with self._instance.shared():
             waiting = await self._source.waiting(str(lane.scope), lane.up_to, folding.MOST_EVENTS)
             if waiting:

@@ -130,8 +130,10 @@ def rollback(
     """
     _refuse_quarantined(pointer, target)
     held = pointer.hold is not None
-    settled = same(pointer.desired, target) and not held if discard_newer else held
-    if settled and same(pointer.live, target):
+    is_live = same(pointer.live, target)
+    if is_live and held and not discard_newer:
+        return None
+    if is_live and not held and discard_newer and same(pointer.desired, target):
         return None
     hold = None if discard_newer else _hold(writing)
     counters = {} if progress is None else _progressed(pointer, writing, progress)

@@ -125,7 +125,7 @@ BUGS: dict[str, Bug] = {
     "settled-on-the-kept-pointer": Bug(
         "events settle without a compare-and-swap on the cached pointer, which may be outdated",
         Pipeline, "_try",
-        "if cached is not None and self._written.get(scope) is None:",
+        "if cached is not None and self._last_own_pointers.get(scope) is None:",
         "if False:",
         rare=True,
     ),
@@ -496,9 +496,9 @@ BUGS: dict[str, Bug] = {
     ),
     "settled-beyond-the-batch": Bug(
         "an event after the end of its batch settles with it",
-        batches, "first",
-        "if position.offset < end",
-        "if True",
+        batches, "before",
+        "lambda delivery: delivery is not end",
+        "lambda delivery: True",
     ),
     "dead-letters-remembered": Bug(
         "the pointer remembers dead letters, so their replays change nothing",
@@ -630,7 +630,7 @@ BUGS: dict[str, Bug] = {
     ),
     "restore-not-noticed": Bug(
         "a journal restored from a backup continues under its instance",
-        Worker, "_compare",
+        Worker, "_renew_if_restored",
         "if recorded > self._opened_at:",
         "if False:",
         rare=True,

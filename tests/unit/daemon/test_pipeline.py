@@ -341,6 +341,23 @@ def test_burst_with_a_state_that_fails_the_gate_publishes_the_others(journal_pat
     scenario(journal_path, store, play, check=_refusing(has_version_2))
 
 
+def test_a_refused_state_is_reported_once_although_its_outcome_is_decided_again(
+    journal_path, store
+):
+    """A cached pointer that no compare-and-swap confirms makes the pipeline decide again."""
+
+    def has_version_2(composition):
+        return composition.model("101").version == "2"
+
+    async def play(scene: Scene):
+        await scene.batch(state_event(1, version="1"))
+        assert kinds(await scene.batch(state_event(2, version="2"))) == ["dead-lettered"]
+
+        assert scene.watcher.refusals == ["state-2"]
+
+    scenario(journal_path, store, play, check=_refusing(has_version_2))
+
+
 def test_a_state_with_unrenderable_text_is_a_dead_letter(journal_path, store):
     class Strict(Renderer):
         def render(self, composition, defaults, stamp, templates=None):
