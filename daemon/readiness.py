@@ -37,7 +37,7 @@ _MAX_DETAIL: Final = 500
 _RESTART: Final = "systemctl restart rebundle, or docker compose restart rebundle"
 
 
-class Log(Protocol):
+class HealthJournal(Protocol):
     """The part of a journal that readiness needs. Each call may raise any EventError."""
 
     async def probe(self) -> None:
@@ -75,7 +75,7 @@ class Precondition(Protocol):
         ...
 
 
-class Failing(Protocol):
+class RepeatedJob(Protocol):
     """A job that is repeated, for one or several subjects."""
 
     @property
@@ -90,7 +90,7 @@ class HealthChecks:
     def __init__(
         self,
         *,
-        journal: Log,
+        journal: HealthJournal,
         journal_path: Path,
         bucket: str,
         worker: Worker,
@@ -99,15 +99,15 @@ class HealthChecks:
         call_seconds: float,
         metrics: Metrics,
         stop: Stop,
-        gates: Mapping[str, Precondition] = MappingProxyType({}),
-        tried: Mapping[ConditionKind, Failing] = MappingProxyType({}),
+        preconditions: Mapping[str, Precondition] = MappingProxyType({}),
+        repeated_jobs: Mapping[ConditionKind, RepeatedJob] = MappingProxyType({}),
     ) -> None:
         """Create the checks; `observe` has to be called before the first probe.
 
         `bucket` and `journal_path` are part of suggested commands, so both have to be valid in any
-        working directory. `call_seconds`: the limit of one call to the bucket. `gates`: each by the
-        command that shows its state. `tried`: repeated jobs, each by the kind of condition that its
-        failure is.
+        working directory. `call_seconds`: the limit of one call to the bucket. `preconditions`:
+        each by the command that shows its state. `repeated_jobs`: each by the kind of condition
+        that its failure is.
         """
         self._journal = journal
         self._journal_path = journal_path
@@ -118,8 +118,8 @@ class HealthChecks:
         self._hung_seconds = 2 * call_seconds
         self._metrics = metrics
         self._stop = stop
-        self._gates = gates
-        self._tried = tried
+        self._preconditions = preconditions
+        self._repeated_jobs = repeated_jobs
         self._attention = Attention()
         self._journal_fault: str | None = "not checked yet"
         self._checked_at = threads.monotonic()
@@ -222,7 +222,7 @@ class HealthChecks:
             yield _condition(
                 "live_tree", str(scope), reason, f"rebundle status {scope} {self._at_bucket}"
             )
-        for kind, source in self._tried.items():
+        for kind, source in self._repeated_jobs.items():
             for name, reason in source.failing.items():
                 yield _condition(kind, name, reason, self._remedy(kind, name))
 
@@ -249,12 +249,12 @@ class HealthChecks:
             for lane in self._worker.lanes
             if lane.failure is not None and str(lane.scope) == scope
         }
-        return self._tried["damaged"].failing[scope] in reasons
+        return self._repeated_jobs["damaged"].failing[scope] in reasons
 
     @property
     def _nothing_is_published(self) -> bool:
         """Whether there is a condition of the kind `bucket`."""
-        return any(gate.pending is not None for gate in self._gates.values())
+        return any(gate.pending is not None for gate in self._preconditions.values())
 
     def _remedy(self, kind: ConditionKind, name: str) -> str:
         """A command for the failure of a repeated job."""
@@ -263,7 +263,7 @@ class HealthChecks:
                 return f"ls -l {shlex.quote(name)}"
             case "pruning":
                 return self._list_journal_folder
-            case "damaged" if "rebundle recover" in self._tried[kind].failing[name]:
+            case "damaged" if "rebundle recover" in self._repeated_jobs[kind].failing[name]:
                 return f"rebundle recover {name} --reason 'damaged state' {self._at_bucket}"
             case "collection":
                 return f"rebundle gc {name or '--all'} --dry-run {self._at_bucket}"
@@ -286,7 +286,7 @@ class HealthChecks:
     def _conditions_of_the_daemon(self) -> Iterator[Condition]:
         if self._journal_fault is not None:
             yield _condition("journal", "", self._journal_fault, self._list_journal_folder)
-        for command, gate in self._gates.items():
+        for command, gate in self._preconditions.items():
             if gate.pending is not None:
                 journal = f" {self._at_journal}" if command == "status" else ""
                 yield _condition(

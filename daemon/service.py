@@ -8,6 +8,7 @@ import os
 import resource
 import socket
 from collections.abc import Callable, Coroutine, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -74,40 +75,41 @@ async def run(
     Raises:
         SettingsError: the templates of a scope cannot be used.
         KeyUnusable, PolicyUnusable: a signing key or the trust policy cannot be used.
-        JournalLocked, JournalDamaged: the operator must act.
+        JournalLocked, JournalDamaged: another daemon has the journal, or it is damaged.
+        StoreRefused: the URL names no bucket.
         ListenFailed: the address is not available.
         UnsafeStore: the bucket ignores conditions.
     """
     from daemon.http.server import bind  # noqa: PLC0415  # the web framework
 
     configure_logging(settings.log.format, settings.log.level)
-    runtime = SystemRuntime()
     # Separate threads: calls to the bucket that hang must not delay the intake.
-    validating = SystemRuntime(_VALIDATION_THREADS)
-    keys = await runtime.run_in_thread(_usable_keys, settings)
-    customisations = await runtime.run_in_thread(customisation.for_every_scope, settings)
-    if customisations.replaced:
-        log.info("templates replaced", scopes=customisations.replaced)
-    stop = Stop()
-    with bind(*settings.http.address) as sock, stop_on_signals(stop, settings.drain_seconds):
-        async with await _open_journal(settings.journal, runtime) as journal:
-            shared = await _shared(
-                settings,
-                version,
-                journal,
-                keys,
-                runtime=runtime,
-                validating=validating,
-                stop=stop,
-                filesystem=filesystem,
-                new_bucket=new_bucket,
-            )
-            daemon = await _build(shared, customisations)
-            await daemon.health.observe()
-            await daemon.run(sock, stop, lambda: _report_ready(sock, settings, announce))
-        log.info("stopped")
-    runtime.close()
-    validating.close()
+    with (
+        closing(SystemRuntime()) as runtime,
+        closing(SystemRuntime(_VALIDATION_THREADS)) as validating,
+    ):
+        keys = await runtime.run_in_thread(_usable_keys, settings)
+        customisations = await runtime.run_in_thread(customisation.for_every_scope, settings)
+        if customisations.replaced:
+            log.info("templates replaced", scopes=customisations.replaced)
+        stop = Stop()
+        with bind(*settings.http.address) as sock, stop_on_signals(stop, settings.drain_seconds):
+            async with await _open_journal(settings.journal, runtime) as journal:
+                shared = await _shared_parts(
+                    settings,
+                    version,
+                    journal,
+                    keys,
+                    runtime=runtime,
+                    validating=validating,
+                    stop=stop,
+                    filesystem=filesystem,
+                    new_bucket=new_bucket,
+                )
+                daemon = await _build(shared, customisations)
+                await daemon.health.observe()
+                await daemon.run(sock, stop, lambda: _report_ready(sock, settings, announce))
+            log.info("stopped")
 
 
 def _usable_keys(settings: Settings) -> Keys:
@@ -154,6 +156,28 @@ def _report_ready(sock: socket.socket, settings: Settings, announce: Callable[[s
 
 
 @dataclass(frozen=True, slots=True)
+class _Shared:
+    """What the parts of a daemon have in common."""
+
+    settings: Settings
+    version: str
+    journal: Journal
+    keys: Keys
+    runtime: SystemRuntime
+    validating: SystemRuntime
+    """Threads of the intake alone."""
+    stop: Stop
+    bucket: Bucket
+    identity: BucketIdentity
+    admission: Admission | None
+    """None for a directory: its conditions are code of this project."""
+    backoff: Backoff
+    metrics: Metrics
+    reporter: Reporter
+    tokens: "Tokens"
+
+
+@dataclass(frozen=True, slots=True)
 class _Timers:
     """The jobs that the daemon repeats."""
 
@@ -167,7 +191,7 @@ class _Timers:
 class _Daemon:
     """The parts of a running daemon."""
 
-    shared: "_Shared"
+    shared: _Shared
     worker: Worker
     health: "HealthChecks"
     timers: _Timers
@@ -208,48 +232,26 @@ class _Daemon:
     async def _work(self, stop: Stop) -> None:
         """Publish once the bucket may be written. Events are accepted before that, too."""
         async with asyncio.TaskGroup() as group:
-            granting = group.create_task(self._granted())
+            admitting = group.create_task(self._wait_for_admission())
             stopping = group.create_task(stop.wait())
-            await asyncio.wait((granting, stopping), return_when=asyncio.FIRST_COMPLETED)
-            granting.cancel()
+            await asyncio.wait((admitting, stopping), return_when=asyncio.FIRST_COMPLETED)
+            admitting.cancel()
             stopping.cancel()
         if not stop.is_set:
             await self.worker.run(stop)
 
     async def _once_admitted(self, timer: Callable[[], Coroutine[None, None, None]]) -> None:
         """Run a timer that writes to the bucket once the bucket may be written."""
-        await self.shared.identity.until_granted()
+        await self.shared.identity.wait_until_granted()
         await timer()
 
-    async def _granted(self) -> None:
+    async def _wait_for_admission(self) -> None:
         if self.shared.admission is not None:
-            await self.shared.admission.granted()
-        await self.shared.identity.granted()
+            await self.shared.admission.probe_until_passed()
+        await self.shared.identity.check_until_granted()
 
 
-@dataclass(frozen=True, slots=True)
-class _Shared:
-    """What the parts of a daemon have in common."""
-
-    settings: Settings
-    version: str
-    journal: Journal
-    keys: Keys
-    runtime: SystemRuntime
-    validating: SystemRuntime
-    """Threads of the intake alone."""
-    stop: Stop
-    bucket: Bucket
-    identity: BucketIdentity
-    admission: Admission | None
-    """None for a directory: its conditions are code of this project."""
-    backoff: Backoff
-    metrics: Metrics
-    reporter: Reporter
-    tokens: "Tokens"
-
-
-async def _shared(
+async def _shared_parts(
     settings: Settings,
     version: str,
     journal: Journal,
@@ -391,12 +393,15 @@ def _health(shared: _Shared, worker: Worker, timers: _Timers) -> "HealthChecks":
         call_seconds=settings.publish.timeout_seconds,
         metrics=shared.metrics,
         stop=shared.stop,
-        gates={
-            command: gate
-            for command, gate in (("doctor", shared.admission), ("status", shared.identity))
-            if gate is not None
+        preconditions={
+            command: precondition
+            for command, precondition in (
+                ("doctor", shared.admission),
+                ("status", shared.identity),
+            )
+            if precondition is not None
         },
-        tried={
+        repeated_jobs={
             "token": shared.tokens,
             "freshness": timers.freshness,
             "pruning": timers.pruning,

@@ -87,7 +87,9 @@ async def lag_of(
     try:
         survey = await live_tree.survey(scope)
         others = [
-            path for path in (*survey.seen.written, *survey.removed) if not path.startswith(EXAMPLE)
+            path
+            for path in (*survey.would_write, *survey.would_remove)
+            if not path.startswith(EXAMPLE)
         ]
         pending = tuple(sorted({*pending, *others}))
     except Exception as error:  # noqa: BLE001  # the change is committed and has to be reported

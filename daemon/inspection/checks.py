@@ -153,29 +153,29 @@ def check_live_tree(scope: Scope, survey: Survey, *, signed: bool) -> Check:
 
 
 def _live_tree_problems(scope: Scope, survey: Survey, *, signed: bool) -> Iterator[str]:
-    if survey.is_ahead and survey.marker is not None:
+    if survey.marker_is_ahead and survey.marker is not None:
         yield (
             f"its marker names sequence {survey.marker.sequence}, but the pointer has "
-            f"{survey.seen.sequence}: an older pointer was restored, or another writer wrote the "
+            f"{survey.report.sequence}: an older pointer was restored, or another writer wrote the "
             f"marker; `rebundle recover {scope} --reason '…'` writes a pointer that is newer than "
             "both"
         )
-    for blocked in survey.seen.blocked[:MOST_NAMED]:
+    for blocked in survey.report.blocked[:MOST_NAMED]:
         seen = (
             "does not follow"
             if blocked.seen_at is None
             else f"did not follow in the pass of {blocked.seen_at}"
         )
         yield f"{blocked.path} {seen}: {blocked.reason}"
-    if len(survey.seen.blocked) > MOST_NAMED:
-        yield f"{len(survey.seen.blocked) - MOST_NAMED} more paths do not follow"
-    edited = survey.seen.kept_aside
+    if len(survey.report.blocked) > MOST_NAMED:
+        yield f"{len(survey.report.blocked) - MOST_NAMED} more paths do not follow"
+    edited = survey.report.kept_aside
     if edited:
         yield (
             f"edited by hand: {some(edited)}; the next pass keeps a copy under "
             ".rebundle/replaced/ and restores the live state's files"
         )
-    others = [path for path in (*survey.seen.written, *survey.removed) if path not in edited]
+    others = [path for path in (*survey.would_write, *survey.would_remove) if path not in edited]
     differing = some(others)
     if survey.marked and others:
         yield f"marked as synced, but these paths differ from live: {differing}"

@@ -67,26 +67,26 @@ class LiveTreeView:
     @classmethod
     def of(cls, survey: Survey) -> "LiveTreeView":
         """The view of a survey."""
-        seen = survey.seen
+        report = survey.report
         return cls(
             synced=survey.synced,
             follows=survey.follows,
-            ahead=survey.is_ahead,
+            ahead=survey.marker_is_ahead,
             sequence=survey.marker.sequence if survey.marker else None,
-            pending=(*seen.written, *survey.removed),
-            blocked=tuple(map(BlockedView.of, seen.blocked)),
+            pending=(*report.written, *survey.would_remove),
+            blocked=tuple(map(BlockedView.of, report.blocked)),
             damaged_manifests=tuple(
                 DamagedManifestView(str(damaged.publication), damaged.reason, damaged.unreadable)
-                for damaged in seen.damaged
+                for damaged in report.damaged
             ),
-            foreign=seen.kept_aside,
-            overrides=seen.overrides,
+            foreign=report.kept_aside,
+            overrides=report.overrides,
             unread_overrides=tuple(
                 UnreadOverrideView(override.path, override.reason)
-                for override in seen.unread_overrides
+                for override in report.unread_overrides
             ),
-            deleted_by_operator=seen.deleted_by_operator,
-            strays=seen.strays,
+            deleted_by_operator=report.deleted_by_operator,
+            strays=report.strays,
         )
 
 

@@ -114,7 +114,7 @@ class BucketIdentity:
             store: the bucket.
             memory: where its id is remembered.
             runtime: clock and random ids.
-            backoff: the pauses between the tries of `granted`.
+            backoff: the pauses between the tries of `check_until_granted`.
             new_bucket: replace the remembered id by that of this bucket.
         """
         self._store = store
@@ -128,7 +128,7 @@ class BucketIdentity:
         self.pending: str | None = "the id of the bucket has not been read yet"
         """Why nothing is published, as a message for operators. None: publishing is allowed."""
 
-    async def granted(self) -> None:
+    async def check_until_granted(self) -> None:
         """Repeat `check` until it succeeds, which grants publishing.
 
         It also succeeds if the store forbids reading or creating the id.
@@ -143,8 +143,8 @@ class BucketIdentity:
         await retry(self.check, _CHECK_ERRORS, self._backoff, self._runtime, failed=failed)
         self._granted.set()
 
-    async def until_granted(self) -> None:
-        """Wait until `granted` has returned, without access to the bucket.
+    async def wait_until_granted(self) -> None:
+        """Wait until `check_until_granted` has returned, without access to the bucket.
 
         For the timers that write to the bucket.
         """

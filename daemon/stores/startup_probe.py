@@ -27,7 +27,7 @@ class Admission:
         self.pending: str | None = "the bucket is being probed"
         """Why nothing is published yet, for an operator; None after the probe has passed."""
 
-    async def granted(self) -> None:
+    async def probe_until_passed(self) -> None:
         """Wait until the store has passed the probe.
 
         Raises:

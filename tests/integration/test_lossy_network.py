@@ -301,7 +301,7 @@ async def check_live_tree(played: Play, reader: Reader, current: Pointer) -> Non
         assert (await played.direct.store.get(prefix + path)).body == body, path
     survey = await LiveTree(played.direct.store, reader, played.direct.runtime).survey(GOLDEN)
     assert survey.synced
-    assert survey.seen.overrides == (OVERRIDE,)
+    assert survey.report.overrides == (OVERRIDE,)
 
 
 # ---- one fault at one request

@@ -42,8 +42,8 @@ class Restored:
 
 
 @dataclass(frozen=True, slots=True)
-class FinishedPass:
-    """A pass that ended: the tree follows `sequence`, except for the paths in `blocked`."""
+class PathReport:
+    """What a pass did, or would do, with every path of a live tree."""
 
     sequence: int
     verdicts: tuple[PathVerdict, ...] = ()
@@ -117,6 +117,11 @@ class FinishedPass:
 
 
 @dataclass(frozen=True, slots=True)
+class FinishedPass(PathReport):
+    """A pass that ended: the tree follows `sequence`, except for the paths in `blocked`."""
+
+
+@dataclass(frozen=True, slots=True)
 class UnfinishedPass:
     """A live tree that does not follow yet. The next pass continues.
 
@@ -142,12 +147,20 @@ class Survey:
     """The present condition of a live tree: its marker, and what a pass would do and report."""
 
     marker: Marker | None
-    seen: FinishedPass
+    report: PathReport
+    """What a pass would do now."""
 
     @property
-    def removed(self) -> tuple[str, ...]:
+    def would_write(self) -> tuple[str, ...]:
+        """Paths that a pass would create or replace."""
+        return self.report.written
+
+    @property
+    def would_remove(self) -> tuple[str, ...]:
         """Paths of ours that a pass would delete."""
-        return tuple(verdict.path for verdict in self.seen.verdicts if isinstance(verdict, Remove))
+        return tuple(
+            verdict.path for verdict in self.report.verdicts if isinstance(verdict, Remove)
+        )
 
     @property
     def marked(self) -> bool:
@@ -156,24 +169,24 @@ class Survey:
         return (
             marker is not None
             and marker.status == "synced"
-            and marker.sequence == self.seen.sequence
+            and marker.sequence == self.report.sequence
         )
 
     @property
-    def is_ahead(self) -> bool:
+    def marker_is_ahead(self) -> bool:
         """Whether the marker is of a newer pointer than the present one. Then every pass stops."""
-        return self.marker is not None and self.marker.sequence > self.seen.sequence
+        return self.marker is not None and self.marker.sequence > self.report.sequence
 
     @property
     def synced(self) -> bool:
         """Whether a pass would have nothing to do, and the marker has the status `synced`."""
-        return self.marked and not (self.seen.written or self.removed or self.seen.blocked)
+        return self.marked and not (self.would_write or self.would_remove or self.report.blocked)
 
     @property
     def follows(self) -> bool:
         """Whether base/ and README.md equal live now, independent of the marker."""
-        pending = (*self.seen.written, *self.removed)
-        return self.seen.follows and all(path.startswith(ownership.EXAMPLE) for path in pending)
+        pending = (*self.would_write, *self.would_remove)
+        return self.report.follows and all(path.startswith(ownership.EXAMPLE) for path in pending)
 
 
 def _first_of(blocked: Sequence[Blocked]) -> str | None:

@@ -50,6 +50,7 @@ from daemon.publishing.live_tree.ownership import (
 )
 from daemon.publishing.live_tree.results import (
     FinishedPass,
+    PathReport,
     Restored,
     Survey,
     UnfinishedPass,
@@ -377,7 +378,7 @@ class LiveTree:
         # Read after the marker: its writer had read a pointer of the marker's sequence.
         current = (await self._reader.pointer(scope)).pointer
         if current.live is None:
-            return Survey(marker, FinishedPass(current.sequence))
+            return Survey(marker, PathReport(current.sequence))
         _, wanted = await self._wanted(scope, current, current.live)
         seen = await self._examine(scope, tree, wanted, marker, current, trusting=not reading_all)
         seen_at = (
@@ -387,7 +388,7 @@ class LiveTree:
         )
         verdicts = ownership.plan_paths(wanted, seen.present, marker, tree.invalid)
         verdicts = ownership.known_blocked(verdicts, wanted, marker, seen_at)
-        return Survey(marker, FinishedPass(current.sequence, verdicts, seen.damaged))
+        return Survey(marker, PathReport(current.sequence, verdicts, seen.damaged))
 
     async def _wanted(
         self, scope: Scope, current: Pointer, live: Publication

@@ -141,7 +141,7 @@ class Remains:
         )
 
     @property
-    def is_ahead(self) -> bool:
+    def pointer_is_current(self) -> bool:
         """Whether the pointer can be read and no trace is of a later one."""
         seen = (*self.traces.values(), *(entry.sequence for entry in self.entries))
         return self.pointer is not None and self.pointer.sequence >= max(seen, default=0)
@@ -162,7 +162,7 @@ class Remains:
                 upload.id
                 for upload in sorted((found.publication for found in self.found), key=by_time)
             )
-        if pointer is None or not self.is_ahead:
+        if pointer is None or not self.pointer_is_current:
             return ()
         last = max((entry.at for entry in pointer.history), default="")
         known = merged(self.entries, pointer.history)

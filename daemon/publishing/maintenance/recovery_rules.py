@@ -102,7 +102,7 @@ def recover(remains: Remains, writing: Writing, options: RecoveryOptions) -> Rec
             found for found in remains.found if _is_meant(found.publication, options.live)
         )
         return _rebuild(replace(remains, found=named), writing, options)
-    if remains.pointer is not None and remains.is_ahead:
+    if remains.pointer is not None and remains.pointer_is_current:
         return _repair(remains, remains.pointer, writing, options)
     return _rebuild(remains, writing, options)
 

@@ -352,13 +352,13 @@ def test_repeatedly_refused_connections_are_reported() -> None:
 
 
 def test_a_repeatedly_failing_job_is_reported_by_name() -> None:
-    tried = {
+    repeated_jobs = {
         "token": Trying({"/run/token": "is open to others"}),
         "freshness": Trying({"": "the bucket cannot be listed"}),
         "pruning": Trying({"": "disk I/O error"}),
         "collection": Trying({"": "no permission", str(SCOPE): "damaged"}),
     }
-    daemon = Daemon(tried=tried)
+    daemon = Daemon(repeated_jobs=repeated_jobs)
     daemon.observe()
     daemon.observe(for_seconds=60)
     assert [
@@ -372,7 +372,7 @@ def test_a_repeatedly_failing_job_is_reported_by_name() -> None:
         ("collection", str(SCOPE), f"rebundle gc {SCOPE} --dry-run --bucket '/srv/my bundles'"),
     ]
     assert b'rebundle_attention_conditions{kind="collection"} 2.0' in daemon.metrics.render()
-    for item in tried.values():
+    for item in repeated_jobs.values():
         item.failing = {}
     daemon.observe()
     assert daemon.lasting == []
@@ -381,7 +381,7 @@ def test_a_repeatedly_failing_job_is_reported_by_name() -> None:
 @pytest.mark.parametrize("name", [str(SCOPE), ""])
 def test_an_unreadable_scope_is_one_condition_despite_consequential_failures(name: str) -> None:
     failing = Trying({name: "damaged", "another/scope": "no permission"})
-    daemon = Daemon(tried={"freshness": failing, "collection": failing})
+    daemon = Daemon(repeated_jobs={"freshness": failing, "collection": failing})
     daemon.observe()
     daemon.worker.unreadable = {name: "damaged"}
     if name:
@@ -401,8 +401,10 @@ def test_an_unreadable_scope_is_one_condition_despite_consequential_failures(nam
 
 def test_a_damaged_state_is_one_condition_with_the_command_that_repairs_it() -> None:
     gone = f"the manifest is gone: `rebundle recover {SCOPE} --reason 'damaged manifest'`"
-    tried = {"damaged": Trying({str(SCOPE): gone, "other/edge": "it is a link: mv link aside"})}
-    daemon = Daemon(tried=tried)
+    repeated_jobs = {
+        "damaged": Trying({str(SCOPE): gone, "other/edge": "it is a link: mv link aside"})
+    }
+    daemon = Daemon(repeated_jobs=repeated_jobs)
     daemon.observe(for_seconds=60)
     assert [
         (lasting.condition.kind, lasting.condition.subject, lasting.condition.remedy)
@@ -415,7 +417,7 @@ def test_a_damaged_state_is_one_condition_with_the_command_that_repairs_it() -> 
             f"rebundle recover {SCOPE} --reason 'damaged state' --bucket '/srv/my bundles'",
         ),
     ]
-    tried["damaged"].failing = {str(SCOPE): gone}
+    repeated_jobs["damaged"].failing = {str(SCOPE): gone}
     daemon.reporter.unreconciled(SCOPE, gone)
     assert daemon.degraded == ["live_tree"]
     daemon.reporter.unreconciled(SCOPE, "README.md is blocked")
@@ -429,7 +431,10 @@ def test_a_damaged_state_is_one_condition_with_the_command_that_repairs_it() -> 
 def test_another_bucket_is_one_condition_whatever_fails_because_of_it() -> None:
     identity = SimpleNamespace(pending="there is no folder /srv/my bundles")
     failing = Trying({"": "there is no folder", str(SCOPE): "there is no folder"})
-    daemon = Daemon(gates={"status": identity}, tried={"freshness": failing, "collection": failing})
+    daemon = Daemon(
+        preconditions={"status": identity},
+        repeated_jobs={"freshness": failing, "collection": failing},
+    )
     daemon.worker.lanes, daemon.worker.failure = [lane(STUCK)], STUCK
     daemon.worker.unreadable = {"": "the bucket cannot be listed: there is no folder"}
     daemon.reporter.unreconciled(SCOPE, "there is no folder")
@@ -449,7 +454,7 @@ def test_the_remedy_of_a_pointer_that_cannot_be_read_is_the_command_that_rebuild
 
 
 def test_an_unwritable_journal_is_not_reported_again_for_failed_pruning() -> None:
-    daemon = Daemon(tried={"pruning": Trying({"": "no space is left"})})
+    daemon = Daemon(repeated_jobs={"pruning": Trying({"": "no space is left"})})
     daemon.log.answer = JournalFull("no space is left")
     daemon.observe(for_seconds=60)
     assert daemon.lasting == [("journal", "")]
@@ -458,12 +463,12 @@ def test_an_unwritable_journal_is_not_reported_again_for_failed_pruning() -> Non
 def test_a_bucket_that_is_not_probed_yet_does_not_close_the_intake() -> None:
     runtime = InlineRuntime()
     admission = Admission(MemoryStore(runtime), runtime, Backoff(1, 1))
-    daemon = Daemon(gates={"doctor": admission})
+    daemon = Daemon(preconditions={"doctor": admission})
     daemon.observe()
     (check,) = [check for check in daemon.health.checks() if check.name == "bucket"]
     assert (check.ok, check.degraded) == (True, True)
     assert "rebundle doctor --bucket '/srv/my bundles'" in check.detail
-    asyncio.run(admission.granted())
+    asyncio.run(admission.probe_until_passed())
     assert daemon.degraded == []
 
 
@@ -505,7 +510,7 @@ def test_the_log_reports_the_start_and_end_of_a_condition_once() -> None:
 
 def test_another_bucket_is_shown_by_the_command_that_reads_the_journal() -> None:
     identity = SimpleNamespace(pending="this bucket has no .rebundle/bucket.json")
-    daemon = Daemon(gates={"status": identity})
+    daemon = Daemon(preconditions={"status": identity})
     daemon.observe()
     (check,) = [check for check in daemon.health.checks() if check.name == "bucket"]
     expected = (

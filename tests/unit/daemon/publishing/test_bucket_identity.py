@@ -160,7 +160,7 @@ def test_an_unreadable_id_is_reported_once_and_checked_again_each_time() -> None
     async def play() -> None:
         nonlocal forbidden
         with capture_logs() as logs:
-            await one.granted()
+            await one.check_until_granted()
             await one.confirm()
             await one.confirm()
         assert one.pending is None
@@ -232,11 +232,11 @@ def test_the_daemon_waits_for_the_right_bucket_with_growing_delays_and_so_do_tim
     one = BucketIdentity(FaultyStore(store, before=note), BucketMemory(ONE), runtime, Backoff(1, 4))
 
     async def timer() -> None:
-        await one.until_granted()
+        await one.wait_until_granted()
         order.append("timer")
 
     async def grant() -> None:
-        await one.granted()
+        await one.check_until_granted()
         order.append("granted")
 
     async def play() -> None:

@@ -20,7 +20,7 @@ def test_a_conforming_store_is_admitted_at_once():
     admission = Admission(MemoryStore(InlineRuntime()), runtime, Backoff(1, 4))
     assert admission.pending
 
-    asyncio.run(admission.granted())
+    asyncio.run(admission.probe_until_passed())
 
     assert admission.pending is None
     assert runtime.seconds == InlineRuntime().seconds
@@ -38,7 +38,7 @@ def test_an_unavailable_store_is_probed_with_growing_delays_and_admitted_when_it
     store = FaultyStore(MemoryStore(InlineRuntime()), faults={"": [Fault.AWAY] * 5}, before=note)
     admission = Admission(store, runtime, Backoff(1, 4))
 
-    asyncio.run(admission.granted())
+    asyncio.run(admission.probe_until_passed())
 
     assert [later - sooner for sooner, later in pairwise(asked)] == [1, 2, 4, 4, 4]
     assert admission.pending is None
@@ -56,7 +56,7 @@ def test_a_pending_probe_has_a_reason():
     runtime = Once()
     admission = Admission(store, runtime, Backoff(1, 4))
 
-    asyncio.run(admission.granted())
+    asyncio.run(admission.probe_until_passed())
 
     assert runtime.seconds > InlineRuntime().seconds
 
@@ -73,6 +73,6 @@ def test_a_store_that_ignores_conditions_is_never_admitted():
     admission = Admission(Deaf(InlineRuntime()), InlineRuntime(), Backoff(1, 4))
 
     with pytest.raises(UnsafeStore, match="create once: an existing object was created again"):
-        asyncio.run(admission.granted())
+        asyncio.run(admission.probe_until_passed())
 
     assert admission.pending

@@ -11,7 +11,7 @@ import pytest
 
 from daemon.publishing import layout, protocol
 from daemon.publishing.errors import NewerSchema, NotFound, OperationRefused, PointerLost
-from daemon.publishing.live_tree.results import FinishedPass, UnfinishedPass
+from daemon.publishing.live_tree.results import FinishedPass, PathReport, UnfinishedPass
 from daemon.publishing.live_tree.sync import LiveTree
 from daemon.publishing.manifest import RenderedState
 from daemon.stores.errors import ConditionFailed, StoreUnavailable
@@ -743,7 +743,7 @@ def test_a_forged_marker_hides_no_file_from_a_process_that_does_not_trust_marker
         )
 
         assert (await bucket(memory).live_tree.survey(SCOPE)).synced, "else nothing was forged"
-        assert (await bucket(memory).live_tree.survey(SCOPE, reading_all=True)).seen.written == (
+        assert (await bucket(memory).live_tree.survey(SCOPE, reading_all=True)).report.written == (
             COMPOSE,
         )
         wary = LiveTree(memory, process.reader, InlineRuntime("wary"), trusts_markers=False)
@@ -800,10 +800,10 @@ def test_a_survey_reports_what_a_pass_would_do_and_modifies_nothing(memory: Memo
         survey = await bucket(store).live_tree.survey(SCOPE)
         assert store.writes == []
         assert not survey.synced
-        assert survey.removed == ("base/old",)
-        assert (survey.seen.overrides, survey.seen.strays) == ((ENV,), ("base/stray",))
+        assert survey.would_remove == ("base/old",)
+        assert (survey.report.overrides, survey.report.strays) == ((ENV,), ("base/stray",))
         result = await finished_pass(process)
-        assert survey.seen.written == result.written
+        assert survey.would_write == result.written
         assert (await process.live_tree.survey(SCOPE)).synced
 
     asyncio.run(scenario())
@@ -833,7 +833,7 @@ def test_a_survey_of_a_retired_scope_is_empty(memory: MemoryStore) -> None:
         process = bucket(memory)
         await process.publish(make_state(1))
         await process.operations.carry_out(SCOPE, protocol.retire, "ann")
-        assert (await process.live_tree.survey(SCOPE)).seen == FinishedPass(2)
+        assert (await process.live_tree.survey(SCOPE)).report == PathReport(2)
 
     asyncio.run(scenario())
 
@@ -1155,7 +1155,7 @@ def test_a_survey_of_a_tree_that_advances_meanwhile_does_not_call_it_ahead(
         survey = await bucket(slow).live_tree.survey(SCOPE)
 
         assert len(set(seen)) == 2
-        assert not survey.is_ahead
+        assert not survey.marker_is_ahead
 
     asyncio.run(scenario())
 

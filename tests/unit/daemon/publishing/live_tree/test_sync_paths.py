@@ -637,11 +637,11 @@ async def test_a_survey_reports_paths_that_the_last_pass_could_not_write(
     store.unwritable |= {key_of(NEW), key_of("base/new")}
     result = await finished_pass(process)
     survey = await another_process(store).live_tree.survey(SCOPE)
-    assert [replace(blocked, seen_at=None) for blocked in survey.seen.blocked] == list(
+    assert [replace(blocked, seen_at=None) for blocked in survey.report.blocked] == list(
         result.blocked
     )
-    assert all(blocked.seen_at is not None for blocked in survey.seen.blocked)
-    assert (survey.seen.written, survey.synced, survey.follows) == ((), False, False)
+    assert all(blocked.seen_at is not None for blocked in survey.report.blocked)
+    assert (survey.would_write, survey.synced, survey.follows) == ((), False, False)
     store.unwritable.remove(key_of("base/new"))
     await runtime.sleep(RETRY_SECONDS)
     await finished_pass(process)
@@ -650,7 +650,7 @@ async def test_a_survey_reports_paths_that_the_last_pass_could_not_write(
     store.recover()
     await process.publish(make_state(3))
     survey = await another_process(store).live_tree.survey(SCOPE)
-    assert (survey.seen.blocked, survey.follows) == ((), True), "on hold: live has not moved"
+    assert (survey.report.blocked, survey.follows) == ((), True), "on hold: live has not moved"
 
 
 @in_loop
