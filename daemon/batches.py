@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Final
 
-from daemon import folding
-from daemon.changes import Change, RollbackRequested
+from daemon.changes import Change, RollbackRequested, StateCreated
 from daemon.folding import DesiredState, Plan
 from daemon.publishing import protocol
 from daemon.publishing.pointer import FoldedEvent, Pointer
@@ -19,6 +18,8 @@ from daemon.publishing.protocol import BatchProgress
 from events.model import Outcome, OutcomeKind, Position
 from events.source import Delivery
 
+MOST_EVENTS: Final = 1_000
+MOST_STATES: Final = 20
 _NO_OUTCOME: Final = Outcome(OutcomeKind.PUBLISHED, "")
 
 
@@ -41,11 +42,27 @@ def first(
 
     Outcomes beyond its end wait, so that the events of the lane settle in order.
     """
-    size = folding.batch_size([change for _, change in changes])
+    size = size_of_first([change for _, change in changes])
     if size == len(changes):
         return Batch(tuple(waiting), tuple(changes), dict(outcomes))
     ending = before(changes[size][0], waiting, outcomes)
     return Batch(tuple(waiting), tuple(changes[:size]), ending)
+
+
+def size_of_first(changes: Sequence[object]) -> int:
+    """How many of the waiting changes make the next batch (protocol 2).
+
+    At most 1,000 events and 20 explicit states. A rollback request is a batch of one event.
+    """
+    states = 0
+    for index, change in enumerate(changes[:MOST_EVENTS]):
+        if isinstance(change, RollbackRequested):
+            return max(index, 1)
+        if isinstance(change, StateCreated):
+            states += 1
+            if states > MOST_STATES:
+                return index
+    return min(len(changes), MOST_EVENTS)
 
 
 def before(

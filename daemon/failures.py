@@ -64,12 +64,22 @@ class Reaction:
 
 
 _REACTIONS: Final[Mapping[Consequence, Reaction]] = {
-    Consequence.TRANSIENT: Reaction(False, "status", exit_codes.BACKEND),
-    Consequence.CONFLICT: Reaction(False, "status", exit_codes.CONFLICT),
-    Consequence.OPERATOR_ACTION_NEEDED: Reaction(True, "status", exit_codes.BACKEND),
-    Consequence.INVALID: Reaction(True, "status", exit_codes.FAILED),
-    Consequence.DAMAGED: Reaction(True, "verify", exit_codes.VERIFICATION),
-    Consequence.BUG: Reaction(True, "status", exit_codes.FAILED),
+    Consequence.TRANSIENT: Reaction(
+        needs_operator=False, command="status", exit_code=exit_codes.BACKEND
+    ),
+    Consequence.CONFLICT: Reaction(
+        needs_operator=False, command="status", exit_code=exit_codes.CONFLICT
+    ),
+    Consequence.OPERATOR_ACTION_NEEDED: Reaction(
+        needs_operator=True, command="status", exit_code=exit_codes.BACKEND
+    ),
+    Consequence.INVALID: Reaction(
+        needs_operator=True, command="status", exit_code=exit_codes.FAILED
+    ),
+    Consequence.DAMAGED: Reaction(
+        needs_operator=True, command="verify", exit_code=exit_codes.VERIFICATION
+    ),
+    Consequence.BUG: Reaction(needs_operator=True, command="status", exit_code=exit_codes.FAILED),
 }
 
 _EXIT_CODES: Final[Mapping[type[BaseException], int]] = {

@@ -12,45 +12,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal, assert_never
 
-from daemon.changes import ModelVersionChanged, RollbackRequested, StateCreated
+from daemon.changes import ModelVersionChanged, StateCreated
 from daemon.publishing.pointer import Revision
+from daemon.used_states import UsedState, UsedStates
 from events.model import Outcome, OutcomeKind, Position
 from events.source import Delivery
 from renderers.composition import Composition, Model
 
 _NO_REVISION: Final = Revision(0)
-
-
-@dataclass(frozen=True, slots=True)
-class UsedStateId:
-    """An explicit state of the lineage. Number and digest are None if only its id is known."""
-
-    state: str
-    producer: int | None
-    composition: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Lineage:
-    """The explicit states of a pointer's `retained` and history: their ids and numbers are used."""
-
-    known: tuple[UsedStateId, ...] = ()
-    unreadable: Mapping[str, str] = field(default_factory=dict)
-    """State id -> why its number and composition cannot be read; only late states need them."""
-
-    def with_state(self, known: UsedStateId) -> "Lineage":
-        """This lineage with one more state."""
-        return replace(self, known=(*self.known, known))
-
-    def same(self, state: str, producer: int, composition: str) -> bool:
-        """Whether a known state has this id, this number and this composition."""
-        return UsedStateId(state, producer, composition) in self.known
-
-    def clash(self, state: str, producer: int) -> UsedStateId | None:
-        """A known state that uses this id or this number."""
-        return next(
-            (used for used in self.known if used.state == state or used.producer == producer), None
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +29,7 @@ class DesiredState:
     composition: Composition | None
     """None: there is no such scope, or it is retired."""
     highest_revision: Revision = _NO_REVISION
-    lineage: Lineage = field(default_factory=Lineage)
+    used: UsedStates = field(default_factory=UsedStates)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,22 +79,22 @@ def fold(desired: DesiredState, change: StateCreated | ModelVersionChanged) -> S
 
 def _fold_state(desired: DesiredState, change: StateCreated) -> Step:
     digest = change.composition.digest
-    if desired.lineage.same(change.state, change.revision, digest):
+    if desired.used.same(change.state, change.revision, digest):
         return Outcome(
             OutcomeKind.IGNORED, f"state {change.state} is published already", change.state
         )
     is_late = change.revision <= desired.highest_revision.producer
-    clash = desired.lineage.clash(change.state, change.revision)
-    unreadable = desired.lineage.unreadable
+    clash = desired.used.clash(change.state, change.revision)
+    unreadable = desired.used.unreadable
     if is_late and unreadable and (clash is None or clash.state in unreadable):
         reason = unreadable.get(change.state) or next(iter(unreadable.values()))
         return Outcome(OutcomeKind.DEAD_LETTERED, _unknown_reason(change, reason))
     if clash is not None:
         return Outcome(OutcomeKind.DEAD_LETTERED, _clash_reason(change, clash))
-    lineage = desired.lineage.with_state(UsedStateId(change.state, change.revision, digest))
+    used = desired.used.with_state(UsedState(change.state, change.revision, digest))
     if is_late:
-        return Late(replace(desired, lineage=lineage))
-    moved = DesiredState(change.composition, Revision(change.revision), lineage)
+        return Late(replace(desired, used=used))
+    moved = DesiredState(change.composition, Revision(change.revision), used)
     return Moved(moved, explicit=change.state)
 
 
@@ -137,16 +106,16 @@ def _unknown_reason(change: StateCreated, reason: str) -> str:
     )
 
 
-def _clash_reason(change: StateCreated, clash: UsedStateId) -> str:
+def _clash_reason(change: StateCreated, clash: UsedState) -> str:
     if clash.state != change.state:
         return (
             f"revision {change.revision} is state {clash.state} already: send {change.state} again "
             "with a revision that is not used"
         )
-    if clash.producer == change.revision:
+    if clash.number == change.revision:
         what = "another composition"
-    elif clash.producer is not None:
-        what = f"revision {clash.producer}"
+    elif clash.number is not None:
+        what = f"revision {clash.number}"
     else:
         what = "another revision"
     return (
@@ -289,23 +258,3 @@ def _derived(desired: DesiredState, deliveries: tuple[Delivery, ...]) -> Planned
         late=False,
         deliveries=deliveries,
     )
-
-
-MOST_EVENTS = 1_000
-MOST_STATES = 20
-
-
-def batch_size(changes: Sequence[object]) -> int:
-    """How many of the waiting changes make the next batch (protocol 2).
-
-    At most 1,000 events and 20 explicit states. A rollback request is a batch of one event.
-    """
-    states = 0
-    for index, change in enumerate(changes[:MOST_EVENTS]):
-        if isinstance(change, RollbackRequested):
-            return max(index, 1)
-        if isinstance(change, StateCreated):
-            states += 1
-            if states > MOST_STATES:
-                return index
-    return min(len(changes), MOST_EVENTS)

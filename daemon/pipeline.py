@@ -19,20 +19,21 @@ from daemon import batches, folding
 from daemon.batches import Batch
 from daemon.changes import Change, ModelVersionChanged, RollbackRequested, StateCreated, interpret
 from daemon.concurrency import concurrently
-from daemon.folding import DesiredState, Lineage, Plan, PlannedState, UsedStateId
+from daemon.folding import DesiredState, Plan, PlannedState
 from daemon.publishing import protocol
 from daemon.publishing.bucket_identity import ANY_BUCKET, BucketCheck
 from daemon.publishing.errors import NotFound, OperationRefused, PointerMoved, VerificationFailed
 from daemon.publishing.live_tree.results import FinishedPass, UnfinishedPass
 from daemon.publishing.live_tree.sync import LiveTree
 from daemon.publishing.manifest import ManifestEvent, RenderedState
-from daemon.publishing.pointer import FoldedEvent, Pointer, Publication, PublicationId, find_exactly
+from daemon.publishing.pointer import FoldedEvent, Pointer, Publication, find_exactly
 from daemon.publishing.publisher import Publisher
 from daemon.publishing.reader import PointerRead, Reader
 from daemon.publishing.retry import while_moved
 from daemon.redelivery import Redeliveries
 from daemon.rendering import NotRenderable, Rendering, refuse_newer_renderer
 from daemon.runtime import Runtime
+from daemon.used_states import UsedState, UsedStates, complete, only_named, used_states
 from events.errors import InvalidEvent
 from events.model import BUNDLE_STATE_CREATED, Event, Outcome, OutcomeKind, Position
 from events.source import Delivery, EventSource
@@ -216,7 +217,7 @@ class Pipeline:
         changes: list[tuple[Delivery, Change]] = []
         outcomes: dict[Position, Outcome] = {}
         repeated: list[Delivery] = []
-        for delivery in waiting[: folding.MOST_EVENTS]:
+        for delivery in waiting[: batches.MOST_EVENTS]:
             event = FoldedEvent.of(delivery.identity, delivery.digest)
             folded = known.get(event.identity)
             if folded == event.event:
@@ -370,8 +371,10 @@ class Pipeline:
             composition = await self._composition(scope, current)
         revisions = [change.revision for _, change in changes if isinstance(change, StateCreated)]
         late = any(revision <= pointer.highest_revision.producer for revision in revisions)
-        lineage = await self._lineage(scope, pointer, numbers=late) if revisions else Lineage()
-        return DesiredState(composition, pointer.highest_revision, lineage)
+        used = UsedStates()
+        if revisions:
+            used = await self._used_states(scope, pointer, numbers=late)
+        return DesiredState(composition, pointer.highest_revision, used)
 
     async def _composition(self, scope: Scope, publication: Publication) -> Composition:
         cached = self._compositions.get(publication.composition_digest)
@@ -386,46 +389,24 @@ class Pipeline:
         # The values of a composition take about six times the memory of its JSON.
         self._compositions.put(composition.digest, composition, 6 * len(composition.canonical))
 
-    async def _lineage(self, scope: Scope, pointer: Pointer, *, numbers: bool) -> Lineage:
-        """The explicit states whose ids and numbers are used.
+    async def _used_states(self, scope: Scope, pointer: Pointer, *, numbers: bool) -> UsedStates:
+        """The explicit states of a scope.
 
-        History names some states without number and composition. `numbers`: read their manifests,
-        because a late state has to be compared with them.
+        `numbers`: read the manifests of those that the history only names, because a late state has
+        to be compared with them.
         """
-        used = {
-            UsedStateId(
-                publication.state, publication.revision.producer, publication.composition_digest
-            )
-            for publication in pointer.retained
-            if publication.kind == "explicit"
-        }
         history = await self._reader.history(pointer)
-        # Their manifests may be deleted.
-        used |= {UsedStateId(*entry) for entry in protocol.used_up(history)}
-        named = {
-            PublicationId.parse(name)
-            for entry in history
-            for name in entry.published
-            if not name.startswith("derived-")
-        }
-        complete = {state.state for state in used}
-        only_named = sorted((name for name in named if name.state not in complete), key=str)
-        unreadable: dict[str, str] = {}
-        if numbers:
-            manifests = await self._reader.named_manifests(scope, only_named)
-            used |= {
-                UsedStateId(manifest.state, manifest.revision.producer, manifest.composition_digest)
-                for manifest in manifests
-            }
-            unreadable = {
-                damaged.publication.state: damaged.reason for damaged in manifests.damaged
-            }
-        complete = {state.state for state in used}
+        used = used_states(pointer.retained, history)
+        names = only_named(history, used)
+        if not numbers:
+            return complete(used, names, {})
+        manifests = await self._reader.named_manifests(scope, names)
         used |= {
-            UsedStateId(name.state, None, None) for name in only_named if name.state not in complete
+            UsedState(manifest.state, manifest.revision.producer, manifest.composition_digest)
+            for manifest in manifests
         }
-        in_order = sorted(used, key=lambda state: (state.state, state.producer or 0))
-        return Lineage(tuple(in_order), unreadable)
+        damaged = {fault.publication.state: fault.reason for fault in manifests.damaged}
+        return complete(used, names, damaged)
 
     # -- rendering
 
@@ -461,7 +442,7 @@ class _Uploads:
     """States that a batch stored before its compare-and-swap failed. The next try uses them again.
 
     They are valid only while the pointer has the `gc_epoch` under which they were stored: a later
-    garbage collection may have deleted them as orphans (protocol 4, never softened 3).
+    garbage collection may have deleted them as orphans (protocol 4, absolute rule 3).
     """
 
     def __init__(self) -> None:

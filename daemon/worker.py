@@ -18,7 +18,7 @@ from typing import Final, Protocol, TypeVar
 
 import structlog
 
-from daemon import failures, folding
+from daemon import batches, failures
 from daemon.concurrency import ReadersWriterLock
 from daemon.failures import Failure, reason_of
 from daemon.lifecycle import Stop
@@ -374,7 +374,7 @@ class Worker:
 
     async def _process_waiting(self, lane: Lane) -> bool:
         async with self._instance.shared():
-            waiting = await self._source.waiting(str(lane.scope), lane.up_to, folding.MOST_EVENTS)
+            waiting = await self._source.waiting(str(lane.scope), lane.up_to, batches.MOST_EVENTS)
             if waiting:
                 began = self._runtime.monotonic()
                 await self._pipeline.process(lane.scope, waiting)
@@ -443,7 +443,7 @@ class Worker:
 
     async def _note(self, lane: Lane, failure: Failure) -> None:
         try:
-            waiting = await self._source.waiting(str(lane.scope), lane.up_to, folding.MOST_EVENTS)
+            waiting = await self._source.waiting(str(lane.scope), lane.up_to, batches.MOST_EVENTS)
             await self._source.note_failure(
                 str(lane.scope), [delivery.position for delivery in waiting], failure.reason
             )

@@ -1,4 +1,4 @@
-"""A least-recently-used cache, bounded in bytes and safe for threads.
+"""A least-recently-used cache, bounded by the sizes of its values and safe for threads.
 
 Two threads that miss the same key both compute the value. The results are equal, so neither waits.
 """
@@ -15,7 +15,7 @@ class Cache(Generic[V]):
     """Values by key. The caller of `put` specifies the size of each value."""
 
     def __init__(self, limit: int) -> None:
-        """`limit` is in bytes; 0 disables the cache."""
+        """`limit`: the largest sum of sizes, in the unit of the owner; 0 disables the cache."""
         self._limit = limit
         self._held = 0
         self._entries: OrderedDict[Hashable, tuple[V, int]] = OrderedDict()

@@ -25,7 +25,7 @@ _INSPECT: Final = Group("Inspect", sort_key=2)
 _CHANGE: Final = Group("Change what is live", sort_key=3)
 _MAINTAIN: Final = Group("Maintain", sort_key=4)
 
-_VERBS: Final = (
+_COMMANDS: Final = (
     (_DAEMON, "run", "run:run", "Run the daemon in the foreground."),
     (_DAEMON, "send", "send:send", "Send events from files to the daemon."),
     (_DAEMON, "render", "render:render", "Render a composition into a directory, offline."),
@@ -138,7 +138,7 @@ def build() -> App:
         print_error=False,
         suppress_keyboard_interrupt=False,
     )
-    for group, name, target, summary in _VERBS:
+    for group, name, target, summary in _COMMANDS:
         app.command(f"daemon.cli.commands.{target}", name=name, help=summary, group=group)
     return app
 
@@ -266,6 +266,6 @@ def _message(error: BaseException) -> str:
 def _unknown_command(error: UnknownCommandError) -> str:
     """Replaces cyclopts' message, which would import every command to find the nearest one."""
     name = next(iter(error.unused_tokens or ()), "")
-    near = difflib.get_close_matches(name, [command for _, command, _, _ in _VERBS], n=1)
+    near = difflib.get_close_matches(name, [command for _, command, _, _ in _COMMANDS], n=1)
     hint = f"did you mean `rebundle {near[0]}`?" if near else "`rebundle --help` lists the commands"
     return f"unknown command {name!r}: {hint}"

@@ -80,7 +80,7 @@ class WrongBucket(PublishingError, OperatorActionNeeded):
 
 
 class PointerLost(PublishingError, Damaged):
-    """A scope has traces of publications and no pointer (protocol 4, never softened 4)."""
+    """A scope has traces of a pointer that is gone or older (protocol 4, absolute rule 4)."""
 
 
 class OlderSchema(PublishingError, OperatorActionNeeded):

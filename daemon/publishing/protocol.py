@@ -442,7 +442,7 @@ def without_chunk(pointer: Pointer, stored: PreviousChunk) -> Pointer:
 
 
 class Resolution(Enum):
-    """The result of a write whose answer was not success (protocol 4, never softened 1)."""
+    """The result of a write whose answer was not success (protocol 4, absolute rule 1)."""
 
     WON = auto()
     LOST = auto()

@@ -2,7 +2,7 @@
 
 The order of the writes guarantees safety. Archive and manifest are confirmed before the pointer is
 written. If the answer to the pointer's write is not a success, the outcome is found by reading the
-pointer back (protocol 4, never softened 1 to 3). The caller gets one of three results: won (a
+pointer back (protocol 4, absolute rules 1 to 3). The caller gets one of three results: won (a
 PointerRead), lost (PointerMoved) or unknown (OutcomeUnresolved). The result is never guessed.
 """
 

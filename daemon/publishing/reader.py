@@ -497,7 +497,7 @@ class Reader:
             ) from error
 
     async def _trace(self, scope: Scope) -> str | None:
-        """Evidence that this scope had a pointer, or None (protocol 4, never softened 4)."""
+        """Evidence that this scope had a pointer, or None (protocol 4, absolute rule 4)."""
         for prefix in (layout.live_tree(scope, layout.MARKER), layout.histories(scope)):
             listing = await self._store.scan(prefix)
             # A folder that cannot be listed counts as a trace: otherwise its permissions could make

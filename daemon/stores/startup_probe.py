@@ -2,7 +2,7 @@
 
 An unreachable bucket proves nothing, so the probe is repeated. Meanwhile the daemon accepts events:
 they are durable in the journal before anything is published. If the bucket ignores conditions, the
-daemon ends (protocol 4, never softened 2).
+daemon ends (protocol 4, absolute rule 2).
 """
 
 from typing import Final

@@ -36,7 +36,7 @@ def append(
 
 
 def insert(db: sqlite3.Connection, now: str, arrival: Arrival) -> int:
-    """Inserts an event, inside a transaction, and returns its position."""
+    """Inserts an event, inside a transaction, and returns its offset."""
     identity, replay = arrival.identity, arrival.replay_of
     body = arrival.event.structured()
     cursor = db.execute(

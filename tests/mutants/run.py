@@ -42,6 +42,10 @@ _RECOVERY = tuple(
     for part in ("", "_replay", "_unsigned", "_records")
 )
 MORE_TESTS = {
+    "daemon/used_states.py": (
+        "tests/unit/daemon/test_folding.py",
+        "tests/unit/daemon/test_pipeline.py",
+    ),
     "daemon/failures.py": ("tests/unit/daemon/cli/test_failures.py",),
     "daemon/publishing/trust/freshness.py": (_GRAMMAR,),
     "daemon/publishing/manifest.py": (_GRAMMAR,),
@@ -53,6 +57,11 @@ MORE_TESTS = {
         "tests/unit/daemon/publishing/test_operator_commands.py",
     ),
     "daemon/publishing/protocol.py": ("tests/unit/daemon/publishing/test_protocol_changes.py",),
+    "daemon/publishing/live_tree/results.py": (
+        "tests/unit/daemon/publishing/live_tree/test_sync.py",
+        "tests/unit/daemon/publishing/live_tree/test_sync_paths.py",
+        "tests/unit/daemon/cli/test_changes.py",
+    ),
     "daemon/publishing/maintenance/recovery_remains.py": _RECOVERY,
     "daemon/publishing/maintenance/recovery_report.py": _RECOVERY,
     "daemon/publishing/maintenance/recovery_rules.py": _RECOVERY[1:],

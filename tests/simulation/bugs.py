@@ -24,6 +24,7 @@ from daemon.publishing.maintenance.garbage_collector import GarbageCollector
 from daemon.publishing.publisher import Publisher
 from daemon.publishing.reader import Reader
 from daemon.timers.freshness import FreshnessTimer
+from daemon.used_states import UsedStates
 from daemon.worker import Worker
 from events.journal import Journal, database, dead_letters, lanes
 
@@ -455,8 +456,8 @@ BUGS: dict[str, Bug] = {
     "every-fifth-state-ignored": Bug(
         "every fifth state is ignored as already published",
         folding, "_fold_state",
-        "    if desired.lineage.same(change.state, change.revision, digest):",
-        "    if change.revision % 5 == 0 or desired.lineage.same(change.state, change.revision, digest):",
+        "    if desired.used.same(change.state, change.revision, digest):",
+        "    if change.revision % 5 == 0 or desired.used.same(change.state, change.revision, digest):",
     ),
     "model-superseded-for-nothing": Bug(
         "every `.created` model version counts as lower than the present one",
@@ -478,8 +479,8 @@ BUGS: dict[str, Bug] = {
     ),
     "number-used-twice": Bug(
         "a number that another state has may be used again",
-        folding.Lineage, "clash",
-        "used.state == state or used.producer == producer",
+        UsedStates, "clash",
+        "used.state == state or used.number == number",
         "used.state == state",
     ),
     "late-state-replaces-moves": Bug(
@@ -490,7 +491,7 @@ BUGS: dict[str, Bug] = {
     ),
     "too-many-states": Bug(
         "a batch has two states more than it may",
-        folding, "batch_size",
+        batches, "size_of_first",
         "states > MOST_STATES",
         "states > MOST_STATES + 2",
     ),

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache
 from typing import Any, ClassVar
 
-from daemon import folding, worker
+from daemon import batches, worker
 from daemon.changes import interpret
 from daemon.lifecycle import Stop
 from daemon.pipeline import Pipeline
@@ -1049,8 +1049,8 @@ def _settings(scenario: Scenario, world: World) -> Iterator[None]:
     if scenario.small_batches:
         limits = _limits(scenario)
         changes += [
-            (folding, "MOST_EVENTS", limits.batch_events),
-            (folding, "MOST_STATES", limits.batch_states),
+            (batches, "MOST_EVENTS", limits.batch_events),
+            (batches, "MOST_STATES", limits.batch_states),
         ]
     if scenario.short_memory:
         changes += [

@@ -1,4 +1,4 @@
-"""`rebundle quarantine`: rejects a composition, so that it does not become live automatically.
+"""`rebundle quarantine`: rejects a composition, which cannot become live until that is lifted.
 
 The rejection applies to every state with this composition, whatever its id.
 """

@@ -23,11 +23,11 @@ from daemon.publishing.live_tree.sync import LiveTree
 from daemon.publishing.maintenance import recovery_rules
 from daemon.publishing.maintenance.recovery_remains import (
     DamagedPublication,
-    Found,
     Remains,
     UnreadablePublication,
     Unsigned,
     UntrustedPublication,
+    VerifiedPublication,
 )
 from daemon.publishing.maintenance.recovery_rules import Recovered, RecoveryOptions
 from daemon.publishing.maintenance.retention_rules import folders
@@ -41,9 +41,18 @@ from renderers.values import Scope
 
 _READS_AT_ONCE: Final = 8
 _SEQUENCE: Final = re.compile(rb'"sequence"\s*:\s*(\d{1,15})\b')
-_Read = Mapping[str, tuple[Chunk, str]]
-"""Chunks by key, with the sha256 of their bytes."""
 _CHUNK_KEY: Final = re.compile(r"/\d{1,15}-(\d{1,15})-[^/]*\.json$")
+
+
+@dataclass(frozen=True, slots=True)
+class _ReadChunk:
+    """A chunk, and the sha256 of its bytes."""
+
+    chunk: Chunk
+    sha256: str
+
+
+_ChunksByKey = Mapping[str, _ReadChunk]
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +180,7 @@ class Recoverer:
             chunked=chunks.chunked,
             tree=tree if signed is None else None,
             tree_sequence=marker.sequence if marker and signed is None else 0,
-            found=tuple(result for result in results if isinstance(result, Found)),
+            found=tuple(result for result in results if isinstance(result, VerifiedPublication)),
             damaged=tuple(result for result in results if isinstance(result, DamagedPublication)),
             unreadable=tuple(
                 result for result in results if isinstance(result, UnreadablePublication)
@@ -235,13 +244,12 @@ class Recoverer:
             (max(_newest_by(key), _sequence_in(body)) for key, body in bodies.items()), default=0
         )
         previous = pointer.previous_chunk if pointer is not None else None
-        holds = _chain_holds(previous, read)
+        chain, holds = _chain_from(previous, read)
         if pointer is None or self._reader.verifier.trust is None:
             return replace(
                 _chunk_summary(read, highest, previous), chain_holds=holds, are_there=bool(keys)
             )
         after = tuple(entry for entry in _entries(read) if entry.sequence > pointer.sequence)
-        chain = _chain_from(previous, read)
         return replace(
             _chunk_summary(chain, highest, previous),
             chain_holds=holds,
@@ -251,7 +259,7 @@ class Recoverer:
 
     async def _verified(
         self, scope: Scope, name: PublicationId
-    ) -> Found | DamagedPublication | UnreadablePublication:
+    ) -> VerifiedPublication | DamagedPublication | UnreadablePublication:
         """Read and check a publication.
 
         A fault of this publication is returned as a result. Only temporary failures of the store
@@ -262,7 +270,9 @@ class Recoverer:
         except StoreRefused as error:
             return UnreadablePublication(name, str(error))
 
-    async def _checked(self, scope: Scope, name: PublicationId) -> Found | DamagedPublication:
+    async def _checked(
+        self, scope: Scope, name: PublicationId
+    ) -> VerifiedPublication | DamagedPublication:
         try:
             key = layout.manifest(scope, name.state, name.attempt)
             stored = await self._store.get(key, max_bytes=sizes.MANIFEST)
@@ -291,7 +301,7 @@ class Recoverer:
                 described.composition_digest,
                 described.kind,
             )
-        return Found(publication, described.events)
+        return VerifiedPublication(publication, described.events)
 
     async def _traces(self, scope: Scope) -> Mapping[str, int]:
         """The highest sequence by kind of object, damaged objects included."""
@@ -329,14 +339,14 @@ class Recoverer:
             return None
 
 
-def _readable_chunks(bodies: Mapping[str, bytes], scope: Scope) -> _Read:
+def _readable_chunks(bodies: Mapping[str, bytes], scope: Scope) -> _ChunksByKey:
     """The chunks that are not damaged and have entries."""
-    read: dict[str, tuple[Chunk, str]] = {}
+    read: dict[str, _ReadChunk] = {}
     for key, body in bodies.items():
         with suppress(VerificationFailed):
             chunk = pointers.decode_chunk(body, key, scope)
             if chunk.entries:
-                read[key] = chunk, _sha256(body)
+                read[key] = _ReadChunk(chunk, _sha256(body))
     return read
 
 
@@ -348,7 +358,7 @@ def _damaged_pointer(body: bytes, scope: Scope) -> _DamagedPointer:
     return _DamagedPointer(_sequence_in(body), pointer)
 
 
-def _chunk_summary(read: _Read, highest: int, named: PreviousChunk | None) -> _Chunks:
+def _chunk_summary(read: _ChunksByKey, highest: int, named: PreviousChunk | None) -> _Chunks:
     """All entries, and the newest chunk from which the chain back is complete.
 
     `named`: the chunk that a pointer names. A writer that lost a race leaves a second chunk with
@@ -356,68 +366,58 @@ def _chunk_summary(read: _Read, highest: int, named: PreviousChunk | None) -> _C
     """
     whole = [
         key
-        for key, (_, sha256) in read.items()
-        if _chain_holds(PreviousChunk(key=key, sha256=sha256), read)
+        for key, found in read.items()
+        if _chain_from(PreviousChunk(key=key, sha256=found.sha256), read)[1]
     ]
     names = {
         link.key
-        for link in (named, *(chunk.previous_chunk for chunk, _ in read.values()))
+        for link in (named, *(found.chunk.previous_chunk for found in read.values()))
         if link is not None
     }
     newest = max(
-        whole, key=lambda key: (read[key][0].entries[-1].sequence, key in names), default=None
+        whole, key=lambda key: (read[key].chunk.entries[-1].sequence, key in names), default=None
     )
     if newest is None:
         return _Chunks(_entries(read), highest)
-    chunk, sha256 = read[newest]
+    found = read[newest]
     return _Chunks(
         _entries(read),
         highest,
-        PreviousChunk(key=newest, sha256=sha256),
-        chunk.entries[-1].sequence,
+        PreviousChunk(key=newest, sha256=found.sha256),
+        found.chunk.entries[-1].sequence,
     )
 
 
-def _entries(read: _Read) -> tuple[HistoryEntry, ...]:
+def _entries(read: _ChunksByKey) -> tuple[HistoryEntry, ...]:
     """The entries of all chunks, the oldest first."""
     return tuple(
         sorted(
-            (entry for chunk, _ in read.values() for entry in chunk.entries),
+            (entry for found in read.values() for entry in found.chunk.entries),
             key=lambda entry: entry.sequence,
         )
     )
 
 
-def _chain_from(previous: PreviousChunk | None, read: _Read) -> _Read:
-    """The chain of chunks from a pointer.
+def _chain_from(previous: PreviousChunk | None, read: _ChunksByKey) -> tuple[_ChunksByKey, bool]:
+    """The chain of chunks from here back, and whether it is complete.
 
-    It ends before the first chunk that is missing or has not the digest that its successor names.
+    It ends before the first chunk that is missing or does not have the digest that its successor
+    names.
     """
-    chain: dict[str, tuple[Chunk, str]] = {}
-    while previous is not None and previous.key in read and previous.key not in chain:
-        chunk, sha256 = read[previous.key]
-        if sha256 != previous.sha256:
-            break
-        chain[previous.key] = chunk, sha256
-        previous = chunk.previous_chunk
-    return chain
+    chain: dict[str, _ReadChunk] = {}
+    while previous is not None and previous.key not in chain:
+        found = read.get(previous.key)
+        if found is None or found.sha256 != previous.sha256:
+            return chain, False
+        chain[previous.key] = found
+        previous = found.chunk.previous_chunk
+    return chain, previous is None
 
 
 def _newest_by(key: str) -> int:
     """The sequence of a chunk's newest entry, from its key; 0: the key has none."""
     match = _CHUNK_KEY.search(key)
     return int(match[1]) if match else 0
-
-
-def _chain_holds(previous: PreviousChunk | None, read: _Read) -> bool:
-    """Whether every chunk from here back exists and has the digest that its successor names."""
-    seen: set[str] = set()
-    while previous is not None and previous.key not in seen:
-        seen.add(previous.key)
-        if previous.key not in read or read[previous.key][1] != previous.sha256:
-            return False
-        previous = read[previous.key][0].previous_chunk
-    return previous is None
 
 
 def _sequence_in(body: bytes) -> int:

@@ -28,7 +28,7 @@ P = TypeVar("P", bound=DocumentPart)
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class VerifiedPublication:
     """A publication whose manifest, archive and files verify.
 
     Only a pointer records whether it was late.
@@ -83,15 +83,7 @@ class Unsigned:
     @property
     def quarantines(self) -> dict[str, Quarantine]:
         """The quarantines in the changes, by composition digest."""
-        values: list[object] = []
-        for entry in self.entries:
-            quarantined = entry.change.get("quarantined")
-            values += [
-                entry.change.get("quarantine"),
-                *(quarantined if isinstance(quarantined, list | tuple) else ()),
-            ]
-        found = (quarantine for value in values if (quarantine := parsed(Quarantine, value)))
-        return {quarantine.composition_digest: quarantine for quarantine in found}
+        return quarantines_in(self.entries)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +109,7 @@ class Remains:
     tree: PublicationId | None = None
     """The publication that the live tree follows according to its marker."""
     tree_sequence: int = 0
-    found: tuple[Found, ...] = ()
+    found: tuple[VerifiedPublication, ...] = ()
     damaged: tuple[DamagedPublication, ...] = ()
     unreadable: tuple[UnreadablePublication, ...] = ()
     unsigned: Unsigned | None = None
@@ -177,6 +169,19 @@ class Remains:
             for upload in uploads
             if upload.at > last or upload.revision > pointer.highest_revision
         )
+
+
+def quarantines_in(entries: Iterable[HistoryEntry]) -> dict[str, Quarantine]:
+    """The quarantines in these changes, by composition digest."""
+    values: list[object] = []
+    for entry in entries:
+        quarantined = entry.change.get("quarantined")
+        values += [
+            entry.change.get("quarantine"),
+            *(quarantined if isinstance(quarantined, list | tuple) else ()),
+        ]
+    found = (quarantine for value in values if (quarantine := parsed(Quarantine, value)))
+    return {quarantine.composition_digest: quarantine for quarantine in found}
 
 
 def named_publications(known: Iterable[HistoryEntry]) -> set[str]:

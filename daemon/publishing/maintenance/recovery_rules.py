@@ -30,10 +30,10 @@ from daemon.publishing import protocol
 from daemon.publishing.errors import NotFound, OperationRefused, StateUnreadable
 from daemon.publishing.maintenance import recovery_report
 from daemon.publishing.maintenance.recovery_remains import (
-    Found,
     Remains,
     UnreadablePublication,
     UntrustedPublication,
+    VerifiedPublication,
     fold_of,
     merged,
     named_publications,
@@ -99,7 +99,7 @@ def recover(remains: Remains, writing: Writing, options: RecoveryOptions) -> Rec
             return None
         # Nothing was committed, so only what the operator names counts.
         named = tuple(
-            found for found in remains.found if _is_meant(found.publication, options.live)
+            found for found in remains.found if _matches_name(found.publication, options.live)
         )
         return _rebuild(replace(remains, found=named), writing, options)
     if remains.pointer is not None and remains.pointer_is_current:
@@ -144,7 +144,7 @@ def _repair(
         desired = _newest(whole)
     desired = next((upload for upload in adopted if not upload.late), desired) or live
     moved = _id(live) != _id(pointer.live)
-    diverged = (moved or _id(desired) != _id(pointer.desired)) and _are_apart(
+    diverged = (moved or _id(desired) != _id(pointer.desired)) and _only_a_hold_separates(
         pointer, live, desired
     )
     hold = pointer.hold or (_hold(writing) if diverged or (moved and options.hold) else None)
@@ -180,12 +180,14 @@ def _with_adopted(
 
     Returns the pointer with its number and events, and the added publication.
     """
-    if options.live is None or any(_is_meant(publication, options.live) for publication in there):
+    if options.live is None or any(
+        _matches_name(publication, options.live) for publication in there
+    ):
         return pointer, ()
     known = merged(remains.entries, pointer.history)
     past = _replayed(pointer, known)
     kept = _consistent(remains, pointer, known, past, options).kept
-    uploads = [found for found in kept if _is_meant(found.publication, options.live)]
+    uploads = [found for found in kept if _matches_name(found.publication, options.live)]
     wanted = [
         found for found in uploads if str(found.publication.id) not in past.released_or_dropped
     ]
@@ -212,7 +214,7 @@ def _rebuild(remains: Remains, writing: Writing, options: RecoveryOptions) -> Re
     known = merged(remains.entries, old.history)
     last = known[-1] if known else None
     past = _replayed(old, known)
-    forbidden = _forbidden(remains)
+    unsigned_quarantines = _unsigned_quarantines(remains)
     unsigned_pointer = remains.unsigned.pointer if remains.unsigned else None
     consistent = _consistent(remains, old, known, past, options)
     usable = replace(remains, found=consistent.kept)
@@ -239,7 +241,7 @@ def _rebuild(remains: Remains, writing: Writing, options: RecoveryOptions) -> Re
         update={
             "positions": _passed(remains, old, committed),
             "folded_events": _folded(usable, old, committed, desired),
-            "quarantined": tuple((past.quarantined | forbidden).values()),
+            "quarantined": tuple((past.quarantined | unsigned_quarantines).values()),
             "history": history,
             "previous_chunk": remains.previous_chunk,
         }
@@ -253,7 +255,7 @@ def _rebuild(remains: Remains, writing: Writing, options: RecoveryOptions) -> Re
     # Also if nothing is left to be live: the next publication must not become live before an
     # operator has checked.
     known_hold = (unsigned_pointer and unsigned_pointer.hold) or past.hold
-    diverged = _are_apart(base, live, desired)
+    diverged = _only_a_hold_separates(base, live, desired)
     hold = known_hold or (_hold(writing) if diverged or (options.hold and not retired) else None)
     following = protocol.recover(
         base,
@@ -304,7 +306,7 @@ class _Claim:
 class _Consistent:
     """Uploads of which no two contradict one another, and those left out for a contradiction."""
 
-    kept: tuple[Found, ...]
+    kept: tuple[VerifiedPublication, ...]
     refuted: tuple[PublicationId, ...]
     """They contradict a committed publication, so they lost a race."""
     undecided: tuple[PublicationId, ...]
@@ -325,7 +327,7 @@ def _consistent(
     unrefuted = [
         publication for publication in explicit if not _is_refuted(_Claim.of(publication), certain)
     ]
-    certain += _wished_claims(unrefuted, certain, past, options)
+    certain += _requested_claims(unrefuted, certain, past, options)
     claims = [
         _Claim.of(publication)
         for publication in unrefuted
@@ -389,7 +391,7 @@ def _is_refuted(claim: _Claim, others: Iterable[_Claim]) -> bool:
     return any(claim.contradicts(other) for other in others)
 
 
-def _wished_claims(
+def _requested_claims(
     uploads: Iterable[Publication],
     certain: Sequence[_Claim],
     past: "_Past",
@@ -405,7 +407,7 @@ def _wished_claims(
     fitting = [
         upload
         for upload in uploads
-        if _is_meant(upload, options.live) and str(upload.id) not in past.released_or_dropped
+        if _matches_name(upload, options.live) and str(upload.id) not in past.released_or_dropped
     ]
     claims = {_Claim.of(upload): None for upload in fitting}
     if len(claims) > 1 and not claims.keys() & set(certain):
@@ -424,7 +426,7 @@ def _refuse_refuted(
     fitting = [
         upload.id
         for upload in uploads
-        if options.live is not None and _is_meant(upload, options.live)
+        if options.live is not None and _matches_name(upload, options.live)
     ]
     if fitting and all(name in refuted for name in fitting):
         raise OperationRefused(
@@ -475,7 +477,7 @@ def _replay(past: _Past, change: Mapping[str, Any]) -> None:
     past.pins |= dict.fromkeys(_names(change.get("pinned")), True)
 
 
-def _forbidden(remains: Remains) -> dict[str, Quarantine]:
+def _unsigned_quarantines(remains: Remains) -> dict[str, Quarantine]:
     """The quarantines from unsigned documents.
 
     They never apply to what a signed pointer has live, so that an unsigned document cannot cause
@@ -657,7 +659,7 @@ def _is_included(publication: Publication, desired: Publication | None) -> bool:
     )
 
 
-def _positions(found: Iterable[Found]) -> dict[str, int]:
+def _positions(found: Iterable[VerifiedPublication]) -> dict[str, int]:
     """The last position by source instance among the events of these publications."""
     events = sorted(
         (event for upload in found for event in upload.events), key=lambda event: event.offset
@@ -717,7 +719,7 @@ def _live(
     candidates: Iterable[tuple[str, PublicationId | None]],
 ) -> tuple[Publication | None, str]:
     if options.live is not None:
-        return _wished(remains, base, whole, options.live), "as asked"
+        return _requested(remains, base, whole, options.live), "as asked"
     allowed = {
         publication.id: publication
         for publication in whole
@@ -737,13 +739,13 @@ def _live(
     return newest, "the newest that is whole" if newest else "nothing is left to be live"
 
 
-def _wished(
+def _requested(
     remains: Remains, base: Pointer, whole: Sequence[Publication], name: str
 ) -> Publication:
-    fitting = [publication for publication in whole if _is_meant(publication, name)]
+    fitting = [publication for publication in whole if _matches_name(publication, name)]
     if not fitting:
         hidden = next(
-            (unreadable for unreadable in remains.unreadable if _is_meant(unreadable.id, name)),
+            (unreadable for unreadable in remains.unreadable if _matches_name(unreadable.id, name)),
             None,
         )
         _refuse_unreadable(remains, hidden, "as asked")
@@ -787,7 +789,9 @@ def _refuse_untrusted(remains: Remains) -> None:
         )
 
 
-def _are_apart(base: Pointer, live: Publication | None, desired: Publication | None) -> bool:
+def _only_a_hold_separates(
+    base: Pointer, live: Publication | None, desired: Publication | None
+) -> bool:
     """Whether live differs from desired and only a hold can be the reason.
 
     A quarantine of desired would be another reason.
@@ -797,7 +801,7 @@ def _are_apart(base: Pointer, live: Publication | None, desired: Publication | N
     )
 
 
-def _is_meant(publication: Publication | PublicationId, name: str) -> bool:
+def _matches_name(publication: Publication | PublicationId, name: str) -> bool:
     state, _, attempt = name.partition("@")
     return publication.state == state and publication.attempt.startswith(attempt)
 

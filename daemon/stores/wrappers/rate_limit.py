@@ -1,6 +1,6 @@
 """Limits the rate of writes to each key of a store.
 
-GCS accepts one write per object and second, and answers 429 to more (protocol 4, never softened 8).
+GCS accepts one write per object and second, and answers 429 to more (protocol 4, absolute rule 8).
 So a write waits until a given time after the end of the previous write of its key. Other keys are
 not delayed.
 """

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from daemon import batches, folding
+from daemon import batches
 from daemon.changes import interpret
 from daemon.folding import DesiredState, Plan, PlannedState
 from daemon.publishing.pointer import Hold, Quarantine, Revision
@@ -45,10 +45,10 @@ def first(changes, outcomes, waiting=None):
 
 
 def test_a_batch_ends_before_the_state_that_would_be_one_too_many():
-    waiting = changes(*(state_event(number) for number in range(1, folding.MOST_STATES + 3)))
+    waiting = changes(*(state_event(number) for number in range(1, batches.MOST_STATES + 3)))
     batch = first(waiting, {})
 
-    assert len(batch.changes) == folding.MOST_STATES
+    assert len(batch.changes) == batches.MOST_STATES
 
 
 def test_a_batch_of_all_events_keeps_every_outcome():

@@ -9,20 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon import folding
+from daemon import batches
 from daemon.changes import Change, ModelVersionChanged, RollbackRequested, StateCreated
 from daemon.folding import (
     DesiredState,
     Late,
-    Lineage,
     Moved,
     PlannedState,
-    UsedStateId,
-    batch_size,
     fold,
     plan,
 )
 from daemon.publishing.pointer import Revision
+from daemon.used_states import UsedState, UsedStates
 from events.model import Event, Identity, Outcome, OutcomeKind, Position
 from events.source import Delivery
 from renderers.composition import MAX_MODELS, Composition, ModelChange
@@ -159,17 +157,17 @@ def test_an_id_or_revision_used_by_another_composition_is_a_dead_letter(
 
 
 def test_an_id_in_history_is_used_although_its_revision_was_not_looked_up() -> None:
-    lineage = Lineage((UsedStateId("state-1", None, None),))
+    used = UsedStates((UsedState("state-1", None, None),))
     outcome = outcome_of(
-        DesiredState(composition("2"), Revision(2), lineage), state(9, name="state-1")
+        DesiredState(composition("2"), Revision(2), used), state(9, name="state-1")
     )
     assert outcome.kind is OutcomeKind.DEAD_LETTERED
     assert "published with another revision" in outcome.reason
 
 
 def test_a_revision_in_history_is_used_once_it_was_looked_up() -> None:
-    lineage = Lineage((UsedStateId("state-1", 1, composition("1").digest),))
-    desired = DesiredState(composition("2"), Revision(2), lineage)
+    used = UsedStates((UsedState("state-1", 1, composition("1").digest),))
+    desired = DesiredState(composition("2"), Revision(2), used)
     assert outcome_of(desired, state(1, name="other")).kind is OutcomeKind.DEAD_LETTERED
     assert outcome_of(desired, state(1)).kind is OutcomeKind.IGNORED
 
@@ -182,7 +180,7 @@ def test_a_dead_lettered_state_uses_no_id_or_revision() -> None:
 
 def test_in_a_retired_scope_a_late_state_keeps_the_revision_and_a_newer_one_raises_it() -> None:
     retired = DesiredState(
-        None, Revision(5, 2), lineage=Lineage((UsedStateId("state-5", 5, "0" * 64),))
+        None, Revision(5, 2), used=UsedStates((UsedState("state-5", 5, "0" * 64),))
     )
     late = fold(retired, state(4))
     assert isinstance(late, Late)
@@ -399,8 +397,8 @@ def test_a_batch_of_nothing_new_plans_nothing() -> None:
     ("waiting", "size"),
     [
         ([], 0),
-        ([version("1")] * 1500, folding.MOST_EVENTS),
-        ([state(1)] * 25, folding.MOST_STATES),
+        ([version("1")] * 1500, batches.MOST_EVENTS),
+        ([state(1)] * 25, batches.MOST_STATES),
         ([*[version("1")] * 5, *[state(1)] * 21], 25),
         ([version("1"), state(1), ROLLBACK, version("2")], 2),
         ([ROLLBACK, version("2")], 1),
@@ -417,7 +415,7 @@ def test_a_batch_of_nothing_new_plans_nothing() -> None:
 def test_a_batch_ends_at_its_limits_and_around_a_rollback_request(
     waiting: Sequence[Change], size: int
 ) -> None:
-    assert batch_size(waiting) == size
+    assert batches.size_of_first(waiting) == size
 
 
 # -- properties
@@ -465,7 +463,7 @@ def test_any_permutation_of_explicit_states_ends_in_the_same_place(
     shuffled = folded(*data.draw(st.permutations(states)))
     assert shuffled.composition == in_order.composition
     assert shuffled.highest_revision == in_order.highest_revision
-    assert set(shuffled.lineage.known) == set(in_order.lineage.known)
+    assert set(shuffled.used.known) == set(in_order.used.known)
 
 
 @given(DISTINCT_STATES, st.data())
@@ -492,7 +490,7 @@ def test_any_repetition_of_states_and_the_models_after_them_ends_in_the_same_com
     again = folded(*suffix * times, start=once)
     assert again.composition == once.composition
     assert again.highest_revision.producer == once.highest_revision.producer
-    assert again.lineage == once.lineage
+    assert again.used == once.used
 
 
 @given(CHANGES, st.data())

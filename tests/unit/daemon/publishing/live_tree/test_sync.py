@@ -809,7 +809,7 @@ def test_a_survey_reports_what_a_pass_would_do_and_modifies_nothing(memory: Memo
     asyncio.run(scenario())
 
 
-def test_a_survey_is_in_sync_only_with_a_synced_marker(memory: MemoryStore) -> None:
+def test_a_survey_is_synced_only_with_a_synced_marker(memory: MemoryStore) -> None:
     async def scenario() -> None:
         process = bucket(memory)
         assert not (await process.live_tree.survey(SCOPE)).synced

@@ -307,7 +307,7 @@ async def test_a_folder_that_can_no_longer_be_listed_is_noticed_although_no_file
 
 
 @in_loop
-async def test_a_tree_whose_base_can_no_longer_be_read_is_not_in_sync(
+async def test_a_tree_whose_base_can_no_longer_be_read_is_not_synced(
     store: TroubledStore, runtime: InlineRuntime
 ) -> None:
     process = await two_states(store, runtime)

@@ -15,9 +15,9 @@ from daemon.publishing.errors import NotFound, OperationRefused, StateUnreadable
 from daemon.publishing.maintenance import recovery_rules
 from daemon.publishing.maintenance.recovery_remains import (
     DamagedPublication,
-    Found,
     Remains,
     UnreadablePublication,
+    VerifiedPublication,
 )
 from daemon.publishing.maintenance.recovery_rules import Recovered, RecoveryOptions
 from daemon.publishing.manifest import ManifestEvent
@@ -42,7 +42,9 @@ NEVER: dict[str, Any] = {"live": None, "desired": None}
 
 
 def remains(*publications: Publication, **more: Any) -> Remains:
-    return Remains(SCOPE, found=tuple(map(Found, publications)), **{"had_pointer": True} | more)
+    return Remains(
+        SCOPE, found=tuple(map(VerifiedPublication, publications)), **{"had_pointer": True} | more
+    )
 
 
 def recovered(left: Remains, options: RecoveryOptions = RecoveryOptions()) -> Recovered:  # noqa: B008  # frozen
@@ -106,9 +108,9 @@ def test_an_upload_in_a_scope_that_never_had_a_pointer_is_published_only_by_name
 )
 def test_any_trace_of_a_pointer_makes_uploads_count(trace: dict[str, Any]) -> None:
     shown = {"entries": (entry(5, kind="publish"),)} if "entries" in trace else trace
-    assert retained(recovered(Remains(SCOPE, found=(Found(ONE),), **shown)).pointer) == [
-        str(ONE.id)
-    ]
+    assert retained(
+        recovered(Remains(SCOPE, found=(VerifiedPublication(ONE),), **shown)).pointer
+    ) == [str(ONE.id)]
 
 
 def test_the_record_of_an_earlier_recovery_counts_without_other_evidence() -> None:
@@ -299,7 +301,7 @@ def test_the_number_of_a_damaged_publication_that_a_change_names_is_used_up() ->
 
 def test_only_certainly_committed_publications_raise_positions() -> None:
     stored = tuple(
-        Found(item, (event(number, 10 * number),))
+        VerifiedPublication(item, (event(number, 10 * number),))
         for number, item in enumerate((ONE, TWO, THREE), 1)
     )
     alone = Remains(SCOPE, had_pointer=True, found=stored)
@@ -320,7 +322,7 @@ def test_only_certainly_committed_publications_raise_positions() -> None:
 
 
 def test_the_missing_state_of_a_partly_stored_batch_can_still_be_folded() -> None:
-    late = Found(
+    late = VerifiedPublication(
         make_publication("state-2", 2).model_copy(update={"at": "2026-01-09T00:00:00.000Z"}),
         (event(2, 41),),
     )
@@ -334,7 +336,7 @@ def test_the_missing_state_of_a_partly_stored_batch_can_still_be_folded() -> Non
         Remains(
             SCOPE,
             had_pointer=True,
-            found=(Found(THREE, (event(3, 30),)), late),
+            found=(VerifiedPublication(THREE, (event(3, 30),)), late),
             damaged=(gone,),
             tree=THREE.id,
         )
@@ -348,12 +350,12 @@ def test_the_missing_state_of_a_partly_stored_batch_can_still_be_folded() -> Non
 
 
 def test_events_of_a_derived_state_that_may_have_lost_to_desired_are_folded_again() -> None:
-    lost = Found(derived(1, composition="a"), (event(1, 10, "kafka:c/t/0"),))
-    won = Found(derived(1, composition="b"), (event(2, 10, "kafka:c/t/1"),))
+    lost = VerifiedPublication(derived(1, composition="a"), (event(1, 10, "kafka:c/t/0"),))
+    won = VerifiedPublication(derived(1, composition="b"), (event(2, 10, "kafka:c/t/1"),))
     left = Remains(
         SCOPE,
         had_pointer=True,
-        found=(Found(ONE, (event(0, 5, "kafka:c/t/0"),)), lost, won),
+        found=(VerifiedPublication(ONE, (event(0, 5, "kafka:c/t/0"),)), lost, won),
         tree=ONE.id,
     )
     found = recovered(left)
@@ -363,20 +365,24 @@ def test_events_of_a_derived_state_that_may_have_lost_to_desired_are_folded_agai
 
 
 def test_events_that_led_to_desired_or_were_replaced_by_it_are_not_folded_again() -> None:
-    replaced = Found(derived(1, composition="a"), (event(1, 10, "kafka:c/t/0"),))
-    before = Found(derived(1, 2, composition="b"), (event(2, 20), event(3, 21)))
-    last = Found(derived(2, 2, composition="c"), (event(4, 22),))
+    replaced = VerifiedPublication(derived(1, composition="a"), (event(1, 10, "kafka:c/t/0"),))
+    before = VerifiedPublication(derived(1, 2, composition="b"), (event(2, 20), event(3, 21)))
+    last = VerifiedPublication(derived(2, 2, composition="c"), (event(4, 22),))
     pointer = recovered(
-        Remains(SCOPE, had_pointer=True, found=(Found(ONE), replaced, Found(TWO), before, last))
+        Remains(
+            SCOPE,
+            had_pointer=True,
+            found=(VerifiedPublication(ONE), replaced, VerifiedPublication(TWO), before, last),
+        )
     ).pointer
     assert desired(pointer) == last.publication.state
     assert folded(pointer) == [1, 2, 3, 4]
 
 
 def test_events_of_explicit_and_committed_states_are_recognised_from_any_source() -> None:
-    first = Found(TWO, (event(1, 10, "kafka:c/t/0"),))
-    committed = Found(derived(1, 2, composition="a"), (event(2, 10, "kafka:c/t/1"),))
-    last = Found(derived(2, 2, composition="b"), (event(3, 10, "kafka:c/t/2"),))
+    first = VerifiedPublication(TWO, (event(1, 10, "kafka:c/t/0"),))
+    committed = VerifiedPublication(derived(1, 2, composition="a"), (event(2, 10, "kafka:c/t/1"),))
+    last = VerifiedPublication(derived(2, 2, composition="b"), (event(3, 10, "kafka:c/t/2"),))
     left = Remains(SCOPE, had_pointer=True, found=(first, committed, last))
     assert sorted(folded(recovered(left).pointer)) == [1, 3]
     recorded = entry(5, kind="publish", published=[str(committed.publication.id)])
@@ -558,7 +564,9 @@ def test_an_unreadable_state_stays_in_a_readable_pointer() -> None:
     assert f"kept {TWO.id} as it is, unread: {HIDDEN.reason}" in found.steps
     assert (
         recovery_rules.recover(
-            replace(left, found=(Found(ONE), Found(THREE))), writing(), RecoveryOptions()
+            replace(left, found=(VerifiedPublication(ONE), VerifiedPublication(THREE))),
+            writing(),
+            RecoveryOptions(),
         )
         is None
     )
@@ -655,7 +663,11 @@ def test_of_conflicting_unreferenced_uploads_none_is_retained_until_an_operator_
     left = Remains(
         SCOPE,
         had_pointer=True,
-        found=(Found(ONE), Found(LEFT, (event(7, 70),)), Found(RIGHT, (event(8, 80),))),
+        found=(
+            VerifiedPublication(ONE),
+            VerifiedPublication(LEFT, (event(7, 70),)),
+            VerifiedPublication(RIGHT, (event(8, 80),)),
+        ),
     )
     found = recovered(left)
     assert retained(found.pointer) == [str(ONE.id)]
@@ -693,7 +705,11 @@ def test_an_upload_that_was_left_out_can_be_adopted_later() -> None:
     left = Remains(
         SCOPE,
         had_pointer=True,
-        found=(Found(ONE), Found(LEFT, (event(7, 70),)), Found(RIGHT)),
+        found=(
+            VerifiedPublication(ONE),
+            VerifiedPublication(LEFT, (event(7, 70),)),
+            VerifiedPublication(RIGHT),
+        ),
         pointer=pointer,
     )
     assert recovery_rules.recover(left, writing(), RecoveryOptions()) is None

@@ -8,7 +8,11 @@ import pytest
 from daemon.publishing import protocol
 from daemon.publishing.errors import NotFound, OperationRefused
 from daemon.publishing.maintenance import recovery_rules
-from daemon.publishing.maintenance.recovery_remains import DamagedPublication, Found, Remains
+from daemon.publishing.maintenance.recovery_remains import (
+    DamagedPublication,
+    Remains,
+    VerifiedPublication,
+)
 from daemon.publishing.maintenance.recovery_rules import Recovered, RecoveryOptions
 from daemon.publishing.manifest import ManifestEvent
 from daemon.publishing.pointer import (
@@ -34,7 +38,7 @@ def recovered(left: Remains, options: RecoveryOptions = RecoveryOptions()) -> Re
 
 
 def remains(*publications: Publication, **more: Any) -> Remains:
-    return Remains(SCOPE, found=tuple(map(Found, publications)), **more)
+    return Remains(SCOPE, found=tuple(map(VerifiedPublication, publications)), **more)
 
 
 def entry(sequence: int, **fields: Any) -> HistoryEntry:
@@ -58,7 +62,9 @@ def test_an_event_that_is_already_folded_has_the_identity_that_a_batch_looks_up(
         instance="journal:1",
         offset=1,
     )
-    pointer = recovered(Remains(SCOPE, traces={"marker": 7}, found=(Found(ONE, (event,)),))).pointer
+    pointer = recovered(
+        Remains(SCOPE, traces={"marker": 7}, found=(VerifiedPublication(ONE, (event,)),))
+    ).pointer
 
     assert [(folded.identity, folded.event) for folded in pointer.folded_events] == [
         (Identity("http", "urn:s", "e").digest[:16], "d" * 16)

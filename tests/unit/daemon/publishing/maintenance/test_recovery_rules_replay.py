@@ -6,7 +6,7 @@ from typing import Any
 from daemon.publishing import manifest, protocol
 from daemon.publishing.archive import Packer, pack
 from daemon.publishing.maintenance import recovery_rules
-from daemon.publishing.maintenance.recovery_remains import Found, Remains
+from daemon.publishing.maintenance.recovery_remains import Remains, VerifiedPublication
 from daemon.publishing.maintenance.recovery_rules import Recovered, RecoveryOptions
 from daemon.publishing.pointer import HistoryEntry, Pointer, PreviousChunk, Publication
 from tests.builders_publishing import AT, SCOPE, make_publication, make_state, published, writing
@@ -21,7 +21,9 @@ OLDER = PreviousChunk(key=f"{SCOPE}/history/1-64-{'0' * 32}.json", sha256="0" * 
 
 def recovered(*publications: Publication, **left: Any) -> Recovered:
     found = recovery_rules.recover(
-        Remains(SCOPE, had_pointer=True, found=tuple(map(Found, publications)), **left),
+        Remains(
+            SCOPE, had_pointer=True, found=tuple(map(VerifiedPublication, publications)), **left
+        ),
         writing(9, reason="why"),
         RecoveryOptions(),
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 from daemon.publishing import protocol
 from daemon.publishing.maintenance import recovery_rules
-from daemon.publishing.maintenance.recovery_remains import Found, Remains, Unsigned
+from daemon.publishing.maintenance.recovery_remains import Remains, Unsigned, VerifiedPublication
 from daemon.publishing.maintenance.recovery_rules import Recovered, RecoveryOptions
 from daemon.publishing.pointer import (
     HistoryEntry,
@@ -63,7 +63,7 @@ def recovered(
         SCOPE,
         pointer=pointer,
         traces={"marker": 9},
-        found=tuple(map(Found, publications or (ONE, TWO, THREE))),
+        found=tuple(map(VerifiedPublication, publications or (ONE, TWO, THREE))),
         unsigned=unsigned,
         **more,
     )
