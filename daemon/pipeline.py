@@ -120,6 +120,8 @@ class Pipeline:
         self._last_own_pointers = Cache[PointerRead](_MAX_POINTERS)
         self._marker_checked: set[Scope] = set()
         """Scopes whose live tree was not ahead of the pointer at their first batch."""
+        self._committed: dict[Scope, int] = {}
+        """The sequence of the last own commit that no pass over the live tree has followed yet."""
 
     async def process(self, scope: Scope, waiting: Sequence[Delivery]) -> frozenset[Position]:
         """Settle the first waiting events of a scope, as many as make one batch.
@@ -182,10 +184,17 @@ class Pipeline:
         """Drop what is cached for a scope that does not exist."""
         self._marker_checked.discard(scope)
         self._last_own_pointers.pop(scope)
+        self._committed.pop(scope, None)
+
+    def needs_pass(self, scope: Scope) -> bool:
+        """Whether this pipeline has changed the pointer, and no pass has followed the change."""
+        return scope in self._committed
 
     async def reconcile(self, scope: Scope) -> FinishedPass | UnfinishedPass:
         """One pass over a scope's live tree."""
         result = await self._live_tree.reconcile(scope)
+        if isinstance(result, FinishedPass) and result.sequence >= self._committed.get(scope, 0):
+            self._committed.pop(scope, None)
         self._observer.reconciled(scope, result)
         return result
 
@@ -358,6 +367,7 @@ class Pipeline:
             await self._source.withdraw(str(scope), following.write_id)
             raise
         self._last_own_pointers.put(scope, read, 1)
+        self._committed[scope] = read.pointer.sequence
         return read
 
     # -- the base of a fold

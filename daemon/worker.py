@@ -368,7 +368,8 @@ class Worker:
                 # The events come again under the new instance.
                 return True
             lane.failure = None
-            if had_events:
+            # Events that change nothing cost no pass; the timer passes over every live tree.
+            if had_events and self._pipeline.needs_pass(lane.scope):
                 await self._reconcile(lane.scope)
         return had_events
 

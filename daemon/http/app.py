@@ -145,7 +145,8 @@ def _events_router(
 ) -> APIRouter:
     slots = _Slots(limits.max_requests)
 
-    def authorise(request: Request) -> Roles:
+    # A coroutine, because FastAPI would run a function in a thread for each request.
+    async def authorise(request: Request) -> Roles:
         with _counted(metrics):
             return authorised(credentials(), _by_name(request), *_addresses(request))
 

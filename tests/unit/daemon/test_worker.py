@@ -222,6 +222,59 @@ def test_a_live_tree_that_a_crash_left_behind_is_synced_at_the_start(tmp_path):
     scenario(tmp_path, play, store)
 
 
+def test_only_a_changed_pointer_is_followed_by_a_pass(tmp_path):
+    async def play(scene: Scene):
+        stop = Stop()
+        running = asyncio.create_task(worker_of(scene).run(stop))
+        await scene.accept(state_event(1))
+        await scene.watcher.saw(
+            lambda: [item.sequence for item in scene.watcher.passes][-1:] == [1]
+        )
+        before = len(scene.watcher.passes)
+        # Nobody has this model, and the state is published already.
+        await scene.accept(model_event("m", "900"), state_event(1, event_id="again"))
+        await scene.watcher.saw(lambda: len(scene.watcher.settled_outcomes) == 3)
+        await scene.accept(model_event("n", "101", "9"))
+        await scene.watcher.saw(
+            lambda: [item.sequence for item in scene.watcher.passes][-1:] == [2]
+        )
+        stop.request("done")
+        await running
+
+        assert len(scene.watcher.passes) == before + 1
+
+    scenario(tmp_path, play)
+
+
+def test_a_pass_that_failed_is_repeated_after_the_next_batch_although_it_changes_nothing(tmp_path):
+    async def play(scene: Scene):
+        reconcile, fails = scene.live_tree.reconcile, [False]
+
+        async def failing(scope):
+            if fails[0]:
+                raise StoreUnavailable("away")
+            return await reconcile(scope)
+
+        scene.live_tree.reconcile = failing
+        await scene.batch(state_event(1))
+        fails[0] = True
+        stop = Stop()
+        running = asyncio.create_task(worker_of(scene, opened_at=1).run(stop))
+        await scene.watcher.saw(lambda: len(scene.watcher.failed_passes) == 1)
+        await scene.accept(state_event(2))
+        await scene.watcher.saw(lambda: len(scene.watcher.failed_passes) == 2)
+        assert scene.pipeline.needs_pass(GOLDEN)
+        fails[0] = False
+        await scene.accept(model_event("m", "900"))
+        await scene.watcher.saw(lambda: not scene.pipeline.needs_pass(GOLDEN))
+        stop.request("done")
+        await running
+
+        assert scene.watcher.passes[-1].sequence == 2
+
+    scenario(tmp_path, play)
+
+
 def test_a_programming_error_in_a_lane_is_tried_again_and_loses_nothing(tmp_path):
     async def play(scene: Scene):
         process, faults = scene.pipeline.process, iter([KeyError("ours"), RuntimeError("ours too")])
