@@ -42,6 +42,31 @@ async def both(one: Coroutine[Any, Any, T], other: Coroutine[Any, Any, U]) -> tu
     return tasks[0].result(), tasks[1].result()
 
 
+class Places:
+    """A number of places for work, each of which lapses after some seconds.
+
+    Work that takes longer continues without a place, so that it delays no other work. Whoever has
+    waited longest gets the next place.
+    """
+
+    def __init__(self, limit: int, seconds: float) -> None:
+        self._free = asyncio.Semaphore(limit)
+        self._seconds = seconds
+
+    @asynccontextmanager
+    async def hold(self) -> AsyncIterator[None]:
+        """Wait for a place, and hold it at most for its seconds."""
+        await self._free.acquire()
+        lapse = asyncio.get_running_loop().call_later(self._seconds, self._free.release)
+        try:
+            yield
+        finally:
+            # Not after it has lapsed: the place would be released twice.
+            if asyncio.get_running_loop().time() < lapse.when():
+                lapse.cancel()
+                self._free.release()
+
+
 class ReadersWriterLock:
     """A lock that either any number of tasks share, or one task holds exclusively.
 

@@ -326,6 +326,8 @@ async def _worker(shared: _Shared, customisations: Customisations) -> Worker:
         observer=shared.reporter,
         backoff=shared.backoff,
         live_tree_seconds=publish.live_tree_seconds,
+        gather_seconds=publish.gather_seconds,
+        lanes_at_once=publish.lanes_at_once,
         opened_at=await shared.journal.highest(),
         bucket=shared.identity,
     )

@@ -238,6 +238,16 @@ class PublishSettings(_Section):
     live_tree_seconds: _Seconds = Field(
         60.0, description="Mean time between two checks of a live tree."
     )
+    gather_seconds: Annotated[float, BeforeValidator(not_boolean), Field(ge=0, le=60)] = Field(
+        0.5,
+        description="How long a batch waits for more events while a backlog is read. A lone event "
+        "never waits.",
+    )
+    lanes_at_once: _Count = Field(
+        8,
+        description="How many scopes are published to at the same time. One that has waited for "
+        "the bucket for a second does not count.",
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

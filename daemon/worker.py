@@ -1,16 +1,21 @@
 """Dispatches deliveries to one lane per scope and runs the lanes concurrently.
 
-The source keeps the waiting events. The dispatcher assigns each event, in order, to its scopes. A
-lane reads the events that wait in its scope, up to the last one assigned to it, and gives them to
-the pipeline as one batch until that succeeds. A lane that waits delays no other lane and holds no
-events in memory. The order within a scope is the order of the source.
+The source keeps the waiting events. The dispatcher takes all that are available and assigns each,
+in order, to its scopes. A lane reads the events that wait in its scope, up to the last one assigned
+to it, and gives them to the pipeline as one batch until that succeeds. A lane that waits delays no
+other lane and holds no events in memory. The order within a scope is the order of the source.
+
+A batch costs hardly more than an event, so batches start when a backlog has been taken, and a few
+lanes work at a time (ADR 31).
 
 A stop drains: no new deliveries are taken, and the batches in progress are finished. Waiting events
 are delivered again at the next start. The worker also runs the timer of the live trees.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -19,7 +24,7 @@ from typing import Final, Protocol, TypeVar
 import structlog
 
 from daemon import batches, failures
-from daemon.concurrency import ReadersWriterLock
+from daemon.concurrency import Places, ReadersWriterLock
 from daemon.failures import Failure, reason_of
 from daemon.lifecycle import Stop
 from daemon.pipeline import Pipeline
@@ -45,6 +50,12 @@ _CONCURRENT_PASSES: Final = 8
 _CONCURRENT_RETRIES: Final = 2
 """Concurrent passes over scopes whose last pass failed. Their limit is separate: scopes that hang
 take no place from the others."""
+GATHER_SECONDS: Final = 0.5
+LANES_AT_ONCE: Final = 8
+_PLACES_OF_FAILED: Final = 2
+"""Lanes whose last try failed have places of their own, so that they take none from the others."""
+_PLACE_SECONDS: Final = 1.0
+"""A batch that takes longer waits for the store, and gives its place to another lane."""
 _PASS_SECONDS: Final = 600.0
 """10,000 files take a minute if a write takes 100 ms. After the limit the next pass continues."""
 
@@ -82,17 +93,24 @@ class Lane:
         """The last event assigned to this lane."""
         self.idle_since: float | None = None
         """Monotonic seconds since when all its events have outcomes; None while one waits."""
+        self._expecting = False
         self._wake = asyncio.Event()
 
+    def expect(self) -> None:
+        """Note that an event will be assigned, so that the lane is not removed until then."""
+        self.idle_since = None
+        self._expecting = True
+
     def extend(self, position: Position) -> None:
-        """Assign one more event. All events before it have been assigned."""
+        """Assign events up to this one. All events before it have been assigned."""
         self.up_to = position
         self.idle_since = None
+        self._expecting = False
         self._wake.set()
 
     def note_idle(self, now: float) -> None:
         """Note that no event waits, unless one was assigned meanwhile."""
-        if not self._wake.is_set():
+        if not self._wake.is_set() and not self._expecting:
             self.idle_since = now
 
     async def wait_for_event(self) -> None:
@@ -127,12 +145,15 @@ class Worker:
         opened_at: int,
         bucket: BucketCheck = ANY_BUCKET,
         pass_seconds: float = _PASS_SECONDS,
+        gather_seconds: float = GATHER_SECONDS,
+        lanes_at_once: int = LANES_AT_ONCE,
     ) -> None:
         """Create a worker that has not started.
 
         `backoff`: the pauses between the tries of a lane, which never end. `opened_at`: the highest
         offset of the source when it was opened. `pass_seconds`: the limit of one pass over a live
-        tree.
+        tree. `gather_seconds`: how long a batch waits while a backlog is taken. `lanes_at_once`:
+        how many lanes work concurrently.
         """
         self._source = source
         self._reader = reader
@@ -156,6 +177,12 @@ class Worker:
         self._dispatching: asyncio.Task[None] | None = None
         self._tried = asyncio.Event()
         self._listed: _Listing | None = None
+        self._gather_seconds = gather_seconds
+        self._backlog_taken = asyncio.Event()
+        """Set while the last `take` returned all that was available."""
+        self._backlog_taken.set()
+        self._places = Places(lanes_at_once, _PLACE_SECONDS)
+        self._places_of_failed = Places(_PLACES_OF_FAILED, _PLACE_SECONDS)
         self._instance = ReadersWriterLock()
         """Shared by the batches in progress; exclusive while the source takes a new instance."""
         self._listing_fault: str | None = None
@@ -202,48 +229,85 @@ class Worker:
 
     async def _dispatch(self, group: asyncio.TaskGroup, stop: Stop) -> None:
         while True:
-            delivery = await self._retry_until_done(
-                "taking the next event", self._source.next, self
+            deliveries = await self._retry_until_done(
+                "taking the next events", partial(self._source.take, batches.MOST_EVENTS), self
             )
-            await self._retry_until_done(
-                "dispatching an event", partial(self._dispatch_one, delivery, group, stop), self
-            )
-
-    async def _dispatch_one(self, delivery: Delivery, group: asyncio.TaskGroup, stop: Stop) -> None:
-        scopes = delivery.scopes
-        if scopes is None:
-            scopes = await self._scopes_at(datetime.fromisoformat(delivery.accepted_at))
-            await self._source.assign(delivery.position, scopes)
-            if self._unreadable_folders:
-                log.warning(
-                    "event goes only to scopes that are known: folders cannot be read",
-                    event_id=delivery.event.id,
-                    folders=sorted(self._unreadable_folders),
+            if len(deliveries) < batches.MOST_EVENTS:
+                self._backlog_taken.set()
+            else:
+                self._backlog_taken.clear()
+            pending = deque(deliveries)
+            while pending:
+                await self._retry_until_done(
+                    "dispatching events", partial(self._dispatch_some, pending, group, stop), self
                 )
-        for name in scopes:
-            lane = self._lanes.get(name)
-            if lane is None:
-                lane = self._lanes[name] = Lane(Scope.parse(name))
-                self._tasks[name] = group.create_task(self._work(lane, stop))
-            lane.extend(delivery.position)
+
+    async def _dispatch_some(
+        self, deliveries: deque[Delivery], group: asyncio.TaskGroup, stop: Stop
+    ) -> None:
+        """Assign the first events to their scopes, and extend the lanes of these scopes.
+
+        They leave `deliveries`. A listing of the scopes is made for the first event alone, so that
+        it delays none of those before it.
+        """
+        last: dict[str, Position] = {}
+        unassigned: dict[Position, Sequence[str]] = {}
+        dispatched = 0
+        for delivery in deliveries:
+            scopes = delivery.scopes
+            if scopes is None:
+                listing = self._listing_for(delivery)
+                if listing is None and dispatched:
+                    break
+                scopes = self._all_scopes(listing or await self._list())
+                unassigned[delivery.position] = scopes
+                self._warn_about_folders(delivery)
+            # Before the next event, because one without scopes goes to every lane before it.
+            for name in scopes:
+                lane = self._lanes.get(name)
+                if lane is None:
+                    lane = self._lanes[name] = Lane(Scope.parse(name))
+                    self._tasks[name] = group.create_task(self._work(lane, stop))
+                lane.expect()
+                last[name] = delivery.position
+            dispatched += 1
+        if unassigned:
+            await self._source.assign(unassigned)
+        # Only now: a lane must not see an event whose predecessor is not assigned.
+        for name, position in last.items():
+            self._lanes[name].extend(position)
+        for _ in range(dispatched):
+            deliveries.popleft()
+
+    def _warn_about_folders(self, delivery: Delivery) -> None:
+        if self._unreadable_folders:
+            log.warning(
+                "event goes only to scopes that are known: folders cannot be read",
+                event_id=delivery.event.id,
+                folders=sorted(self._unreadable_folders),
+            )
 
     # -- listing scopes
 
-    async def _scopes_at(self, accepted: datetime) -> tuple[str, ...]:
+    def _all_scopes(self, listing: _Listing) -> tuple[str, ...]:
         """The scopes of the bucket when an event was accepted, and those that may be created yet.
 
-        The listing begins after the event was accepted. A lane without a scope in the bucket is
+        The listing began after the event was accepted. A lane without a scope in the bucket is
         kept only if an event waited in it when the listing began. That event may create the scope,
         so every lane counts. If it does not, the lane ignores the event.
         """
+        return tuple(sorted({*listing.scopes, *self._lanes}))
+
+    def _listing_for(self, delivery: Delivery) -> _Listing | None:
+        """The last listing, if it is recent and began after the event was accepted."""
         listing = self._listed
         if (
             listing is None
-            or listing.began_at < accepted
+            or listing.began_at < datetime.fromisoformat(delivery.accepted_at)
             or self._runtime.monotonic() - listing.began > _LISTING_SECONDS
         ):
-            listing = await self._list()
-        return tuple(sorted({*listing.scopes, *self._lanes}))
+            return None
+        return listing
 
     async def _list(self) -> _Listing:
         """The scopes that the bucket has now.
@@ -345,15 +409,34 @@ class Worker:
 
     async def _empty(self, lane: Lane, stop: Stop) -> None:
         """Process batches until no event waits."""
-        while not stop.is_set:
+        while not stop.is_set and await self._next_batch(lane, stop):
+            pass
+
+    async def _next_batch(self, lane: Lane, stop: Stop) -> bool:
+        """Process one batch when there is a place for it; whether another may follow."""
+        await self._gather()
+        places = self._places if lane.failure is None else self._places_of_failed
+        async with places.hold():
+            if stop.is_set:
+                return False
             lane.busy = True
             try:
-                if not await self._process_batch(lane):
+                had_events = await self._process_batch(lane)
+                if not had_events:
                     lane.note_idle(self._runtime.monotonic())
-                    return
             finally:
                 lane.busy = False
                 self._tried.set()
+        return had_events
+
+    async def _gather(self) -> None:
+        """Wait until a backlog is taken, but not for long: a larger batch costs hardly more.
+
+        Without a backlog this returns at once.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._gather_seconds):
+                await self._backlog_taken.wait()
 
     async def _process_batch(self, lane: Lane) -> bool:
         """Process one batch; whether there was one."""

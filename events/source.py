@@ -66,20 +66,21 @@ class EventSource(Protocol):
         """
         ...
 
-    async def next(self) -> Delivery:
-        """Waits for the next delivery in order and returns it.
+    async def take(self, limit: int) -> Sequence[Delivery]:
+        """Waits for events, and returns all that are available, in order, at most `limit`.
 
-        This object returns each delivery once, except after `reinstate`.
+        Fewer than `limit` mean that no more was available. This object returns each delivery once,
+        except after `reinstate`.
 
         Raises:
             SourceUnavailable: try again.
         """
         ...
 
-    async def assign(self, position: Position, scopes: Sequence[str]) -> None:
-        """Stores the scopes that an event goes to, so that they are the same after a restart.
+    async def assign(self, scopes: Mapping[Position, Sequence[str]]) -> None:
+        """Stores the scopes that events go to, so that they are the same after a restart.
 
-        Idempotent.
+        All are stored or none. Idempotent.
         """
         ...
 

@@ -200,30 +200,35 @@ class Journal:
         """The newest rejected requests, newest first."""
         return await self._call(inserts.rejected, limit)
 
-    async def next(self) -> Delivery:
-        """Waits for the next unacknowledged event in order and returns it."""
+    async def take(self, limit: int) -> Sequence[Delivery]:
+        """Waits for unacknowledged events; returns all that there are, in order, up to `limit`."""
         while True:
             self._appended.clear()
             turn = self._turn
-            delivery = await self._call(
-                lanes.next_after, self._decoded, self._instance, self._cursor
+            deliveries = await self._call(
+                lanes.take_after, self._decoded, self._instance, self._cursor, limit
             )
             if turn != self._turn:
                 continue  # `reinstate` took a new instance during the query: start over
-            if delivery is not None:
-                self._cursor = delivery.position.offset
-                return delivery
+            if deliveries:
+                self._cursor = deliveries[-1].position.offset
+                return deliveries
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._poll):
                     await self._appended.wait()
 
-    async def assign(self, position: Position, scopes: Sequence[str]) -> None:
-        """Stores the scopes that an event goes to. The first assignment is final.
+    async def assign(self, scopes: Mapping[Position, Sequence[str]]) -> None:
+        """Stores the scopes that events go to. The first assignment is final.
 
         An event without scopes is acknowledged at once.
         """
-        for offset in self._offsets([position]):
-            await self._call(lanes.assign, self._now(), offset, scopes)
+        by_offset = {
+            position.offset: names
+            for position, names in scopes.items()
+            if position.instance == self._instance
+        }
+        if by_offset:
+            await self._call(lanes.assign, self._now(), by_offset)
 
     async def waiting(
         self, scope: str, up_to: Position | None = None, limit: int = 1_000

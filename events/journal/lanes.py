@@ -28,26 +28,30 @@ Decoded = WeakValueDictionary[int, Event]
 """The decoded events in use, by offset: an event that waits in 1,000 lanes is decoded once."""
 
 
-def next_after(
-    db: sqlite3.Connection, decoded: Decoded, instance: str, offset: int
-) -> Delivery | None:
-    """The first readable unacknowledged event behind `offset`."""
-    query = (
-        "SELECT * FROM events WHERE acknowledged_at IS NULL AND position > ?"
-        " ORDER BY position LIMIT 1"
+def take_after(
+    db: sqlite3.Connection, decoded: Decoded, instance: str, offset: int, limit: int
+) -> tuple[Delivery, ...]:
+    """The first readable unacknowledged events behind `offset`, at most `limit`."""
+    rows = db.execute(
+        "SELECT * FROM events WHERE acknowledged_at IS NULL AND position > ? ORDER BY position",
+        (offset,),
     )
-    while (row := db.execute(query, (offset,)).fetchone()) is not None:
+    deliveries: list[Delivery] = []
+    damaged: list[_Damage] = []
+    while len(deliveries) < limit and (row := rows.fetchone()) is not None:
         lanes = db.execute(
             "SELECT scope FROM lanes WHERE position = ? ORDER BY scope", (row["position"],)
         )
         scopes = tuple(lane["scope"] for lane in lanes) if row["assigned"] else None
         match _read_delivery(row, decoded, instance, scopes):
             case Delivery() as delivery:
-                return delivery
+                deliveries.append(delivery)
             case damage:
-                _note_damage(db, [damage])
-        offset = row["position"]
-    return None
+                damaged.append(damage)
+    # Before the update, which changes the rows that the open query still reads.
+    rows.close()
+    _note_damage(db, damaged)
+    return tuple(deliveries)
 
 
 def waiting(
@@ -153,10 +157,11 @@ def published_scopes(db: sqlite3.Connection) -> frozenset[str]:
     return frozenset(row["scope"] for row in rows)
 
 
-def assign(db: sqlite3.Connection, now: str, offset: int, scopes: Sequence[str]) -> None:
-    """Stores the scopes of an event. The first assignment is final."""
+def assign(db: sqlite3.Connection, now: str, scopes: Mapping[int, Sequence[str]]) -> None:
+    """Stores the scopes of events. The first assignment is final."""
     with writing(db):
-        add_lanes(db, now, offset, scopes)
+        for offset, names in scopes.items():
+            add_lanes(db, now, offset, names)
 
 
 def add_lanes(db: sqlite3.Connection, now: str, offset: int, scopes: Sequence[str]) -> None:

@@ -39,6 +39,7 @@ from tests.benchmarks.measure import ROOT
 from tests.benchmarks.wire import Request, Wire, in_a_row, wire
 from tests.builders_runtime import ThreadRuntime
 from tests.services import gcs, versitygw
+from tests.support.journals import next_of
 from tests.support.scenes import GOLDEN, Scene, event, model_event, open_scene, state_event
 
 DOCS = ROOT / "docs" / "performance.md"
@@ -258,7 +259,7 @@ async def _round(scene: Scene, way: Wire, model: str, number: int, floor: Floor)
     way.taken()
     begun = time.perf_counter()
     await scene.accept(model_event(f"e{number}", model, str(1000 + number), scopes=[GOLDEN]))
-    await scene.pipeline.process(GOLDEN, [await scene.journal.next()])
+    await scene.pipeline.process(GOLDEN, [await next_of(scene.journal)])
     commit, begun_pass = way.taken(), time.perf_counter()
     await scene.pipeline.reconcile(GOLDEN)
     synced, sync, begun_idle = time.perf_counter() - begun_pass, way.taken(), time.perf_counter()
@@ -293,7 +294,7 @@ async def rate(server: Server, milliseconds: int, scopes: int, folder: Path) -> 
                 await scene.accept(*events)
             waiting: dict[Scope, list[Any]] = {name: [] for name in names}
             for _ in range(each_publishes * scopes):
-                delivery = await scene.journal.next()
+                delivery = await next_of(scene.journal)
                 waiting[Scope.parse(delivery.scopes[0])].append(delivery)
 
             async def lane(name: Scope) -> None:
@@ -309,7 +310,7 @@ async def rate(server: Server, milliseconds: int, scopes: int, folder: Path) -> 
 async def _settle(scene: Scene, first: Sequence[Any], name: Scope) -> None:
     (mine,) = (item for item in first if item.id.startswith(f"{name}/"))
     await scene.accept(mine)
-    delivery = await scene.journal.next()
+    delivery = await next_of(scene.journal)
     await scene.pipeline.process(Scope.parse(delivery.scopes[0]), [delivery])
 
 

@@ -14,6 +14,7 @@ from events.journal import Arrival, Journal
 from events.model import Event, Identity, Outcome, OutcomeKind, Position
 from events.source import Delivery, Recorded
 from tests.simulation.source import Log
+from tests.support.journals import next_of
 
 ONE, TWO = "visual-anomaly/edge", "visual-anomaly/core"
 GOOD = Outcome(OutcomeKind.PUBLISHED, "folded", "state-1")
@@ -99,7 +100,7 @@ def test_deliveries_come_in_order_and_complete(play):
             await bench.append("2", None),
             await bench.append("3", (TWO, ONE)),
         ]
-        deliveries = [await bench.source.next() for _ in range(3)]
+        deliveries = [await next_of(bench.source) for _ in range(3)]
         assert deliveries == [
             _delivery(str(number), position, scopes)
             for number, position, scopes in zip(
@@ -114,11 +115,33 @@ def test_deliveries_come_in_order_and_complete(play):
     play(story)
 
 
+def test_all_available_events_come_at_once_up_to_the_limit(play):
+    async def story(bench):
+        for number in range(5):
+            await bench.append(str(number), None if number == 2 else (ONE,))
+        first = await bench.source.take(3)
+        rest = await bench.source.take(3)
+        assert [delivery.event.id for delivery in (*first, *rest)] == list("01234")
+        assert (len(first), len(rest)) == (3, 2), "fewer than the limit: no more was available"
+
+    play(story)
+
+
+def test_the_scopes_of_several_events_are_assigned_in_one_call(play):
+    async def story(bench):
+        one, two = await bench.append("1", None), await bench.append("2", None)
+        await bench.source.assign({one: [ONE], two: [TWO, ONE], Position("other:1", 1): [TWO]})
+        assert [delivery.position for delivery in await bench.source.waiting(ONE)] == [one, two]
+        assert [delivery.position for delivery in await bench.source.waiting(TWO)] == [two]
+
+    play(story)
+
+
 def test_a_delivery_comes_once_and_the_next_call_waits(play):
     async def story(bench):
         await bench.append("1")
-        assert (await bench.source.next()).event.id == "1"
-        waiting = asyncio.ensure_future(bench.source.next())
+        assert (await next_of(bench.source)).event.id == "1"
+        waiting = asyncio.ensure_future(next_of(bench.source))
         await bench.append("2")
         assert (await waiting).event.id == "2"
 
@@ -131,7 +154,7 @@ def test_an_unacknowledged_event_is_delivered_again_after_a_restart(play):
         await bench.source.settle(ONE, {half: GOOD, done: GOOD})
         await bench.source.settle(TWO, {done: LATE})
         await bench.restart()
-        assert [(await bench.source.next()).position for _ in range(2)] == [half, untouched]
+        assert [(await next_of(bench.source)).position for _ in range(2)] == [half, untouched]
         assert {delivery.position for delivery in await bench.source.waiting(ONE)} & {
             half,
             done,
@@ -177,10 +200,10 @@ def test_the_waiting_events_of_a_scope_come_in_order_up_to_a_position(play):
 def test_the_scopes_of_an_event_are_remembered_and_the_first_assignment_stays(play):
     async def story(bench):
         position = await bench.append("1", None)
-        await bench.source.assign(position, [TWO, ONE])
-        await bench.source.assign(position, ["other/edge"])
+        await bench.source.assign({position: [TWO, ONE]})
+        await bench.source.assign({position: ["other/edge"]})
         await bench.restart()
-        assert (await bench.source.next()).scopes == (TWO, ONE)
+        assert (await next_of(bench.source)).scopes == (TWO, ONE)
         assert {delivery.position for delivery in await bench.source.waiting("other/edge")} & {
             position
         } == set()
@@ -190,9 +213,9 @@ def test_the_scopes_of_an_event_are_remembered_and_the_first_assignment_stays(pl
 
 def test_an_event_without_a_scope_is_not_delivered_again(play):
     async def story(bench):
-        await bench.source.assign(await bench.append("1", None), [])
+        await bench.source.assign({await bench.append("1", None): []})
         later = await bench.append("2")
-        assert (await bench.source.next()).position == later
+        assert (await next_of(bench.source)).position == later
 
     play(story)
 
@@ -210,7 +233,7 @@ def test_a_recorded_outcome_is_known_after_a_restart_and_the_event_still_waits(p
         assert {delivery.position for delivery in await bench.source.waiting(ONE)} & {position} == {
             position
         }
-        assert (await bench.source.next()).position == position
+        assert (await next_of(bench.source)).position == position
 
     play(story)
 
@@ -257,10 +280,10 @@ def test_a_reinstated_source_delivers_waiting_events_under_a_new_instance(play):
         done, waiting = await bench.append("1"), await bench.append("2")
         await bench.source.settle(ONE, {done: GOOD})
         await bench.source.record(ONE, "write", {waiting: GOOD})
-        assert (await bench.source.next()).position == waiting
+        assert (await next_of(bench.source)).position == waiting
         before = bench.source.instance
         await bench.source.reinstate(100)
-        again = await bench.source.next()
+        again = await next_of(bench.source)
         assert again.event.id == "2"
         assert again.position.instance == bench.source.instance != before
         assert await bench.source.recorded(ONE, [again.position]) == {}

@@ -534,7 +534,7 @@ BUGS: dict[str, Bug] = {
     ),
     "unnamed-to-one-scope": Bug(
         "an event that names no scope goes only to the first one of the bucket",
-        Worker, "_scopes_at",
+        Worker, "_all_scopes",
         "{*listing.scopes, *self._lanes}",
         "listing.scopes[:1]",
     ),

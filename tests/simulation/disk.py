@@ -242,14 +242,14 @@ class DiskSource:
     async def highest(self) -> int:
         return await self._journal.highest()
 
-    async def next(self) -> Delivery:
-        delivery = await self._journal.next()
-        await self._reached("next")
-        return delivery
+    async def take(self, limit: int) -> Sequence[Delivery]:
+        deliveries = await self._journal.take(limit)
+        await self._reached("take")
+        return deliveries
 
-    async def assign(self, position: Position, scopes: Sequence[str]) -> None:
+    async def assign(self, scopes: Mapping[Position, Sequence[str]]) -> None:
         await self._reached("assign")
-        await self._journal.assign(position, scopes)
+        await self._journal.assign(scopes)
         await self._reached("assigned")
 
     async def waiting(

@@ -117,23 +117,29 @@ class LogSource:
     async def close(self) -> None:
         self._log.readers.remove(self)
 
-    async def next(self) -> Delivery:
+    async def take(self, limit: int) -> Sequence[Delivery]:
         while True:
             self._appended.clear()
-            for offset in range(self._cursor + 1, len(self._log.rows) + 1):
-                row = self._log.rows[offset - 1]
-                if not row.done:
-                    await self._reached("next")
-                    self._cursor = offset
-                    return self._delivery(offset, row.scopes)
+            offsets = [
+                offset
+                for offset in range(self._cursor + 1, len(self._log.rows) + 1)
+                if not self._log.rows[offset - 1].done
+            ][:limit]
+            if offsets:
+                await self._reached("take")
+                self._cursor = offsets[-1]
+                return [
+                    self._delivery(offset, self._log.rows[offset - 1].scopes) for offset in offsets
+                ]
             await self._appended.wait()
 
-    async def assign(self, position: Position, scopes: Sequence[str]) -> None:
+    async def assign(self, scopes: Mapping[Position, Sequence[str]]) -> None:
         await self._reached("assign")
-        row = self._row(position)
-        if row is not None and row.scopes is None:
-            row.scopes = tuple(sorted(scopes))
-            self._watch.assigned(position.offset, row.scopes)
+        for position, names in scopes.items():
+            row = self._row(position)
+            if row is not None and row.scopes is None:
+                row.scopes = tuple(sorted(names))
+                self._watch.assigned(position.offset, row.scopes)
         await self._reached("assigned")
 
     async def waiting(

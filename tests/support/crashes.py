@@ -97,12 +97,12 @@ class Burst:
         self._left = events
         self._all = asyncio.Event()
 
-    async def next(self) -> Any:
+    async def take(self, limit: int) -> Any:
         if self._left == 0:
             self._all.set()
-        delivery = await self._source.next()
-        self._left -= 1
-        return delivery
+        deliveries = await self._source.take(limit)
+        self._left -= len(deliveries)
+        return deliveries
 
     async def waiting(self, *args: Any) -> Any:
         await self._all.wait()

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from events.journal import Arrival, Journal
 from events.model import Event, Identity
+from events.source import Delivery, EventSource
 
 T = TypeVar("T")
 SCOPE = "visual-anomaly/core-versions"
@@ -42,3 +43,9 @@ def _now() -> datetime:
 
 def _token() -> str:
     return secrets.token_hex(16)
+
+
+async def next_of(source: EventSource) -> Delivery:
+    """The next event alone."""
+    [delivery] = await source.take(1)
+    return delivery

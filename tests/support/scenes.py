@@ -43,6 +43,7 @@ from renderers.pinning import Movable, Policy
 from renderers.values import Scope
 from tests.builders import composition_document, golden_document, model_document
 from tests.builders_runtime import ThreadRuntime
+from tests.support.journals import next_of
 
 GOLDEN = Scope("visual-anomaly", "core-versions")
 SOURCE = "https://registry.example.com/"
@@ -243,9 +244,9 @@ class Scene:
         await self.accept(*events)
         waiting = []
         for _ in events:
-            delivery = await self.journal.next()
+            delivery = await next_of(self.journal)
             if delivery.scopes is None:
-                await self.journal.assign(delivery.position, [str(scope)])
+                await self.journal.assign({delivery.position: [str(scope)]})
             waiting.append(delivery)
         while waiting:
             done = await self.pipeline.process(scope, waiting)

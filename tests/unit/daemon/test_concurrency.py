@@ -5,7 +5,7 @@ from typing import TypeVar
 
 import pytest
 
-from daemon.concurrency import ReadersWriterLock, both, concurrently
+from daemon.concurrency import Places, ReadersWriterLock, both, concurrently
 
 T = TypeVar("T")
 
@@ -148,3 +148,72 @@ def test_a_lock_is_free_after_a_failure_and_after_a_cancelled_wait() -> None:
             pass
 
     asyncio.run(play())
+
+
+def test_places_limit_concurrent_work_and_the_longest_waiting_comes_next() -> None:
+    async def scenario() -> None:
+        places, running, order, peak = Places(2, seconds=60), set[int](), list[int](), 0
+
+        async def work(number: int) -> None:
+            nonlocal peak
+            async with places.hold():
+                running.add(number)
+                order.append(number)
+                peak = max(peak, len(running))
+                await asyncio.sleep(0)
+                running.remove(number)
+
+        async with asyncio.TaskGroup() as group:
+            for number in range(6):
+                group.create_task(work(number))
+        assert (peak, order) == (2, list(range(6)))
+
+    asyncio.run(scenario())
+
+
+def test_a_place_lapses_so_that_hanging_work_delays_no_other() -> None:
+    async def scenario() -> None:
+        places, done = Places(1, seconds=0.01), asyncio.Event()
+
+        async def hang() -> None:
+            async with places.hold():
+                await done.wait()
+
+        hanging = [asyncio.create_task(hang()) for _ in range(3)]
+        async with asyncio.timeout(10):
+            async with places.hold():
+                pass
+        done.set()
+        await asyncio.gather(*hanging)
+        # No place was released twice: the limit is still one.
+        async with places.hold():
+            waits = asyncio.create_task(hang())
+            await asyncio.sleep(0)
+            assert not waits.done()
+            assert places._free.locked()
+        await waits
+
+    asyncio.run(scenario())
+
+
+def test_a_place_is_released_after_an_error_and_a_cancellation() -> None:
+    async def scenario() -> None:
+        places = Places(1, seconds=60)
+        with pytest.raises(Failed):
+            async with places.hold():
+                raise Failed
+        holds = asyncio.create_task(_hold(places))
+        waits = asyncio.create_task(_hold(places))
+        await asyncio.sleep(0)
+        holds.cancel()
+        waits.cancel()
+        await asyncio.gather(holds, waits, return_exceptions=True)
+        async with asyncio.timeout(1), places.hold():
+            pass
+
+    asyncio.run(scenario())
+
+
+async def _hold(places: Places) -> None:
+    async with places.hold():
+        await asyncio.Event().wait()

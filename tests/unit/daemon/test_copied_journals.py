@@ -19,6 +19,7 @@ from events.journal import Journal
 from events.model import Outcome, OutcomeKind
 from renderers.values import Scope
 from tests.builders_runtime import InlineRuntime
+from tests.support.journals import next_of
 from tests.support.memory_store import MemoryStore
 from tests.support.scenes import (
     BACKOFF,
@@ -144,7 +145,7 @@ def test_an_unexplained_position_is_superseded_only_in_a_shared_log(
     async def play(one: Scene, two: Scene) -> None:
         await one.send(state_event(2))
         await two.accept(state_event(3))
-        waiting = [await two.journal.next()]
+        waiting = [await next_of(two.journal)]
         if owns:
             with pytest.raises(InstanceShared, match="a copy of it is in use"):
                 await two.pipeline.process(GOLDEN, waiting)

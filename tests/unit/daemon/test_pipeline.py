@@ -27,6 +27,7 @@ from renderers.values import Scope
 from tests.builders import composition_document
 from tests.builders_runtime import InlineRuntime
 from tests.support.faulty_store import FaultyStore
+from tests.support.journals import next_of
 from tests.support.memory_store import MemoryStore
 from tests.support.scenes import (
     GOLDEN,
@@ -490,7 +491,7 @@ def test_a_kill_between_commit_and_settling_publishes_once(journal_path, store):
     async def play():
         async with open_scene(journal_path, store) as scene:
             await scene.accept(state_event(42), model_event("m", "101", "9"))
-            delivered = [await scene.journal.next(), await scene.journal.next()]
+            delivered = [await next_of(scene.journal), await next_of(scene.journal)]
 
             async def die(*_):
                 raise Killed
@@ -845,7 +846,7 @@ def test_outcomes_of_a_lost_write_are_withdrawn(journal_path, store):
     async def play(scene: Scene):
         await scene.batch(state_event(1, version="1"))
         await scene.accept(state_event(2, version="3"))
-        waiting = [await scene.journal.next()]
+        waiting = [await next_of(scene.journal)]
         armed.append("once")
         scene.store.forbidden = lambda _operation, key: "/states/state-2/" in key and not armed
         with pytest.raises(
@@ -869,12 +870,12 @@ def test_the_reported_outcome_is_that_of_the_write_that_landed(
     async def play(scene: Scene):
         await scene.batch(state_event(1, version="1"))
         await scene.accept(model_event("first", "101", "2"))
-        first = await scene.journal.next()
+        first = await next_of(scene.journal)
         give_up_once(scene.publisher, store)
         with pytest.raises(OutcomeUnresolved):
             await scene.pipeline.process(GOLDEN, [first])
         await scene.accept(model_event("second", "101", "3"))
-        waiting = [first, await scene.journal.next()]
+        waiting = [first, await next_of(scene.journal)]
         done = await scene.pipeline.process(GOLDEN, waiting)
         assert done == {first.position}, "passed by the late write"
         await scene.pipeline.process(GOLDEN, waiting[1:])
@@ -910,7 +911,7 @@ def test_of_two_writes_interrupted_by_a_crash_the_lineage_shows_which_landed(
     async def play(scene: Scene):
         await scene.batch(state_event(5, version="5"))
         await scene.accept(state_event(3, version="3"))
-        delivery = await scene.journal.next()
+        delivery = await next_of(scene.journal)
 
         async def record_another():
             await scene.journal.record(str(GOLDEN), "never made", {delivery.position: other})
@@ -946,7 +947,7 @@ def test_a_cut_off_lineage_does_not_drop_a_dead_letter(journal_path):
     async def play(scene: Scene):
         await scene.batch(state_event(1, version="1"))
         await scene.accept(state_event(2, version="2"))
-        delivery = await scene.journal.next()
+        delivery = await next_of(scene.journal)
         give_up_once(scene.publisher, store)
         with pytest.raises(OutcomeUnresolved):
             await scene.pipeline.process(GOLDEN, [delivery])
@@ -991,7 +992,7 @@ def test_an_event_that_only_a_damaged_manifest_may_list_is_not_superseded(
     async def play(scene: Scene):
         await scene.batch(state_event(1, version="1"))
         await scene.accept(state_event(2, version="2"))
-        delivery = await scene.journal.next()
+        delivery = await next_of(scene.journal)
         give_up_once(scene.publisher, store)
         with pytest.raises(OutcomeUnresolved):
             await scene.pipeline.process(GOLDEN, [delivery])
@@ -1090,7 +1091,7 @@ def test_a_dead_letter_stays_when_the_write_that_passed_it_lands_late(journal_pa
     async def play(scene: Scene):
         await scene.batch(state_event(1, version="1"))
         await scene.accept(state_event(2, version="2"), state_event(3, version="3"))
-        waiting = [await scene.journal.next(), await scene.journal.next()]
+        waiting = [await next_of(scene.journal), await next_of(scene.journal)]
         give_up_once(scene.publisher, store)
         with pytest.raises(OutcomeUnresolved):
             await scene.pipeline.process(GOLDEN, waiting)
@@ -1188,7 +1189,7 @@ def test_any_suffix_delivered_again_in_order_changes_nothing(journal_path, store
             rollback_event("r", "state-1"),
         ]
         await scene.accept(*events)
-        delivered = [await scene.journal.next() for _ in events]
+        delivered = [await next_of(scene.journal) for _ in events]
         done: frozenset = frozenset()
         while waiting := [delivery for delivery in delivered if delivery.position not in done]:
             done |= await scene.pipeline.process(GOLDEN, waiting)
@@ -1343,7 +1344,7 @@ def test_an_event_that_follows_another_one_is_committed_with_three_writes_and_no
         await scene.batch(state_event(42))
         await scene.accept(model_event("m", "101", "9"))
         calls = _calls(recording)
-        await scene.pipeline.process(GOLDEN, [await scene.journal.next()])
+        await scene.pipeline.process(GOLDEN, [await next_of(scene.journal)])
 
         live = (await scene.pointer()).live
         assert sorted(calls[:3]) == [

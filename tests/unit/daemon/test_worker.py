@@ -1,10 +1,12 @@
 """Lanes run concurrently, keep their order and lose no waiting event; a stop drains."""
 
 import asyncio
+import contextlib
 import json
 
 import pytest
 
+from daemon import batches
 from daemon.lifecycle import Stop
 from daemon.publishing import layout
 from daemon.publishing.live_tree.results import FinishedPass
@@ -16,6 +18,7 @@ from daemon.stores.port import Content
 from daemon.worker import Worker
 from renderers.values import Scope
 from tests.builders_runtime import InlineRuntime
+from tests.support.journals import next_of
 from tests.support.memory_store import MemoryStore
 from tests.support.scenes import BACKOFF, GOLDEN, Scene, model_event, open_scene, state_event
 
@@ -209,7 +212,7 @@ def test_a_live_tree_that_a_crash_left_behind_is_synced_at_the_start(tmp_path):
     async def play(scene: Scene):
         await scene.accept(state_event(1))
         # Committed and settled, then killed before its live tree was written.
-        await scene.pipeline.process(GOLDEN, [await scene.journal.next()])
+        await scene.pipeline.process(GOLDEN, [await next_of(scene.journal)])
         assert list(await store.scan(f"{GOLDEN}/docker-compose-gen/")) == []
         stop = Stop()
         running = asyncio.create_task(worker_of(scene, opened_at=1).run(stop))
@@ -562,6 +565,112 @@ class Hanging:
         return called
 
 
+SCOPES = [Scope("bundle", f"target-{number}") for number in range(12)]
+
+
+def test_with_eight_hanging_scopes_the_ninth_is_published(tmp_path):
+    store = Hanging(MemoryStore(InlineRuntime()), SCOPES[:8])
+
+    async def play(scene: Scene):
+        worker, stop = worker_of(scene, lanes_at_once=8), Stop()
+        store.on = False
+        await scene.accept(*(state_event(1, scope=scope) for scope in SCOPES[:9]))
+        running = asyncio.create_task(worker.run(stop))
+        async with asyncio.timeout(5):
+            await scene.watcher.saw(lambda: scene.watcher.settled_outcomes)
+        assert str(scene.watcher.settled_outcomes[0][0]) == str(SCOPES[8])
+        running.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await running
+
+    scenario(tmp_path, play, store)
+
+
+def test_a_backlog_is_published_with_one_change_for_each_scope(tmp_path, monkeypatch):
+    monkeypatch.setattr(batches, "MOST_EVENTS", 50)
+
+    async def play(scene: Scene):
+        await scene.accept(*(state_event(1, scope=scope) for scope in SCOPES))
+        await scene.work()
+        before = len(scene.watcher.changes)
+        for number in range(20):
+            await scene.accept(
+                *(
+                    model_event(f"{scope}-{number}", "101", str(100 + number), scopes=[scope])
+                    for scope in SCOPES
+                )
+            )
+        worker, stop = worker_of(scene, gather_seconds=30.0, opened_at=1000), Stop()
+        running = asyncio.create_task(worker.run(stop))
+        await scene.watcher.saw(lambda: len(scene.watcher.settled_outcomes) == len(SCOPES) * 21)
+        stop.request("done")
+        await running
+
+        assert len(scene.watcher.changes) - before == len(SCOPES)
+
+    scenario(tmp_path, play)
+
+
+def test_an_event_waits_until_its_predecessor_has_its_scopes(tmp_path):
+    """Otherwise the pointer would pass the predecessor, whose model version would be lost."""
+
+    async def play(scene: Scene):
+        await scene.send(state_event(1))
+        assign, assigning, release = scene.journal.assign, asyncio.Event(), asyncio.Event()
+
+        async def slow(scopes):
+            assigning.set()
+            await release.wait()
+            await assign(scopes)
+
+        scene.journal.assign = slow
+        await scene.accept(
+            model_event("unassigned", "101", "8"), model_event("named", "102", "9", scopes=[GOLDEN])
+        )
+        worker, stop = worker_of(scene, opened_at=1), Stop()
+        running = asyncio.create_task(worker.run(stop))
+        await assigning.wait()
+        await asyncio.sleep(0.2)
+        assert [id_ for _, id_, _ in scene.watcher.settled_outcomes][1:] == []
+        release.set()
+        await scene.watcher.saw(lambda: len(scene.watcher.settled_outcomes) == 3)
+        stop.request("done")
+        await running
+
+        assert [id_ for _, id_, _ in scene.watcher.settled_outcomes][1:] == ["unassigned", "named"]
+
+    scenario(tmp_path, play)
+
+
+def test_a_lone_event_does_not_wait_for_others(tmp_path):
+    async def play(scene: Scene):
+        worker, stop = worker_of(scene, gather_seconds=3600.0), Stop()
+        running = asyncio.create_task(worker.run(stop))
+        async with asyncio.timeout(10):
+            await scene.accept(state_event(1))
+            await scene.watcher.saw(lambda: scene.watcher.settled_outcomes)
+        stop.request("done")
+        await running
+
+    scenario(tmp_path, play)
+
+
+def test_a_batch_starts_after_the_gathering_although_the_backlog_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(batches, "MOST_EVENTS", 1)
+
+    async def play(scene: Scene):
+        # With a limit of one event, every `take` is full, so the backlog is never known to end.
+        worker, stop = worker_of(scene, gather_seconds=0.05), Stop()
+        running = asyncio.create_task(worker.run(stop))
+        async with asyncio.timeout(10):
+            await scene.accept(state_event(1))
+            await scene.watcher.saw(lambda: scene.watcher.settled_outcomes)
+        stop.request("done")
+        await running
+
+    scenario(tmp_path, play)
+
+
 @pytest.mark.parametrize("hanging", [1, 12], ids=["one", "more-than-there-are-places"])
 def test_passes_over_hanging_scopes_end_at_their_limit_and_delay_no_other(tmp_path, hanging):
     scopes = [Scope("texture", f"t{number}") for number in range(hanging)]
@@ -759,11 +868,11 @@ def test_a_dispatcher_that_ended_without_a_stop_is_reported(tmp_path):
     async def play(scene: Scene):
         worker, stop = worker_of(scene), Stop()
 
-        async def cancelled():
+        async def cancelled(limit):
             raise asyncio.CancelledError
 
         assert not worker.dispatcher_ended
-        scene.journal.next = cancelled
+        scene.journal.take = cancelled
         running = asyncio.create_task(worker.run(stop))
         async with asyncio.timeout(10):
             while not worker.dispatcher_ended:  # noqa: ASYNC110  # the fault is not reported

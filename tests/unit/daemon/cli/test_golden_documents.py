@@ -13,7 +13,7 @@ from daemon.publishing import operator_commands, protocol
 from events.model import Outcome, OutcomeKind
 from tests.builders import make_composition
 from tests.support.buckets import SCOPE, composition_with, in_bucket, live_file
-from tests.support.journals import in_journal
+from tests.support.journals import in_journal, next_of
 
 DOCUMENTS = Path(__file__).parents[3] / "data" / "documents"
 OTHER = make_composition(1, bundle="other", target="edge")
@@ -138,7 +138,7 @@ def test_status_of_a_damaged_manifest(bucket, checked):
 
 def test_status_with_a_journal(journal, checked):
     async def fail(opened):
-        delivery = await opened.next()
+        delivery = await next_of(opened)
         await opened.note_failure(
             str(SCOPE), [delivery.position], "StoreUnavailable: the bucket is away"
         )

@@ -12,6 +12,7 @@ from daemon.http.app import RequestLimits
 from daemon.http.auth import Credentials
 from events.journal import Accepted, Journal, JournalLimits
 from events.model import Outcome, OutcomeKind
+from tests.support.journals import next_of
 from tests.unit.daemon.http.service import (
     BATCH,
     NO_CREDENTIALS,
@@ -58,7 +59,7 @@ def test_an_event_is_durable_before_it_is_accepted_and_recognised_the_second_tim
             assert new == known | {"known": False}
             assert known["known"] is True
             assert (new["id"], new["source"]) == (state_event()["id"], state_event()["source"])
-            delivery = await service.journal.next()
+            delivery = await next_of(service.journal)
             assert f"{delivery.position.instance}@{delivery.position.offset}" == new["position"]
             assert delivery.event.data == state_event()["data"]
             assert delivery.scopes == ("visual-anomaly/core-versions",)
@@ -78,7 +79,7 @@ def test_the_binary_mode_is_accepted(tmp_path: Path) -> None:
             headers = {f"ce-{name}": value for name, value in event.items()} | bearer()
             response = await service.client.post("/v1/events", json=data, headers=headers)
             assert response.status_code == 202
-            assert (await service.journal.next()).event.id == event["id"]
+            assert (await next_of(service.journal)).event.id == event["id"]
 
     run(scenario())
 
@@ -520,7 +521,7 @@ def test_the_status_of_an_event_can_be_queried(tmp_path: Path) -> None:
                 "visual-anomaly/core-versions",
                 None,
             )
-            delivery = await service.journal.next()
+            delivery = await next_of(service.journal)
             outcome = Outcome(OutcomeKind.PUBLISHED, "it was new", "state-1")
             await service.journal.settle(
                 "visual-anomaly/core-versions", {delivery.position: outcome}

@@ -15,6 +15,7 @@ import pytest
 from events.errors import SourceUnavailable
 from events.model import Event, Identity, Outcome, OutcomeKind
 from events.source import Recorded
+from tests.support.journals import next_of
 
 GOOD = Outcome(OutcomeKind.PUBLISHED, "folded", "state-1")
 
@@ -23,7 +24,7 @@ def test_an_append_wakes_the_waiting_reader(bench, play):
     async def story():
         async with bench.journal() as journal:
             journal._poll = 3600.0
-            waiting = asyncio.ensure_future(journal.next())
+            waiting = asyncio.ensure_future(next_of(journal))
             await journal.backlog()
             assert not waiting.done()
             [accepted] = await journal.append([bench.arrival("1")])
@@ -35,7 +36,7 @@ def test_an_append_wakes_the_waiting_reader(bench, play):
 def test_an_append_by_another_process_is_noticed(bench, play):
     async def story():
         async with bench.journal() as journal, bench.journal(run=False) as beside:
-            waiting = asyncio.ensure_future(journal.next())
+            waiting = asyncio.ensure_future(next_of(journal))
             await journal.backlog()
             [accepted] = await beside.append([bench.arrival("1")])
             assert (await waiting).position == accepted.position
@@ -46,16 +47,16 @@ def test_an_append_by_another_process_is_noticed(bench, play):
 def test_waiting_can_be_cancelled_without_losing_an_event(bench, play):
     async def story():
         async with bench.journal() as journal:
-            waiting = asyncio.ensure_future(journal.next())
+            waiting = asyncio.ensure_future(next_of(journal))
             await journal.backlog()
             waiting.cancel()
             await asyncio.wait([waiting])
             [accepted] = await journal.append([bench.arrival("1")])
-            waiting = asyncio.ensure_future(journal.next())
+            waiting = asyncio.ensure_future(next_of(journal))
             await asyncio.sleep(0)  # its query is queued
             waiting.cancel()
             await asyncio.wait([waiting])
-            assert (await journal.next()).position == accepted.position
+            assert (await next_of(journal)).position == accepted.position
 
     play(story())
 
@@ -66,12 +67,12 @@ def test_a_restored_journal_gets_a_new_instance_and_delivers_again(bench, play, 
             done, waiting = await journal.append([bench.arrival("1"), bench.arrival("2")])
             await journal.settle(scope, {done.position: GOOD})
             await journal.record(scope, "write", {waiting.position: GOOD})
-            first = await journal.next()
+            first = await next_of(journal)
             old, highest = journal.instance, await journal.highest()
             assert highest == waiting.position.offset
             await journal.reinstate(recorded=100)
             assert journal.instance != old
-            again = await journal.next()
+            again = await next_of(journal)
             assert again.event == first.event
             assert again.position.instance == journal.instance
             assert await journal.recorded(scope, [again.position]) == {}
@@ -100,13 +101,13 @@ def test_a_delivery_read_during_a_change_of_instance_is_read_again(bench, play):
     async def story():
         async with bench.journal() as journal:
             await journal.append([bench.arrival("1"), bench.arrival("2")])
-            assert (await journal.next()).event.id == "1"
+            assert (await next_of(journal)).event.id == "1"
             reinstating = asyncio.ensure_future(journal.reinstate(recorded=100))
             await asyncio.sleep(0)
             # Its query is queued behind the change, and still has the old place and instance.
-            delivery = await journal.next()
+            delivery = await next_of(journal)
             await reinstating
-            delivered = [delivery, await journal.next()]
+            delivered = [delivery, await next_of(journal)]
             assert [item.event.id for item in delivered] == ["1", "2"]
             assert {item.position.instance for item in delivered} == {journal.instance}
 
@@ -116,7 +117,7 @@ def test_a_delivery_read_during_a_change_of_instance_is_read_again(bench, play):
 def test_a_closed_journal_raises_an_error_and_can_be_closed_again(bench, play):
     async def story():
         async with bench.journal() as journal:
-            waiting = asyncio.ensure_future(journal.next())
+            waiting = asyncio.ensure_future(next_of(journal))
             await journal.backlog()
             await journal.close()
             await journal.close()
@@ -144,7 +145,7 @@ def test_every_part_of_an_event_is_stored(bench, play):
         async with bench.journal() as journal:
             await journal.append([arrival])
         async with bench.journal() as journal:
-            delivery = await journal.next()
+            delivery = await next_of(journal)
             assert (delivery.event, delivery.identity) == (event, arrival.identity)
             assert (delivery.digest, delivery.scopes, delivery.replay_of) == ("digest", None, None)
             assert delivery.accepted_at == "2026-11-22T10:00:00.000000Z"
@@ -185,7 +186,7 @@ def test_an_event_survives_a_kill_right_after_its_append(bench, play):
 
     async def story():
         async with bench.journal() as journal:
-            assert [(await journal.next()).event.id for _ in range(2)] == ["1", "2"]
+            assert [(await next_of(journal)).event.id for _ in range(2)] == ["1", "2"]
 
     play(story())
 
@@ -205,7 +206,7 @@ def test_a_kill_during_an_append_leaves_nothing_of_the_batch(bench, play):
 
     async def story():
         async with bench.journal() as journal:
-            assert (await journal.next()).event.id == "0"
+            assert (await next_of(journal)).event.id == "0"
             assert (await journal.backlog()).events == 1
             assert await journal.find("1") == ()
 
@@ -217,13 +218,14 @@ def test_an_outcome_recorded_before_a_kill_survives_and_its_event_is_delivered_a
         bench.path,
         """
         await journal.append([arrival("1")])
-        await journal.record("a/b", "write", {(await journal.next()).position: GOOD})
+        [delivery] = await journal.take(1)
+        await journal.record("a/b", "write", {delivery.position: GOOD})
         """,
     )
 
     async def story():
         async with bench.journal() as journal:
-            delivery = await journal.next()
+            delivery = await next_of(journal)
             assert await journal.recorded("a/b", [delivery.position]) == {
                 delivery.position: (Recorded(GOOD, "write"),)
             }
@@ -266,7 +268,7 @@ def test_a_settled_event_is_never_delivered_again_and_a_half_settled_one_still_w
 
     async def story():
         async with bench.journal() as journal:
-            delivery = await journal.next()
+            delivery = await next_of(journal)
             assert delivery.event.id == "2"
             assert {item.position for item in await journal.waiting("a/b")} & {
                 delivery.position

@@ -21,6 +21,7 @@ from events.errors import (
 )
 from events.journal.database import translated
 from events.model import Outcome, OutcomeKind
+from tests.support.journals import next_of
 
 GOOD = Outcome(OutcomeKind.PUBLISHED, "folded", "state-1")
 
@@ -142,7 +143,7 @@ def test_a_copied_journal_delivers_its_unsettled_events_under_a_new_instance(
         shutil.copy(bench.path, copy)
         async with bench.journal(path=copy) as journal:
             assert journal.instance != original
-            deliveries = [await journal.next(), await journal.next()]
+            deliveries = [await next_of(journal), await next_of(journal)]
             assert [delivery.event.id for delivery in deliveries] == ["1", "2"]
             assert {delivery.position.instance for delivery in deliveries} == {journal.instance}
             # That commit named a position of the original.

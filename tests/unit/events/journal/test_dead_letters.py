@@ -8,6 +8,7 @@ from events.errors import NotWaiting
 from events.journal import DeadLetterStatus
 from events.model import Outcome, OutcomeKind
 from events.source import Recorded, Replay
+from tests.support.journals import next_of
 
 BAD = Outcome(OutcomeKind.DEAD_LETTERED, "model m is new to the scope and needs artifact")
 GOOD = Outcome(OutcomeKind.PUBLISHED, "folded", "state-1")
@@ -55,7 +56,7 @@ def test_a_replay_gets_a_new_position_for_its_scope_alone_and_passes_the_identit
             [letter] = await journal.dead_letters()
             position = await journal.replay(letter.id, by="ann")
             assert position.offset > accepted.position.offset
-            first, again = await journal.next(), await journal.next()
+            first, again = await next_of(journal), await next_of(journal)
             assert (first.position, first.replay_of) == (accepted.position, None)
             assert (again.position, again.scopes) == (position, (scope,))
             assert again.replay_of == Replay(accepted.position, scope)
@@ -180,7 +181,7 @@ def test_an_undispatched_event_is_taken_out_only_of_a_named_scope(bench, play, s
             with pytest.raises(NotWaiting, match="name its scope"):
                 await journal.take_out("1", None, reason="stuck", by="ann")
             await journal.take_out("1", scope, reason="stuck", by="ann")
-            await journal.assign(accepted.position, [scope, "other/edge"])
+            await journal.assign({accepted.position: [scope, "other/edge"]})
             assert await journal.waiting(scope) == ()
             assert [delivery.position for delivery in await journal.waiting("other/edge")] == [
                 accepted.position
@@ -230,7 +231,7 @@ def test_the_daemon_notices_an_event_taken_out_by_a_command(bench, play, scope):
             assert {delivery.position for delivery in await daemon.waiting(scope)} & {
                 accepted.position
             } == set()
-            waiting = asyncio.ensure_future(daemon.next())
+            waiting = asyncio.ensure_future(next_of(daemon))
             position = await operator.replay(1, by="ann")
             assert (await waiting).position == position
 

@@ -19,6 +19,7 @@ from events.errors import JournalDisplaced, JournalLocked, SourceUnavailable
 from events.journal.database import open_journal
 from events.model import Outcome, OutcomeKind
 from events.source import Recorded
+from tests.support.journals import next_of
 from tests.support.privileges import as_an_ordinary_user, with_permissions_of
 
 GOOD = Outcome(OutcomeKind.PUBLISHED, "folded", "state-1")
@@ -74,8 +75,8 @@ def test_nothing_is_accepted_once_a_file_is_missing_and_stored_events_are_delive
                     JournalDisplaced, match="rebundle_journal_unacknowledged_events"
                 ):
                     await attempt
-            assert (await journal.next()).position == before.position
-            assert (await journal.next()).event.id == "2", (
+            assert (await next_of(journal)).position == before.position
+            assert (await next_of(journal)).event.id == "2", (
                 "it was not confirmed, and is published nevertheless"
             )
             await journal.settle(scope, {before.position: GOOD})

@@ -80,7 +80,7 @@ def test_a_full_journal_accepts_nothing_new_but_recognises_its_events(bench, pla
             assert known.known
             with pytest.raises(JournalFull):
                 await journal.append([bench.arrival("3")])
-            await journal.assign(known.position, [scope])
+            await journal.assign({known.position: [scope]})
             await journal.take_out("1", None, reason="r", by="b")
             await journal.append([bench.arrival("3")])
 

@@ -7,6 +7,7 @@ import pytest
 
 from events.errors import NotWaiting
 from events.model import Outcome, OutcomeKind
+from tests.support.journals import next_of
 
 OTHER = "texture/edge"
 
@@ -35,7 +36,7 @@ def test_a_damaged_event_is_reported_in_its_lane_and_the_others_are_delivered(
                 [bench.arrival("1", scopes=(scope, OTHER)), bench.arrival("2"), bench.arrival("3")]
             )
             damage(bench.path, column, value, "1")
-            assert [(await journal.next()).identity.id for _ in range(2)] == ["2", "3"]
+            assert [(await next_of(journal)).identity.id for _ in range(2)] == ["2", "3"]
             waiting = await journal.waiting(scope)
             assert [delivery.identity.id for delivery in waiting] == ["2", "3"]
             done = Outcome(OutcomeKind.PUBLISHED, "published as s", "s")

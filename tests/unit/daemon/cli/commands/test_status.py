@@ -18,7 +18,7 @@ from daemon.stores.errors import StoreUnavailable
 from events.journal import Journal
 from tests.builders import make_composition
 from tests.support.buckets import SCOPE, composition_with, in_bucket, live_file
-from tests.support.journals import arrival, in_journal
+from tests.support.journals import arrival, in_journal, next_of
 from tests.support.odd_entries import OBSTACLES, put
 from tests.support.privileges import as_an_ordinary_user
 
@@ -366,7 +366,7 @@ def test_the_exit_code_shows_whether_something_needs_attention(bucket, rebundle)
 
 def test_the_journals_backlog_comes_with_age_and_last_error(journal, rebundle):
     async def fail(opened):
-        delivery = await opened.next()
+        delivery = await next_of(opened)
         await opened.note_failure(str(SCOPE), [delivery.position], "the bucket is away")
 
     in_journal(journal, fail)
@@ -388,7 +388,7 @@ def test_the_journals_backlog_comes_with_age_and_last_error(journal, rebundle):
 def test_a_scope_has_only_its_own_lane_and_dead_letters_and_each_error_once(journal, rebundle):
     async def fail(opened):
         for scope in (str(SCOPE), "other/target"):
-            await opened.note_failure(scope, [(await opened.next()).position], "away")
+            await opened.note_failure(scope, [(await next_of(opened)).position], "away")
 
     in_journal(journal, fail)
     own = rebundle("status", SCOPE, "-o", "json").json["journal"]
@@ -414,7 +414,7 @@ def test_an_error_of_the_pointer_is_not_repeated_for_its_lane(journal, bucket, r
     (why,) = scope_of(rebundle("status", "-o", "json"))["attention"]
 
     async def fail(opened):
-        await opened.note_failure(str(SCOPE), [(await opened.next()).position], why)
+        await opened.note_failure(str(SCOPE), [(await next_of(opened)).position], why)
 
     in_journal(journal, fail)
     first, second = scope_of(rebundle("status", "-o", "json"))["attention"]
