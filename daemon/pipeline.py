@@ -79,8 +79,8 @@ class Observer(Protocol):
         """A state has images or artifacts without a digest, and `publish.pinning` is `warn`."""
         ...
 
-    def settled(self, scope: Scope, delivery: Delivery, outcome: Outcome) -> None:
-        """This event has its outcome in this scope."""
+    def settled(self, scope: Scope, outcomes: Sequence[tuple[Delivery, Outcome]]) -> None:
+        """The events of a batch have these outcomes in this scope."""
         ...
 
     def reconciled(self, scope: Scope, result: FinishedPass | UnfinishedPass) -> None:
@@ -175,9 +175,14 @@ class Pipeline:
         await self._source.settle(str(scope), outcomes)
         for refused in refusals:
             self._observer.refused_by_gate(scope, refused.planned.state, str(refused.failure))
-        for delivery in waiting:
-            if delivery.position in outcomes:
-                self._observer.settled(scope, delivery, outcomes[delivery.position])
+        self._observer.settled(
+            scope,
+            [
+                (delivery, outcomes[delivery.position])
+                for delivery in waiting
+                if delivery.position in outcomes
+            ],
+        )
         return frozenset(outcomes)
 
     def forget(self, scope: Scope) -> None:

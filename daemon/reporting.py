@@ -3,6 +3,7 @@
 A report never fails and never waits, and it decides nothing.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
@@ -97,9 +98,35 @@ class Reporter:
             in_all=len(references),
         )
 
-    def settled(self, scope: Scope, delivery: Delivery, outcome: Outcome) -> None:
-        """This event has its outcome in this scope."""
-        self._metrics.events_settled.labels(outcome.kind).inc()
+    def settled(self, scope: Scope, outcomes: Sequence[tuple[Delivery, Outcome]]) -> None:
+        """The events of a batch have these outcomes in this scope.
+
+        A line for each event would cost more than the event. Dead letters have one each, because
+        somebody has to act.
+        """
+        kinds = Counter(outcome.kind for _, outcome in outcomes)
+        for kind, number in kinds.items():
+            self._metrics.events_settled.labels(kind).inc(number)
+        others = [
+            (delivery, outcome)
+            for delivery, outcome in outcomes
+            if outcome.kind is not OutcomeKind.DEAD_LETTERED
+        ]
+        for delivery, outcome in outcomes:
+            if outcome.kind is OutcomeKind.DEAD_LETTERED or len(others) == 1:
+                self._log_settled(scope, delivery, outcome)
+        if len(others) > 1:
+            states = dict.fromkeys(outcome.state for _, outcome in others if outcome.state)
+            log.info(
+                "events settled",
+                scope=str(scope),
+                events=len(others),
+                outcomes=dict(Counter(str(outcome.kind) for _, outcome in others)),
+                event_ids=[delivery.event.id for delivery, _ in others[:_MAX_SHOWN]],
+                state_ids=list(states)[:_MAX_SHOWN],
+            )
+
+    def _log_settled(self, scope: Scope, delivery: Delivery, outcome: Outcome) -> None:
         write = log.warning if outcome.kind is OutcomeKind.DEAD_LETTERED else log.info
         write(
             "event settled",

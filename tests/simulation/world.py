@@ -960,10 +960,11 @@ class _Observer:
     def lost(self, scope: Scope) -> None:
         self._world.trace(self._name, "lost", scope)
 
-    def settled(self, scope: Scope, delivery: Any, outcome: Any) -> None:
-        self._world.trace(
-            self._name, "settled", scope, delivery.event.id, outcome.kind, outcome.reason
-        )
+    def settled(self, scope: Scope, outcomes: Sequence[tuple[Any, Any]]) -> None:
+        for delivery, outcome in outcomes:
+            self._world.trace(
+                self._name, "settled", scope, delivery.event.id, outcome.kind, outcome.reason
+            )
 
     def refused_by_gate(self, scope: Scope, state: str, reason: str) -> None:
         self._world.trace(self._name, "gate refused", scope, state, reason)

@@ -159,8 +159,10 @@ class Watcher:
     def unpinned(self, scope: Scope, state: str, found: Sequence[Movable]) -> None:
         self.unpinned_states.append((state, found))
 
-    def settled(self, scope: Scope, delivery: Delivery, outcome: Outcome) -> None:
-        self.settled_outcomes.append((str(scope), delivery.event.id, outcome))
+    def settled(self, scope: Scope, outcomes: Sequence[tuple[Delivery, Outcome]]) -> None:
+        self.settled_outcomes += [
+            (str(scope), delivery.event.id, outcome) for delivery, outcome in outcomes
+        ]
         self._something.set()
 
     def reconciled(self, scope: Scope, result: FinishedPass | UnfinishedPass) -> None:

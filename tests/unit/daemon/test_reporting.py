@@ -77,8 +77,30 @@ def test_a_won_compare_and_swap_is_counted_and_clears_an_earlier_refusal(reporte
     ]
 
 
-def test_every_settled_event_is_logged_with_its_id_and_outcome(reporter, metrics, logged):
-    reporter.settled(SCOPE, delivery(), Outcome(OutcomeKind.DEAD_LETTERED, "no such scope"))
+def test_a_batch_is_logged_in_one_line_and_its_dead_letters_in_one_each(reporter, metrics, logged):
+    good = Outcome(OutcomeKind.PUBLISHED, "published as state-1", "state-1")
+    batch = [
+        (delivery(), outcome) for outcome in (good, good, Outcome(OutcomeKind.IGNORED, "same"))
+    ]
+    reporter.settled(
+        SCOPE, [*batch, (delivery(), Outcome(OutcomeKind.DEAD_LETTERED, "no such scope"))]
+    )
+
+    dead, others = logged()
+    assert (dead["event"], dead["outcome"], dead["level"]) == (
+        "event settled",
+        "dead-lettered",
+        "warning",
+    )
+    assert (others["event"], others["events"], others["level"]) == ("events settled", 3, "info")
+    assert others["outcomes"] == {"published": 2, "ignored": 1}
+    assert others["event_ids"] == [state_event(1).id] * 3
+    assert others["state_ids"] == ["state-1"]
+    assert lines(metrics, 'rebundle_events_settled_total{outcome="published"}')[0].endswith(" 2.0")
+
+
+def test_an_event_alone_is_logged_with_its_id_and_outcome(reporter, metrics, logged):
+    reporter.settled(SCOPE, [(delivery(), Outcome(OutcomeKind.DEAD_LETTERED, "no such scope"))])
 
     (line,) = logged()
     assert (line["event_id"], line["outcome"], line["level"]) == (
