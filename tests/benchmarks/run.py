@@ -23,6 +23,7 @@ from yaml import CSafeLoader, load
 from renderers import compose
 from renderers.composition import Composition
 from tests.benchmarks import job, measure, peers
+from tests.benchmarks.backlog import drain
 from tests.benchmarks.job import Daemon
 from tests.benchmarks.measure import ROOT, Series, in_turn, ratio
 from tests.builders import GOLDEN_DEFAULTS
@@ -37,6 +38,7 @@ TOLERANCE = 0.35
 machines.
 """
 SIZES = (5, 50, 500, 2_000)
+_BACKLOG = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -468,6 +470,40 @@ def start(_: int) -> Iterator[Result]:
     )
 
 
+def backlog(_: int) -> Iterator[Result]:
+    """P17: a backlog of small model events, all accepted before the worker starts."""
+    for scopes, wanted in ((200, at_most(0.5)), (100, at_most(0.4)), (1, at_most(0.2))):
+        done = drain(scopes, _BACKLOG)
+        each = done.cpu / _BACKLOG * 1e3
+        detail = {
+            "floor": round(done.floor / _BACKLOG * 1e3, 3),
+            "publications": done.publications,
+            "seconds": round(done.wall, 1),
+        }
+        yield Result(
+            "P17",
+            f"an event of a backlog of {_BACKLOG:,} over {scopes} scopes",
+            0,
+            round(each, 3),
+            "ms",
+            str(wanted),
+            wanted.is_met(each),
+            detail,
+        )
+        if scopes == 200:
+            most = at_most(400)
+            yield Result(
+                "P17",
+                f"publications of a backlog of {_BACKLOG:,} over {scopes} scopes",
+                0,
+                done.publications,
+                "",
+                str(most),
+                most.is_met(done.publications),
+                detail,
+            )
+
+
 CASES: dict[str, tuple[Callable[[int], Iterator[Result]], tuple[int, ...]]] = {
     "P1": (one_image, SIZES),
     "P2": (changes, SIZES),
@@ -477,9 +513,10 @@ CASES: dict[str, tuple[Callable[[int], Iterator[Result]], tuple[int, ...]]] = {
     "P10": (memory, (2_000,)),
     "P11": (start, (0,)),
     "P16": (to_archive, SIZES),
+    "P17": (backlog, (0,)),
     "peers": (processes, SIZES),
 }
-WHATEVER_SIZE = {"P3", "P10", "P11"}
+WHATEVER_SIZE = {"P3", "P10", "P11", "P17"}
 
 
 def run(

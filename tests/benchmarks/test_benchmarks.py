@@ -3,6 +3,7 @@
 import pytest
 
 from tests.benchmarks import job, measure, peers, run
+from tests.benchmarks.backlog import drain
 from tests.benchmarks.measure import Series, Timing
 from tests.benchmarks.run import BEGIN, DOCS, END, HEAD, Result, check, line
 from tests.benchmarks.wire import Request, in_a_row
@@ -61,6 +62,13 @@ def test_a_case_runs_and_is_reported_with_its_figure(goal):
     assert failures == []
     assert results
     assert all(result.value > 0 and result.detail for result in results)
+
+
+def test_a_backlog_is_drained_completely_and_compared_with_its_floor():
+    done = drain(3, 30)
+
+    assert 3 <= done.publications <= 6
+    assert 0 < done.floor < done.cpu
 
 
 def test_a_figure_that_is_worse_than_the_table_is_reported():

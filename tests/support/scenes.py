@@ -282,6 +282,7 @@ async def open_scene(
     limits: BundleLimits = DEFAULT_LIMITS,
     pinning: Policy = "off",
     remembers_bucket: bool = False,
+    watcher: Watcher | None = None,
 ) -> AsyncIterator[Scene]:
     with ThreadRuntime() as runtime:
         journal = await Journal.open(
@@ -294,7 +295,7 @@ async def open_scene(
             reader = Reader(store, runtime, bucket=bucket)
             publisher = Publisher(store, reader, runtime)
             live_tree = LiveTree(store, reader, runtime)
-            watcher = Watcher()
+            watcher = watcher or Watcher()
             pipeline = Pipeline(
                 source=journal,
                 reader=reader,
