@@ -7,12 +7,16 @@ renders and checks each scope once.
 
 import asyncio
 import json
+import logging
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import structlog
 
 from daemon import folding
 from daemon.changes import ModelVersionChanged, StateCreated, interpret
@@ -85,8 +89,7 @@ async def _published(
 ) -> tuple[int, float, float]:
     reporter = Reporter(Metrics.create("benchmark", "0"), InlineRuntime())
     watcher = _Reported(reporter)
-    with (folder / "daemon.log").open("w") as stream:
-        configure_logging("json", "info", stream)
+    with _log_to(folder / "daemon.log"):
         store = MemoryStore(InlineRuntime())
         async with open_scene(folder / "journal.db", store, watcher=watcher) as scene:
             await scene.accept(*states)
@@ -94,6 +97,21 @@ async def _published(
             for at in range(0, len(backlog), _APPENDED_AT_ONCE):
                 await scene.accept(*backlog[at : at + _APPENDED_AT_ONCE])
             return await _drained(scene)
+
+
+@contextmanager
+def _log_to(path: Path) -> Iterator[None]:
+    """The log of a daemon goes to a file within the block."""
+    root, before = logging.getLogger(), structlog.get_config()
+    handlers, level = root.handlers[:], root.level
+    with path.open("w") as stream:
+        configure_logging("json", "info", stream)
+        try:
+            yield
+        finally:
+            root.handlers[:] = handlers
+            root.setLevel(level)
+            structlog.configure(**before)
 
 
 async def _drained(scene: Scene) -> tuple[int, float, float]:
