@@ -9,10 +9,11 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from sqlite3 import Connection
+from sqlite3 import Connection, DatabaseError
 from types import TracebackType
 from typing import Concatenate, Final, ParamSpec, Self, TypeVar
 
@@ -22,6 +23,7 @@ from events.journal.database import (
     OpenJournal,
     meta,
     open_journal,
+    port_error,
     reinstated,
     timestamp,
     translated,
@@ -45,12 +47,31 @@ T = TypeVar("T")
 
 _DEFAULT_LIMITS = JournalLimits()
 _LAST = 2**62
+_MAX_REQUESTS: Final = 64
+"""Requests that share one transaction."""
 _ORDINARY_BYTES: Final = 128 << 10
 """The space that an ordinary request needs.
 
 A probe writes this much after an append failed for lack of space: on a full disk a small row would
 still fit into pages that SQLite has allocated already.
 """
+
+
+@dataclass(frozen=True, eq=False)
+class _Request:
+    """Events that are to be stored together, and their caller's future."""
+
+    arrivals: Sequence[Arrival]
+    accepted: "asyncio.Future[list[Accepted]]"
+
+    def answer(self, result: list[Accepted] | Exception) -> None:
+        """Give the caller its result, unless it has left."""
+        if self.accepted.done():
+            return
+        if isinstance(result, Exception):
+            self.accepted.set_exception(result)
+        else:
+            self.accepted.set_result(result)
 
 
 class Journal:
@@ -79,6 +100,8 @@ class Journal:
         self._poll = poll
         self._instance = opened.instance
         self._decoded = lanes.Decoded()
+        self._requests: list[_Request] = []
+        self._appending: asyncio.Task[None] | None = None
         self._cursor = 0
         self._turn = 0
         self._probe_bytes = 0
@@ -124,6 +147,8 @@ class Journal:
         """Waits for the calls in progress, closes the file and releases the lock. Idempotent."""
         if not self._closed:
             self._closed = True
+            if self._appending is not None:
+                await self._appending
             await asyncio.get_running_loop().run_in_executor(self._worker, self._opened.close)
             self._worker.shutdown(wait=False)
 
@@ -156,13 +181,40 @@ class Journal:
             JournalFull: the limit of unacknowledged events is reached, or the disk is full.
             JournalDisplaced: the events are in a file that a restart would not find.
         """
+        request = _Request(arrivals, asyncio.get_running_loop().create_future())
+        self._requests.append(request)
+        if self._appending is None:
+            self._appending = asyncio.create_task(self._append_requests())
         try:
-            return await self._confirmed(inserts.append, self._now(), self._limits, arrivals)
+            return await request.accepted
         except JournalFull:
             self._probe_bytes = _ORDINARY_BYTES
             raise
+
+    async def _append_requests(self) -> None:
+        """Store the requests that wait. Those that arrive meanwhile share the next transaction."""
+        try:
+            while self._requests:
+                requests = self._requests[:_MAX_REQUESTS]
+                del self._requests[:_MAX_REQUESTS]
+                results: Sequence[inserts.Appended | Exception]
+                try:
+                    results = await self._confirmed(
+                        inserts.append,
+                        self._now(),
+                        self._limits,
+                        [item.arrivals for item in requests],
+                    )
+                except Exception as error:  # noqa: BLE001  # each caller gets it
+                    results = [error] * len(requests)
+                self._appended.set()
+                for item, result in zip(requests, results, strict=True):
+                    if isinstance(result, DatabaseError):
+                        item.answer(port_error(self._opened.path, result))
+                    else:
+                        item.answer(result)
         finally:
-            self._appended.set()
+            self._appending = None
 
     async def probe(self) -> None:
         """Writes a row durably, to check whether an event could be stored now.

@@ -198,24 +198,30 @@ def translated(path: Path) -> Iterator[None]:
     """Translates SQLite's errors, except those that only a programming error can cause."""
     try:
         yield
-    except (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.InterfaceError):
-        raise
     except sqlite3.DatabaseError as error:
-        # The low byte is the primary code. An error that `decoding` raises has no code.
-        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
-        match code & 0xFF:
-            case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_ERROR:
-                raise _damaged(path, str(error)) from error
-            case sqlite3.SQLITE_FULL:
-                raise JournalFull(f"no space is left for the journal {path}: {error}") from error
-            case sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM:
-                raise SourceUnavailable(
-                    f"the journal {path} cannot be used now: {error}{remedy(path)}"
-                ) from error
-            case _:
-                raise SourceUnavailable(
-                    f"the journal {path} cannot be used now: {error}"
-                ) from error
+        translation = port_error(path, error)
+        if translation is error:
+            raise
+        raise translation from error
+
+
+def port_error(path: Path, error: sqlite3.DatabaseError) -> Exception:
+    """What an error of SQLite means for the caller; itself if it shows a programming error."""
+    if isinstance(error, sqlite3.IntegrityError | sqlite3.ProgrammingError):
+        return error
+    # The low byte is the primary code. An error that `decoding` raises has no code.
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+    match code & 0xFF:
+        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_ERROR:
+            return _damaged(path, str(error))
+        case sqlite3.SQLITE_FULL:
+            return JournalFull(f"no space is left for the journal {path}: {error}")
+        case sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM:
+            return SourceUnavailable(
+                f"the journal {path} cannot be used now: {error}{remedy(path)}"
+            )
+        case _:
+            return SourceUnavailable(f"the journal {path} cannot be used now: {error}")
 
 
 @contextlib.contextmanager

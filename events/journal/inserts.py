@@ -12,26 +12,55 @@ from events.journal.records import Accepted, Arrival, JournalLimits, Rejected
 from events.model import Position
 from events.strict_json import MAX_PROBLEMS, described
 
+Appended = list[Accepted] | IdentityConflict | JournalFull | sqlite3.DatabaseError
+"""The result of one request: its events are stored, or why none of them is."""
+
 
 def append(
+    db: sqlite3.Connection, now: str, limits: JournalLimits, requests: Sequence[Sequence[Arrival]]
+) -> list[Appended]:
+    """Stores the events of each request durably, all of them or none, in one transaction.
+
+    A sync of the disk takes longer than the rest, so requests that arrive together share one. A
+    request that is refused is refused alone.
+    """
+    try:
+        return _append_together(db, now, limits, requests)
+    except sqlite3.DatabaseError as error:
+        if len(requests) == 1:
+            return [error]
+    # For example a full disk, where a smaller request may still have room.
+    return [result for request in requests for result in append(db, now, limits, [request])]
+
+
+def _append_together(
+    db: sqlite3.Connection, now: str, limits: JournalLimits, requests: Sequence[Sequence[Arrival]]
+) -> list[Appended]:
+    results: list[Appended] = []
+    with writing(db):
+        for arrivals in requests:
+            db.execute("SAVEPOINT request")
+            try:
+                results.append(_append_one(db, now, limits, arrivals))
+            except (IdentityConflict, JournalFull) as error:
+                db.execute("ROLLBACK TO request")
+                results.append(error)
+            db.execute("RELEASE request")
+    return results
+
+
+def _append_one(
     db: sqlite3.Connection, now: str, limits: JournalLimits, arrivals: Sequence[Arrival]
 ) -> list[Accepted]:
-    """Stores all events durably, or none.
-
-    Raises:
-        IdentityConflict: the id of one is known with different content.
-        JournalFull: the limit of unacknowledged events is reached.
-    """
-    with writing(db):
-        instance = meta(db, "instance")
-        accepted = []
-        for index, arrival in enumerate(arrivals):
-            known = None if arrival.replay_of else _known_offset(db, index, arrival)
-            offset = insert(db, now, arrival) if known is None else known
-            accepted.append(Accepted(Position(instance, offset), known=known is not None))
-        # After the inserts, which the exception undoes. A repetition is accepted even when full.
-        if not all(acceptance.known for acceptance in accepted):
-            _check_limits(db, limits)
+    instance = meta(db, "instance")
+    accepted = []
+    for index, arrival in enumerate(arrivals):
+        known = None if arrival.replay_of else _known_offset(db, index, arrival)
+        offset = insert(db, now, arrival) if known is None else known
+        accepted.append(Accepted(Position(instance, offset), known=known is not None))
+    # After the inserts, which the exception undoes. A repetition is accepted even when full.
+    if not all(acceptance.known for acceptance in accepted):
+        _check_limits(db, limits)
     return accepted
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from events.errors import SourceUnavailable
+from events.errors import EventError, IdentityConflict, JournalFull, SourceUnavailable
+from events.journal import JournalLimits, inserts
 from events.model import Event, Identity, Outcome, OutcomeKind
 from events.source import Recorded
 from tests.support.journals import next_of
@@ -305,5 +306,104 @@ def test_an_event_in_many_scopes_is_decoded_once_and_cached_only_while_reference
             assert gone() is None
             [again] = await journal.waiting(scopes[0])
             assert again.event == bench.arrival("1").event
+
+    play(story())
+
+
+def test_requests_that_arrive_together_share_a_transaction(bench, play, monkeypatch):
+    transactions = []
+    together = inserts._append_together
+
+    def counted(db, now, limits, requests):
+        transactions.append(len(requests))
+        return together(db, now, limits, requests)
+
+    monkeypatch.setattr(inserts, "_append_together", counted)
+
+    async def story():
+        async with bench.journal() as journal:
+            accepted = await asyncio.gather(
+                *(journal.append([bench.arrival(str(number))]) for number in range(20))
+            )
+            assert [acceptance.position.offset for [acceptance] in accepted] == list(range(1, 21))
+            assert transactions == [20]
+            assert (await journal.backlog()).events == 20
+
+    play(story())
+
+
+def test_a_refused_request_is_refused_alone(bench, play):
+    async def story():
+        limits = JournalLimits(max_unacknowledged=4)
+        async with bench.journal(limits=limits) as journal:
+            await journal.append([bench.arrival("known")])
+            results = await asyncio.gather(
+                journal.append([bench.arrival("1"), bench.arrival("2")]),
+                journal.append([bench.arrival("3"), bench.arrival("known", digest="other")]),
+                journal.append([bench.arrival("4"), bench.arrival("5")]),
+                journal.append([bench.arrival("6")]),
+                return_exceptions=True,
+            )
+            assert [type(result) for result in results] == [
+                list,
+                IdentityConflict,
+                JournalFull,
+                list,
+            ]
+            waiting = [delivery.event.id for delivery in await journal.take(100)]
+            assert waiting == ["known", "1", "2", "6"]
+
+    play(story())
+
+
+def test_a_fault_of_the_disk_with_one_request_does_not_refuse_the_others(bench, play, monkeypatch):
+    insert = inserts.insert
+
+    def full(db, now, arrival):
+        if arrival.identity.id == "large":
+            raise sqlite3.OperationalError("database or disk is full")
+        return insert(db, now, arrival)
+
+    monkeypatch.setattr(inserts, "insert", full)
+
+    async def story():
+        async with bench.journal() as journal:
+            results = await asyncio.gather(
+                journal.append([bench.arrival("small")]),
+                journal.append([bench.arrival("large")]),
+                journal.append([bench.arrival("smaller")]),
+                return_exceptions=True,
+            )
+            assert [isinstance(result, list) for result in results] == [True, False, True]
+            assert isinstance(results[1], EventError)
+            assert [delivery.event.id for delivery in await journal.take(9)] == ["small", "smaller"]
+
+    play(story())
+
+
+def test_a_caller_that_leaves_does_not_stop_the_others(bench, play):
+    async def story():
+        async with bench.journal() as journal:
+            leaving = asyncio.ensure_future(journal.append([bench.arrival("1")]))
+            staying = asyncio.ensure_future(journal.append([bench.arrival("2")]))
+            await asyncio.sleep(0)
+            leaving.cancel()
+            [accepted] = await staying
+            assert not accepted.known
+
+    play(story())
+
+
+def test_requests_that_wait_at_the_close_are_answered(bench, play):
+    async def story():
+        async with bench.journal() as journal:
+            waiting = [
+                asyncio.ensure_future(journal.append([bench.arrival(str(number))]))
+                for number in range(3)
+            ]
+            await asyncio.sleep(0)
+            await journal.close()
+        results = await asyncio.gather(*waiting, return_exceptions=True)
+        assert all(isinstance(result, list | SourceUnavailable) for result in results)
 
     play(story())
