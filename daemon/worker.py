@@ -93,6 +93,8 @@ class Lane:
         """The last event assigned to this lane."""
         self.idle_since: float | None = None
         """Monotonic seconds since when all its events have outcomes; None while one waits."""
+        self.waiting_since: float | None = None
+        """Monotonic seconds since when events have waited without a pause; None while none does."""
         self._expecting = False
         self._wake = asyncio.Event()
 
@@ -101,10 +103,11 @@ class Lane:
         self.idle_since = None
         self._expecting = True
 
-    def extend(self, position: Position) -> None:
+    def extend(self, position: Position, now: float) -> None:
         """Assign events up to this one. All events before it have been assigned."""
         self.up_to = position
         self.idle_since = None
+        self.waiting_since = now if self.waiting_since is None else self.waiting_since
         self._expecting = False
         self._wake.set()
 
@@ -112,6 +115,7 @@ class Lane:
         """Note that no event waits, unless one was assigned meanwhile."""
         if not self._wake.is_set() and not self._expecting:
             self.idle_since = now
+            self.waiting_since = None
 
     async def wait_for_event(self) -> None:
         """Return when an event was assigned since the last call."""
@@ -275,7 +279,7 @@ class Worker:
             await self._source.assign(unassigned)
         # Only now: a lane must not see an event whose predecessor is not assigned.
         for name, position in last.items():
-            self._lanes[name].extend(position)
+            self._lanes[name].extend(position, self._runtime.monotonic())
         for _ in range(dispatched):
             deliveries.popleft()
 
@@ -414,7 +418,7 @@ class Worker:
 
     async def _next_batch(self, lane: Lane, stop: Stop) -> bool:
         """Process one batch when there is a place for it; whether another may follow."""
-        await self._gather()
+        await self._gather(lane)
         places = self._places if lane.failure is None else self._places_of_failed
         async with places.hold():
             if stop.is_set:
@@ -429,13 +433,16 @@ class Worker:
                 self._tried.set()
         return had_events
 
-    async def _gather(self) -> None:
-        """Wait until a backlog is taken, but not for long: a larger batch costs hardly more.
+    async def _gather(self, lane: Lane) -> None:
+        """Wait until a backlog is taken, at most `gather_seconds` after the lane's first event.
 
-        Without a backlog this returns at once.
+        A larger batch costs hardly more. Without a backlog this returns at once.
         """
+        if lane.waiting_since is None:
+            return
+        left = lane.waiting_since + self._gather_seconds - self._runtime.monotonic()
         with suppress(TimeoutError):
-            async with asyncio.timeout(self._gather_seconds):
+            async with asyncio.timeout(max(left, 0)):
                 await self._backlog_taken.wait()
 
     async def _process_batch(self, lane: Lane) -> bool:

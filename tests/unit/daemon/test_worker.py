@@ -611,6 +611,23 @@ def test_a_backlog_is_published_with_one_change_for_each_scope(tmp_path, monkeyp
     scenario(tmp_path, play)
 
 
+def test_a_backlog_waits_once_for_its_end_and_not_before_each_batch(tmp_path, monkeypatch):
+    monkeypatch.setattr(batches, "MOST_EVENTS", 2)
+
+    async def play(scene: Scene):
+        await scene.send(state_event(1))
+        # Every `take` is full, and the last one is followed by none.
+        await scene.accept(*(model_event(f"m{n}", "101", str(100 + n)) for n in range(20)))
+        worker, stop = worker_of(scene, gather_seconds=1.0, opened_at=1), Stop()
+        running = asyncio.create_task(worker.run(stop))
+        async with asyncio.timeout(5):
+            await scene.watcher.saw(lambda: len(scene.watcher.settled_outcomes) == 21)
+        stop.request("done")
+        await running
+
+    scenario(tmp_path, play)
+
+
 def test_an_event_waits_until_its_predecessor_has_its_scopes(tmp_path):
     """Otherwise the pointer would pass the predecessor, whose model version would be lost."""
 
