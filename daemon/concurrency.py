@@ -53,6 +53,11 @@ class Places:
         self._free = asyncio.Semaphore(limit)
         self._seconds = seconds
 
+    @property
+    def has_free(self) -> bool:
+        """Whether `hold` would not wait now."""
+        return not self._free.locked()
+
     @asynccontextmanager
     async def hold(self) -> AsyncIterator[None]:
         """Wait for a place, and hold it at most for its seconds."""

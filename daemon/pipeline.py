@@ -121,7 +121,10 @@ class Pipeline:
         self._marker_checked: set[Scope] = set()
         """Scopes whose live tree was not ahead of the pointer at their first batch."""
         self._committed: dict[Scope, int] = {}
-        """The sequence of the last own commit that no pass over the live tree has followed yet."""
+        """The sequence of the last own commit that no pass over the live tree has followed yet.
+
+        Also of a commit whose result is unknown.
+        """
 
     async def process(self, scope: Scope, waiting: Sequence[Delivery]) -> frozenset[Position]:
         """Settle the first waiting events of a scope, as many as make one batch.
@@ -364,15 +367,20 @@ class Pipeline:
     ) -> PointerRead:
         """Record the outcomes, then compare-and-swap; withdraw the outcomes if it fails."""
         await self._source.record(str(scope), following.write_id, outcomes)
+        before = self._committed.get(scope)
+        # Before the write: it may take effect although its result stays unknown.
+        self._committed[scope] = following.sequence
         try:
             read = await self._publisher.swap(
                 scope, base, following, before_creating=self._bucket.check
             )
         except PointerMoved:
+            self._committed.pop(scope, None)  # a pass may have removed it
+            if before is not None:
+                self._committed[scope] = before
             await self._source.withdraw(str(scope), following.write_id)
             raise
         self._last_own_pointers.put(scope, read, 1)
-        self._committed[scope] = read.pointer.sequence
         return read
 
     # -- the base of a fold

@@ -53,7 +53,7 @@ take no place from the others."""
 GATHER_SECONDS: Final = 0.5
 LANES_AT_ONCE: Final = 8
 _PLACES_OF_FAILED: Final = 2
-"""Lanes whose last try failed have places of their own, so that they take none from the others."""
+"""Places for lanes whose last try failed. They take a place of the others only if one is free."""
 _PLACE_SECONDS: Final = 1.0
 """A batch that takes longer waits for the store, and gives its place to another lane."""
 _PASS_SECONDS: Final = 600.0
@@ -121,6 +121,17 @@ class Lane:
         """Return when an event was assigned since the last call."""
         await self._wake.wait()
         self._wake.clear()
+
+
+@dataclass(slots=True)
+class _Pending:
+    """A delivery that is not dispatched, and its scopes once they are known."""
+
+    delivery: Delivery
+    scopes: Sequence[str] | None = None
+
+    def __post_init__(self) -> None:
+        self.scopes = self.delivery.scopes
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,73 +244,83 @@ class Worker:
 
     async def _dispatch(self, group: asyncio.TaskGroup, stop: Stop) -> None:
         while True:
-            deliveries = await self._retry_until_done(
-                "taking the next events", partial(self._source.take, batches.MOST_EVENTS), self
+            # In a method of its own, so that no event is kept while the next ones are awaited.
+            await self._dispatch_next(group, stop)
+
+    async def _dispatch_next(self, group: asyncio.TaskGroup, stop: Stop) -> None:
+        taken = await self._retry_until_done(
+            "taking the next events", partial(self._source.take, batches.MOST_EVENTS), self
+        )
+        if taken.more:
+            self._backlog_taken.clear()
+        else:
+            self._backlog_taken.set()
+        pending = deque(map(_Pending, taken.deliveries))
+        # After `reinstate` they come again, under the new instance.
+        while pending and pending[0].delivery.position.instance == self._source.instance:
+            await self._retry_until_done(
+                "dispatching events", partial(self._dispatch_some, pending, group, stop), self
             )
-            if len(deliveries) < batches.MOST_EVENTS:
-                self._backlog_taken.set()
-            else:
-                self._backlog_taken.clear()
-            pending = deque(deliveries)
-            while pending:
-                await self._retry_until_done(
-                    "dispatching events", partial(self._dispatch_some, pending, group, stop), self
-                )
 
     async def _dispatch_some(
-        self, deliveries: deque[Delivery], group: asyncio.TaskGroup, stop: Stop
+        self, pending: deque[_Pending], group: asyncio.TaskGroup, stop: Stop
     ) -> None:
         """Assign the first events to their scopes, and extend the lanes of these scopes.
 
-        They leave `deliveries`. A listing of the scopes is made for the first event alone, so that
-        it delays none of those before it.
+        They leave `pending`. A listing of the scopes is made for the first event alone, so that it
+        delays none of those before it.
         """
-        last: dict[str, Position] = {}
+        last: dict[Lane, Position] = {}
         unassigned: dict[Position, Sequence[str]] = {}
         dispatched = 0
-        for delivery in deliveries:
-            scopes = delivery.scopes
-            if scopes is None:
+        for item in pending:
+            delivery = item.delivery
+            if item.scopes is None:
                 listing = self._listing_for(delivery)
                 if listing is None and dispatched:
                     break
-                scopes = self._all_scopes(listing or await self._list())
-                unassigned[delivery.position] = scopes
-                self._warn_about_folders(delivery)
+                item.scopes = self._all_scopes(listing or await self._list(), delivery)
+            if delivery.scopes is None:
+                unassigned[delivery.position] = item.scopes
             # Before the next event, because one without scopes goes to every lane before it.
-            for name in scopes:
-                lane = self._lanes.get(name)
-                if lane is None:
-                    lane = self._lanes[name] = Lane(Scope.parse(name))
-                    self._tasks[name] = group.create_task(self._work(lane, stop))
-                lane.expect()
-                last[name] = delivery.position
+            for lane in [self._lane(name, group, stop) for name in item.scopes]:
+                if unassigned:
+                    # A lane must not see an event whose predecessor is not assigned.
+                    lane.expect()
+                    last[lane] = delivery.position
+                else:
+                    lane.extend(delivery.position, self._runtime.monotonic())
             dispatched += 1
         if unassigned:
             await self._source.assign(unassigned)
-        # Only now: a lane must not see an event whose predecessor is not assigned.
-        for name, position in last.items():
-            self._lanes[name].extend(position, self._runtime.monotonic())
+        for lane, position in last.items():
+            lane.extend(position, self._runtime.monotonic())
         for _ in range(dispatched):
-            deliveries.popleft()
+            pending.popleft()
 
-    def _warn_about_folders(self, delivery: Delivery) -> None:
+    def _lane(self, name: str, group: asyncio.TaskGroup, stop: Stop) -> Lane:
+        lane = self._lanes.get(name)
+        if lane is None:
+            lane = self._lanes[name] = Lane(Scope.parse(name))
+            self._tasks[name] = group.create_task(self._work(lane, stop))
+        return lane
+
+    # -- listing scopes
+
+    def _all_scopes(self, listing: _Listing, delivery: Delivery) -> tuple[str, ...]:
+        """The scopes of the bucket when an event was accepted, and those that may be created yet.
+
+        The listing began after the event was accepted. A lane without a scope in the bucket is
+        kept only if an event waited in it when the listing began. That event may create the scope,
+        so every lane counts. If it does not, the lane ignores the event. To be computed once for
+        each event: after a failed try there are lanes of later events, too.
+        """
         if self._unreadable_folders:
             log.warning(
                 "event goes only to scopes that are known: folders cannot be read",
                 event_id=delivery.event.id,
                 folders=sorted(self._unreadable_folders),
             )
-
-    # -- listing scopes
-
-    def _all_scopes(self, listing: _Listing) -> tuple[str, ...]:
-        """The scopes of the bucket when an event was accepted, and those that may be created yet.
-
-        The listing began after the event was accepted. A lane without a scope in the bucket is
-        kept only if an event waited in it when the listing began. That event may create the scope,
-        so every lane counts. If it does not, the lane ignores the event.
-        """
         return tuple(sorted({*listing.scopes, *self._lanes}))
 
     def _listing_for(self, delivery: Delivery) -> _Listing | None:
@@ -419,7 +440,8 @@ class Worker:
     async def _next_batch(self, lane: Lane, stop: Stop) -> bool:
         """Process one batch when there is a place for it; whether another may follow."""
         await self._gather(lane)
-        places = self._places if lane.failure is None else self._places_of_failed
+        is_ordinary = lane.failure is None or self._places.has_free
+        places = self._places if is_ordinary else self._places_of_failed
         async with places.hold():
             if stop.is_set:
                 return False

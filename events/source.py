@@ -40,6 +40,15 @@ class Delivery:
 
 
 @dataclass(frozen=True, slots=True)
+class Taken:
+    """Deliveries in order."""
+
+    deliveries: Sequence[Delivery]
+    more: bool
+    """Whether the source has further ones already."""
+
+
+@dataclass(frozen=True, slots=True)
 class Recorded:
     """The recorded outcome of an event in one scope."""
 
@@ -66,11 +75,11 @@ class EventSource(Protocol):
         """
         ...
 
-    async def take(self, limit: int) -> Sequence[Delivery]:
-        """Waits for events, and returns all that are available, in order, at most `limit`.
+    async def take(self, limit: int) -> Taken:
+        """Waits for events, and returns those that are available, in order, at most `limit`.
 
-        Fewer than `limit` mean that no more was available. This object returns each delivery once,
-        except after `reinstate`.
+        A source may return fewer, for example to limit their size. This object returns each
+        delivery once, except after `reinstate`.
 
         Raises:
             SourceUnavailable: try again.

@@ -40,7 +40,7 @@ from events.journal.records import (
     Rejected,
 )
 from events.model import Outcome, Position
-from events.source import Delivery, Recorded
+from events.source import Delivery, Recorded, Taken
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -148,7 +148,8 @@ class Journal:
         if not self._closed:
             self._closed = True
             if self._appending is not None:
-                await self._appending
+                # Not awaited itself: a cancelled close must not cancel the requests of others.
+                await asyncio.wait([self._appending])
             await asyncio.get_running_loop().run_in_executor(self._worker, self._opened.close)
             self._worker.shutdown(wait=False)
 
@@ -193,6 +194,7 @@ class Journal:
 
     async def _append_requests(self) -> None:
         """Store the requests that wait. Those that arrive meanwhile share the next transaction."""
+        requests: list[_Request] = []
         try:
             while self._requests:
                 requests = self._requests[:_MAX_REQUESTS]
@@ -213,6 +215,11 @@ class Journal:
                         item.answer(port_error(self._opened.path, result))
                     else:
                         item.answer(result)
+        except asyncio.CancelledError:
+            for item in (*requests, *self._requests):
+                item.answer(SourceUnavailable("the journal stops: send the events again"))
+            self._requests.clear()
+            raise
         finally:
             self._appending = None
 
@@ -252,19 +259,19 @@ class Journal:
         """The newest rejected requests, newest first."""
         return await self._call(inserts.rejected, limit)
 
-    async def take(self, limit: int) -> Sequence[Delivery]:
-        """Waits for unacknowledged events; returns all that there are, in order, up to `limit`."""
+    async def take(self, limit: int) -> Taken:
+        """Waits for unacknowledged events, and returns the first ones, in order."""
         while True:
             self._appended.clear()
             turn = self._turn
-            deliveries = await self._call(
+            taken = await self._call(
                 lanes.take_after, self._decoded, self._instance, self._cursor, limit
             )
             if turn != self._turn:
                 continue  # `reinstate` took a new instance during the query: start over
-            if deliveries:
-                self._cursor = deliveries[-1].position.offset
-                return deliveries
+            if taken.deliveries:
+                self._cursor = taken.deliveries[-1].position.offset
+                return taken
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._poll):
                     await self._appended.wait()

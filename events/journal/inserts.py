@@ -12,7 +12,7 @@ from events.journal.records import Accepted, Arrival, JournalLimits, Rejected
 from events.model import Position
 from events.strict_json import MAX_PROBLEMS, described
 
-Appended = list[Accepted] | IdentityConflict | JournalFull | sqlite3.DatabaseError
+Appended = list[Accepted] | Exception
 """The result of one request: its events are stored, or why none of them is."""
 
 
@@ -26,7 +26,7 @@ def append(
     """
     try:
         return _append_together(db, now, limits, requests)
-    except sqlite3.DatabaseError as error:
+    except Exception as error:  # noqa: BLE001  # each request gets its own
         if len(requests) == 1:
             return [error]
     # For example a full disk, where a smaller request may still have room.

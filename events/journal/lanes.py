@@ -15,14 +15,14 @@ from weakref import WeakValueDictionary
 
 from events.journal.database import decoding, writing
 from events.model import Event, Identity, Outcome, OutcomeKind, Position
-from events.source import Delivery, Recorded, Replay
+from events.source import Delivery, Recorded, Replay, Taken
 
 _MAX_RECORDED: Final = 16
 """The maximum number of stored outcomes of one event in one scope.
 
 Several writes with unknown results may follow each other while a bucket has errors.
 """
-
+_MAX_TAKEN_BYTES: Final = 4 << 20
 
 Decoded = WeakValueDictionary[int, Event]
 """The decoded events in use, by offset: an event that waits in 1,000 lanes is decoded once."""
@@ -30,15 +30,24 @@ Decoded = WeakValueDictionary[int, Event]
 
 def take_after(
     db: sqlite3.Connection, decoded: Decoded, instance: str, offset: int, limit: int
-) -> tuple[Delivery, ...]:
-    """The first readable unacknowledged events behind `offset`, at most `limit`."""
+) -> Taken:
+    """The first readable unacknowledged events behind `offset`, at most `limit`.
+
+    Their bodies have about 4 MiB: decoding them blocks the thread that also accepts events.
+    """
     rows = db.execute(
         "SELECT * FROM events WHERE acknowledged_at IS NULL AND position > ? ORDER BY position",
         (offset,),
     )
     deliveries: list[Delivery] = []
     damaged: list[_Damage] = []
-    while len(deliveries) < limit and (row := rows.fetchone()) is not None:
+    size = 0
+    more = False
+    while (row := rows.fetchone()) is not None:
+        if len(deliveries) >= limit or size >= _MAX_TAKEN_BYTES:
+            more = True
+            break
+        size += row["size"]
         lanes = db.execute(
             "SELECT scope FROM lanes WHERE position = ? ORDER BY scope", (row["position"],)
         )
@@ -51,7 +60,7 @@ def take_after(
     # Before the update, which changes the rows that the open query still reads.
     rows.close()
     _note_damage(db, damaged)
-    return tuple(deliveries)
+    return Taken(tuple(deliveries), more)
 
 
 def waiting(

@@ -121,8 +121,13 @@ def test_all_available_events_come_at_once_up_to_the_limit(play):
             await bench.append(str(number), None if number == 2 else (ONE,))
         first = await bench.source.take(3)
         rest = await bench.source.take(3)
-        assert [delivery.event.id for delivery in (*first, *rest)] == list("01234")
-        assert (len(first), len(rest)) == (3, 2), "fewer than the limit: no more was available"
+        taken = (*first.deliveries, *rest.deliveries)
+        assert [delivery.event.id for delivery in taken] == list("01234")
+        assert (len(first.deliveries), first.more, rest.more) == (3, True, False)
+        for number in range(5, 9):
+            await bench.append(str(number))
+        assert (await bench.source.take(2)).more
+        assert not (await bench.source.take(2)).more
 
     play(story)
 

@@ -17,7 +17,7 @@ from events.errors import IdentityConflict, NotWaiting, SourceUnavailable
 from events.journal import Arrival, Journal
 from events.journal.records import DeadLetterStatus, JournalLimits
 from events.model import Event, Identity, Outcome, OutcomeKind, Position
-from events.source import Delivery, Recorded
+from events.source import Delivery, Recorded, Taken
 from tests.simulation.loop import Inline, databases
 from tests.simulation.model import Request
 from tests.simulation.oracle import Ledger, Oracle
@@ -242,10 +242,10 @@ class DiskSource:
     async def highest(self) -> int:
         return await self._journal.highest()
 
-    async def take(self, limit: int) -> Sequence[Delivery]:
-        deliveries = await self._journal.take(limit)
+    async def take(self, limit: int) -> Taken:
+        taken = await self._journal.take(limit)
         await self._reached("take")
-        return deliveries
+        return taken
 
     async def assign(self, scopes: Mapping[Position, Sequence[str]]) -> None:
         await self._reached("assign")

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from events.model import Event, Identity, Outcome, OutcomeKind, Position
-from events.source import Delivery, Recorded
+from events.source import Delivery, Recorded, Taken
 
 
 async def _no_delay(_what: str) -> None:
@@ -117,20 +117,23 @@ class LogSource:
     async def close(self) -> None:
         self._log.readers.remove(self)
 
-    async def take(self, limit: int) -> Sequence[Delivery]:
+    async def take(self, limit: int) -> Taken:
         while True:
             self._appended.clear()
             offsets = [
                 offset
                 for offset in range(self._cursor + 1, len(self._log.rows) + 1)
                 if not self._log.rows[offset - 1].done
-            ][:limit]
+            ]
+            more = len(offsets) > limit
+            offsets = offsets[:limit]
             if offsets:
                 await self._reached("take")
                 self._cursor = offsets[-1]
-                return [
+                deliveries = [
                     self._delivery(offset, self._log.rows[offset - 1].scopes) for offset in offsets
                 ]
+                return Taken(deliveries, more)
             await self._appended.wait()
 
     async def assign(self, scopes: Mapping[Position, Sequence[str]]) -> None:

@@ -100,9 +100,9 @@ class Burst:
     async def take(self, limit: int) -> Any:
         if self._left == 0:
             self._all.set()
-        deliveries = await self._source.take(limit)
-        self._left -= len(deliveries)
-        return deliveries
+        taken = await self._source.take(limit)
+        self._left -= len(taken.deliveries)
+        return taken
 
     async def waiting(self, *args: Any) -> Any:
         await self._all.wait()

@@ -47,5 +47,5 @@ def _token() -> str:
 
 async def next_of(source: EventSource) -> Delivery:
     """The next event alone."""
-    [delivery] = await source.take(1)
+    [delivery] = (await source.take(1)).deliveries
     return delivery

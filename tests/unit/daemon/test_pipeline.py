@@ -834,6 +834,32 @@ def give_up_once(publisher, store):
     publisher.swap = send_once
 
 
+def test_a_commit_with_an_unknown_result_needs_a_pass(journal_path, store):
+    async def play(scene: Scene):
+        await scene.batch(state_event(1, version="1"))
+        assert not scene.pipeline.needs_pass(GOLDEN)
+        swap = scene.publisher.swap
+
+        async def unheard(*args, **options):
+            scene.publisher.swap = swap
+            await swap(*args, **options)
+            raise OutcomeUnresolved("it took effect, and its answer was lost")
+
+        scene.publisher.swap = unheard
+        await scene.accept(state_event(2, version="2"))
+        waiting = [await next_of(scene.journal)]
+        with pytest.raises(OutcomeUnresolved):
+            await scene.pipeline.process(GOLDEN, waiting)
+        await scene.pipeline.process(GOLDEN, waiting)
+
+        assert scene.pipeline.needs_pass(GOLDEN)
+        await scene.pipeline.reconcile(GOLDEN)
+        assert not scene.pipeline.needs_pass(GOLDEN)
+        assert (await scene.live_tree.survey(GOLDEN)).synced
+
+    scenario(journal_path, store, play)
+
+
 def test_outcomes_of_a_lost_write_are_withdrawn(journal_path, store):
     async def come_between(operation, key):
         if (operation, key) == ("replace", f"{GOLDEN}/pointer.json") and armed:

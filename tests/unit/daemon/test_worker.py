@@ -659,6 +659,45 @@ def test_an_event_waits_until_its_predecessor_has_its_scopes(tmp_path):
     scenario(tmp_path, play)
 
 
+def test_an_event_goes_to_no_scope_of_a_later_event_although_its_assignment_failed(tmp_path):
+    async def play(scene: Scene):
+        await scene.send(state_event(1))
+        assign, failures = scene.journal.assign, iter([StoreUnavailable("away")])
+
+        async def failing(scopes):
+            for failure in failures:
+                raise failure
+            await assign(scopes)
+
+        scene.journal.assign = failing
+        await scene.accept(model_event("early", "101", "8"), state_event(2, scope=OTHER))
+        await scene.work()
+
+        outcomes = {
+            (scope, id_) for scope, id_, _ in scene.watcher.settled_outcomes if id_ == "early"
+        }
+        assert outcomes == {(str(GOLDEN), "early")}
+
+    scenario(tmp_path, play)
+
+
+def test_no_event_is_kept_in_memory_while_none_waits(tmp_path):
+    async def play(scene: Scene):
+        worker, stop = worker_of(scene), Stop()
+        running = asyncio.create_task(worker.run(stop))
+        await scene.accept(
+            state_event(1), *(model_event(f"m{n}", "101", str(n)) for n in range(2, 9))
+        )
+        await scene.watcher.saw(lambda: len(scene.watcher.settled_outcomes) == 8)
+        async with asyncio.timeout(10):
+            while len(scene.journal._decoded):  # noqa: ASYNC110  # nothing reports that
+                await asyncio.sleep(0.01)
+        stop.request("done")
+        await running
+
+    scenario(tmp_path, play)
+
+
 def test_a_lone_event_does_not_wait_for_others(tmp_path):
     async def play(scene: Scene):
         worker, stop = worker_of(scene, gather_seconds=3600.0), Stop()

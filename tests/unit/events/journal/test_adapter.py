@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from events.errors import EventError, IdentityConflict, JournalFull, SourceUnavailable
-from events.journal import JournalLimits, inserts
+from events.journal import JournalLimits, inserts, lanes
 from events.model import Event, Identity, Outcome, OutcomeKind
 from events.source import Recorded
 from tests.support.journals import next_of
@@ -219,7 +219,7 @@ def test_an_outcome_recorded_before_a_kill_survives_and_its_event_is_delivered_a
         bench.path,
         """
         await journal.append([arrival("1")])
-        [delivery] = await journal.take(1)
+        [delivery] = (await journal.take(1)).deliveries
         await journal.record("a/b", "write", {delivery.position: GOOD})
         """,
     )
@@ -350,7 +350,7 @@ def test_a_refused_request_is_refused_alone(bench, play):
                 JournalFull,
                 list,
             ]
-            waiting = [delivery.event.id for delivery in await journal.take(100)]
+            waiting = [delivery.event.id for delivery in (await journal.take(100)).deliveries]
             assert waiting == ["known", "1", "2", "6"]
 
     play(story())
@@ -376,7 +376,10 @@ def test_a_fault_of_the_disk_with_one_request_does_not_refuse_the_others(bench, 
             )
             assert [isinstance(result, list) for result in results] == [True, False, True]
             assert isinstance(results[1], EventError)
-            assert [delivery.event.id for delivery in await journal.take(9)] == ["small", "smaller"]
+            assert [delivery.event.id for delivery in (await journal.take(9)).deliveries] == [
+                "small",
+                "smaller",
+            ]
 
     play(story())
 
@@ -405,5 +408,46 @@ def test_requests_that_wait_at_the_close_are_answered(bench, play):
             await journal.close()
         results = await asyncio.gather(*waiting, return_exceptions=True)
         assert all(isinstance(result, list | SourceUnavailable) for result in results)
+
+    play(story())
+
+
+def test_a_fault_of_one_request_that_is_no_fault_of_the_disk_refuses_it_alone(bench, play):
+    async def story():
+        async with bench.journal() as journal:
+            results = await asyncio.gather(
+                *(journal.append([bench.arrival(event_id)]) for event_id in ("1", "\ud800", "2")),
+                return_exceptions=True,
+            )
+            assert [isinstance(result, list) for result in results] == [True, False, True]
+
+    play(story())
+
+
+def test_a_cancelled_close_leaves_no_caller_without_an_answer(bench, play):
+    async def story():
+        async with bench.journal() as journal:
+            waiting = asyncio.ensure_future(journal.append([bench.arrival("1")]))
+            await asyncio.sleep(0)
+            closing_ = asyncio.ensure_future(journal.close())
+            await asyncio.sleep(0)
+            closing_.cancel()
+            async with asyncio.timeout(5):
+                await asyncio.gather(waiting, return_exceptions=True)
+
+    play(story())
+
+
+def test_what_is_taken_at_once_is_limited_by_its_size(bench, play, monkeypatch):
+    monkeypatch.setattr(lanes, "_MAX_TAKEN_BYTES", 5_000)
+
+    async def story():
+        async with bench.journal() as journal:
+            await journal.append(
+                [bench.arrival(str(number), data={"a": "x" * 2_000}) for number in range(7)]
+            )
+            taken = [await journal.take(100) for _ in range(3)]
+            assert [len(item.deliveries) for item in taken] == [3, 3, 1]
+            assert [item.more for item in taken] == [True, True, False]
 
     play(story())
