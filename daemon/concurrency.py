@@ -62,14 +62,20 @@ class Places:
     async def hold(self) -> AsyncIterator[None]:
         """Wait for a place, and hold it at most for its seconds."""
         await self._free.acquire()
-        lapse = asyncio.get_running_loop().call_later(self._seconds, self._free.release)
+        released = False
+
+        def release() -> None:
+            nonlocal released
+            if not released:
+                released = True
+                self._free.release()
+
+        lapse = asyncio.get_running_loop().call_later(self._seconds, release)
         try:
             yield
         finally:
-            # Not after it has lapsed: the place would be released twice.
-            if asyncio.get_running_loop().time() < lapse.when():
-                lapse.cancel()
-                self._free.release()
+            lapse.cancel()
+            release()
 
 
 class ReadersWriterLock:
