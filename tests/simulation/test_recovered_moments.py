@@ -103,7 +103,8 @@ def test_a_healthy_scope_is_unchanged_and_no_id_or_number_gets_two_compositions(
             for scope, objects in moments(world):
                 seen += 1
                 _check(scope, objects)
-    assert seen > WORLDS
+    # A burst that waits becomes one change of the pointer (ADR 31), so many worlds have one moment.
+    assert seen > WORLDS // 2
 
 
 def _check(scope: Scope, objects: Objects) -> None:

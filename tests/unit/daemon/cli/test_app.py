@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from daemon import __version__
-from daemon.cli.app import _VERBS
+from daemon.cli.app import _COMMANDS
 
 ROOT = Path(__file__).parents[4]
 HEAVY = ("boto3", "botocore", "google", "aiokafka", "fastapi", "starlette", "uvicorn")
@@ -55,7 +55,7 @@ def test_inspecting_a_bucket_loads_no_sdk_and_no_web_framework(bucket):
     assert [name for name in HEAVY if name in loaded] == []
 
 
-@pytest.mark.parametrize(("name", "where"), [(name, where) for _, name, where, _ in _VERBS])
+@pytest.mark.parametrize(("name", "where"), [(name, where) for _, name, where, _ in _COMMANDS])
 def test_every_command_of_the_table_exists(name, where):
     module, _, attribute = where.partition(":")
 

@@ -112,7 +112,7 @@ def test_a_suggested_command_can_be_parsed(command):
 
 
 def test_no_message_suggests_an_incomplete_command():
-    commands = [name for _, name, _, _ in app._VERBS]
+    commands = [name for _, name, _, _ in app._COMMANDS]
     parts = [
         (path.name, text)
         for path in (ROOT / "daemon/publishing").rglob("*.py")
