@@ -45,8 +45,8 @@ async def both(one: Coroutine[Any, Any, T], other: Coroutine[Any, Any, U]) -> tu
 class Places:
     """A number of places for work, each of which lapses after some seconds.
 
-    Work that takes longer continues without a place, so that it delays no other work. Whoever has
-    waited longest gets the next place.
+    Work that takes longer continues without a place, so that it delays no other work. The work that
+    has waited longest gets the next place.
     """
 
     def __init__(self, limit: int, seconds: float) -> None:

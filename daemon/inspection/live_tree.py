@@ -73,7 +73,7 @@ class LiveTreeView:
             follows=survey.follows,
             ahead=survey.marker_is_ahead,
             sequence=survey.marker.sequence if survey.marker else None,
-            pending=(*report.written, *survey.would_remove),
+            pending=(*survey.would_write, *survey.would_remove),
             blocked=tuple(map(BlockedView.of, report.blocked)),
             damaged_manifests=tuple(
                 DamagedManifestView(str(damaged.publication), damaged.reason, damaged.unreadable)

@@ -199,7 +199,7 @@ class Journal:
             while self._requests:
                 requests = self._requests[:_MAX_REQUESTS]
                 del self._requests[:_MAX_REQUESTS]
-                results: Sequence[inserts.Appended | Exception]
+                results: Sequence[inserts.Appended]
                 try:
                     results = await self._confirmed(
                         inserts.append,

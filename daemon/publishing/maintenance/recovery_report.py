@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from daemon.publishing import protocol
 from daemon.publishing.maintenance.recovery_remains import Remains, Unsigned, fold_of
 from daemon.publishing.pointer import HistoryEntry, Pointer, Publication, PublicationId
 from daemon.publishing.wording import some
@@ -48,7 +49,7 @@ def result_lines(following: Pointer, why_live: str, *, asked_to_hold: bool) -> I
     if hold and not asked_to_hold:
         yield "held in spite of --no-hold: " + (
             "live is not the desired state"
-            if _id(live) != _id(desired)
+            if not protocol.same(live, desired)
             else "the hold was there before"
         )
 
@@ -125,7 +126,7 @@ def _unsigned_lines(remains: Remains, unsigned: Unsigned, following: Pointer) ->
             "signed, and such a change does not affect what is live; `rebundle quarantine "
             f"{remains.scope} {live.state} --rollback-to STATE --reason '…'` does"
         )
-    if unsigned.tree is not None and unsigned.tree != _id(following.live):
+    if unsigned.tree is not None and (live is None or unsigned.tree != live.id):
         yield (
             f"whether {unsigned.tree} is live: that is known only from the live tree's marker, "
             f"which is not signed; `--live {unsigned.tree}` takes it"
@@ -145,7 +146,3 @@ def _waiting(remains: Remains, following: Pointer) -> list[str]:
     )
     named = {f"{event.source} {event.id}": fold_of(event) for event in unfolded}
     return [name for name, folded in named.items() if folded not in following.folded_events]
-
-
-def _id(publication: Publication | None) -> PublicationId | None:
-    return None if publication is None else publication.id

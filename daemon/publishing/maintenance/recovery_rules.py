@@ -143,8 +143,8 @@ def _repair(
     if desired is not None and desired.id in gone:
         desired = _newest(whole)
     desired = next((upload for upload in adopted if not upload.late), desired) or live
-    moved = _id(live) != _id(pointer.live)
-    diverged = (moved or _id(desired) != _id(pointer.desired)) and _only_a_hold_separates(
+    moved = not protocol.same(live, pointer.live)
+    diverged = (moved or not protocol.same(desired, pointer.desired)) and _only_a_hold_separates(
         pointer, live, desired
     )
     hold = pointer.hold or (_hold(writing) if diverged or (moved and options.hold) else None)
@@ -631,7 +631,9 @@ def _folded(
     remains: Remains, old: Pointer, committed: Collection[str], desired: Publication | None
 ) -> tuple[FoldedEvent, ...]:
     """Events that do not need to be folded again, the newest last."""
-    reached = _positions(found for found in remains.found if found.publication.id == _id(desired))
+    reached = _positions(
+        found for found in remains.found if protocol.same(found.publication, desired)
+    )
     events = [
         event
         for found in sorted(remains.found, key=lambda found: found.publication.at)
@@ -796,7 +798,7 @@ def _only_a_hold_separates(
 
     A quarantine of desired would be another reason.
     """
-    return _id(live) != _id(desired) and not (
+    return not protocol.same(live, desired) and not (
         desired and base.is_quarantined(desired.composition_digest)
     )
 
@@ -813,7 +815,3 @@ def _newest(retained: Sequence[Publication]) -> Publication | None:
 
 def _hold(writing: Writing) -> Hold:
     return Hold(by=writing.by, reason=f"recovered: {writing.reason}", at=writing.at)
-
-
-def _id(publication: Publication | None) -> PublicationId | None:
-    return None if publication is None else publication.id
