@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files as resources
+from itertools import zip_longest
 from typing import Any, Final
 
 from renderers.composition import Composition, RenderDefaults
@@ -160,16 +161,19 @@ def check_built_in(piece: Piece, template: str) -> None:
     """The text equals the built-in template, byte for byte."""
     built_in = built_in_text(template)
     if piece.body != built_in:
-        actual_lines, wanted_lines = piece.body.split(b"\n"), built_in.split(b"\n")
-        pairs = enumerate(zip(actual_lines, wanted_lines, strict=False))
-        shorter = min(len(actual_lines), len(wanted_lines)) - 1
-        same = next((number for number, (one, other) in pairs if one != other), shorter)
-        wanted, actual = wanted_lines[same : same + 1], actual_lines[same : same + 1]
+        lines = zip_longest(
+            piece.body.splitlines(keepends=True),
+            built_in.splitlines(keepends=True),
+            fillvalue=b"",
+        )
+        line, actual, wanted = next(
+            (number, one, other) for number, (one, other) in enumerate(lines, 1) if one != other
+        )
         raise GateFailure(
             piece.file,
-            same + 1,
-            repr(b"".join(wanted).decode("utf-8", "replace")),
-            repr(b"".join(actual).decode("utf-8", "replace")),
+            line,
+            repr(wanted.decode(errors="replace")),
+            repr(actual.decode(errors="replace")),
         )
 
 
