@@ -26,13 +26,13 @@ class InstanceShared(Conflict):
     publication.
     """
 
-    def __init__(self, scope: Scope, position: Position) -> None:
+    def __init__(self, scope: Scope, instance: str, offset: int) -> None:
         super().__init__(
-            f"{scope} was published to under {position.instance} up to {position.offset}, and not "
-            "by this journal: a copy of it is in use"
+            f"{scope} was published to under {instance} up to {offset}, and not by this journal: "
+            "a copy of it is in use"
         )
-        self.position = position
-        """The last position that the pointer has passed."""
+        self.passed = {instance: offset}
+        """The last position of the instance that the pointer has passed."""
 
 
 class Redeliveries:
@@ -73,7 +73,7 @@ class Redeliveries:
         if self._source.owns_instance:
             if not explained:
                 instance = passed[0].position.instance
-                raise InstanceShared(scope, Position(instance, pointer.positions[instance]))
+                raise InstanceShared(scope, instance, pointer.positions[instance])
             return explained
         superseded = Outcome(OutcomeKind.SUPERSEDED, "the scope has moved past it")
         return {
@@ -86,25 +86,23 @@ class Redeliveries:
         """The recorded outcomes whose commit took effect.
 
         A commit whose result stayed unknown may have taken effect after another one was tried with
-        other events. Then the lineage decides. It is not read where all records of an event agree,
-        unless the source owns its instance: then a copy of the source may have passed the event.
+        other events, and a commit that is recorded nowhere may have passed the event: that of a
+        copy of the source, or of a source that remembers dead letters only. The lineage decides.
         """
-        owned = self._source.owns_instance
-        ambiguous = [records for records in recorded.values() if owned or _disagree(records)]
-        lineage = await self._lineage_of(pointer, ambiguous)
+        lineage = await self._lineage_of(pointer, list(recorded.values()))
         outcomes: dict[Position, Outcome] = {}
         for position, records in recorded.items():
-            outcome = _effective(records, lineage, owned=owned)
+            outcome = _effective(records, lineage)
             if outcome is not None:
                 outcomes[position] = outcome
         return outcomes
 
     async def _lineage_of(
-        self, pointer: Pointer, ambiguous: Sequence[Sequence[Recorded]]
+        self, pointer: Pointer, recorded: Sequence[Sequence[Recorded]]
     ) -> "_Writes":
         """The writes that led to this pointer, as far back as these records need."""
         newest = _Writes.of(pointer.history)
-        if all(any(record.write_id in newest.known for record in records) for records in ambiguous):
+        if all(any(newest.made(record) for record in records) for records in recorded):
             return newest
         try:
             return _Writes.of(await self._reader.history(pointer))
@@ -145,19 +143,22 @@ class _Writes:
             bool(entries) and entries[0].sequence == 1,
         )
 
+    def made(self, record: Recorded) -> bool:
+        """Whether this outcome took effect: it is settled, or its write is in the lineage."""
+        return record.write_id is None or record.write_id in self.known
 
-def _effective(records: Sequence[Recorded], lineage: _Writes, *, owned: bool) -> Outcome | None:
+
+def _effective(records: Sequence[Recorded], lineage: _Writes) -> Outcome | None:
     """The recorded outcome that took effect for an event that the pointer has passed, if known.
 
     It is the outcome of a commit in the lineage. If no commit is there because the lineage was cut
     off, it is the outcome on which all records agree, or else a dead letter, which must not be
-    dropped. If the source does not own its instance, an outcome on which all agree takes effect in
-    any case: another process that passed the event recorded the same.
+    dropped.
     """
     for record in records:
-        if record.write_id is None or record.write_id in lineage.known:
+        if lineage.made(record):
             return record.outcome
-    if owned and lineage.whole:
+    if lineage.whole:
         return None
     outcomes = [record.outcome for record in records]
     if len(set(outcomes)) == 1:
@@ -165,10 +166,6 @@ def _effective(records: Sequence[Recorded], lineage: _Writes, *, owned: bool) ->
     return next(
         (outcome for outcome in outcomes if outcome.kind is OutcomeKind.DEAD_LETTERED), None
     )
-
-
-def _disagree(records: Sequence[Recorded]) -> bool:
-    return len({record.outcome for record in records}) > 1
 
 
 def _has_passed(pointer: Pointer, position: Position) -> bool:

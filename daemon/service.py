@@ -295,13 +295,13 @@ async def _shared_parts(
 
 
 async def _build(shared: _Shared, customisations: Customisations) -> _Daemon:
-    worker = await _worker(shared, customisations)
+    worker = _worker(shared, customisations)
     timers = _timers(shared)
     health = _health(shared, worker, timers)
     return _Daemon(shared, worker, health, timers, _server(shared, health))
 
 
-async def _worker(shared: _Shared, customisations: Customisations) -> Worker:
+def _worker(shared: _Shared, customisations: Customisations) -> Worker:
     publish, bucket = shared.settings.publish, shared.bucket
     rendering = Rendering(
         Renderer(), gate.check, customisations.of, shared.settings.limits, publish.pinning
@@ -328,7 +328,6 @@ async def _worker(shared: _Shared, customisations: Customisations) -> Worker:
         live_tree_seconds=publish.live_tree_seconds,
         gather_seconds=publish.gather_seconds,
         lanes_at_once=publish.lanes_at_once,
-        opened_at=await shared.journal.highest(),
         bucket=shared.identity,
     )
 

@@ -1,8 +1,8 @@
 """Dispatches deliveries to one lane per scope and runs the lanes concurrently.
 
 The source keeps the waiting events. The dispatcher takes all that are available and assigns each,
-in order, to its scopes. A lane reads the events that wait in its scope, up to the last one assigned
-to it, and gives them to the pipeline as one batch until that succeeds. A lane that waits delays no
+in order, to its scopes. A lane reads the events that wait in its scope, and gives them to the
+pipeline as one batch until that succeeds. A lane that waits delays no
 other lane and holds no events in memory. The order within a scope is the order of the source.
 
 A batch costs hardly more than an event, so batches start when a backlog has been taken, and a few
@@ -89,8 +89,8 @@ class Lane:
         """Why the last try failed; None after a success."""
         self.busy = False
         """Whether a try is running. A stop waits for its end, but not for a pause between tries."""
-        self.up_to: Position | None = None
-        """The last event assigned to this lane."""
+        self.compared: set[str] = set()
+        """The instances of the source whose positions were compared with the scope's pointer."""
         self.idle_since: float | None = None
         """Monotonic seconds since when all its events have outcomes; None while one waits."""
         self.waiting_since: float | None = None
@@ -103,9 +103,8 @@ class Lane:
         self.idle_since = None
         self._expecting = True
 
-    def extend(self, position: Position, now: float) -> None:
-        """Assign events up to this one. All events before it have been assigned."""
-        self.up_to = position
+    def extend(self, now: float) -> None:
+        """Note that an event was assigned."""
         self.idle_since = None
         self.waiting_since = now if self.waiting_since is None else self.waiting_since
         self._expecting = False
@@ -157,7 +156,6 @@ class Worker:
         observer: LaneObserver,
         backoff: Backoff,
         live_tree_seconds: float,
-        opened_at: int,
         bucket: BucketCheck = ANY_BUCKET,
         pass_seconds: float = _PASS_SECONDS,
         gather_seconds: float = GATHER_SECONDS,
@@ -165,10 +163,9 @@ class Worker:
     ) -> None:
         """Create a worker that has not started.
 
-        `backoff`: the pauses between the tries of a lane, which never end. `opened_at`: the highest
-        offset of the source when it was opened. `pass_seconds`: the limit of one pass over a live
-        tree. `gather_seconds`: how long a batch waits while a backlog is taken. `lanes_at_once`:
-        how many lanes work concurrently.
+        `backoff`: the pauses between the tries of a lane, which never end. `pass_seconds`: the
+        limit of one pass over a live tree. `gather_seconds`: how long a batch waits while a backlog
+        is taken. `lanes_at_once`: how many lanes work concurrently.
         """
         self._source = source
         self._reader = reader
@@ -177,14 +174,12 @@ class Worker:
         self._observer = observer
         self._backoff = backoff
         self._live_tree_seconds = live_tree_seconds
-        self._opened_at = opened_at
         self._bucket = bucket
         self._pass_seconds = pass_seconds
         self._passing: set[str] = set()
         """Scopes for which the timer has started a pass that has not ended."""
         self._pass_slots = asyncio.Semaphore(_CONCURRENT_PASSES)
         self._retry_slots = asyncio.Semaphore(_CONCURRENT_RETRIES)
-        self._source_checked: set[Scope] = set()
         self._lanes: dict[str, Lane] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self.failure: Failure | None = None
@@ -198,7 +193,7 @@ class Worker:
         self._backlog_taken.set()
         self._places = Places(lanes_at_once, _PLACE_SECONDS)
         self._places_of_failed = Places(_PLACES_OF_FAILED, _PLACE_SECONDS)
-        self._instance = ReadersWriterLock()
+        self._batches = ReadersWriterLock()
         """Shared by the batches in progress; exclusive while the source takes a new instance."""
         self._listing_fault: str | None = None
         self._unreadable_folders: Mapping[str, str] = {}
@@ -256,8 +251,7 @@ class Worker:
         else:
             self._backlog_taken.set()
         pending = deque(map(_Pending, taken.deliveries))
-        # After `reinstate` they come again, under the new instance.
-        while pending and pending[0].delivery.position.instance == self._source.instance:
+        while pending:
             await self._retry_until_done(
                 "dispatching events", partial(self._dispatch_some, pending, group, stop), self
             )
@@ -270,7 +264,7 @@ class Worker:
         They leave `pending`. A listing of the scopes is made for the first event alone, so that it
         delays none of those before it.
         """
-        last: dict[Lane, Position] = {}
+        extended: dict[Lane, None] = {}  # in order
         unassigned: dict[Position, Sequence[str]] = {}
         dispatched = 0
         for item in pending:
@@ -285,16 +279,16 @@ class Worker:
             # Before the next event, because one without scopes goes to every lane before it.
             for lane in [self._lane(name, group, stop) for name in item.scopes]:
                 if unassigned:
-                    # A lane must not see an event whose predecessor is not assigned.
+                    # Its lane sees the event when those before it are assigned.
                     lane.expect()
-                    last[lane] = delivery.position
+                    extended[lane] = None
                 else:
-                    lane.extend(delivery.position, self._runtime.monotonic())
+                    lane.extend(self._runtime.monotonic())
             dispatched += 1
         if unassigned:
             await self._source.assign(unassigned)
-        for lane, position in last.items():
-            lane.extend(position, self._runtime.monotonic())
+        for lane in extended:
+            lane.extend(self._runtime.monotonic())
         for _ in range(dispatched):
             pending.popleft()
 
@@ -389,41 +383,8 @@ class Worker:
         self._followed.discard(str(scope))
         self._failing_passes.discard(str(scope))
         self._unreadable_scopes.pop(str(scope), None)
-        self._source_checked.discard(scope)
         self._pipeline.forget(scope)
         self._observer.removed(scope)
-
-    # -- restored and copied sources
-
-    async def _renew_if_restored(self, scope: Scope) -> None:
-        """Have a source that was restored from a backup take a new instance (protocol 2).
-
-        It was restored if the bucket has folded positions beyond the highest one that the source
-        had when it was opened. New events may have reached these positions since, and the pointer
-        would count them as folded. Deliveries under the old instance are then no longer waiting;
-        they come again under the new one.
-        """
-        if scope in self._source_checked:
-            return
-        instance = self._source.instance
-        recorded = (await self._reader.pointer(scope)).pointer.positions.get(instance, 0)
-        if recorded > self._opened_at:
-            log.warning(
-                "journal is older than the bucket, continues under a new id", scope=str(scope)
-            )
-            await self._renew(Position(instance, recorded))
-        self._source_checked.add(scope)
-
-    async def _renew(self, passed: Position) -> None:
-        """Have the source take a new instance, unless it has done so already.
-
-        `passed`: the last position of the source that a bucket has folded. The lock waits for
-        batches in progress: they have positions of the old instance, and would commit them but
-        settle none.
-        """
-        async with self._instance.exclusive():
-            if self._source.instance == passed.instance:
-                await self._source.reinstate(passed.offset)
 
     # -- one lane
 
@@ -471,12 +432,10 @@ class Worker:
         """Process one batch; whether there was one."""
         with bound(scope=str(lane.scope)):
             await self._bucket.confirm()
-            await self._renew_if_restored(lane.scope)
             try:
                 had_events = await self._process_waiting(lane)
-            except InstanceShared as error:
-                log.warning("journal was copied, continues under a new id", reason=str(error))
-                await self._renew(error.position)
+            except InstanceShared as copied:
+                await self._compare(lane, copied.passed, unaccounted=True)
                 # The events come again under the new instance.
                 return True
             lane.failure = None
@@ -486,13 +445,34 @@ class Worker:
         return had_events
 
     async def _process_waiting(self, lane: Lane) -> bool:
-        async with self._instance.shared():
-            waiting = await self._source.waiting(str(lane.scope), lane.up_to, batches.MOST_EVENTS)
-            if waiting:
+        async with self._batches.shared():
+            waiting = await self._source.waiting(str(lane.scope), batches.MOST_EVENTS)
+            instances = {delivery.position.instance for delivery in waiting}
+            is_compared = instances <= lane.compared
+            if waiting and is_compared:
                 began = self._runtime.monotonic()
                 await self._pipeline.process(lane.scope, waiting)
                 self._observer.processed(self._runtime.monotonic() - began)
+        if not is_compared:
+            # Outside the batch, because a new instance waits for the end of all batches.
+            read = await self._reader.pointer(lane.scope)
+            await self._compare(lane, read.pointer.positions)
+            lane.compared |= instances
         return bool(waiting)
+
+    async def _compare(
+        self, lane: Lane, positions: Mapping[str, int], *, unaccounted: bool = False
+    ) -> None:
+        """Have the source take a new instance if it was restored or copied (protocol 2).
+
+        Batches in progress have positions of the old instance. They would commit them but settle
+        no event, so the source waits for their end.
+        """
+        difference = await self._source.compare(
+            str(lane.scope), positions, self._batches.exclusive, unaccounted=unaccounted
+        )
+        if difference is not None:
+            log.warning("the source does not match the bucket", reason=difference)
 
     async def _reconcile(self, scope: Scope) -> None:
         """One pass over the live tree. If it fails, the timer repeats it; events stay settled."""
@@ -556,7 +536,7 @@ class Worker:
 
     async def _note(self, lane: Lane, failure: Failure) -> None:
         try:
-            waiting = await self._source.waiting(str(lane.scope), lane.up_to, batches.MOST_EVENTS)
+            waiting = await self._source.waiting(str(lane.scope), batches.MOST_EVENTS)
             await self._source.note_failure(
                 str(lane.scope), [delivery.position for delivery in waiting], failure.reason
             )

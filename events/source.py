@@ -4,9 +4,18 @@ A source delivers events in its order. After a restart it delivers again every e
 acknowledged, that is, settled in all its scopes. The caller records an outcome *before* the write
 of the pointer that folds the event, under the id of that write, and settles the event *after* it.
 If the write is lost, the caller withdraws what it recorded for it (protocol 2).
+
+A source has one instance, or several, such as the partitions of a log. Positions of one instance
+are ordered; those of different instances are never compared.
+
+What a source remembers over a restart differs. Every source remembers which events are not
+acknowledged. A source with durable memory remembers in addition the assigned scopes, the scopes in
+which an event is settled, and the recorded outcomes. Without it an event may be assigned again,
+come again in a scope where it was settled, and get its outcome from the pointer and the manifests.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -57,17 +66,16 @@ class Recorded:
     """The write that must succeed for this outcome to count; None once the event is settled."""
 
 
+Pause = Callable[[], AbstractAsyncContextManager[None]]
+"""A context in which no batch is in progress."""
+
+
 class EventSource(Protocol):
     """A durable, ordered source of events, with one reader. All calls come from one event loop."""
 
     @property
-    def instance(self) -> str:
-        """The current instance of this source's positions."""
-        ...
-
-    @property
     def owns_instance(self) -> bool:
-        """Whether no other source commits positions of this instance.
+        """Whether no other source commits positions of its instances.
 
         If so, a pointer with a position that this source cannot account for shows that a copy of
         the source is in use (protocol 2). A log with several readers, such as a Kafka partition,
@@ -76,10 +84,11 @@ class EventSource(Protocol):
         ...
 
     async def take(self, limit: int) -> Taken:
-        """Waits for events, and returns those that are available, in order, at most `limit`.
+        """Waits for events, and returns those that are available, at most `limit`.
 
-        A source may return fewer, for example to limit their size. This object returns each
-        delivery once, except after `reinstate`.
+        They are in order within an instance. A source may return fewer, for example to limit their
+        size. It returns an event again if its instance was renewed (`compare`), or was taken from
+        this reader and given back.
 
         Raises:
             SourceUnavailable: try again.
@@ -87,19 +96,43 @@ class EventSource(Protocol):
         ...
 
     async def assign(self, scopes: Mapping[Position, Sequence[str]]) -> None:
-        """Stores the scopes that events go to, so that they are the same after a restart.
+        """Stores the scopes that events go to. All are stored or none.
 
-        All are stored or none. Idempotent.
+        The first assignment of an event is final. With durable memory it is the same after a
+        restart. Unknown positions are skipped.
         """
         ...
 
-    async def waiting(
-        self, scope: str, up_to: Position | None = None, limit: int = 1_000
-    ) -> Sequence[Delivery]:
-        """The deliveries that wait in `scope`, in order, up to a position and at most `limit`.
+    async def waiting(self, scope: str, limit: int) -> Sequence[Delivery]:
+        """The deliveries that wait in `scope`, at most `limit`, in the order in which they came.
 
-        Events behind `up_to` may not be assigned yet. The result is current: it has no event that
-        an operator has taken out. It is empty if `up_to` belongs to another instance.
+        These are events that were taken and assigned, like all events taken before them: so an
+        event that names its scopes cannot overtake an earlier one whose scopes are not known yet.
+        The result is current: it has no event that an operator has taken out, and none of an
+        instance that another reader has now.
+        """
+        ...
+
+    async def compare(
+        self,
+        scope: str,
+        positions: Mapping[str, int],
+        pause: Pause,
+        *,
+        unaccounted: bool = False,
+    ) -> str | None:
+        """Compares what the pointer of `scope` has folded with what this source has.
+
+        The source was restored from a backup, truncated or copied if the pointer is ahead of it,
+        or, `unaccounted`, if it has passed an event of which the source has no outcome. Its next
+        events would count as folded. A source with durable memory then takes a new instance in a
+        `pause`, and delivers all unacknowledged events under it. A source that cannot do that stops
+        delivering from the instance, and reports it.
+
+        To be called before the first events of an instance are processed in a scope.
+
+        Returns:
+            The difference and what the source did about it, in words; None if there is none.
         """
         ...
 
@@ -114,9 +147,11 @@ class EventSource(Protocol):
         ...
 
     async def record(self, scope: str, write_id: str, outcomes: Mapping[Position, Outcome]) -> None:
-        """Stores outcomes durably, before the write of the pointer that folds their events.
+        """Stores outcomes, before the write of the pointer that folds their events.
 
-        A source may keep only the newest 16 of an event: an older write cannot be in progress.
+        With durable memory all are durable when this returns. Without it, dead letters are: nothing
+        else shows later that an event was one. Unknown positions are skipped. A source may keep
+        only the newest 16 of an event: an older write cannot be in progress.
         """
         ...
 
@@ -125,9 +160,10 @@ class EventSource(Protocol):
         ...
 
     async def settle(self, scope: str, outcomes: Mapping[Position, Outcome]) -> None:
-        """Completes these events in `scope` with their final outcomes.
+        """Completes these events in `scope` with their final outcomes, which are committed already.
 
-        An event that is settled in all its scopes is acknowledged. Idempotent.
+        An event that is settled in all its scopes is acknowledged. Idempotent. Unknown positions
+        are skipped.
         """
         ...
 
@@ -139,14 +175,5 @@ class EventSource(Protocol):
         """The scopes with a published event that the source still remembers.
 
         They replace the listing of the bucket's scopes while the bucket cannot be listed.
-        """
-        ...
-
-    async def reinstate(self, recorded: int) -> None:
-        """Takes a new instance, and delivers all unacknowledged events under it.
-
-        To be called if a bucket has a position of this instance, up to offset `recorded`, that this
-        source did not commit: the source was restored from a backup, or a copy of it is in use. The
-        caller ensures that no batch is in progress.
         """
         ...

@@ -40,13 +40,12 @@ from events.journal.records import (
     Rejected,
 )
 from events.model import Outcome, Position
-from events.source import Delivery, Recorded, Taken
+from events.source import Delivery, Pause, Recorded, Taken
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 _DEFAULT_LIMITS = JournalLimits()
-_LAST = 2**62
 _MAX_REQUESTS: Final = 64
 """Requests that share one transaction."""
 _ORDINARY_BYTES: Final = 128 << 10
@@ -103,6 +102,12 @@ class Journal:
         self._requests: list[_Request] = []
         self._appending: asyncio.Task[None] | None = None
         self._cursor = 0
+        """The offset of the last event that was taken."""
+        self._unassigned: set[int] = set()
+        """The events that were taken and have no scopes yet."""
+        self._recorded: dict[str, int] = {}
+        """The highest offset of which an outcome was recorded since the journal was opened, by
+        scope."""
         self._turn = 0
         self._probe_bytes = 0
         self._appended = asyncio.Event()
@@ -268,9 +273,14 @@ class Journal:
                 lanes.take_after, self._decoded, self._instance, self._cursor, limit
             )
             if turn != self._turn:
-                continue  # `reinstate` took a new instance during the query: start over
+                continue  # a new instance was taken during the query: start over
             if taken.deliveries:
                 self._cursor = taken.deliveries[-1].position.offset
+                self._unassigned |= {
+                    delivery.position.offset
+                    for delivery in taken.deliveries
+                    if delivery.scopes is None
+                }
                 return taken
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._poll):
@@ -288,17 +298,38 @@ class Journal:
         }
         if by_offset:
             await self._call(lanes.assign, self._now(), by_offset)
+            self._unassigned -= by_offset.keys()
 
-    async def waiting(
-        self, scope: str, up_to: Position | None = None, limit: int = 1_000
-    ) -> Sequence[Delivery]:
-        """The deliveries that wait in `scope`, in order, up to a position."""
-        if up_to is not None and up_to.instance != self._instance:
-            return ()
-        last = up_to.offset if up_to else _LAST
+    async def waiting(self, scope: str, limit: int) -> Sequence[Delivery]:
+        """The deliveries that wait in `scope`, in order, before the first unassigned event."""
+        last = min(self._unassigned) - 1 if self._unassigned else self._cursor
         return await self._call(
             lanes.waiting, self._decoded, self._instance, scope, up_to=last, limit=limit
         )
+
+    async def compare(
+        self,
+        scope: str,
+        positions: Mapping[str, int],
+        pause: Pause,
+        *,
+        unaccounted: bool = False,
+    ) -> str | None:
+        """Takes a new instance if the pointer of `scope` is ahead of the journal.
+
+        It is compared with the journal as it was opened, and with what was published since. New
+        events may have reached these positions, and the pointer would count them as folded.
+        """
+        own = max(self._opened.highest, self._recorded.get(scope, 0))
+        if not unaccounted and positions.get(self._instance, 0) <= own:
+            return None
+        async with pause():
+            passed = positions.get(self._instance)
+            if passed is None:
+                return None  # for another scope, the instance was renewed during the wait
+            await self._reinstate(passed)
+        cause = "a copy of the journal is in use" if unaccounted else "the journal was restored"
+        return f"{cause}, and {scope} has events that it does not: it continues under a new id"
 
     async def recorded(
         self, scope: str, positions: Sequence[Position]
@@ -309,7 +340,9 @@ class Journal:
 
     async def record(self, scope: str, write_id: str, outcomes: Mapping[Position, Outcome]) -> None:
         """Stores outcomes durably, before the write that folds their events."""
-        await self._call(lanes.record, scope, write_id, self._by_offset(outcomes))
+        by_offset = self._by_offset(outcomes)
+        await self._call(lanes.record, scope, write_id, by_offset)
+        self._recorded[scope] = max(self._recorded.get(scope, 0), *by_offset, 0)
 
     async def withdraw(self, scope: str, write_id: str) -> None:
         """Deletes the outcomes of a write that was lost."""
@@ -326,21 +359,6 @@ class Journal:
     async def published_scopes(self) -> frozenset[str]:
         """The scopes with a published event that the journal still has."""
         return await self._call(lanes.published_scopes)
-
-    async def reinstate(self, recorded: int) -> None:
-        """Takes a new instance, and delivers all unacknowledged events under it.
-
-        To be called if a bucket has a position, up to offset `recorded`, that this file did not
-        commit: it was restored from a backup, or a copy of it is in use.
-        """
-        self._instance = await self._call(reinstated, f"journal:{self._token()}", recorded)
-        self._turn += 1
-        self._cursor = 0
-        self._appended.set()
-
-    async def highest(self) -> int:
-        """The highest offset ever used; 0 for none. A pointer ahead of it requires `reinstate`."""
-        return await self._call(inspection.highest)
 
     async def dead_letters(
         self, status: DeadLetterStatus | None = DeadLetterStatus.OPEN
@@ -427,6 +445,18 @@ class Journal:
             return result
 
         return await self._call(confirmed, *args, **kwargs)
+
+    async def _reinstate(self, passed: int) -> None:
+        """Take a new instance, and deliver all unacknowledged events under it.
+
+        `passed`: the highest offset of the old instance that a bucket has folded.
+        """
+        self._instance = await self._call(reinstated, f"journal:{self._token()}", passed)
+        self._turn += 1
+        self._cursor = 0
+        self._unassigned.clear()
+        self._recorded.clear()
+        self._appended.set()
 
     def _now(self) -> str:
         return timestamp(self._clock())

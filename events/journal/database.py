@@ -135,6 +135,8 @@ class OpenJournal:
     path: Path
     db: sqlite3.Connection
     instance: str
+    highest: int
+    """The highest offset ever used when it was opened; 0 for none."""
     held: HeldFiles | None
     """The locks of `run`."""
     files: tuple[FileId | None, ...]
@@ -188,7 +190,9 @@ def open_journal(
             if run:
                 _check_pages(path, db)
                 _renew_copy(path, db, token, machine_id(machine_id_file))
-            opened = OpenJournal(path, db, meta(db, "instance"), held, identities(path))
+            opened = OpenJournal(
+                path, db, meta(db, "instance"), _highest(db), held, identities(path)
+            )
         undo.pop_all()
         return opened
 
@@ -270,6 +274,11 @@ def meta(db: sqlite3.Connection, key: str) -> str:
     """A value of the `meta` table; empty if there is none."""
     row = db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
     return "" if row is None else str(row["value"])
+
+
+def _highest(db: sqlite3.Connection) -> int:
+    row = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone()
+    return 0 if row is None else int(row["seq"])
 
 
 def set_meta(db: sqlite3.Connection, key: str, value: str) -> None:

@@ -77,12 +77,6 @@ def backlog(db: sqlite3.Connection) -> Backlog:
     )
 
 
-def highest(db: sqlite3.Connection) -> int:
-    """The highest offset ever used; 0 for none."""
-    row = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone()
-    return 0 if row is None else int(row["seq"])
-
-
 def newest(db: sqlite3.Connection) -> datetime | None:
     """When the newest event was accepted; None if there is none."""
     row = db.execute("SELECT accepted_at FROM events ORDER BY position DESC LIMIT 1").fetchone()

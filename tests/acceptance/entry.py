@@ -50,7 +50,7 @@ from tests.support.crashes import (
 from tests.support.filesystems import Operation, PassingFileSystem, Sync, SyncFolder
 
 JOURNAL_WRITES = frozenset(
-    {"append", "assign", "record", "withdraw", "settle", "note_failure", "reinstate"}
+    {"append", "assign", "record", "withdraw", "settle", "note_failure", "compare"}
 )
 
 

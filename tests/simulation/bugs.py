@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from types import FunctionType
 from typing import Any
 
-from daemon import batches, folding, pipeline
+from daemon import batches, folding, pipeline, redelivery
 from daemon.pipeline import Pipeline
 from daemon.publishing import operator_commands, protocol
 from daemon.publishing.live_tree import ownership, sync
@@ -609,6 +609,20 @@ BUGS: dict[str, Bug] = {
         "previous = chunk.previous_chunk",
         "previous = None",
     ),
+    # -- sources with several instances, and without durable memory
+    "one-position-for-all": Bug(
+        "the positions of several instances are committed as those of one",
+        batches, "progress",
+        "positions[position.instance] = max(",
+        "positions[next(iter(positions), position.instance)] = max(",
+    ),
+    "lost-dead-letter-counts": Bug(
+        "the dead letter of a lost write is the outcome of an event that another write passed",
+        redelivery, "_effective",
+        "if lineage.whole:",
+        "if False:",
+        rare=True,
+    ),
     # -- the journal
     "newest-first": Bug(
         "a lane gets its events in the reverse order",
@@ -631,14 +645,14 @@ BUGS: dict[str, Bug] = {
     ),
     "restore-not-noticed": Bug(
         "a journal restored from a backup continues under its instance",
-        Worker, "_renew_if_restored",
-        "if recorded > self._opened_at:",
-        "if False:",
+        Journal, "compare",
+        "if not unaccounted and",
+        "if not unaccounted or",
         rare=True,
     ),
     "not-delivered-again": Bug(
         "after a change of instance, delivered events are not delivered again",
-        Journal, "reinstate",
+        Journal, "_reinstate",
         "self._cursor = 0",
         "pass",
         rare=True,

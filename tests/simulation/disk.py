@@ -17,7 +17,7 @@ from events.errors import IdentityConflict, NotWaiting, SourceUnavailable
 from events.journal import Arrival, Journal
 from events.journal.records import DeadLetterStatus, JournalLimits
 from events.model import Event, Identity, Outcome, OutcomeKind, Position
-from events.source import Delivery, Recorded, Taken
+from events.source import Delivery, Pause, Recorded, Taken
 from tests.simulation.loop import Inline, databases
 from tests.simulation.model import Request
 from tests.simulation.oracle import Ledger, Oracle
@@ -228,19 +228,12 @@ class DiskSource:
         self._reached = reached
 
     @property
-    def instance(self) -> str:
-        return self._journal.instance
-
-    @property
     def owns_instance(self) -> bool:
         return self._journal.owns_instance
 
     async def close(self) -> None:
         self._disk.journal = None
         await self._journal.close()
-
-    async def highest(self) -> int:
-        return await self._journal.highest()
 
     async def take(self, limit: int) -> Taken:
         taken = await self._journal.take(limit)
@@ -252,11 +245,20 @@ class DiskSource:
         await self._journal.assign(scopes)
         await self._reached("assigned")
 
-    async def waiting(
-        self, scope: str, up_to: Position | None = None, limit: int = 1_000
-    ) -> Sequence[Delivery]:
+    async def waiting(self, scope: str, limit: int) -> Sequence[Delivery]:
         await self._reached("waiting")
-        return await self._journal.waiting(scope, up_to, limit)
+        return await self._journal.waiting(scope, limit)
+
+    async def compare(
+        self,
+        scope: str,
+        positions: Mapping[str, int],
+        pause: Pause,
+        *,
+        unaccounted: bool = False,
+    ) -> str | None:
+        await self._reached("compare")
+        return await self._journal.compare(scope, positions, pause, unaccounted=unaccounted)
 
     async def recorded(
         self, scope: str, positions: Sequence[Position]
@@ -282,10 +284,6 @@ class DiskSource:
     async def note_failure(self, scope: str, positions: Sequence[Position], error: str) -> None:
         await self._reached("note")
         await self._journal.note_failure(scope, positions, error)
-
-    async def reinstate(self, recorded: int) -> None:
-        await self._reached("reinstate")
-        await self._journal.reinstate(recorded)
 
 
 async def replay_one(journal: Journal, choose: Callable[[Sequence[int]], int], by: str) -> None:

@@ -1,7 +1,7 @@
 """Follows a world with the reference model: predicts and compares each commit, event and command.
 
 What only the world can know is observed: the order of commits, how far each commit moved the
-positions, and which attempt stored a publication. Everything else of the pointer, and each outcome
+positions, the order of a lane with several instances, and which attempt stored a publication. Everything else of the pointer, and each outcome
 with its kind of reason, comes from the model.
 """
 
@@ -24,6 +24,9 @@ from tests.simulation.model import (
     Scope,
     Violation,
 )
+
+Position = tuple[str, int]
+"""Instance and offset."""
 
 REASONS = {
     "published": r"published as \S+$",
@@ -62,15 +65,30 @@ class Row:
     settled: set[str] = field(default_factory=set)
     excused: set[str] = field(default_factory=set)
     """Scopes whose pointer was lost while this event waited. Nothing is predicted for it there."""
+    durable: bool = True
+    """Whether its source remembers recorded outcomes over a restart."""
+    divided: bool = False
+    """Whether its source has several instances. Their order differs from reader to reader."""
 
 
 class Ledger:
     """The content of one instance of a source, as reported to the oracle."""
 
     def __init__(
-        self, oracle: "Oracle", instance: str, rows: Mapping[int, Row] | None = None
+        self,
+        oracle: "Oracle",
+        instance: str,
+        rows: Mapping[int, Row] | None = None,
+        *,
+        durable: bool = True,
+        divided: bool = False,
     ) -> None:
+        """`durable`: the source remembers scopes and outcomes over a restart. `divided`: it has
+        other instances beside this one.
+        """
         self._oracle = oracle
+        self._durable = durable
+        self._divided = divided
         self.instance = instance
         self.rows = dict(rows or {})
         oracle.ledgers.append(self)
@@ -81,12 +99,18 @@ class Ledger:
         """An event was appended."""
         event = Event((self.instance, offset), identity, digest, asked)
         since = {scope: len(states) - 1 for scope, states in self._oracle.scopes.items()}
-        self.rows[offset] = Row(event, None if scopes is None else tuple(scopes), since)
+        named = None if scopes is None else tuple(scopes)
+        self.rows[offset] = Row(event, named, since, durable=self._durable, divided=self._divided)
 
     def assign(self, offset: int, scopes: Sequence[str]) -> None:
-        """The dispatcher assigned scopes to an event that names none."""
+        """The dispatcher assigned scopes to an event that names none.
+
+        A source without durable memory assigns it again, perhaps to more scopes.
+        """
         row = self.rows[offset]
         if row.scopes is not None:
+            if not self._durable:
+                row.scopes = tuple(sorted({*row.scopes, *scopes}))
             return
         row.scopes = tuple(scopes)
         needed = {
@@ -163,6 +187,10 @@ class Oracle:
         self.ledgers: list[Ledger] = []
         self.ledger_of: dict[tuple[str, str], Ledger] = {}
         """What a process reads under an instance."""
+        self.lanes: dict[tuple[str, str], Sequence[Position]] = {}
+        """The events that wait for a process in a scope, in the order in which it got them."""
+        self.orders: dict[str, Sequence[Position]] = {}
+        """By write: the order of the lane that made it."""
         self.commands: dict[str, Command] = {}
         """The requested command of each process."""
         self.lost: set[str] = set()
@@ -272,17 +300,22 @@ class Oracle:
         moved = {
             at: to for at, to in signed["positions"].items() if base.positions.get(at, 0) != to
         }
-        if len(moved) != 1:
-            raise Violation(f"{writer} moved the positions of {sorted(moved)}")
-        ((instance, last),) = moved.items()
-        rows = list(
-            self._taken(
+        order = {at: index for index, at in enumerate(self.orders.get(entry["write_id"], ()))}
+        rows = [
+            row
+            for instance, last in moved.items()
+            for row in self._taken(
                 scope, base, self.ledger_of[writer, instance], last, signed, entry, manifest
             )
-        )
+        ]
+        # A journal has one instance, whose order is that of its offsets.
+        rows.sort(key=lambda row: order.get(row.event.position, row.event.position[1]))
         events = [row.event for row in rows]
-        if not events or events[-1].position[1] != last:
-            raise Violation(f"{instance} was passed up to {last}, and no event there was folded")
+        for instance, last in moved.items():
+            if (instance, last) not in {event.position for event in events}:
+                raise Violation(f"{instance} was passed up to {last}, no event there was folded")
+        if not moved:
+            raise Violation(f"{writer} moved no position")
         result = model.batch(base, events, self._refused, self._limits)
         attempts = [_parted(name) for name in entry["published"]]
         if [publication.state for publication in result.publications] != [
@@ -292,7 +325,7 @@ class Oracle:
             wanted = [publication.state for publication in result.publications]
             raise Violation(f"published {entry['published']}, the rules publish {wanted}")
         for planned, name in zip(result.publications, entry["published"], strict=True):
-            self._made_of(scope, planned, manifest(name), name)
+            self._made_of(scope, planned, manifest(name), name, events)
         if entry["kind"] == "rollback":
             if result.rollback is None:
                 raise Violation("a rollback that the rules do not allow")
@@ -368,14 +401,22 @@ class Oracle:
             - set(base.folded_events)
             - waiting
         )
+        lane = self.orders.get(entry["write_id"], ())
         for row in rows:
             event = row.event
+            if not (row.durable or event.request.named or event.position in lane):
+                continue  # this process has assigned it again, to other scopes
             named = event.position in listed or (event.identity, event.digest) in remembered
             if scope not in row.settled or named or event.position[1] == last:
                 yield row
 
     def _made_of(
-        self, scope: str, planned: model.Planned, manifest: Mapping[str, Any], name: str
+        self,
+        scope: str,
+        planned: model.Planned,
+        manifest: Mapping[str, Any],
+        name: str,
+        lane: Sequence[Event],
     ) -> None:
         """A manifest matches what the rules predict for its events."""
         if _composition(manifest) != planned.composition:
@@ -388,7 +429,8 @@ class Oracle:
         wanted = [(event.position, False) for event in planned.events] + [
             (delivery.position, True) for delivery in planned.skipped
         ]
-        if observed != sorted(wanted, key=lambda item: item[0][1]):
+        order = [event.position for event in lane]
+        if observed != sorted(wanted, key=lambda item: order.index(item[0])):
             raise Violation(f"{name} lists {observed}, the rules give {wanted}")
         self._learn(scope, planned, manifest)
 
@@ -440,18 +482,24 @@ class Oracle:
         states = self.states(scope)
         if expected is not None:
             _, outcome, index = expected
-            if not _fits(observed, outcome):
+            if _fits(observed, outcome) or self._is_forgotten(row, observed, outcome):
+                self._floors[process, scope] = index
+                return
+            if not row.divided:
                 self.fail(
                     f"{position} in {scope} is {_described(observed)}, its commit made it {outcome}"
                 )
-            self._floors[process, scope] = index
-            return
+                return
+            # Another reader had the event alone, and read the pointer before this commit.
         since = max(
             row.since.get(scope, 0),
             self._floors.get((process, scope), 0),
             self._starts.get(process, {}).get(scope, 0),
         )
         possible: list[Outcome | None] = []
+        forgotten = not row.durable and observed.kind == "superseded"
+        if forgotten and any(self._alone(state, row.event) is None for state in states[since:]):
+            return  # it was assigned again, to a scope that had passed it
         for index in range(since, len(states)):
             possible.append(self._alone(states[index], row.event))
             if possible[-1] is not None and _fits(observed, possible[-1]):
@@ -459,6 +507,18 @@ class Oracle:
                 return
         self.fail(
             f"{position} ({row.event.request}) in {scope} is {_described(observed)}, the rules say one of {possible}"
+        )
+
+    def _is_forgotten(self, row: Row, observed: ObservedOutcome, outcome: Outcome) -> bool:
+        """Whether a source without durable memory may have this outcome for an event that was
+        committed: only dead letters are remembered, and manifests list what was published.
+        """
+        if row.durable or outcome.kind == "dead-lettered":
+            return False
+        return observed.kind == "superseded" or (
+            observed.kind == "published"
+            and outcome.state is not None
+            and _names(observed, outcome.state)
         )
 
     def _is_explained(self, scope: str, row: Row, observed: ObservedOutcome) -> bool:

@@ -6,7 +6,8 @@ some of them at a high rate, so that rare combinations are not hidden by frequen
 
 Seeds of the first generation are numbers. Their worlds never change, so that seeds.txt stays valid.
 Seeds of the second one, `2/17`, add to such a world what the first did not have: each addition
-draws from a separate random generator.
+draws from a separate random generator. Seeds of the third one, `3/17`, divide the logs of such a
+world into several instances, which are taken from daemons and given to them, and let logs forget.
 """
 
 import random
@@ -101,6 +102,10 @@ class Scenario:
     """The pointer remembers three events."""
     journal: bool = False
     """The sources are the real journal, on files."""
+    partitions: int = 1
+    """The instances of each log."""
+    forgetful: bool = False
+    """The logs remember only acknowledged events and dead letters over a restart, like Kafka."""
     refused: frozenset[tuple[str, str]] = frozenset()
     """The gate refuses each bundle that has one of these models at this version."""
 
@@ -136,7 +141,7 @@ class Scenario:
 
 def fresh(number: int) -> str:
     """A seed of the newest generation."""
-    return f"2/{number}"
+    return f"3/{number}"
 
 
 def scenario_of(seed: str) -> Scenario:
@@ -162,8 +167,11 @@ def scenario_of(seed: str) -> Scenario:
     )
     scenario.arrivals = _arrivals(scenario, chance)
     scenario.acts = _acts(scenario, chance)
-    if seed.startswith("2/"):
+    generation = int(seed.partition("/")[0]) if "/" in seed else 1
+    if generation >= 2:
         _extend(scenario, random.Random(f"{seed}/more"))
+    if generation >= 3 and not scenario.journal:
+        _divide(scenario, random.Random(f"{seed}/partitions"))
     return scenario
 
 
@@ -480,3 +488,18 @@ def _more_acts(scenario: Scenario, chance: random.Random) -> list[Act]:
             for number in range(2)
         ]
     return acts
+
+
+# -- the third generation
+
+
+def _divide(scenario: Scenario, chance: random.Random) -> None:
+    """Logs with several instances, which are taken from daemons and given to them."""
+    scenario.partitions = chance.choice((1, 2, 2, 3))
+    scenario.forgetful = chance.random() < 0.5
+    times = [arrival.at for arrival in scenario.arrivals]
+    moves = [
+        Act(chance.choice(times) + 20 * chance.random() ** 2, "rebalance", f"rebalance-{index}")
+        for index in range(chance.choice((0, 0, 1, 3, 6)))
+    ]
+    scenario.acts = sorted([*scenario.acts, *moves], key=lambda act: act.at)

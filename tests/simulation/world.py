@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import json
 import random
-import sys
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache
@@ -51,7 +50,7 @@ from daemon.stores.wrappers.timeout import TimeLimitedStore
 from daemon.timers.freshness import FreshnessTimer
 from daemon.worker import Worker
 from events.errors import SourceUnavailable
-from events.model import Event, Identity
+from events.model import Event, Identity, Position
 from renderers import gate
 from renderers.bundle import Customisation, Renderer
 from renderers.composition import Composition, Stamp
@@ -67,7 +66,7 @@ from tests.simulation.model import Command, Limits
 from tests.simulation.oracle import Ledger, Oracle
 from tests.simulation.runtime import SimulatedRuntime
 from tests.simulation.scenario import SCOPES, THIRD, Act, Arrival, Scenario, scenario_of
-from tests.simulation.source import Log, Watch
+from tests.simulation.source import Log, LogSource, Watch
 from tests.simulation.store import LATEST, Crash, RemoteStore
 
 _CALL_SECONDS = 20.0
@@ -174,7 +173,7 @@ class Process:
         if world.scenario.paced:
             self.store = RateLimitedStore(self.store, self.runtime, 1.1)
         self.reader = Reader(self.store, self.runtime)
-        self.publisher = _ReportingPublisher(self.store, self.reader, self.runtime, world)
+        self.publisher = _ReportingPublisher(self.store, self.reader, self.runtime, world, name)
         self.live_tree = LiveTree(self.store, self.reader, self.runtime)
         self.operations = Operations(self.reader, self.publisher, self.live_tree)
         self.collector = GarbageCollector(
@@ -227,12 +226,21 @@ class _ReportingPublisher(Publisher):
     """Reports the results of its own writes to the watcher."""
 
     def __init__(
-        self, store: ObjectStore, reader: Reader, runtime: SimulatedRuntime, world: "World"
+        self,
+        store: ObjectStore,
+        reader: Reader,
+        runtime: SimulatedRuntime,
+        world: "World",
+        name: str,
     ) -> None:
         super().__init__(store, reader, runtime)
         self._reports = world.watcher.reports
+        self._oracle = world.oracle
+        self._name = name
 
     async def swap(self, scope: Scope, base: Any, following: Any, **options: Any) -> Any:
+        lane = self._oracle.lanes.get((self._name, str(scope)), ())
+        self._oracle.orders[following.write_id] = lane
         try:
             read = await super().swap(scope, base, following, **options)
         except PointerMoved:
@@ -281,7 +289,8 @@ class World:
         )
         self.bucket.watch = self._changed
         self.logs: list[Log] = []
-        self.ledgers: list[Ledger] = []
+        self.ledgers: dict[str, Ledger] = {}
+        """By instance."""
         self.disks: list[Disk] = []
         """The real journals, instead of logs."""
         if scenario.journal:
@@ -289,8 +298,27 @@ class World:
                 Disk(f"journal-{index}", self.oracle, clock) for index in range(scenario.logs)
             ]
         else:
-            self.logs = [Log(f"journal:{index}") for index in range(scenario.logs)]
-            self.ledgers = [Ledger(self.oracle, log.instance) for log in self.logs]
+            durable = not scenario.forgetful
+            self.logs = [
+                Log(*_instances(index, scenario.partitions), durable=durable)
+                for index in range(scenario.logs)
+            ]
+            self.ledgers = {
+                instance: Ledger(
+                    self.oracle, instance, durable=durable, divided=scenario.partitions > 1
+                )
+                for log in self.logs
+                for instance in log.partitions
+            }
+        self._sources: list[LogSource | None] = [None] * scenario.replicas
+        """The open logs of the daemons."""
+        self._owned: list[set[str]] = [
+            set(self._log(index).partitions) if self.logs else set()
+            for index in range(scenario.replicas)
+        ]
+        """The partitions that each daemon reads."""
+        self._owners: dict[str, set[int]] = {}
+        """The daemons to which each partition was given last."""
         self._down: set[int] = set()
         """Daemons that an operator does not start for now."""
         self.rendering = _StrictRendering(
@@ -391,7 +419,7 @@ class World:
 
     async def _drained(self) -> None:
         until = self.loop.time() + _LONGEST_DRAIN
-        while not all(ledger.drained for ledger in self._current):
+        while not self._is_drained:
             if self.loop.time() > until:
                 rows = [row for ledger in self._current for row in ledger.rows.values()]
                 waiting = [
@@ -406,7 +434,14 @@ class World:
 
     @property
     def _current(self) -> list[Ledger]:
-        return self.ledgers or [disk.ledger for disk in self.disks]
+        return list(self.ledgers.values()) or [disk.ledger for disk in self.disks]
+
+    @property
+    def _is_drained(self) -> bool:
+        if self.scenario.forgetful:
+            # Of an event that was assigned twice, the scopes of the last assignment count.
+            return all(log.drained for log in self.logs)
+        return all(ledger.drained for ledger in self._current)
 
     async def _settle_down(self) -> None:
         for index in range(self.scenario.replicas):
@@ -430,28 +465,62 @@ class World:
             process = self._daemons[index] = Process(self, f"daemon-{index}.{life}")
             stop = self._stops[index] = Stop()
             self.oracle.started(process.name)
-            source, opened_at = await self._opened(index, process)
+            source = await self._opened(index, process)
             self.trace(process.name, "starts")
-            ended = await process.live(self._work(process, source, opened_at, stop))
+            ended = await process.live(self._work(process, source, stop))
             self.trace(process.name, "ended" if ended else "was killed")
+            self._sources[index] = None
             await source.close()
             if not self._resting:
                 await asyncio.sleep(
                     0.5 + 3 * random.Random(f"{self.scenario.seed}/{process.name}").random()
                 )
 
-    async def _opened(self, index: int, process: Process) -> tuple[Any, int]:
-        """A daemon's source, and the highest offset that it has."""
+    async def _opened(self, index: int, process: Process) -> Any:
+        """A daemon's source."""
         if self.disks:
-            source = await self.disks[index].open(process.reached, process.name)
-            return source, await source.highest()
-        which = 0 if self.scenario.shared_log else index
-        log = self.logs[which]
-        # Another reader of the same log may be ahead of what this one found when it started.
-        opened_at = sys.maxsize if self.scenario.shared_log else len(log.rows)
-        return log.open(process.reached, _Watch(self, which, process.name)), opened_at
+            return await self.disks[index].open(process.reached, process.name)
+        source = self._sources[index] = self._log(index).open(
+            process.reached,
+            _Watch(self, process.name),
+            instances=sorted(self._owned[index]),
+            chance=random.Random(f"{self.scenario.seed}/{process.name}/mix"),
+        )
+        return source
 
-    async def _work(self, process: Process, source: Any, opened_at: int, stop: Stop) -> None:
+    def _log(self, index: int) -> Log:
+        """The log of a daemon."""
+        return self.logs[0 if self.scenario.shared_log else index]
+
+    async def _rebalance(self, chance: random.Random) -> None:
+        """Move one partition to other daemons.
+
+        Those that had it lose it now, or later, so that two have it for some time. A daemon that
+        shares its log with no other one gets it back.
+        """
+        index = chance.randrange(self.scenario.replicas)
+        instance = chance.choice(sorted(self._log(index).partitions))
+        readers = [
+            other
+            for other in range(self.scenario.replicas)
+            if instance in self._log(other).partitions
+        ]
+        owners = set(chance.sample(readers, chance.randint(1, len(readers))))
+        delay = chance.choice((0, 0, 20)) * chance.random()
+        self.trace("rebalance", instance, sorted(owners), f"{delay:.1f}")
+        for other in readers:
+            if other in owners and (instance not in self._owned[other] or len(readers) == 1):
+                self._owned[other].add(instance)
+                if (source := self._sources[other]) is not None:
+                    source.give(instance)
+        self._owners[instance] = owners
+        await asyncio.sleep(delay)
+        for other in set(readers) - self._owners[instance]:
+            self._owned[other].discard(instance)
+            if (source := self._sources[other]) is not None:
+                source.revoke(instance)
+
+    async def _work(self, process: Process, source: Any, stop: Stop) -> None:
         observer = _Observer(self, process.name)
         pipeline = Pipeline(
             source=source,
@@ -471,7 +540,6 @@ class World:
             observer=observer,
             backoff=_EvenBackoff(first=0.2, longest=10.0),
             live_tree_seconds=_PASS_SECONDS,
-            opened_at=opened_at,
         ).run(stop)
 
     # -- producers, editors and faults
@@ -506,8 +574,10 @@ class World:
             process.runtime.now() if process else self.bucket.now()
         )  # the clock of the process that accepts it
         at = now.isoformat(timespec="microseconds").replace("+00:00", "Z")
-        ledger = self.ledgers[arrival.log]
-        position = self.logs[arrival.log].append(event, identity, digest, at, arrival.scopes)
+        log = self.logs[arrival.log]
+        chosen = random.Random(f"{self.scenario.seed}/{event.id}").choice(sorted(log.partitions))
+        position = log.append(event, identity, digest, at, arrival.scopes, chosen)
+        ledger = self.ledgers[position.instance]
         if position.offset not in ledger.rows:
             ledger.accept(position.offset, identity.digest[:16], digest[:16], asked, arrival.scopes)
         self.trace("accepted", event.id, asked.kind, dict(asked.versions), asked.state, position)
@@ -547,6 +617,8 @@ class World:
                 )
             case "back-up" | "restore" | "copy" | "prune" | "replay" | "take-out":
                 await self._act_on_journal(act, chance)
+            case "rebalance":
+                await self._rebalance(chance)
             case "recover":
                 await self._operator(act.draw, scope, lambda process: self._recover(process, scope))
             case "lose-pointer":
@@ -917,28 +989,32 @@ def _interesting(signed: dict[str, Any], name: str, chance: random.Random) -> st
     return next((f"{item['state']}@{item['attempt']}" for item in reversed(found) if item), None)
 
 
+def _instances(index: int, partitions: int) -> list[str]:
+    """The instances of a log."""
+    if partitions == 1:
+        return [f"journal:{index}"]
+    return [f"journal:{index}/{partition}" for partition in range(partitions)]
+
+
 class _Watch(Watch):
     """Reports the log actions of one process to the oracle."""
 
-    def __init__(self, world: World, which: int, process: str) -> None:
+    def __init__(self, world: World, process: str) -> None:
         self._world = world
-        self._which = which
         self._process = process
-        self._read(world.ledgers[which])
+        for instance, ledger in world.ledgers.items():
+            world.oracle.ledger_of[process, instance] = ledger
 
-    def _read(self, ledger: Ledger) -> None:
-        self._ledger = ledger
-        self._world.oracle.ledger_of[self._process, ledger.instance] = ledger
+    def waits(self, scope: str, positions: Sequence[Position]) -> None:
+        order = [(position.instance, position.offset) for position in positions]
+        self._world.oracle.lanes[self._process, scope] = order
 
-    def assigned(self, offset: int, scopes: Sequence[str]) -> None:
-        self._ledger.assign(offset, scopes)
+    def assigned(self, position: Position, scopes: Sequence[str]) -> None:
+        self._world.ledgers[position.instance].assign(position.offset, scopes)
 
-    def settled(self, scope: str, offset: int, outcome: Any) -> None:
-        self._ledger.settle(self._process, scope, offset, outcome)
-
-    def renewed(self, instance: str) -> None:
-        self._world.ledgers[self._which] = self._ledger.renewed(instance)
-        self._read(self._world.ledgers[self._which])
+    def settled(self, scope: str, position: Position, outcome: Any) -> None:
+        ledger = self._world.ledgers[position.instance]
+        ledger.settle(self._process, scope, position.offset, outcome)
 
 
 class _Observer:

@@ -204,14 +204,13 @@ class Worksite:
                 self.journal, clock=runtime.now, token=runtime.random_id, run=True, poll=0.02
             )
             async with journal:
-                opened_at = await journal.highest()
                 burst = Burst(journal, len(send))
                 source = between(burst)
                 if send:
                     await source.append([_arrival(item) for item in send])  # type: ignore[attr-defined]
                     accepted()
                 bucket = self.open(runtime, around)
-                worker = _worker(source, bucket, runtime, opened_at)
+                worker = _worker(source, bucket, runtime)
                 stop = Stop()
                 async with asyncio.timeout(limit), asyncio.TaskGroup() as group:
                     group.create_task(worker.run(stop))
@@ -321,7 +320,7 @@ def _arrival(event: Event) -> Arrival:
     return Arrival(event, Identity("http", event.source, event.id), change.digest, change.scopes)
 
 
-def _worker(source: EventSource, bucket: Bucket, runtime: Runtime, opened_at: int) -> Worker:
+def _worker(source: EventSource, bucket: Bucket, runtime: Runtime) -> Worker:
     watcher = Watcher()
     pipeline = Pipeline(
         source=source,
@@ -341,7 +340,6 @@ def _worker(source: EventSource, bucket: Bucket, runtime: Runtime, opened_at: in
         observer=watcher,
         backoff=BACKOFF,
         live_tree_seconds=3600,
-        opened_at=opened_at,
     )
 
 

@@ -2,7 +2,8 @@
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
@@ -49,3 +50,20 @@ async def next_of(source: EventSource) -> Delivery:
     """The next event alone."""
     [delivery] = (await source.take(1)).deliveries
     return delivery
+
+
+async def waiting_in(source: EventSource, scope: str, limit: int = 1_000) -> Sequence[Delivery]:
+    """What waits in a scope when everything available was taken."""
+    taking = asyncio.ensure_future(source.take(1_000))
+    await asyncio.sleep(0)  # its query is queued
+    await source.published_scopes()  # its query comes after that
+    for _ in range(10):
+        await asyncio.sleep(0)
+    taking.cancel()
+    await asyncio.wait([taking])
+    return await source.waiting(scope, limit)
+
+
+def no_batches() -> AbstractAsyncContextManager[None]:
+    """As the pause of a source when no batch is in progress."""
+    return nullcontext()

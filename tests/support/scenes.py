@@ -199,7 +199,6 @@ class Scene:
     pipeline: Pipeline
     watcher: Watcher
     runtime: ThreadRuntime
-    opened_at: int
     bucket: BucketCheck = ANY_BUCKET
 
     async def accept(self, *events: Event) -> list[Accepted]:
@@ -225,7 +224,6 @@ class Scene:
             observer=self.watcher,
             backoff=BACKOFF,
             live_tree_seconds=3600,
-            opened_at=self.opened_at,
             bucket=self.bucket,
         )
         async with asyncio.timeout(limit), asyncio.TaskGroup() as group:
@@ -233,7 +231,6 @@ class Scene:
             while (await self.journal.backlog()).events:  # noqa: ASYNC110  # the journal sends no event
                 await asyncio.sleep(0.005)
             stop.request("done")
-        self.opened_at = await self.journal.highest()
 
     async def send(self, *events: Event) -> list[Outcome]:
         """Accept and process events. Returns the outcome of each in its first scope."""
@@ -254,7 +251,6 @@ class Scene:
             done = await self.pipeline.process(scope, waiting)
             waiting = [item for item in waiting if item.position not in done]
         await self.pipeline.reconcile(scope)
-        self.opened_at = await self.journal.highest()
         return [(await self.outcomes(event.id))[0] for event in events]
 
     async def outcomes(self, event_id: str) -> list[Outcome]:
@@ -310,7 +306,6 @@ async def open_scene(
                 bucket=bucket,
             )
             operations = Operations(reader, publisher, live_tree)
-            opened_at = await journal.highest()
             parts = (
                 journal,
                 store,
@@ -322,4 +317,4 @@ async def open_scene(
                 watcher,
                 runtime,
             )
-            yield Scene(*parts, opened_at, bucket)
+            yield Scene(*parts, bucket)

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import shutil
 import sqlite3
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ from daemon.redelivery import InstanceShared
 from daemon.worker import Worker
 from events.journal import Journal
 from events.model import Outcome, OutcomeKind
+from events.source import Pause
 from renderers.values import Scope
 from tests.builders_runtime import InlineRuntime
 from tests.support.journals import next_of
@@ -32,10 +33,6 @@ from tests.support.scenes import (
 )
 
 OTHER = Scope("texture", "edge")
-COMPARED = 2**62
-"""As `opened_at`: the check at the start found no difference, because the other copy had not
-published yet.
-"""
 
 
 def cloned(path: Path, copy: Path) -> None:
@@ -45,6 +42,20 @@ def cloned(path: Path, copy: Path) -> None:
     with contextlib.closing(sqlite3.connect(copy, isolation_level=None)) as db:
         db.execute("UPDATE meta SET value = ? WHERE key = 'device'", (str(place.st_dev),))
         db.execute("UPDATE meta SET value = ? WHERE key = 'inode'", (str(place.st_ino),))
+
+
+def compared(journal: Journal) -> None:
+    """The comparison found no difference, because the other copy had not published yet."""
+    compare = journal.compare
+
+    async def without_difference(
+        scope: str, positions: Mapping[str, int], pause: Pause, *, unaccounted: bool = False
+    ) -> str | None:
+        if not unaccounted:
+            return None
+        return await compare(scope, positions, pause, unaccounted=True)
+
+    journal.compare = without_difference  # type: ignore[method-assign]
 
 
 def two(path: Path, play: Callable[[Scene, Scene], Awaitable[None]]) -> None:
@@ -82,10 +93,10 @@ def test_an_event_at_a_position_that_a_copy_has_used_is_published_under_a_new_in
     async def play(one: Scene, two: Scene) -> None:
         shared = one.journal.instance
         assert kinds(await one.send(state_event(2))) == ["published"]
-        two.opened_at = COMPARED
+        compared(two.journal)
         with capture_logs() as logs:
             assert kinds(await two.send(state_event(3))) == ["published"]
-        assert any(line["event"] == "journal was copied, continues under a new id" for line in logs)
+        assert any("a copy of the journal is in use" in line.get("reason", "") for line in logs)
         assert await published_states(one) == ["state-1", "state-2", "state-3"]
         assert two.journal.instance != shared == one.journal.instance
         assert (await two.pointer()).positions == {shared: 3, two.journal.instance: 3}
@@ -100,7 +111,7 @@ def test_copies_that_accept_in_turn_lose_nothing_and_soon_have_two_instances(
         instances = {one.journal.instance}
         for number in range(2, 12):
             scene = (one, two)[number % 2]
-            scene.opened_at = COMPARED
+            compared(scene.journal)
             events = [state_event(number), model_event(f"m{number}", "101", str(100 + number))]
             assert set(kinds(await scene.send(*events))) == {"published"}
             instances |= {one.journal.instance, two.journal.instance}
@@ -129,7 +140,7 @@ def test_events_of_a_commit_that_a_copy_has_overtaken_are_folded_again(
             {accepted.position: Outcome(OutcomeKind.PUBLISHED, "as state-3", "state-3")},
         )
         await one.send(state_event(2))
-        two.opened_at = COMPARED
+        compared(two.journal)
         await two.work()
         assert await published_states(one) == ["state-1", "state-2", "state-3"]
 
@@ -156,13 +167,30 @@ def test_an_unexplained_position_is_superseded_only_in_a_shared_log(
     two(tmp_path, play)
 
 
+def test_a_dead_letter_of_a_lost_write_is_no_outcome_of_an_event_that_another_write_passed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A source without durable memory remembers dead letters only (simulated world 3/51452)."""
+    monkeypatch.setattr(Journal, "owns_instance", False)
+
+    async def play(one: Scene, two: Scene) -> None:
+        [accepted] = await two.accept(state_event(3))
+        letter = Outcome(OutcomeKind.DEAD_LETTERED, "there is no such scope")
+        await two.journal.record(str(GOLDEN), "lost", {accepted.position: letter})
+        await one.send(state_event(2))
+        await two.pipeline.process(GOLDEN, [await next_of(two.journal)])
+        assert kinds(await two.outcomes(state_event(3).id)) == ["superseded"]
+
+    two(tmp_path, play)
+
+
 def test_explained_events_settle_before_the_rest_gets_a_new_instance(tmp_path: Path) -> None:
     async def play(one: Scene, two: Scene) -> None:
         event = state_event(2)
         # Both get the same event, and only the copy gets another one.
         await two.accept(event, rollback_event("back", "state-1"))
         await one.send(event, model_event("m", "101", "9"))
-        two.opened_at = COMPARED
+        compared(two.journal)
         await two.work()
         assert kinds(await two.outcomes(event.id)) == ["published"]
         assert kinds(await two.outcomes("back")) == ["published"]
@@ -192,6 +220,7 @@ def test_the_instance_changes_only_while_no_lane_has_a_batch_in_progress(tmp_pat
 
         two.pipeline.process = slow  # type: ignore[method-assign]
         await two.accept(state_event(3), state_event(2, scope=OTHER))
+        compared(two.journal)
         stop = Stop()
         worker = Worker(
             source=two.journal,
@@ -201,7 +230,6 @@ def test_the_instance_changes_only_while_no_lane_has_a_batch_in_progress(tmp_pat
             observer=two.watcher,
             backoff=BACKOFF,
             live_tree_seconds=3600,
-            opened_at=COMPARED,
         )
         running = asyncio.create_task(worker.run(stop))
         async with asyncio.timeout(20):

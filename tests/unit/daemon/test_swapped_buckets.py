@@ -17,6 +17,7 @@ from daemon.worker import Worker
 from events.model import Event
 from tests.builders_runtime import InlineRuntime
 from tests.support.faulty_store import Fault, FaultyStore
+from tests.support.journals import waiting_in
 from tests.support.memory_store import MemoryStore
 from tests.support.scenes import (
     BACKOFF,
@@ -55,7 +56,6 @@ async def running(scene: Scene) -> AsyncIterator[Worker]:
         observer=scene.watcher,
         backoff=BACKOFF,
         live_tree_seconds=3600,
-        opened_at=0,
         bucket=scene.bucket,
     )
     task = asyncio.create_task(worker.run(stop))
@@ -197,7 +197,7 @@ def test_a_first_pointer_is_not_sent_again_into_another_bucket(tmp_path: Path) -
             assert list(await volumes.other.scan("")) == []
             volumes.mounted = volumes.right
             store.before = None
-            await scene.pipeline.process(GOLDEN, await scene.journal.waiting(str(GOLDEN)))
+            await scene.pipeline.process(GOLDEN, await waiting_in(scene.journal, str(GOLDEN)))
             assert (await scene.pointer()).live is not None
 
     asyncio.run(play())

@@ -54,9 +54,7 @@ def scenario(path, play, store=None):
     asyncio.run(body())
 
 
-def worker_of(
-    scene: Scene, *, backoff=BACKOFF, live_tree_seconds=3600.0, opened_at=0, **options
-) -> Worker:
+def worker_of(scene: Scene, *, backoff=BACKOFF, live_tree_seconds=3600.0, **options) -> Worker:
     return Worker(
         source=scene.journal,
         reader=scene.reader,
@@ -65,7 +63,6 @@ def worker_of(
         observer=scene.watcher,
         backoff=backoff,
         live_tree_seconds=live_tree_seconds,
-        opened_at=opened_at,
         bucket=scene.bucket,
         **options,
     )
@@ -167,9 +164,7 @@ def test_an_edited_live_tree_is_repaired_on_the_timer(tmp_path):
         good = await store.get(key)
         await store.delete(key, good.version)
         stop, before = Stop(), len(scene.watcher.passes)
-        running = asyncio.create_task(
-            worker_of(scene, live_tree_seconds=0.01, opened_at=1).run(stop)
-        )
+        running = asyncio.create_task(worker_of(scene, live_tree_seconds=0.01).run(stop))
         await scene.watcher.saw(
             lambda: any(
                 isinstance(done, FinishedPass) and "base/bundle/docker-compose.yaml" in done.written
@@ -194,9 +189,7 @@ def test_a_live_tree_ahead_of_its_pointer_is_reported_at_each_pass(tmp_path):
         ahead = json.dumps(json.loads(marker.body) | {"sequence": 5000}).encode()
         await store.replace(key, Content(ahead), marker.version)
         stop = Stop()
-        running = asyncio.create_task(
-            worker_of(scene, live_tree_seconds=0.01, opened_at=1).run(stop)
-        )
+        running = asyncio.create_task(worker_of(scene, live_tree_seconds=0.01).run(stop))
         await scene.watcher.saw(lambda: len(scene.watcher.failed_passes) > 1)
         stop.request("done")
         await running
@@ -215,7 +208,7 @@ def test_a_live_tree_that_a_crash_left_behind_is_synced_at_the_start(tmp_path):
         await scene.pipeline.process(GOLDEN, [await next_of(scene.journal)])
         assert list(await store.scan(f"{GOLDEN}/docker-compose-gen/")) == []
         stop = Stop()
-        running = asyncio.create_task(worker_of(scene, opened_at=1).run(stop))
+        running = asyncio.create_task(worker_of(scene).run(stop))
         await scene.watcher.saw(lambda: scene.watcher.passes)
         stop.request("done")
         await running
@@ -262,7 +255,7 @@ def test_a_pass_that_failed_is_repeated_after_the_next_batch_although_it_changes
         await scene.batch(state_event(1))
         fails[0] = True
         stop = Stop()
-        running = asyncio.create_task(worker_of(scene, opened_at=1).run(stop))
+        running = asyncio.create_task(worker_of(scene).run(stop))
         await scene.watcher.saw(lambda: len(scene.watcher.failed_passes) == 1)
         await scene.accept(state_event(2))
         await scene.watcher.saw(lambda: len(scene.watcher.failed_passes) == 2)
@@ -503,7 +496,7 @@ def test_an_event_without_bundles_reaches_known_scopes_of_a_folder_that_cannot_b
         reader = Unreadable(scene.reader, OTHER.bundle)
         reader.broken = restarted  # else the folder is listed once before
         scene.reader = reader
-        worker, stop = worker_of(scene, live_tree_seconds=0.01, opened_at=2), Stop()
+        worker, stop = worker_of(scene, live_tree_seconds=0.01), Stop()
         running = asyncio.create_task(worker.run(stop))
         passes = len(scene.watcher.passes)
         await scene.watcher.saw(lambda: len(scene.watcher.passes) > passes + 2)
@@ -530,7 +523,7 @@ def test_an_unreadable_scope_is_named_and_the_others_are_synced(tmp_path):
         key = f"{OTHER}/pointer.json"
         good = await store.get(key)
         bad = await store.replace(key, Content(b"{}"), good.version)
-        worker, stop = worker_of(scene, live_tree_seconds=0.01, opened_at=2), Stop()
+        worker, stop = worker_of(scene, live_tree_seconds=0.01), Stop()
         running = asyncio.create_task(worker.run(stop))
         passes = len(scene.watcher.passes)
         await scene.watcher.saw(lambda: len(scene.watcher.passes) > passes + 1)
@@ -600,7 +593,7 @@ def test_a_backlog_is_published_with_one_change_for_each_scope(tmp_path, monkeyp
                     for scope in SCOPES
                 )
             )
-        worker, stop = worker_of(scene, gather_seconds=30.0, opened_at=1000), Stop()
+        worker, stop = worker_of(scene, gather_seconds=30.0), Stop()
         running = asyncio.create_task(worker.run(stop))
         await scene.watcher.saw(lambda: len(scene.watcher.settled_outcomes) == len(SCOPES) * 21)
         stop.request("done")
@@ -618,7 +611,7 @@ def test_a_backlog_waits_once_for_its_end_and_not_before_each_batch(tmp_path, mo
         await scene.send(state_event(1))
         # Every `take` is full, and the last one is followed by none.
         await scene.accept(*(model_event(f"m{n}", "101", str(100 + n)) for n in range(20)))
-        worker, stop = worker_of(scene, gather_seconds=1.0, opened_at=1), Stop()
+        worker, stop = worker_of(scene, gather_seconds=1.0), Stop()
         running = asyncio.create_task(worker.run(stop))
         async with asyncio.timeout(5):
             await scene.watcher.saw(lambda: len(scene.watcher.settled_outcomes) == 21)
@@ -644,7 +637,7 @@ def test_an_event_waits_until_its_predecessor_has_its_scopes(tmp_path):
         await scene.accept(
             model_event("unassigned", "101", "8"), model_event("named", "102", "9", scopes=[GOLDEN])
         )
-        worker, stop = worker_of(scene, opened_at=1), Stop()
+        worker, stop = worker_of(scene), Stop()
         running = asyncio.create_task(worker.run(stop))
         await assigning.wait()
         await asyncio.sleep(0.2)
@@ -739,7 +732,7 @@ def test_passes_over_hanging_scopes_end_at_their_limit_and_delay_no_other(tmp_pa
         # A scope that hangs does not delay the passes of the others, so they never reach the limit.
         limit = 3600 if hanging == 1 else 0.5
         worker, stop = (
-            worker_of(scene, live_tree_seconds=0.01, opened_at=1 + hanging, pass_seconds=limit),
+            worker_of(scene, live_tree_seconds=0.01, pass_seconds=limit),
             Stop(),
         )
         running = asyncio.create_task(worker.run(stop))
@@ -776,7 +769,7 @@ def test_a_live_tree_that_cannot_follow_makes_no_readable_scope_unreadable(tmp_p
         marker = await store.get(key)
         ahead = json.loads(marker.body) | {"sequence": 99}
         await store.replace(key, Content(json.dumps(ahead).encode()), marker.version)
-        worker, stop = worker_of(scene, live_tree_seconds=0.01, opened_at=2), Stop()
+        worker, stop = worker_of(scene, live_tree_seconds=0.01), Stop()
         running = asyncio.create_task(worker.run(stop))
         await scene.watcher.saw(lambda: len(scene.watcher.failed_passes) > 1)
         assert worker.unreadable == {}
@@ -794,7 +787,7 @@ def test_nothing_is_reported_about_a_removed_scope(tmp_path):
         await scene.send(state_event(1), state_event(1, scope=OTHER))
         key = f"{OTHER}/pointer.json"
         await store.replace(key, Content(b"{}"), (await store.get(key)).version)
-        worker, stop = worker_of(scene, live_tree_seconds=0.01, opened_at=2), Stop()
+        worker, stop = worker_of(scene, live_tree_seconds=0.01), Stop()
         running = asyncio.create_task(worker.run(stop))
         await scene.watcher.saw(lambda: str(OTHER) in worker.unreadable)
         for entry in await store.scan(f"{OTHER}/"):
@@ -811,7 +804,7 @@ def test_a_bucket_that_cannot_be_listed_is_unreadable_until_it_can(tmp_path):
     async def play(scene: Scene):
         await scene.send(state_event(1))
         scene.reader = Unlistable(scene.reader)
-        worker, stop = worker_of(scene, live_tree_seconds=0.01, opened_at=1), Stop()
+        worker, stop = worker_of(scene, live_tree_seconds=0.01), Stop()
         running = asyncio.create_task(worker.run(stop))
         await scene.reader.asked.wait()
         assert worker.unreadable == {"": "the bucket cannot be listed: away"}

@@ -16,7 +16,7 @@ from events.errors import EventError, IdentityConflict, JournalFull, SourceUnava
 from events.journal import JournalLimits, inserts, lanes
 from events.model import Event, Identity, Outcome, OutcomeKind
 from events.source import Recorded
-from tests.support.journals import next_of
+from tests.support.journals import next_of, no_batches, waiting_in
 
 GOOD = Outcome(OutcomeKind.PUBLISHED, "folded", "state-1")
 
@@ -69,9 +69,11 @@ def test_a_restored_journal_gets_a_new_instance_and_delivers_again(bench, play, 
             await journal.settle(scope, {done.position: GOOD})
             await journal.record(scope, "write", {waiting.position: GOOD})
             first = await next_of(journal)
-            old, highest = journal.instance, await journal.highest()
-            assert highest == waiting.position.offset
-            await journal.reinstate(recorded=100)
+            old = journal.instance
+            assert await journal.compare(scope, {old: waiting.position.offset}, no_batches) is None
+            difference = await journal.compare(scope, {old: 100}, no_batches)
+            assert difference is not None
+            assert "the journal was restored" in difference
             assert journal.instance != old
             again = await next_of(journal)
             assert again.event == first.event
@@ -82,32 +84,34 @@ def test_a_restored_journal_gets_a_new_instance_and_delivers_again(bench, play, 
             renewed = journal.instance
         async with bench.journal() as journal:
             assert journal.instance == renewed
-            assert await journal.highest() == 101
+            assert await journal.compare(scope, {renewed: 101}, no_batches) is None
+            assert await journal.compare(scope, {renewed: 102}, no_batches) is not None
 
     play(story())
 
 
-def test_an_empty_restored_journal_continues_above_the_recorded_positions(bench, play):
+def test_an_empty_restored_journal_continues_above_the_recorded_positions(bench, play, scope):
     async def story():
         async with bench.journal() as journal:
-            assert await journal.highest() == 0
-            await journal.reinstate(recorded=2**63)
+            assert await journal.compare(scope, {journal.instance: 0}, no_batches) is None
+            assert await journal.compare(scope, {journal.instance: 2**63}, no_batches) is not None
             [accepted] = await journal.append([bench.arrival("1")])
             assert accepted.position.offset == 2**53 + 1
 
     play(story())
 
 
-def test_a_delivery_read_during_a_change_of_instance_is_read_again(bench, play):
+def test_a_delivery_read_during_a_change_of_instance_is_read_again(bench, play, scope):
     async def story():
         async with bench.journal() as journal:
             await journal.append([bench.arrival("1"), bench.arrival("2")])
             assert (await next_of(journal)).event.id == "1"
-            reinstating = asyncio.ensure_future(journal.reinstate(recorded=100))
+            passed = {journal.instance: 100}
+            comparing = asyncio.ensure_future(journal.compare(scope, passed, no_batches))
             await asyncio.sleep(0)
             # Its query is queued behind the change, and still has the old place and instance.
             delivery = await next_of(journal)
-            await reinstating
+            await comparing
             delivered = [delivery, await next_of(journal)]
             assert [item.event.id for item in delivered] == ["1", "2"]
             assert {item.position.instance for item in delivered} == {journal.instance}
@@ -230,7 +234,7 @@ def test_an_outcome_recorded_before_a_kill_survives_and_its_event_is_delivered_a
             assert await journal.recorded("a/b", [delivery.position]) == {
                 delivery.position: (Recorded(GOOD, "write"),)
             }
-            assert {item.position for item in await journal.waiting("a/b")} & {
+            assert {item.position for item in await waiting_in(journal, "a/b")} & {
                 delivery.position
             } == {delivery.position}
 
@@ -271,10 +275,10 @@ def test_a_settled_event_is_never_delivered_again_and_a_half_settled_one_still_w
         async with bench.journal() as journal:
             delivery = await next_of(journal)
             assert delivery.event.id == "2"
-            assert {item.position for item in await journal.waiting("a/b")} & {
+            assert {item.position for item in await waiting_in(journal, "a/b")} & {
                 delivery.position
             } == set()
-            assert {item.position for item in await journal.waiting("c/d")} & {
+            assert {item.position for item in await waiting_in(journal, "c/d")} & {
                 delivery.position
             } == {delivery.position}
             assert (await journal.backlog()).events == 1
@@ -297,14 +301,14 @@ def test_an_event_in_many_scopes_is_decoded_once_and_cached_only_while_reference
         scopes = [f"texture/t{number}" for number in range(3)]
         async with bench.journal() as journal:
             await journal.append([bench.arrival("1", scopes=scopes)])
-            held = [(await journal.waiting(name))[0].event for name in scopes]
+            held = [(await waiting_in(journal, name))[0].event for name in scopes]
             assert {id(event) for event in held} == {id(held[0])}
             gone = weakref.ref(held[0])
             held.clear()
             await journal.backlog()  # the journal's thread keeps the last value that it returned
             gc.collect()
             assert gone() is None
-            [again] = await journal.waiting(scopes[0])
+            [again] = await waiting_in(journal, scopes[0])
             assert again.event == bench.arrival("1").event
 
     play(story())

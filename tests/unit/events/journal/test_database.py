@@ -21,7 +21,7 @@ from events.errors import (
 )
 from events.journal.database import translated
 from events.model import Outcome, OutcomeKind
-from tests.support.journals import next_of
+from tests.support.journals import next_of, waiting_in
 
 GOOD = Outcome(OutcomeKind.PUBLISHED, "folded", "state-1")
 
@@ -149,11 +149,11 @@ def test_a_copied_journal_delivers_its_unsettled_events_under_a_new_instance(
             # That commit named a position of the original.
             assert await journal.recorded(scope, [deliveries[0].position]) == {}
             # Positions of the original do not count here.
-            assert {delivery.position for delivery in await journal.waiting(scope)} & {
+            assert {delivery.position for delivery in await waiting_in(journal, scope)} & {
                 recorded.position
             } == set()
             await journal.settle(scope, {recorded.position: GOOD})
-            assert {delivery.position for delivery in await journal.waiting(scope)} & {
+            assert {delivery.position for delivery in await waiting_in(journal, scope)} & {
                 deliveries[0].position
             } == {deliveries[0].position}
             renewed = journal.instance

@@ -8,7 +8,7 @@ from events.errors import NotWaiting
 from events.journal import DeadLetterStatus
 from events.model import Outcome, OutcomeKind
 from events.source import Recorded, Replay
-from tests.support.journals import next_of
+from tests.support.journals import next_of, waiting_in
 
 BAD = Outcome(OutcomeKind.DEAD_LETTERED, "model m is new to the scope and needs artifact")
 GOOD = Outcome(OutcomeKind.PUBLISHED, "folded", "state-1")
@@ -158,10 +158,10 @@ def test_a_stuck_event_is_taken_out_of_one_lane_and_stays_in_the_others(bench, p
                 accepted.position.offset, scope, reason="stuck", by="ann"
             )
             assert (letter.scope, letter.reason, letter.by) == (scope, "stuck", "ann")
-            assert {delivery.position for delivery in await journal.waiting(scope)} & {
+            assert {delivery.position for delivery in await waiting_in(journal, scope)} & {
                 accepted.position
             } == set()
-            assert {delivery.position for delivery in await journal.waiting("other/edge")} & {
+            assert {delivery.position for delivery in await waiting_in(journal, "other/edge")} & {
                 accepted.position
             } == {accepted.position}
             with pytest.raises(NotWaiting, match=f"does not wait in {scope}"):
@@ -182,8 +182,8 @@ def test_an_undispatched_event_is_taken_out_only_of_a_named_scope(bench, play, s
                 await journal.take_out("1", None, reason="stuck", by="ann")
             await journal.take_out("1", scope, reason="stuck", by="ann")
             await journal.assign({accepted.position: [scope, "other/edge"]})
-            assert await journal.waiting(scope) == ()
-            assert [delivery.position for delivery in await journal.waiting("other/edge")] == [
+            assert await waiting_in(journal, scope) == ()
+            assert [delivery.position for delivery in await waiting_in(journal, "other/edge")] == [
                 accepted.position
             ]
 
@@ -200,7 +200,7 @@ def test_an_id_that_several_events_have_must_be_named_by_position(bench, play, s
                 await journal.take_out("1", None, reason="stuck", by="ann")
             [letter] = await journal.take_out(two.position.offset, None, reason="stuck", by="ann")
             assert letter.position == two.position
-            assert {delivery.position for delivery in await journal.waiting(scope)} & {
+            assert {delivery.position for delivery in await waiting_in(journal, scope)} & {
                 one.position,
                 two.position,
             } == {one.position}
@@ -228,7 +228,7 @@ def test_the_daemon_notices_an_event_taken_out_by_a_command(bench, play, scope):
         async with bench.journal() as daemon, bench.journal(run=False) as operator:
             [accepted] = await daemon.append([bench.arrival("1")])
             await operator.take_out("1", None, reason="stuck", by="ann")
-            assert {delivery.position for delivery in await daemon.waiting(scope)} & {
+            assert {delivery.position for delivery in await waiting_in(daemon, scope)} & {
                 accepted.position
             } == set()
             waiting = asyncio.ensure_future(next_of(daemon))

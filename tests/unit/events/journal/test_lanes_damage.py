@@ -7,7 +7,7 @@ import pytest
 
 from events.errors import NotWaiting
 from events.model import Outcome, OutcomeKind
-from tests.support.journals import next_of
+from tests.support.journals import next_of, waiting_in
 
 OTHER = "texture/edge"
 
@@ -37,7 +37,7 @@ def test_a_damaged_event_is_reported_in_its_lane_and_the_others_are_delivered(
             )
             damage(bench.path, column, value, "1")
             assert [(await next_of(journal)).identity.id for _ in range(2)] == ["2", "3"]
-            waiting = await journal.waiting(scope)
+            waiting = await waiting_in(journal, scope)
             assert [delivery.identity.id for delivery in waiting] == ["2", "3"]
             done = Outcome(OutcomeKind.PUBLISHED, "published as s", "s")
             await journal.settle(scope, {delivery.position: done for delivery in waiting})
@@ -63,7 +63,9 @@ def test_damaged_events_do_not_shrink_a_batch(bench, play, scope):
             await journal.append([bench.arrival(str(number)) for number in range(6)])
             for number in range(3):
                 damage(bench.path, "body", b"{", str(number))
-            assert [delivery.identity.id for delivery in await journal.waiting(scope, limit=2)] == [
+            assert [
+                delivery.identity.id for delivery in await waiting_in(journal, scope, limit=2)
+            ] == [
                 "3",
                 "4",
             ]

@@ -18,7 +18,7 @@ from daemon.stores.errors import StoreUnavailable
 from events.journal import Journal
 from tests.builders import make_composition
 from tests.support.buckets import SCOPE, composition_with, in_bucket, live_file
-from tests.support.journals import arrival, in_journal, next_of
+from tests.support.journals import arrival, in_journal, next_of, waiting_in
 from tests.support.odd_entries import OBSTACLES, put
 from tests.support.privileges import as_an_ordinary_user
 
@@ -521,7 +521,7 @@ def test_a_scope_without_a_pointer_whose_events_wait_is_shown(journal, bucket, r
     (bucket / "other").symlink_to("/nowhere")
 
     async def fail(opened):
-        events = [delivery.position for delivery in await opened.waiting("other/target", None, 10)]
+        events = [delivery.position for delivery in await waiting_in(opened, "other/target")]
         await opened.note_failure("other/target", events, "Permission denied: chmod")
 
     in_journal(journal, fail)
