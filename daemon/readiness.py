@@ -25,7 +25,8 @@ from daemon.reporting import Reporter
 from daemon.telemetry import Metrics, redacted
 from daemon.worker import Worker
 from events.errors import EventError
-from events.journal import Backlog
+from events.log import SourceHealth
+from events.records import Backlog
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -35,18 +36,6 @@ _REFUSALS: Final = 3
 """Consecutive refused renderings from which the renderer is at fault, not an event."""
 _MAX_DETAIL: Final = 500
 _RESTART: Final = "systemctl restart rebundle, or docker compose restart rebundle"
-
-
-class HealthJournal(Protocol):
-    """The part of a journal that readiness needs. Each call may raise any EventError."""
-
-    async def probe(self) -> None:
-        """Write a small record durably."""
-        ...
-
-    async def backlog(self) -> Backlog:
-        """The events that wait now."""
-        ...
 
 
 class Threads(Protocol):
@@ -90,7 +79,7 @@ class HealthChecks:
     def __init__(
         self,
         *,
-        journal: HealthJournal,
+        source: SourceHealth,
         journal_path: Path,
         bucket: str,
         worker: Worker,
@@ -109,7 +98,7 @@ class HealthChecks:
         each by the command that shows its state. `repeated_jobs`: each by the kind of condition
         that its failure is.
         """
-        self._journal = journal
+        self._source = source
         self._journal_path = journal_path
         self._at_bucket = f"--bucket {shlex.quote(bucket)}"
         self._worker = worker
@@ -178,8 +167,8 @@ class HealthChecks:
     async def _check_journal(self) -> None:
         try:
             async with asyncio.timeout(_JOURNAL_SECONDS):
-                await self._journal.probe()
-                backlog = await self._journal.backlog()
+                await self._source.probe()
+                backlog = await self._source.backlog()
         except (EventError, TimeoutError) as error:
             self._journal_fault = str(error) or f"it does not answer within {_JOURNAL_SECONDS:g} s"
             log.warning("the journal cannot be written", error=self._journal_fault)

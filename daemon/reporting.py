@@ -16,8 +16,8 @@ from daemon.publishing.pointer import Publication
 from daemon.publishing.reader import DamagedManifest, PointerRead
 from daemon.runtime import Runtime
 from daemon.telemetry import Metrics
-from events.journal import Backlog
 from events.model import Outcome, OutcomeKind
+from events.records import Backlog
 from events.source import Delivery
 from renderers.pinning import Movable
 from renderers.values import Scope

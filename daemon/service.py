@@ -13,17 +13,18 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
 from pydantic import SecretStr
 
 from daemon import customisation
 from daemon.bucket import Bucket, Keys, bucket_on, collector, keys_of, open_store
+from daemon.changes import validate_data
 from daemon.customisation import Customisations
 from daemon.lifecycle import ServiceManager, Stop, SystemRuntime, stop_on_signals
 from daemon.pipeline import Pipeline
-from daemon.publishing.bucket_identity import BucketIdentity
+from daemon.publishing.bucket_identity import BucketIdentity, BucketMemory
 from daemon.publishing.errors import KeyUnusable
 from daemon.publishing.maintenance.garbage_collector import BOTH
 from daemon.publishing.signatures import ROLES
@@ -39,11 +40,13 @@ from daemon.telemetry import Metrics, configure_logging
 from daemon.timers import every
 from daemon.timers.collection import CollectionTimer
 from daemon.timers.freshness import FreshnessTimer
-from daemon.timers.pruning import PruneTimer
+from daemon.timers.pruning import Prunable, PruneTimer
 from daemon.timers.stored_states import StoredStatesTimer
 from daemon.worker import Worker
-from events.dialects.cloudevents import DecodingLimits
+from events.dialects.cloudevents import DecodingLimits, decode_http
 from events.journal import Journal, JournalLimits
+from events.log import EventLog, SourceHealth
+from events.source import EventSource
 from renderers import gate
 from renderers.bundle import RENDERER_VERSION, Renderer
 
@@ -53,10 +56,15 @@ if TYPE_CHECKING:
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
+_HTTP_INTAKE: Final = "http"
 _CHECK_SECONDS: Final = 5
 _VALIDATION_THREADS: Final = 2
 _OTHER_DESCRIPTORS: Final = 200
 _MIN_CONNECTIONS: Final = 16
+
+
+class Source(EventSource, EventLog, SourceHealth, BucketMemory, Prunable, Protocol):
+    """What a daemon needs of the source of its events."""
 
 
 async def run(
@@ -161,7 +169,7 @@ class _Shared:
 
     settings: Settings
     version: str
-    journal: Journal
+    source: Source
     keys: Keys
     runtime: SystemRuntime
     validating: SystemRuntime
@@ -254,7 +262,7 @@ class _Daemon:
 async def _shared_parts(
     settings: Settings,
     version: str,
-    journal: Journal,
+    source: Source,
     keys: Keys,
     *,
     runtime: SystemRuntime,
@@ -270,16 +278,16 @@ async def _shared_parts(
         runtime,
         filesystem,
         call_seconds=publish.timeout_seconds,
-        must_exist=not new_bucket and await journal.bucket() is not None,
+        must_exist=not new_bucket and await source.bucket() is not None,
     )
-    identity = BucketIdentity(opened.store, journal, runtime, backoff, new_bucket=new_bucket)
+    identity = BucketIdentity(opened.store, source, runtime, backoff, new_bucket=new_bucket)
     bucket = bucket_on(opened, runtime, keys=keys, check=identity)
     is_directory = isinstance(bucket.location, locations.Directory)
     metrics = Metrics.create(version, RENDERER_VERSION)
     return _Shared(
         settings=settings,
         version=version,
-        journal=journal,
+        source=source,
         keys=keys,
         runtime=runtime,
         validating=validating,
@@ -307,7 +315,7 @@ def _worker(shared: _Shared, customisations: Customisations) -> Worker:
         Renderer(), gate.check, customisations.of, shared.settings.limits, publish.pinning
     )
     pipeline = Pipeline(
-        source=shared.journal,
+        source=shared.source,
         reader=bucket.reader,
         publisher=bucket.publisher,
         live_tree=bucket.live_tree,
@@ -319,7 +327,7 @@ def _worker(shared: _Shared, customisations: Customisations) -> Worker:
         bucket=shared.identity,
     )
     return Worker(
-        source=shared.journal,
+        source=shared.source,
         reader=bucket.reader,
         pipeline=pipeline,
         runtime=shared.runtime,
@@ -340,7 +348,7 @@ def _timers(shared: _Shared) -> _Timers:
     bucket, runtime = shared.bucket, shared.runtime
     retention = shared.settings.retention
     return _Timers(
-        PruneTimer(shared.journal, runtime),
+        PruneTimer(shared.source, runtime),
         CollectionTimer(
             collector=collector(bucket, retention),
             reader=bucket.reader,
@@ -385,7 +393,7 @@ def _health(shared: _Shared, worker: Worker, timers: _Timers) -> "HealthChecks":
 
     settings, bucket = shared.settings, shared.bucket
     return HealthChecks(
-        journal=shared.journal,
+        source=shared.source,
         journal_path=settings.journal.path.absolute(),
         bucket=_from_any_folder(bucket.location, settings.bucket),
         worker=worker,
@@ -430,13 +438,15 @@ def _server(
     decoding = DecodingLimits(
         max_bytes=http.max_body_bytes, max_events=http.max_batch_events, max_depth=http.max_depth
     )
+    decode = partial(decode_http, limits=decoding, validate_data=validate_data)
     app = create_app(
         Intake(
-            shared.journal,
-            validating,
-            shared.metrics,
-            stop,
-            decoding,
+            _HTTP_INTAKE,
+            decode,
+            shared.source,
+            runtime=validating,
+            metrics=shared.metrics,
+            stop=stop,
             bundle_limits=shared.settings.limits,
         ),
         health,

@@ -20,16 +20,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from events.model import Event, Identity, Outcome, Position
-
-
-@dataclass(frozen=True, slots=True)
-class Replay:
-    """The replay of a dead letter by an operator."""
-
-    position: Position
-    """The position of the original event; the replay settles its dead letter."""
-    scope: str
-    """The only scope that the replay goes to."""
+from events.records import Replay
 
 
 @dataclass(frozen=True, slots=True)

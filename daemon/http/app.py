@@ -22,7 +22,7 @@ from starlette.types import ASGIApp
 from daemon.http.auth import Credentials, Roles, authorised
 from daemon.http.body import read_body
 from daemon.http.health import Health, HealthSource, described
-from daemon.http.intake import INTAKE, Intake, Receipt
+from daemon.http.intake import Intake, Receipt
 from daemon.http.problems import MEDIA_TYPE, RequestRefused, answer_everything, unavailable
 from daemon.inspection.journal import EventReport
 from daemon.lifecycle import Stop
@@ -147,7 +147,7 @@ def _events_router(
 
     # A coroutine, because FastAPI would run a function in a thread for each request.
     async def authorise(request: Request) -> Roles:
-        with _counted(metrics):
+        with _counted(metrics, intake):
             return authorised(credentials(), _by_name(request), *_addresses(request))
 
     router = APIRouter(
@@ -171,7 +171,7 @@ def _events_router(
     async def post_events(
         request: Request, roles: Annotated[Roles, Depends(authorise)]
     ) -> AcceptedEvents:
-        with _counted(metrics):
+        with _counted(metrics, intake):
             intake.check_open()
             async with slots.one():
                 body = await read_body(
@@ -221,11 +221,11 @@ class _Slots:
 
 
 @contextmanager
-def _counted(metrics: Metrics) -> Iterator[None]:
+def _counted(metrics: Metrics, intake: Intake) -> Iterator[None]:
     try:
         yield
     except RequestRefused as refused:
-        metrics.events_rejected.labels(INTAKE, refused.reason).inc()
+        metrics.events_rejected.labels(intake.name, refused.reason).inc()
         raise
 
 

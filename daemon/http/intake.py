@@ -6,11 +6,11 @@ authenticated clients are kept in a ring buffer of the journal.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from http import HTTPStatus
-from typing import Final, NoReturn, Protocol, assert_never
+from typing import Final, NoReturn, assert_never
 
 import structlog
 
@@ -20,14 +20,13 @@ from daemon.changes import (
     RollbackRequested,
     StateCreated,
     interpret,
-    validate_data,
 )
 from daemon.http.auth import Role, Roles
 from daemon.http.problems import RequestRefused, unavailable
 from daemon.lifecycle import Stop
 from daemon.runtime import Runtime
 from daemon.telemetry import Metrics
-from events.dialects.cloudevents import Decoded, DecodingLimits, decode_http
+from events.dialects.cloudevents import Decoded
 from events.errors import (
     EventError,
     IdentityConflict,
@@ -36,34 +35,26 @@ from events.errors import (
     Problem,
     UnsupportedContentType,
 )
-from events.journal.records import Accepted, Arrival, EventStatus
+from events.log import EventLog
 from events.model import KNOWN_TYPES, Event, Identity
+from events.records import Accepted, Arrival, EventStatus
 from events.strict_json import MAX_PROBLEMS
 from renderers.limits import DEFAULT_LIMITS, BundleLimits
 
-INTAKE: Final = "http"
+Decoder = Callable[[Sequence[tuple[bytes, bytes]], bytes], Decoded]
+"""The events of a request, by its headers and its body.
+
+Raises:
+    UnsupportedContentType: the content type is not known.
+    InvalidEvent: with all problems.
+"""
+
 # Validating a body of this size takes a few milliseconds; a larger one is validated in a thread.
 # For a smaller one a thread is not worth the wait: all threads may be busy with a slow bucket.
 _INLINE_BYTES: Final = 64 << 10
 _JOURNAL_SECONDS: Final = 15.0
 
 _log = structlog.get_logger(__name__)
-
-
-class EventLog(Protocol):
-    """The part of the journal that an intake uses. Each call may raise any EventError."""
-
-    async def append(self, arrivals: Sequence[Arrival], /) -> Sequence[Accepted]:
-        """Store all of them durably, or none. Raises IdentityConflict, JournalFull."""
-        ...
-
-    async def reject(self, intake: str, body: bytes, problems: Sequence[Problem], /) -> None:
-        """Store a rejected request in a ring buffer."""
-        ...
-
-    async def find(self, event_id: str, /) -> Sequence[EventStatus]:
-        """The status of the events with this id. An id is unique only within a source."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,20 +80,27 @@ class Intake:
 
     def __init__(
         self,
+        name: str,
+        decode: Decoder,
         log: EventLog,
+        *,
         runtime: Runtime,
         metrics: Metrics,
         stop: Stop,
-        limits: DecodingLimits,
-        *,
         bundle_limits: BundleLimits = DEFAULT_LIMITS,
         journal_seconds: float = _JOURNAL_SECONDS,
     ) -> None:
+        """Create an intake.
+
+        `name`: part of the identity of its events, and in metrics. `journal_seconds`: the limit of
+        one call of `log`.
+        """
+        self.name = name
+        self._decode = decode
         self._journal = log
         self._runtime = runtime
         self._metrics = metrics
         self._stop = stop
-        self._limits = limits
         self._bundle_limits = bundle_limits
         self._journal_seconds = journal_seconds
 
@@ -158,14 +156,17 @@ class Intake:
         self, headers: Sequence[tuple[bytes, bytes]], body: bytes
     ) -> list[_ValidEvent]:
         if len(body) <= _INLINE_BYTES:
-            return _validate(headers, body, self._limits, self._bundle_limits)
-        return await self._runtime.run_in_thread(
-            _validate, headers, body, self._limits, self._bundle_limits
-        )
+            return self._decoded(headers, body)
+        return await self._runtime.run_in_thread(self._decoded, headers, body)
+
+    def _decoded(self, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> list[_ValidEvent]:
+        return _validate(self._decode(headers, body), self._bundle_limits)
 
     async def _append(self, events: Sequence[_ValidEvent]) -> list[Receipt]:
         known = [event for event in events if event.change]
-        arrivals = [_arrival(event.event, event.change) for event in known if event.change]
+        arrivals = [
+            _arrival(self.name, event.event, event.change) for event in known if event.change
+        ]
         try:
             async with self._journal_call():
                 accepted = iter(await self._journal.append(arrivals) if arrivals else ())
@@ -181,7 +182,7 @@ class Intake:
         for receipt in receipts:
             if receipt.accepted is None or not receipt.accepted.known:
                 kind = receipt.event.type if receipt.event.type in KNOWN_TYPES else "other"
-                self._metrics.events_accepted.labels(INTAKE, kind).inc()
+                self._metrics.events_accepted.labels(self.name, kind).inc()
         return receipts
 
     async def _reject(self, body: bytes, refused: RequestRefused) -> NoReturn:
@@ -189,7 +190,7 @@ class Intake:
         try:
             async with asyncio.timeout(self._journal_seconds):
                 await self._journal.reject(
-                    INTAKE, body, refused.errors or [Problem("$", refused.detail)]
+                    self.name, body, refused.errors or [Problem("$", refused.detail)]
                 )
         except (EventError, TimeoutError) as error:
             _log.warning("a rejected request could not be stored", error=str(error))
@@ -217,13 +218,7 @@ class Intake:
             raise unavailable("journal-unavailable", detail, retry_after=10) from error
 
 
-def _validate(
-    headers: Sequence[tuple[bytes, bytes]],
-    body: bytes,
-    limits: DecodingLimits,
-    bundle_limits: BundleLimits,
-) -> list[_ValidEvent]:
-    decoded = decode_http(headers, body, limits, validate_data)
+def _validate(decoded: Decoded, bundle_limits: BundleLimits) -> list[_ValidEvent]:
     valid: list[_ValidEvent] = []
     problems: list[Problem] = []
     for place, event in _with_places(decoded):
@@ -268,5 +263,5 @@ def _check_roles(changes: Sequence[Change], roles: Roles) -> None:
                 assert_never(change)
 
 
-def _arrival(event: Event, change: Change) -> Arrival:
-    return Arrival(event, Identity(INTAKE, event.source, event.id), change.digest, change.scopes)
+def _arrival(intake: str, event: Event, change: Change) -> Arrival:
+    return Arrival(event, Identity(intake, event.source, event.id), change.digest, change.scopes)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from daemon.inspection.documents import INLINE
 from events.errors import Problem
-from events.journal.records import (
+from events.records import (
     Backlog,
     DeadLetter,
     DeadLetterStatus,
@@ -32,7 +32,8 @@ class OutcomeInScope:
     failed_tries: int
     error: str | None
     """Why it waits, if a try failed."""
-    dead_letter: int | None
+    dead_letter: str | None
+    """The id of its dead letter."""
 
     @classmethod
     def of(cls, lane: LaneStatus) -> "OutcomeInScope":
@@ -151,10 +152,11 @@ class JournalView:
 class DeadLetterView:
     """A dead letter without the data of its event."""
 
-    number: int
-    event: str
-    type: str
-    scope: str
+    id: str
+    event: str | None
+    """The event id; None, like its type and scope, if the event cannot be decoded."""
+    type: str | None
+    scope: str | None
     status: DeadLetterStatus
     reason: str
     at: str
@@ -168,7 +170,7 @@ class DeadLetterView:
     def of(cls, letter: DeadLetter) -> "DeadLetterView":
         """The view of a dead letter."""
         return cls(
-            number=letter.id,
+            id=letter.id,
             event=letter.event_id,
             type=letter.type,
             scope=letter.scope,

@@ -14,7 +14,7 @@ from daemon.inspection.journal import JournalView, NoJournal, UnreadableJournal
 from daemon.inspection.live_tree import LiveTreeView
 from daemon.inspection.scopes import PointerView, PublicationView, ScopeView
 from daemon.publishing.wording import counted
-from events.journal.records import LaneBacklog
+from events.records import LaneBacklog
 from renderers.pinning import Movable
 
 Journal = JournalView | UnreadableJournal | NoJournal

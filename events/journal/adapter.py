@@ -29,17 +29,17 @@ from events.journal.database import (
     translated,
 )
 from events.journal.files import MACHINE_ID
-from events.journal.records import (
+from events.journal.limits import JournalLimits
+from events.model import Outcome, Position
+from events.records import (
     Accepted,
     Arrival,
     Backlog,
     DeadLetter,
     DeadLetterStatus,
     EventStatus,
-    JournalLimits,
     Rejected,
 )
-from events.model import Outcome, Position
 from events.source import Delivery, Pause, Recorded, Taken
 
 P = ParamSpec("P")
@@ -366,16 +366,16 @@ class Journal:
         """The dead letters with this status (None: all), oldest first."""
         return await self._call(dead_letters.dead_letters, status)
 
-    async def dead_letter(self, number: int) -> DeadLetter:
-        """The dead letter with this number. Raises NotWaiting if there is none."""
-        return await self._call(dead_letters.dead_letter, number)
+    async def dead_letter(self, letter_id: str) -> DeadLetter:
+        """The dead letter with this id. Raises NotWaiting if there is none."""
+        return await self._call(dead_letters.dead_letter, dead_letters.number_of(letter_id))
 
     async def take_out(
-        self, event: int | str, scope: str | None, *, reason: str, by: str
+        self, event: str, scope: str | None, *, reason: str, by: str
     ) -> tuple[DeadLetter, ...]:
         """Turns a stuck event into dead letters, in one scope or in all scopes where it waits.
 
-        `event` is its offset or its id.
+        `event` is its id, or its position (`@12`).
 
         Raises:
             NotWaiting: it does not wait there, or several events have this id.
@@ -384,14 +384,17 @@ class Journal:
             dead_letters.take_out, self._now(), event, scope, reason=reason, by=by
         )
 
-    async def replay(self, number: int, *, by: str) -> Position:
+    async def replay(self, letter_id: str, *, by: str) -> Position:
         """Appends the event of a dead letter again, for its scope. Raises NotWaiting: not open."""
-        position = await self._confirmed(dead_letters.replay, self._now(), number, by)
+        position = await self._confirmed(
+            dead_letters.replay, self._now(), dead_letters.number_of(letter_id), by
+        )
         self._appended.set()
         return position
 
-    async def drop(self, number: int, *, by: str, reason: str) -> None:
+    async def drop(self, letter_id: str, *, by: str, reason: str) -> None:
         """Closes a dead letter without a replay. Raises NotWaiting if it is not open."""
+        number = dead_letters.number_of(letter_id)
         await self._confirmed(dead_letters.drop, self._now(), number, by, reason)
 
     async def find(self, event_id: str) -> tuple[EventStatus, ...]:

@@ -5,24 +5,32 @@ An open dead letter stays until an operator handles it (protocol 2).
 
 import sqlite3
 from collections.abc import Iterator
+from typing import Final
 
 from events.errors import NotWaiting
 from events.journal.database import decoding, meta, writing
 from events.journal.inserts import insert
 from events.journal.lanes import event_of, identity_of, settle_one
-from events.journal.records import Arrival, DeadLetter, DeadLetterStatus
 from events.model import Event, Outcome, OutcomeKind, Position
-from events.source import Replay
+from events.records import Arrival, DeadLetter, DeadLetterStatus, Replay
 
 _SELECT = (
     "SELECT d.*, e.id AS event_id, e.type, e.body FROM dead_letters d JOIN events e ON "
     "e.position = d.position"
 )
 
+_MAX_DIGITS: Final = 18
 _WAITING_AT = "SELECT position FROM events WHERE position = ? AND acknowledged_at IS NULL"
 _WAITING_BY_ID = (
     "SELECT position FROM events WHERE id = ? AND acknowledged_at IS NULL ORDER BY position"
 )
+
+
+def number_of(letter_id: str) -> int:
+    """The number of the row of a dead letter. Raises NotWaiting if it cannot have one."""
+    if not (letter_id.isascii() and letter_id.isdigit() and len(letter_id) < _MAX_DIGITS):
+        raise NotWaiting(f"there is no dead letter {letter_id}")
+    return int(letter_id)
 
 
 def dead_letters(db: sqlite3.Connection, status: DeadLetterStatus | None) -> tuple[DeadLetter, ...]:
@@ -45,11 +53,11 @@ def dead_letter(db: sqlite3.Connection, number: int) -> DeadLetter:
 
 
 def take_out(
-    db: sqlite3.Connection, now: str, event: int | str, scope: str | None, *, reason: str, by: str
+    db: sqlite3.Connection, now: str, event: str, scope: str | None, *, reason: str, by: str
 ) -> tuple[DeadLetter, ...]:
     """Turns a stuck event into dead letters, in one scope or in all scopes where it waits.
 
-    `event` is its position or its id.
+    `event` is its id or its position (`journal:…@12` or `@12`).
 
     Raises:
         NotWaiting: it does not wait there, or several events have this id.
@@ -83,6 +91,7 @@ def replay(db: sqlite3.Connection, now: str, number: int, by: str) -> Position:
             raise NotWaiting(
                 f"the event of dead letter {number} is damaged in the journal: send it again"
             )
+        assert letter.scope is not None  # the table requires it
         row = db.execute(
             "SELECT * FROM events WHERE position = ?", (letter.position.offset,)
         ).fetchone()
@@ -129,15 +138,28 @@ def _open_dead_letter(db: sqlite3.Connection, number: int) -> DeadLetter:
     return letter
 
 
-def _waiting_event(db: sqlite3.Connection, event: int | str) -> int:
-    query = _WAITING_AT if isinstance(event, int) else _WAITING_BY_ID
-    waiting = [row["position"] for row in db.execute(query, (event,))]
+def _waiting_event(db: sqlite3.Connection, event: str) -> int:
+    offset = _offset(event)
+    query, value = (_WAITING_BY_ID, event) if offset is None else (_WAITING_AT, offset)
+    waiting = [row["position"] for row in db.execute(query, (value,))]
     if not waiting:
         raise NotWaiting(f"no event {event} waits")
     if len(waiting) > 1:
         places = ", ".join(f"@{position}" for position in waiting)
         raise NotWaiting(f"several events with id {event} wait: name a position, one of {places}")
     return int(waiting[0])
+
+
+def _offset(event: str) -> int | None:
+    """The offset if the text is a position, None if it is an event id."""
+    instance, at, offset = event.rpartition("@")
+    is_position = (
+        at
+        and offset.isascii()
+        and offset.isdigit()
+        and (not instance or instance.startswith("journal:"))
+    )
+    return int(offset) if is_position else None
 
 
 def _waiting_scopes(db: sqlite3.Connection, offset: int) -> Iterator[str]:
@@ -160,7 +182,7 @@ def _waits_in(db: sqlite3.Connection, offset: int, scope: str) -> bool:
 def _dead_letter(row: sqlite3.Row, instance: str) -> DeadLetter:
     with decoding(row, f"dead letter {row['id']}"):
         return DeadLetter(
-            id=row["id"],
+            id=str(row["id"]),
             position=Position(instance, row["position"]),
             scope=row["scope"],
             status=DeadLetterStatus(row["status"]),

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from events.errors import IdentityConflict, JournalFull, Problem
 from events.journal.database import decoding, meta, writing
 from events.journal.lanes import add_lanes
-from events.journal.records import Accepted, Arrival, JournalLimits, Rejected
+from events.journal.limits import JournalLimits
 from events.model import Position
+from events.records import Accepted, Arrival, Rejected
 from events.strict_json import MAX_PROBLEMS, described
 
 Appended = list[Accepted] | Exception

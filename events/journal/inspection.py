@@ -5,8 +5,8 @@ from datetime import datetime
 
 from events.journal.database import decoding, meta, set_meta, writing
 from events.journal.lanes import identity_of, outcome_of, replay_of
-from events.journal.records import Backlog, EventStatus, LaneBacklog, LaneStatus
 from events.model import Position
+from events.records import Backlog, EventStatus, LaneBacklog, LaneStatus
 
 _AT_A_TIME = 1_000
 
@@ -44,7 +44,7 @@ def _lane_status(row: sqlite3.Row) -> LaneStatus:
             settled_at=row["settled_at"],
             failed_tries=row["failed_tries"],
             error=row["error"],
-            dead_letter=row["dead_letter"],
+            dead_letter=None if row["dead_letter"] is None else str(row["dead_letter"]),
         )
 
 

@@ -15,7 +15,8 @@ from weakref import WeakValueDictionary
 
 from events.journal.database import decoding, writing
 from events.model import Event, Identity, Outcome, OutcomeKind, Position
-from events.source import Delivery, Recorded, Replay, Taken
+from events.records import Replay
+from events.source import Delivery, Recorded, Taken
 
 _MAX_RECORDED: Final = 16
 """The maximum number of stored outcomes of one event in one scope.

@@ -12,8 +12,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from events.journal import Arrival, Journal
+from events.journal import Journal
 from events.model import Event, Identity, Outcome, OutcomeKind, Position
+from events.records import Arrival
 from events.source import Delivery, Recorded
 from tests.simulation.source import Log
 from tests.support.journals import next_of, waiting_in

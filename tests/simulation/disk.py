@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from events.errors import IdentityConflict, NotWaiting, SourceUnavailable
-from events.journal import Arrival, Journal
-from events.journal.records import DeadLetterStatus, JournalLimits
+from events.journal import Journal
+from events.journal.limits import JournalLimits
 from events.model import Event, Identity, Outcome, OutcomeKind, Position
+from events.records import Arrival, DeadLetterStatus
 from events.source import Delivery, Pause, Recorded, Taken
 from tests.simulation.loop import Inline, databases
 from tests.simulation.model import Request
@@ -286,7 +287,7 @@ class DiskSource:
         await self._journal.note_failure(scope, positions, error)
 
 
-async def replay_one(journal: Journal, choose: Callable[[Sequence[int]], int], by: str) -> None:
+async def replay_one(journal: Journal, choose: Callable[[Sequence[str]], str], by: str) -> None:
     """Send an open dead letter again, if there is one."""
     letters = await journal.dead_letters(DeadLetterStatus.OPEN)
     if letters:
@@ -296,4 +297,4 @@ async def replay_one(journal: Journal, choose: Callable[[Sequence[int]], int], b
 async def take_out(journal: Journal, offset: int, by: str) -> None:
     """Make a dead letter of an event that waits, if it still does."""
     with contextlib.suppress(NotWaiting):
-        await journal.take_out(offset, None, reason="stuck", by=by)
+        await journal.take_out(f"@{offset}", None, reason="stuck", by=by)

@@ -32,8 +32,9 @@ from daemon.stores.directory.filesystem import RealFileSystem
 from daemon.stores.directory.store import DirectoryStore
 from daemon.stores.port import Content, Listing, ObjectStore, Stored, Version
 from daemon.worker import Worker
-from events.journal import Arrival, Journal
+from events.journal import Journal
 from events.model import Event, Identity
+from events.records import Arrival
 from events.source import EventSource
 from renderers import gate
 from renderers.bundle import Customisation, Renderer

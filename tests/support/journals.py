@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
-from events.journal import Arrival, Journal
+from events.journal import Journal
 from events.model import Event, Identity
+from events.records import Arrival
 from events.source import Delivery, EventSource
 
 T = TypeVar("T")

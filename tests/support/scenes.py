@@ -25,7 +25,7 @@ from daemon.rendering import Rendering
 from daemon.retry import Backoff
 from daemon.stores.port import ObjectStore
 from daemon.worker import Worker
-from events.journal import Accepted, Arrival, Journal
+from events.journal import Journal
 from events.model import (
     BUNDLE_STATE_CREATED,
     MODEL_VERSION_CREATED,
@@ -35,6 +35,7 @@ from events.model import (
     Identity,
     Outcome,
 )
+from events.records import Accepted, Arrival
 from events.source import Delivery
 from renderers import gate
 from renderers.bundle import Customisation, Renderer

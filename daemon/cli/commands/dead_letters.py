@@ -34,23 +34,24 @@ from daemon.inspection.journal import DeadLetterView, RejectedView
 from daemon.lifecycle import SystemRuntime
 from daemon.publishing.errors import NotFound
 from events.errors import NotWaiting
-from events.journal import DeadLetter, DeadLetterStatus, Journal
+from events.log import DeadLetters
+from events.records import DeadLetter, DeadLetterStatus
 
 dead_letters: Final = App(name="dead-letters", help="Manage events that could not be processed.")
 
 _Config = Annotated[Path | None, Parameter(group=SHARED, help="Settings file (TOML).")]
-_Number = Annotated[int, Parameter(help="Number of the dead letter, as `list` shows it.")]
+_Id = Annotated[str, Parameter(name="ID", help="Id of the dead letter, as `list` shows it.")]
 
 
 @dataclass(frozen=True, slots=True)
 class _JournalSession:
-    journal: Journal
+    source: DeadLetters
     runtime: SystemRuntime
     printer: Printer
 
-    async def letter(self, number: int) -> DeadLetter:
+    async def letter(self, letter_id: str) -> DeadLetter:
         try:
-            return await self.journal.dead_letter(number)
+            return await self.source.dead_letter(letter_id)
         except NotWaiting as error:
             raise NotFound(str(error)) from error
 
@@ -84,14 +85,14 @@ async def list_(
     """List open dead letters, or requests that the intake rejected."""
     async with _journal_session(journal, config, printing) as opened:
         if rejected:
-            requests = [RejectedView.of(request) for request in await opened.journal.rejected(1000)]
+            requests = [RejectedView.of(request) for request in await opened.source.rejected(1000)]
             opened.printer.data({"rejected": requests}, _rejected_lines(requests, opened))
             return
-        letters = await opened.journal.dead_letters(None if every else DeadLetterStatus.OPEN)
+        letters = await opened.source.dead_letters(None if every else DeadLetterStatus.OPEN)
         views = [DeadLetterView.of(letter) for letter in letters]
         rows = [
             (
-                view.number,
+                view.id,
                 view.status,
                 view.scope,
                 view.event,
@@ -100,13 +101,13 @@ async def list_(
             )
             for view in views
         ]
-        header = ("NUMBER", "STATUS", "SCOPE", "EVENT", "AGE", "REASON")
+        header = ("ID", "STATUS", "SCOPE", "EVENT", "AGE", "REASON")
         opened.printer.data({"dead_letters": views}, columns(header, rows))
 
 
 @dead_letters.command
 async def show(
-    number: _Number,
+    letter_id: _Id,
     /,
     *,
     journal: JournalPlace = DEFAULT_JOURNAL_PLACE,
@@ -115,7 +116,7 @@ async def show(
 ) -> None:
     """Show one dead letter with its event."""
     async with _journal_session(journal, config, printing) as opened:
-        letter = await opened.letter(number)
+        letter = await opened.letter(letter_id)
         event = json.loads(letter.event.structured()) if letter.event else None
         view = to_document(DeadLetterView.of(letter))
         lines = _letter_lines(view, event)
@@ -141,15 +142,15 @@ async def add(
     """Move a stuck event from its lane to the dead letters."""
     named = None if scope is None else str(scope_of(scope))
     async with _journal_session(journal, config, printing) as opened:
-        taken = await opened.journal.take_out(_event(event), named, reason=reason, by=actor.name)
+        taken = await opened.source.take_out(event, named, reason=reason, by=actor.name)
         views = [DeadLetterView.of(letter) for letter in taken]
-        lines = [f"{view.event} is now dead letter {view.number} of {view.scope}" for view in views]
+        lines = [f"{view.event} is now dead letter {view.id} of {view.scope}" for view in views]
         opened.printer.data({"dead_letters": views}, map(plain, lines))
 
 
 @dead_letters.command
 async def replay(
-    number: _Number,
+    letter_id: _Id,
     /,
     *,
     actor: Actor = DEFAULT_ACTOR,
@@ -159,21 +160,21 @@ async def replay(
 ) -> None:
     """Append the event of a dead letter to the lane of its scope."""
     async with _journal_session(journal, config, printing) as opened:
-        letter = await opened.letter(number)
-        position = await opened.journal.replay(number, by=actor.name)
+        letter = await opened.letter(letter_id)
+        position = await opened.source.replay(letter_id, by=actor.name)
         view = {
-            "number": number,
+            "id": letter_id,
             "scope": letter.scope,
             "position": str(position),
         }
-        look = f"`rebundle status {shlex.quote(letter.event_id)}`"
+        look = f"`rebundle status {shlex.quote(letter.event_id or '')}`"
         line = f"{letter.event_id} is queued again in {letter.scope}; {look} shows its progress"
         opened.printer.data(view, [plain(line)])
 
 
 @dead_letters.command
 async def drop(
-    number: _Number,
+    letter_id: _Id,
     /,
     *,
     reason: Reason,
@@ -184,22 +185,10 @@ async def drop(
 ) -> None:
     """Close a dead letter without processing its event."""
     async with _journal_session(journal, config, printing) as opened:
-        await opened.letter(number)
-        await opened.journal.drop(number, by=actor.name, reason=reason)
-        view = DeadLetterView.of(await opened.letter(number))
-        opened.printer.data(view, [plain(f"dead letter {number} ({view.event}) is dropped")])
-
-
-def _event(text: str) -> int | str:
-    """The offset if the text is a position (`journal:…@12` or `@12`), else the text as event id."""
-    instance, at, offset = text.rpartition("@")
-    is_position = (
-        at
-        and offset.isascii()
-        and offset.isdigit()
-        and (not instance or instance.startswith("journal:"))
-    )
-    return int(offset) if is_position else text
+        await opened.letter(letter_id)
+        await opened.source.drop(letter_id, by=actor.name, reason=reason)
+        view = DeadLetterView.of(await opened.letter(letter_id))
+        opened.printer.data(view, [plain(f"dead letter {view.id} ({view.event}) is dropped")])
 
 
 def _letter_lines(view: Mapping[str, Any], event: object) -> Iterator[str]:

@@ -48,7 +48,7 @@ from daemon.publishing.errors import NotFound, PublishingError
 from daemon.publishing.wording import counted
 from daemon.stores.errors import StoreError
 from events.errors import EventError, JournalMissing
-from events.journal import DeadLetterStatus
+from events.records import DeadLetterStatus
 from renderers.values import Scope
 
 

@@ -16,8 +16,8 @@ from daemon.publishing.manifest import Manifest
 from daemon.publishing.pointer import PublicationId
 from daemon.stores.errors import OutcomeUnknown, StoreRefused
 from daemon.stores.port import Content
-from events.journal import Accepted
 from events.model import Identity, Outcome, OutcomeKind, Position
+from events.records import Accepted
 from events.source import Delivery
 from renderers import gate
 from renderers.bundle import Renderer
@@ -471,9 +471,7 @@ def test_an_event_taken_out_of_a_stuck_lane_lets_the_next_one_pass(journal_path,
         )
         worker = asyncio.create_task(scene.work())
         await scene.watcher.saw(lambda: scene.watcher.failures)
-        await scene.journal.take_out(
-            accepted[0].position.offset, None, reason="wrong model", by="op"
-        )
+        await scene.journal.take_out(str(accepted[0].position), None, reason="wrong model", by="op")
         await store.replace(key, Content(good.body), (await store.get(key)).version)
         await worker
 

@@ -22,8 +22,7 @@ from daemon.stores.startup_probe import Admission
 from daemon.telemetry import Metrics
 from daemon.worker import Lane
 from events.errors import JournalFull, SourceUnavailable
-from events.journal import Backlog
-from events.journal.records import LaneBacklog
+from events.records import Backlog, LaneBacklog
 from renderers.values import Scope
 from tests.builders_runtime import InlineRuntime
 from tests.support.memory_store import MemoryStore
@@ -87,7 +86,7 @@ class Daemon:
         self.metrics = Metrics.create("0", "1")
         self.reporter = Reporter(self.metrics, self.clock)
         self.health = HealthChecks(
-            journal=self.log,
+            source=self.log,
             journal_path=Path("/var/lib/my journal/journal.db"),
             bucket="/srv/my bundles",
             worker=self.worker,

@@ -15,8 +15,8 @@ from daemon.publishing.pointer import PublicationId
 from daemon.publishing.reader import DamagedManifest, PointerRead
 from daemon.reporting import Reporter
 from daemon.telemetry import Metrics, configure_logging
-from events.journal import Backlog, LaneBacklog
 from events.model import Identity, Outcome, OutcomeKind, Position
+from events.records import Backlog, LaneBacklog
 from events.source import Delivery
 from renderers.values import Scope
 from tests.builders_publishing import make_publication, published

@@ -345,7 +345,7 @@ def test_a_lane_whose_events_are_all_taken_out_is_no_longer_stuck(tmp_path):
         await scene.watcher.saw(lambda: scene.watcher.failures)
         (lane,) = worker.lanes
         assert lane.failure is not None
-        await scene.journal.take_out(first.position.offset, None, reason="wrong", by="op")
+        await scene.journal.take_out(str(first.position), None, reason="wrong", by="op")
         store.on = True
         async with asyncio.timeout(10):
             while lane.failure is not None:  # noqa: ASYNC110  # its next try reports nothing

@@ -71,7 +71,7 @@ def test_an_unknown_command_is_a_usage_error_that_names_the_nearest_one(rebundle
 
 @pytest.mark.parametrize(
     "arguments",
-    [["states"], ["states", "a/b", "c"], ["status", "-o", "xml"], ["dead-letters", "show", "x"]],
+    [["states"], ["states", "a/b", "c"], ["status", "-o", "xml"], ["dead-letters", "show"]],
 )
 def test_wrong_usage_exits_2_with_a_message_and_no_traceback(rebundle, arguments):
     result = rebundle(*arguments)

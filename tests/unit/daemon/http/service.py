@@ -5,6 +5,7 @@ import contextlib
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,19 @@ import httpx
 from fastapi import FastAPI
 
 from daemon.attention import Lasting
+from daemon.changes import validate_data
 from daemon.http.app import RequestLimits, create_app
 from daemon.http.auth import Credentials
 from daemon.http.connections import ConnectionLimits
 from daemon.http.health import ReadinessCheck
-from daemon.http.intake import EventLog, Intake
+from daemon.http.intake import Intake
 from daemon.http.server import bind, serve
 from daemon.lifecycle import Stop, SystemRuntime
 from daemon.reporting import Reporter
 from daemon.telemetry import Metrics
-from events.dialects.cloudevents import DecodingLimits
+from events.dialects.cloudevents import DecodingLimits, decode_http
 from events.journal import Journal, JournalLimits
+from events.log import EventLog
 from tests.builders import golden_document
 
 TOKEN = "token-of-those-who-publish"
@@ -170,11 +173,16 @@ async def running(
         limits=journal_limits,
     )
     intake = Intake(
+        "http",
+        partial(
+            decode_http,
+            limits=DecodingLimits(limits.max_body_bytes),
+            validate_data=validate_data,
+        ),
         log(journal),
-        runtime,
-        metrics,
-        stop,
-        DecodingLimits(limits.max_body_bytes),
+        runtime=runtime,
+        metrics=metrics,
+        stop=stop,
         journal_seconds=journal_seconds,
     )
     app = Requests(

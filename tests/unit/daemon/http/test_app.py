@@ -10,8 +10,9 @@ import pytest
 
 from daemon.http.app import RequestLimits
 from daemon.http.auth import Credentials
-from events.journal import Accepted, Journal, JournalLimits
+from events.journal import Journal, JournalLimits
 from events.model import Outcome, OutcomeKind
+from events.records import Accepted
 from tests.support.journals import next_of
 from tests.unit.daemon.http.service import (
     BATCH,

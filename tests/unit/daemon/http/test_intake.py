@@ -3,19 +3,21 @@
 import asyncio
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
 
+from daemon.changes import validate_data
 from daemon.http.auth import Role
 from daemon.http.intake import Intake, Receipt
 from daemon.http.problems import RequestRefused
 from daemon.lifecycle import Stop, SystemRuntime
 from daemon.telemetry import Metrics
-from events.dialects.cloudevents import DecodingLimits
+from events.dialects.cloudevents import decode_http
 from events.errors import EventError, JournalDamaged, Problem, SourceUnavailable
-from events.journal import Accepted, Arrival, EventStatus
 from events.model import Position
+from events.records import Accepted, Arrival, EventStatus
 from renderers.limits import DEFAULT_LIMITS, BundleLimits
 from tests.unit.daemon.http.service import state_event
 
@@ -74,11 +76,12 @@ def taken(
 
     async def accept() -> list[Receipt]:
         intake = Intake(
+            "http",
+            partial(decode_http, validate_data=validate_data),
             log,
-            runtime or Counting(),
-            Metrics.create("1", "1"),
-            Stop(),
-            DecodingLimits(),
+            runtime=runtime or Counting(),
+            metrics=Metrics.create("1", "1"),
+            stop=Stop(),
             bundle_limits=most,
         )
         return await intake.accept([(b"content-type", kind)], json.dumps(event).encode(), PUBLISHER)

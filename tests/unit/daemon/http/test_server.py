@@ -14,8 +14,8 @@ from daemon.http.connections import ConnectionLimits
 from daemon.http.errors import ListenFailed
 from daemon.http.server import bind
 from events.journal import Journal
-from events.journal.records import Accepted
 from events.model import Position
+from events.records import Accepted
 from tests.unit.daemon.http.service import TOKEN, Service, run, running, state_event
 
 

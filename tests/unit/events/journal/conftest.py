@@ -7,8 +7,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from events.journal import Arrival, Journal
+from events.journal import Journal
 from events.model import Event, Identity
+from events.records import Arrival
 
 SCOPE = "visual-anomaly/edge"
 

@@ -162,7 +162,8 @@ KILLED = """
 import asyncio, os, sys
 from datetime import UTC, datetime
 from pathlib import Path
-from events.journal import Arrival, Journal
+from events.journal import Journal
+from events.records import Arrival
 from events.model import Event, Identity, Outcome, OutcomeKind
 
 GOOD = Outcome(OutcomeKind.PUBLISHED, "folded", "state-1")

@@ -5,8 +5,8 @@ import asyncio
 import pytest
 
 from events.errors import NotWaiting
-from events.journal import DeadLetterStatus
 from events.model import Outcome, OutcomeKind
+from events.records import DeadLetterStatus
 from events.source import Recorded, Replay
 from tests.support.journals import next_of, waiting_in
 
@@ -101,7 +101,7 @@ def test_a_replay_that_fails_again_is_a_new_dead_letter(bench, play, scope):
         async with bench.journal() as journal:
             [accepted] = await journal.append([bench.arrival("1")])
             await journal.settle(scope, {accepted.position: BAD})
-            position = await journal.replay(1, by="ann")
+            position = await journal.replay("1", by="ann")
             await journal.settle(scope, {position: BAD})
             first, second = await journal.dead_letters(None)
             assert (first.status, second.status) == (
@@ -122,8 +122,8 @@ def test_a_dropped_dead_letter_is_closed_with_its_reason(bench, play, scope):
         async with bench.journal() as journal:
             [accepted] = await journal.append([bench.arrival("1")])
             await journal.settle(scope, {accepted.position: BAD})
-            await journal.drop(1, by="ann", reason="sent anew")
-            letter = await journal.dead_letter(1)
+            await journal.drop("1", by="ann", reason="sent anew")
+            letter = await journal.dead_letter("1")
             assert (letter.status, letter.closed_by, letter.closed_reason) == (
                 "dropped",
                 "ann",
@@ -131,21 +131,22 @@ def test_a_dropped_dead_letter_is_closed_with_its_reason(bench, play, scope):
             )
             assert await journal.dead_letters(DeadLetterStatus.DROPPED) == (letter,)
             with pytest.raises(NotWaiting):
-                await journal.replay(1, by="ann")
+                await journal.replay("1", by="ann")
 
     play(story())
 
 
-def test_an_unknown_number_is_not_found(bench, play):
+@pytest.mark.parametrize("letter_id", ["7", "x", "-1", "1" * 40, "²", ""])
+def test_an_unknown_id_is_not_found(bench, play, letter_id):
     async def story():
         async with bench.journal() as journal:
             for call in (
-                journal.dead_letter(7),
-                journal.replay(7, by="a"),
-                journal.drop(7, by="a", reason="r"),
+                lambda: journal.dead_letter(letter_id),
+                lambda: journal.replay(letter_id, by="a"),
+                lambda: journal.drop(letter_id, by="a", reason="r"),
             ):
-                with pytest.raises(NotWaiting, match="no dead letter 7"):
-                    await call
+                with pytest.raises(NotWaiting, match=f"no dead letter {letter_id}"):
+                    await call()
 
     play(story())
 
@@ -155,7 +156,7 @@ def test_a_stuck_event_is_taken_out_of_one_lane_and_stays_in_the_others(bench, p
         async with bench.journal() as journal:
             [accepted] = await journal.append([bench.arrival("1", scopes=(scope, "other/edge"))])
             [letter] = await journal.take_out(
-                accepted.position.offset, scope, reason="stuck", by="ann"
+                str(accepted.position), scope, reason="stuck", by="ann"
             )
             assert (letter.scope, letter.reason, letter.by) == (scope, "stuck", "ann")
             assert {delivery.position for delivery in await waiting_in(journal, scope)} & {
@@ -198,7 +199,9 @@ def test_an_id_that_several_events_have_must_be_named_by_position(bench, play, s
             )
             with pytest.raises(NotWaiting, match="name a position"):
                 await journal.take_out("1", None, reason="stuck", by="ann")
-            [letter] = await journal.take_out(two.position.offset, None, reason="stuck", by="ann")
+            [letter] = await journal.take_out(
+                f"@{two.position.offset}", None, reason="stuck", by="ann"
+            )
             assert letter.position == two.position
             assert {delivery.position for delivery in await waiting_in(journal, scope)} & {
                 one.position,
@@ -232,7 +235,7 @@ def test_the_daemon_notices_an_event_taken_out_by_a_command(bench, play, scope):
                 accepted.position
             } == set()
             waiting = asyncio.ensure_future(next_of(daemon))
-            position = await operator.replay(1, by="ann")
+            position = await operator.replay("1", by="ann")
             assert (await waiting).position == position
 
     play(story())

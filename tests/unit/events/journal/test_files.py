@@ -118,7 +118,7 @@ def test_no_command_is_confirmed_in_a_missing_file(bench, play, scope, command):
                 "replay": lambda: journal.replay(letter.id, by="ann"),
                 "drop": lambda: journal.drop(letter.id, by="ann", reason="r"),
                 "take_out": lambda: journal.take_out(
-                    waiting.position.offset, None, reason="r", by="ann"
+                    str(waiting.position), None, reason="r", by="ann"
                 ),
             }
             with pytest.raises(JournalDisplaced):

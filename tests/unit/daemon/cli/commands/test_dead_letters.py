@@ -27,11 +27,11 @@ def test_rejected_events_are_listed_with_their_problems(journal, rebundle):
 def test_show_has_the_whole_event(journal, rebundle):
     view = rebundle("dead-letters", "show", 1, "-o", "json").json
 
-    assert (view["number"], view["body"]["data"]) == (1, {"a": 1})
+    assert (view["id"], view["body"]["data"]) == ("1", {"a": 1})
     assert '"data"' in rebundle("dead-letters", "show", 1).out
 
 
-def test_an_unknown_number_is_not_found(journal, rebundle):
+def test_an_unknown_id_is_not_found(journal, rebundle):
     for command in (["show", 9], ["replay", 9], ["drop", 9, "--reason", "x"]):
         assert rebundle("dead-letters", *command).code == 3
 

@@ -604,7 +604,7 @@ def test_an_event_is_reported_for_each_scope(journal, rebundle):
     (waiting,) = rebundle("status", "42", "-o", "json").json["events"]
 
     assert [(lane["outcome"], lane["dead_letter"]) for lane in dead["scopes"]] == [
-        ("dead-lettered", 1)
+        ("dead-lettered", "1")
     ]
     assert {lane["scope"]: lane["outcome"] for lane in waiting["scopes"]} == {
         str(SCOPE): None,

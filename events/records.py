@@ -1,27 +1,20 @@
-"""The values that the journal takes and returns. Times are ISO 8601 text in UTC."""
+"""The values that sources take and return. Times are ISO 8601 text in UTC."""
 
 from dataclasses import dataclass, field
-from datetime import timedelta
 from enum import StrEnum
 
 from events.errors import Problem
 from events.model import Event, Identity, Outcome, Position
-from events.source import Replay
 
 
 @dataclass(frozen=True, slots=True)
-class JournalLimits:
-    """The limits of a journal on size and age (protocol 2)."""
+class Replay:
+    """The replay of a dead letter by an operator."""
 
-    max_unacknowledged: int = 100_000
-    """Events."""
-    max_unacknowledged_bytes: int = 1 << 30
-    max_rejected: int = 1_000
-    max_rejected_bytes: int = 64 << 20
-    identities_kept: timedelta = timedelta(days=30)
-    """From the acceptance of an event; until then its repetition is recognised."""
-    bodies_kept: timedelta = timedelta(days=7)
-    """From the acknowledgement of the event."""
+    position: Position
+    """The position of the original event; the replay settles its dead letter."""
+    scope: str
+    """The only scope that the replay goes to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +36,7 @@ class Accepted:
 
     position: Position
     known: bool
-    """True: the journal had the event already, and nothing was appended."""
+    """True: the source had the event already, and nothing was appended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,22 +69,24 @@ class DeadLetterStatus(StrEnum):
 class DeadLetter:
     """An accepted event that could not be folded into one scope, or was taken out of its lane."""
 
-    id: int
+    id: str
     position: Position
-    scope: str
+    scope: str | None
+    """None if it is unknown, because the event cannot be decoded."""
     status: DeadLetterStatus
     reason: str
     at: str
     by: str | None
     """The operator who took it out; None if the event could not be folded."""
-    event_id: str
-    type: str
+    event_id: str | None
+    """None, like its type, if the event cannot be decoded."""
+    type: str | None
     replayed_as: Position | None
     closed_at: str | None
     closed_by: str | None
     closed_reason: str | None
     event: Event | None = field(repr=False)
-    """None if its body was deleted by retention, or is damaged."""
+    """None if its body was deleted by retention, or cannot be decoded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +101,8 @@ class LaneStatus:
     """Failed tries so far."""
     error: str | None
     """Why it waits, if a try failed."""
-    dead_letter: int | None
+    dead_letter: str | None
+    """The id of its dead letter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +137,7 @@ class LaneBacklog:
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """What waits in the whole journal, and what an operator must handle."""
+    """What waits in the whole source, and what an operator must handle."""
 
     events: int
     bytes: int
