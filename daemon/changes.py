@@ -100,6 +100,22 @@ def interpret(event: Event, limits: BundleLimits | None = None) -> Change:
             raise InvalidEvent(Problem("$.type", f"one of {known}", event.type))
 
 
+def model_without_scopes(event: Event) -> str | None:
+    """The model of a valid event that goes to all scopes with this model; None for another event.
+
+    An invalid event becomes a dead letter in every scope.
+    """
+    if event.type not in {MODEL_VERSION_CREATED, MODEL_VERSION_UPDATED}:
+        return None
+    try:
+        change = interpret(event)
+    except InvalidEvent:
+        return None
+    if isinstance(change, ModelVersionChanged) and change.named is None:
+        return change.model.id
+    return None
+
+
 def validate_data(kind: object, data: object) -> tuple[Problem, ...]:
     """Problems in the data of an event with an invalid envelope (`events.dialects.cloudevents`)."""
     if not isinstance(kind, str) or kind not in KNOWN_TYPES or not isinstance(data, dict):

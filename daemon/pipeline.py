@@ -33,6 +33,7 @@ from daemon.publishing.retry import while_moved
 from daemon.redelivery import Redeliveries
 from daemon.rendering import NotRenderable, Rendering, refuse_newer_renderer
 from daemon.runtime import Runtime
+from daemon.scope_index import ScopeIndex
 from daemon.used_states import UsedState, UsedStates, complete, only_named, used_states
 from events.errors import InvalidEvent
 from events.model import BUNDLE_STATE_CREATED, Event, Outcome, OutcomeKind, Position
@@ -116,6 +117,7 @@ class Pipeline:
         self._writer = writer
         self._accept_older_renderer = accept_older_renderer
         self._bucket = bucket
+        self.index = ScopeIndex()
         self._compositions = Cache[Composition](_COMPOSITIONS_BYTES)
         self._last_own_pointers = Cache[PointerRead](_MAX_POINTERS)
         self._marker_checked: set[Scope] = set()
@@ -193,6 +195,7 @@ class Pipeline:
         self._marker_checked.discard(scope)
         self._last_own_pointers.pop(scope)
         self._committed.pop(scope, None)
+        self.index.forget(str(scope))
 
     def needs_pass(self, scope: Scope) -> bool:
         """Whether this pipeline has changed the pointer, and no pass has followed the change."""
@@ -297,6 +300,7 @@ class Pipeline:
                 ]
         outcomes |= plan.outcomes
         if not rendered:
+            self.index.put(str(scope), base.version, plan.desired.composition)
             return outcomes
         publications = await self._store_all(scope, base.pointer.gc_epoch, rendered, uploads)
         writing = self._publisher.writing(self._writer)
@@ -304,6 +308,7 @@ class Pipeline:
         following = protocol.publish(base.pointer, writing, publications, progress)
         outcomes |= batches.published_outcomes(plan, following)
         read = await self._commit(scope, base, following, outcomes)
+        self.index.put(str(scope), read.version, plan.desired.composition)
         # The next event is folded onto the desired composition: keep it instead of parsing its
         # manifest.
         for publication, state in zip(publications, rendered, strict=True):

@@ -16,7 +16,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from typing import Final, Protocol, TypeVar
@@ -24,7 +24,8 @@ from typing import Final, Protocol, TypeVar
 import structlog
 
 from daemon import batches, failures
-from daemon.concurrency import Places, ReadersWriterLock
+from daemon.changes import model_without_scopes
+from daemon.concurrency import Places, ReadersWriterLock, concurrently
 from daemon.failures import Failure, reason_of
 from daemon.lifecycle import Stop
 from daemon.pipeline import Pipeline
@@ -33,6 +34,8 @@ from daemon.publishing.reader import Reader, Scopes
 from daemon.redelivery import InstanceShared
 from daemon.retry import Backoff, retry
 from daemon.runtime import Runtime
+from daemon.stores.errors import StoreError
+from daemon.stores.port import Version
 from daemon.telemetry import bound
 from daemon.timers import every
 from events.model import Position
@@ -46,6 +49,8 @@ T = TypeVar("T")
 _LISTING_SECONDS: Final = 5.0
 """How long a listing of scopes is used, and only for events accepted before it began."""
 
+_CONFIRM_SECONDS: Final = 1.0
+"""How long the pointers of scopes are read to leave these scopes out."""
 _CONCURRENT_PASSES: Final = 8
 _CONCURRENT_RETRIES: Final = 2
 """Concurrent passes over scopes whose last pass failed. Their limit is separate: scopes that hang
@@ -128,9 +133,13 @@ class _Pending:
 
     delivery: Delivery
     scopes: Sequence[str] | None = None
+    model: str | None = None
+    """The model that a scope must have, if it names no scopes."""
 
     def __post_init__(self) -> None:
         self.scopes = self.delivery.scopes
+        if self.scopes is None:
+            self.model = model_without_scopes(self.delivery.event)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +150,8 @@ class _Listing:
     began: float
     """Monotonic seconds."""
     scopes: frozenset[str]
+    unchanged: Mapping[str, Version] | None = None
+    """The versions that pointers had after the listing began; None if they were not read."""
 
 
 class Worker:
@@ -270,10 +281,11 @@ class Worker:
         for item in pending:
             delivery = item.delivery
             if item.scopes is None:
-                listing = self._listing_for(delivery)
+                listing = self._confirmed_listing_for(delivery)
                 if listing is None and dispatched:
                     break
-                item.scopes = self._all_scopes(listing or await self._list(), delivery)
+                listing = listing or await self._read_listing_for(pending)
+                item.scopes = self._all_scopes(listing, item)
             if delivery.scopes is None:
                 unassigned[delivery.position] = item.scopes
             # Before the next event, because one without scopes goes to every lane before it.
@@ -301,21 +313,71 @@ class Worker:
 
     # -- listing scopes
 
-    def _all_scopes(self, listing: _Listing, delivery: Delivery) -> tuple[str, ...]:
+    def _all_scopes(self, listing: _Listing, item: _Pending) -> tuple[str, ...]:
         """The scopes of the bucket when an event was accepted, and those that may be created yet.
 
         The listing began after the event was accepted. A lane without a scope in the bucket is
         kept only if an event waited in it when the listing began. That event may create the scope,
         so every lane counts. If it does not, the lane ignores the event. To be computed once for
         each event: after a failed try there are lanes of later events, too.
+
+        Scopes that certainly do not have the model of the event are left out.
         """
         if self._unreadable_folders:
             log.warning(
                 "event goes only to scopes that are known: folders cannot be read",
-                event_id=delivery.event.id,
+                event_id=item.delivery.event.id,
                 folders=sorted(self._unreadable_folders),
             )
-        return tuple(sorted({*listing.scopes, *self._lanes}))
+        names = {*listing.scopes, *self._lanes}
+        return tuple(sorted(name for name in names if not self._lacks(listing, name, item.model)))
+
+    def _lacks(self, listing: _Listing, name: str, model: str | None) -> bool:
+        """Whether a scope did not have a model at a time after the listing began (ADR 34).
+
+        No event waits in it that could have added the model since, and its pointer still had the
+        version with which it was indexed.
+        """
+        version = self._version_without(name, model)
+        unchanged = listing.unchanged or {}
+        return version is not None and unchanged.get(name) == version
+
+    def _version_without(self, name: str, model: str | None) -> Version | None:
+        """The version of its pointer at which an idle scope does not have a model, if known."""
+        lane = self._lanes.get(name)
+        if model is None or (lane is not None and lane.idle_since is None):
+            return None
+        return self._pipeline.index.version_without(name, model)
+
+    async def _read_listing_for(self, pending: Sequence[_Pending]) -> _Listing:
+        """A listing for the first event, with the versions of the pointers of scopes that may lack
+        the models of these events.
+        """
+        listing = self._listing_for(pending[0].delivery) or await self._list()
+        models = {item.model for item in pending if item.scopes is None}
+        indexed: dict[str, Version] = {}
+        for name in sorted(listing.scopes):
+            versions = (self._version_without(name, model) for model in models)
+            version = next(filter(None, versions), None)
+            if version is not None:
+                indexed[name] = version
+        unchanged: dict[str, Version] = {}
+
+        async def confirm(name: str) -> None:
+            with suppress(StoreError):
+                if await self._reader.has_version(Scope.parse(name), indexed[name]):
+                    unchanged[name] = indexed[name]
+
+        # A scope that does not answer in time is not left out. It delays no other one.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CONFIRM_SECONDS):
+                await concurrently(confirm, indexed, limit=_CONCURRENT_PASSES)
+        self._listed = replace(listing, unchanged=unchanged)
+        return self._listed
+
+    def _confirmed_listing_for(self, delivery: Delivery) -> _Listing | None:
+        listing = self._listing_for(delivery)
+        return None if listing is None or listing.unchanged is None else listing
 
     def _listing_for(self, delivery: Delivery) -> _Listing | None:
         """The last listing, if it is recent and began after the event was accepted."""

@@ -6,7 +6,7 @@ single fields are in `identifiers`; the canonical form is in `values`.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -283,6 +283,11 @@ class Composition(Value):
     def model(self, model_id: str) -> Model | None:
         """The model with this id, if it is part of the composition."""
         return self._by_id.get(model_id)
+
+    @property
+    def model_ids(self) -> Collection[str]:
+        """The ids of its models."""
+        return self._by_id.keys()
 
     @cached_property
     def _by_id(self) -> dict[str, Model]:

@@ -288,6 +288,14 @@ class Reader:
         """The highest sequence that readers of this machine have accepted; 0 before the first."""
         return await self._accepted.highest(scope)
 
+    async def has_version(self, scope: Scope, version: Version) -> bool:
+        """Whether the stored pointer of a scope has this version. Raises StoreError."""
+        try:
+            stored = await self._store.get(layout.pointer(scope), max_bytes=sizes.POINTER)
+        except ObjectMissing:
+            return False
+        return stored.version == version
+
     async def existing(self, scope: Scope) -> PointerRead:
         """The pointer of a scope that must exist.
 

@@ -609,6 +609,20 @@ BUGS: dict[str, Bug] = {
         "previous = chunk.previous_chunk",
         "previous = None",
     ),
+    # -- the index of models
+    "index-not-confirmed": Bug(
+        "a scope is left out although its pointer may have changed since it was indexed",
+        Worker, "_lacks",
+        "return version is not None and unchanged.get(name) == version",
+        "return version is not None",
+        rare=True,
+    ),
+    "index-of-busy-lanes": Bug(
+        "a scope is left out although an event that may add the model waits there",
+        Worker, "_version_without",
+        "or (lane is not None and lane.idle_since is None)",
+        "",
+    ),
     # -- sources with several instances, and without durable memory
     "one-position-for-all": Bug(
         "the positions of several instances are committed as those of one",

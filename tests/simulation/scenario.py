@@ -8,6 +8,7 @@ Seeds of the first generation are numbers. Their worlds never change, so that se
 Seeds of the second one, `2/17`, add to such a world what the first did not have: each addition
 draws from a separate random generator. Seeds of the third one, `3/17`, divide the logs of such a
 world into several instances, which are taken from daemons and given to them, and let logs forget.
+They have more events without scopes.
 """
 
 import random
@@ -170,6 +171,8 @@ def scenario_of(seed: str) -> Scenario:
     generation = int(seed.partition("/")[0]) if "/" in seed else 1
     if generation >= 2:
         _extend(scenario, random.Random(f"{seed}/more"))
+    if generation >= 3:
+        _add_rare_models(scenario, random.Random(f"{seed}/rare models"))
     if generation >= 3 and not scenario.journal:
         _divide(scenario, random.Random(f"{seed}/partitions"))
     return scenario
@@ -491,6 +494,25 @@ def _more_acts(scenario: Scenario, chance: random.Random) -> list[Act]:
 
 
 # -- the third generation
+
+
+def _add_rare_models(scenario: Scenario, chance: random.Random) -> None:
+    """Events without scopes for a model that only some scopes have, and that others get."""
+    end = max(arrival.at for arrival in scenario.arrivals)
+    for number in range(chance.choice((0, 0, 2, 5))):
+        named = chance.choice(((), (), (), (chance.choice(scenario.scopes),)))
+        event, asked = model(
+            f"rare-{number}",
+            named,
+            THIRD,
+            chance.choice(VERSIONS),
+            updated=chance.random() < 0.7,
+            complete=chance.random() < 0.7 or bool(named),
+        )
+        scopes = tuple(map(str, named)) or None
+        log = chance.randrange(scenario.logs)
+        scenario.arrivals.append(Arrival((end + 20) * chance.random(), log, event, scopes, asked))
+    scenario.arrivals.sort(key=lambda arrival: arrival.at)
 
 
 def _divide(scenario: Scenario, chance: random.Random) -> None:

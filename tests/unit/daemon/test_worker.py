@@ -227,8 +227,9 @@ def test_only_a_changed_pointer_is_followed_by_a_pass(tmp_path):
             lambda: [item.sequence for item in scene.watcher.passes][-1:] == [1]
         )
         before = len(scene.watcher.passes)
-        # Nobody has this model, and the state is published already.
-        await scene.accept(model_event("m", "900"), state_event(1, event_id="again"))
+        # The scope does not have this model, and the state is published already.
+        incomplete = model_event("m", "900", scopes=(GOLDEN,))
+        await scene.accept(incomplete, state_event(1, event_id="again"))
         await scene.watcher.saw(lambda: len(scene.watcher.settled_outcomes) == 3)
         await scene.accept(model_event("n", "101", "9"))
         await scene.watcher.saw(
@@ -261,7 +262,7 @@ def test_a_pass_that_failed_is_repeated_after_the_next_batch_although_it_changes
         await scene.watcher.saw(lambda: len(scene.watcher.failed_passes) == 2)
         assert scene.pipeline.needs_pass(GOLDEN)
         fails[0] = False
-        await scene.accept(model_event("m", "900"))
+        await scene.accept(model_event("m", "900", scopes=(GOLDEN,)))
         await scene.watcher.saw(lambda: not scene.pipeline.needs_pass(GOLDEN))
         stop.request("done")
         await running

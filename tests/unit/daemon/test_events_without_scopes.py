@@ -1,0 +1,170 @@
+"""A model event that names no scopes goes to every scope that may have its model (ADR 34)."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from daemon import worker
+from daemon.changes import model_without_scopes
+from daemon.stores.errors import StoreUnavailable
+from events.model import MODEL_VERSION_UPDATED, Event
+from renderers.values import Scope
+from tests.builders_runtime import InlineRuntime
+from tests.support.memory_store import MemoryStore
+from tests.support.scenes import (
+    GOLDEN,
+    Scene,
+    complete_model_event,
+    model_event,
+    open_scene,
+    rollback_event,
+    state_event,
+)
+
+OTHER = Scope("texture", "edge")
+BOTH = [str(OTHER), str(GOLDEN)]
+
+
+def scenario(path: Path, play: Callable[[Scene, Scene], Awaitable[None]]) -> None:
+    """`play` with two daemons on one bucket, each with its own journal. Both scopes exist, and the
+    first daemon has indexed them.
+    """
+
+    async def body() -> None:
+        store = MemoryStore(InlineRuntime())
+        async with (
+            open_scene(path / "one.db", store) as one,
+            open_scene(path / "two.db", store) as two,
+        ):
+            await one.send(state_event(1), state_event(1, scope=OTHER))
+            async with asyncio.timeout(20):
+                await play(one, two)
+
+    asyncio.run(body())
+
+
+async def scopes_of(scene: Scene, event: Event) -> list[str]:
+    """The scopes in which an event has an outcome."""
+    await scene.accept(event)
+    await scene.work()
+    [status] = await scene.journal.find(event.id)
+    assert status.acknowledged_at is not None
+    return [lane.scope for lane in status.lanes]
+
+
+def test_an_event_whose_model_no_scope_has_goes_nowhere(tmp_path: Path) -> None:
+    async def play(one: Scene, _two: Scene) -> None:
+        before = len(one.watcher.settled_outcomes)
+        assert await scopes_of(one, model_event("m", "900")) == []
+        assert len(one.watcher.settled_outcomes) == before
+
+    scenario(tmp_path, play)
+
+
+def test_an_event_goes_to_the_scopes_that_have_its_model(tmp_path: Path) -> None:
+    async def play(one: Scene, _two: Scene) -> None:
+        assert await scopes_of(one, model_event("both", "101", "12")) == BOTH
+        await one.send(complete_model_event("new", "900", scopes=(OTHER,)))
+        assert await scopes_of(one, model_event("m", "900", "2")) == [str(OTHER)]
+
+    scenario(tmp_path, play)
+
+
+def test_a_daemon_that_has_indexed_nothing_leaves_out_no_scope(tmp_path: Path) -> None:
+    async def play(_one: Scene, two: Scene) -> None:
+        assert await scopes_of(two, model_event("m", "900")) == BOTH
+        assert await scopes_of(two, model_event("n", "900")) == []
+
+    scenario(tmp_path, play)
+
+
+@pytest.mark.parametrize("accepted_before_the_start", [True, False])
+def test_a_model_that_another_daemon_has_added_is_not_missed(
+    tmp_path: Path, accepted_before_the_start: bool
+) -> None:
+    async def play(one: Scene, two: Scene) -> None:
+        update = model_event("update", "900", "2")
+        if accepted_before_the_start:
+            await one.accept(update)
+        await two.send(complete_model_event("new", "900", scopes=(GOLDEN,)))
+        if not accepted_before_the_start:
+            await one.accept(update)
+        await one.work()
+        [status] = await one.journal.find("update")
+        assert [(lane.scope, lane.outcome and lane.outcome.kind) for lane in status.lanes] == [
+            (str(GOLDEN), "published")
+        ]
+
+    scenario(tmp_path, play)
+
+
+def test_a_model_that_a_rollback_brings_back_is_not_missed(tmp_path: Path) -> None:
+    async def play(one: Scene, two: Scene) -> None:
+        await one.send(state_event(2, models=state_event(2).data["models"][1:]))
+        assert await scopes_of(one, model_event("m", "101", "50")) == [str(OTHER)]
+        await two.send(rollback_event("back", "state-1"))
+        # A rollback changes live, not desired: the scope gets the event and ignores it.
+        assert await scopes_of(one, model_event("n", "101", "51")) == BOTH
+
+    scenario(tmp_path, play)
+
+
+def test_a_model_that_an_earlier_event_adds_is_not_missed(tmp_path: Path) -> None:
+    async def play(one: Scene, _two: Scene) -> None:
+        await one.accept(complete_model_event("new", "900", scopes=(GOLDEN,)))
+        assert await scopes_of(one, model_event("update", "900", "2")) == [str(GOLDEN)]
+        assert [str(outcome.kind) for outcome in await one.outcomes("update")] == ["published"]
+
+    scenario(tmp_path, play)
+
+
+def test_a_scope_whose_pointer_cannot_be_read_gets_the_event(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def play(one: Scene, _two: Scene) -> None:
+        async def away(scope: Scope, version: str) -> bool:
+            if scope == GOLDEN:
+                raise StoreUnavailable("away")
+            return True
+
+        monkeypatch.setattr(one.reader, "has_version", away)
+        assert await scopes_of(one, model_event("m", "900")) == [str(GOLDEN)]
+
+    scenario(tmp_path, play)
+
+
+def test_a_scope_that_does_not_answer_gets_the_event_and_delays_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "_CONFIRM_SECONDS", 0.05)
+
+    async def play(one: Scene, _two: Scene) -> None:
+        async def hanging(scope: Scope, version: str) -> bool:
+            if scope == GOLDEN:
+                await asyncio.Event().wait()
+            return True
+
+        monkeypatch.setattr(one.reader, "has_version", hanging)
+        assert await scopes_of(one, model_event("m", "900")) == [str(GOLDEN)]
+
+    scenario(tmp_path, play)
+
+
+@pytest.mark.parametrize(
+    ("event", "model"),
+    [
+        (model_event("m", "900"), "900"),
+        (model_event("m", "900", updated=True), "900"),
+        (model_event("m", "900", scopes=(GOLDEN,)), None),
+        (state_event(1), None),
+        (rollback_event("back", "state-1"), None),
+        (Event("m", "urn:x", MODEL_VERSION_UPDATED, {"model": {"id": "900"}}), None),
+        (Event("m", "urn:x", "another.type", {"model": {"id": "900", "version": "1"}}), None),
+    ],
+)
+def test_only_a_valid_model_event_without_scopes_has_a_model_to_search_for(
+    event: Event, model: str | None
+) -> None:
+    assert model_without_scopes(event) == model
