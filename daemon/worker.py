@@ -51,6 +51,7 @@ _LISTING_SECONDS: Final = 5.0
 
 _CONFIRM_SECONDS: Final = 1.0
 """How long the pointers of scopes are read to leave these scopes out."""
+_CONCURRENT_READS: Final = 8
 _CONCURRENT_PASSES: Final = 8
 _CONCURRENT_RETRIES: Final = 2
 """Concurrent passes over scopes whose last pass failed. Their limit is separate: scopes that hang
@@ -362,16 +363,18 @@ class Worker:
             if version is not None:
                 indexed[name] = version
         unchanged: dict[str, Version] = {}
+        names = iter(indexed)
 
-        async def confirm(name: str) -> None:
-            with suppress(StoreError):
-                if await self._reader.has_version(Scope.parse(name), indexed[name]):
-                    unchanged[name] = indexed[name]
+        async def confirm(_reader: int) -> None:
+            for name in names:
+                with suppress(StoreError):
+                    if await self._reader.has_version(Scope.parse(name), indexed[name]):
+                        unchanged[name] = indexed[name]
 
         # A scope that does not answer in time is not left out. It delays no other one.
         with suppress(TimeoutError):
             async with asyncio.timeout(_CONFIRM_SECONDS):
-                await concurrently(confirm, indexed, limit=_CONCURRENT_PASSES)
+                await concurrently(confirm, range(_CONCURRENT_READS), limit=_CONCURRENT_READS)
         self._listed = replace(listing, unchanged=unchanged)
         return self._listed
 

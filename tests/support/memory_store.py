@@ -8,15 +8,20 @@ listings have no sha256.
 
 import hashlib
 import threading
+from bisect import bisect_left, insort
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice, takewhile
 from types import MappingProxyType
 
 from daemon.runtime import Runtime
 from daemon.stores.errors import ConditionFailed, ObjectMissing, ObjectTooBig
 from daemon.stores.object_keys import by_bytes, check_folder, check_key, check_prefix
 from daemon.stores.port import Content, Listed, Listing, Stored, Version
+
+_AFTER_SLASH = "0"
+"""The character after the slash."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +41,8 @@ class MemoryStore:
         self._runtime = runtime
         self._versions_by_content = versions_by_content
         self._objects: dict[str, _Object] = {}
+        self._keys: list[str] = []
+        """Sorted: the order of code points is that of the bytes in UTF-8."""
         self._writes = 0
         self._lock = threading.Lock()
 
@@ -54,18 +61,13 @@ class MemoryStore:
         check_prefix(prefix)
         await self._yield_to_others()
         with self._lock:
-            matching = {
-                key: value for key, value in self._objects.items() if key.startswith(prefix)
-            }
+            first = bisect_left(self._keys, prefix)
+            keys = takewhile(lambda key: key.startswith(prefix), islice(self._keys, first, None))
+            matching = [(key, self._objects[key]) for key in keys]
         return Listing(
             tuple(
-                Listed(
-                    key,
-                    matching[key].version,
-                    len(matching[key].content.body),
-                    matching[key].modified,
-                )
-                for key in sorted(matching, key=by_bytes)
+                Listed(key, found.version, len(found.content.body), found.modified)
+                for key, found in matching
             )
         )
 
@@ -73,9 +75,17 @@ class MemoryStore:
         """List the names of the folders in the folder `prefix`, sorted."""
         check_folder(prefix)
         await self._yield_to_others()
+        found: list[str] = []
         with self._lock:
-            relative = [key.removeprefix(prefix) for key in self._objects if key.startswith(prefix)]
-        return sorted({path.partition("/")[0] for path in relative if "/" in path}, key=by_bytes)
+            at = bisect_left(self._keys, prefix)
+            while at < len(self._keys) and self._keys[at].startswith(prefix):
+                name, slash, _ = self._keys[at].removeprefix(prefix).partition("/")
+                if slash:
+                    found.append(name)
+                    at = bisect_left(self._keys, f"{prefix}{name}{_AFTER_SLASH}", at)
+                else:
+                    at += 1
+        return sorted(set(found), key=by_bytes)
 
     async def create(self, key: str, content: Content) -> Version:
         """Store a new object. Raises ConditionFailed."""
@@ -101,6 +111,7 @@ class MemoryStore:
         with self._lock:
             self._check_version(key, version)
             del self._objects[key]
+            del self._keys[bisect_left(self._keys, key)]
 
     async def _yield_to_others(self) -> None:
         await self._runtime.sleep(0)
@@ -120,6 +131,8 @@ class MemoryStore:
         digest = hashlib.sha256(content.body).hexdigest()
         version = Version(digest if self._versions_by_content else str(self._writes))
         copy = Content(content.body, content.content_type, _frozen(content.tag))
+        if key not in self._objects:
+            insort(self._keys, key)
         self._objects[key] = _Object(copy, version, self._runtime.now())
         return version
 
