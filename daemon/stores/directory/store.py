@@ -40,7 +40,7 @@ digest. It was saved by another program at the moment of a crash.
 import hashlib
 import io
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -93,9 +93,9 @@ _MAX_TAG_BYTES: Final = 1 << 16
 _MAX_FOLDERS_SEARCHED: Final = 64
 _MAX_STALE_REMOVED: Final = 1_000
 _TRIES: Final = 20
-_DIGESTS_BYTES: Final = 16 << 20
-_BYTES_A_DIGEST: Final = 400
-"""Approximate memory of one cached digest."""
+_MAX_DIGESTS: Final = 40_000
+_MAX_TAG_FILES: Final = 40_000
+"""A digest takes about 400 bytes of memory, the entries of a tag file 1,500."""
 _FIRST_MODIFIED: Final = datetime(1900, 1, 1, tzinfo=UTC)
 _LAST_MODIFIED: Final = datetime(2999, 12, 31, tzinfo=UTC)
 _SETTLED_SECONDS: Final = 2.0
@@ -151,7 +151,10 @@ class DirectoryStore:
         self._unread = unread
         self._private = private
         self._unread_bytes = unread_bytes
-        self._digests = Cache[str](_DIGESTS_BYTES)
+        self._digests = Cache[tuple[str, int]](_MAX_DIGESTS)
+        """Digest and size, by the status of a file."""
+        self._tags = Cache[tuple[TagEntry, ...]](_MAX_TAG_FILES)
+        """By the status of a tag file."""
         self._removed_stale = False
         self._root_is_durable = False
         self._must_exist = must_exist
@@ -606,23 +609,6 @@ class DirectoryStore:
                 break
         return digest.hexdigest(), size
 
-    def _cached_digest_and_size(self, path: Path) -> tuple[str, int]:
-        """Return digest and size of a file.
-
-        A file whose status has not changed is not read again.
-        """
-        entry = self._status(path)
-        status_version = _version_by_status(entry)
-        cached = self._digests.get(status_version)
-        if cached is not None:
-            return cached, entry.size
-        sha256, size = self._digest_and_size(path)
-        # A file that has just changed may change again
-        # without a change of its times: do not cache it.
-        if self._runtime.now().timestamp() - entry.changed_ns / 1e9 > _SETTLED_SECONDS:
-            self._digests.put(status_version, sha256, _BYTES_A_DIGEST)
-        return sha256, size
-
     # ---- listing
 
     def _scan(self, prefix: str) -> Listing:
@@ -635,6 +621,8 @@ class DirectoryStore:
             while waiting:
                 folder = waiting.pop()
                 try:
+                    # First, because a tag file names the next body before it is in place.
+                    tags = self._tag_files(folder)
                     children = list(self._entries(folder))
                 except (FileNotFoundError, NotADirectoryError):
                     continue
@@ -652,7 +640,7 @@ class DirectoryStore:
                         invalid.append(name.encode("utf-8", "backslashreplace").decode())
                     elif entry.kind is Kind.FOLDER:
                         waiting.append(key)
-                    elif (listed := self._listed(key, entry)) is not None:
+                    elif (listed := self._listed(key, entry, tags)) is not None:
                         objects.append(listed)
             # Afterwards: the volume may have been unmounted during the listing.
             self._check_root()
@@ -660,15 +648,22 @@ class DirectoryStore:
         hidden.sort(key=lambda folder: by_bytes(folder.key))
         return Listing(tuple(objects), tuple(hidden), tuple(sorted(invalid)))
 
-    def _listed(self, key: str, entry: DirectoryEntry) -> Listed | None:
-        """Return an object of a listing, with a fault if it is unreadable; None if it is gone."""
-        path = self._root / key
+    def _listed(
+        self, key: str, entry: DirectoryEntry, tags: Mapping[str, DirectoryEntry] | None
+    ) -> Listed | None:
+        """Return an object of a listing, with a fault if it is unreadable; None if it is gone.
+
+        `tags`: see `_tag_files`.
+        """
         if entry.kind is not Kind.FILE:
-            return _unread_object(key, entry, self._wrong_kind(path, entry.kind))
+            return _unread_object(key, entry, self._wrong_kind(self._root / key, entry.kind))
         if self._is_versioned_by_status(key, entry.size):
             return _unread_object(key, entry)
         try:
-            sha256, size, tag = self._read_with_tag(key, lambda: self._cached_digest_and_size(path))
+            known = None if tags is None else self._known(key, entry, tags.get(entry.name))
+            sha256, size, tag = known or self._read_with_tag(
+                key, lambda: self._cached_digest_and_size(key)
+            )
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return None  # removed since the folder was read
         except StoreUnavailable as error:
@@ -676,8 +671,75 @@ class DirectoryStore:
         except OSError as error:
             if is_of_the_process(error):
                 raise
-            return _unread_object(key, entry, unreadable(path, error, Kind.FILE))
+            reason = unreadable(self._root / key, error, Kind.FILE)
+            return _unread_object(key, entry, reason)
         return Listed(key, version_of(sha256, tag), size, _modified(entry), sha256)
+
+    def _tag_files(self, folder: str) -> Mapping[str, DirectoryEntry] | None:
+        """Return the tag files of a folder's files by name; None if they cannot be listed."""
+        try:
+            return {entry.name: entry for entry in self._fs.entries(self._root / _TAGS / folder)}
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+        except OSError as error:
+            if is_of_the_process(error):
+                raise
+            return None
+
+    def _known(
+        self, key: str, file: DirectoryEntry, tag_file: DirectoryEntry | None
+    ) -> tuple[str, int, TagEntry | None] | None:
+        """Return digest, size and tag of a file whose status shows that nothing writes it.
+
+        Neither the file nor its tag file is read if it has the status with which it was read
+        before. None: use `_read_with_tag`.
+        """
+        if not self._has_settled(file):
+            return None
+        entries, same_tags = self._entries_of(key, tag_file)
+        (sha256, size), same_file = self._read_unless_known(
+            self._digests, file, key, self._digest_and_size
+        )
+        tag = fitting(entries, sha256)
+        is_consistent = same_tags and same_file and (tag is not None or not entries)
+        return (sha256, size, tag) if is_consistent else None
+
+    def _entries_of(
+        self, key: str, tag_file: DirectoryEntry | None
+    ) -> tuple[tuple[TagEntry, ...], bool]:
+        if tag_file is None:
+            return (), True
+        return self._read_unless_known(
+            self._tags, tag_file, f"{_TAGS}/{key}", lambda _path: self._tag_entries(key)
+        )
+
+    def _cached_digest_and_size(self, key: str) -> tuple[str, int]:
+        entry = self._status(self._root / key)
+        value, _ = self._read_unless_known(self._digests, entry, key, self._digest_and_size)
+        return value
+
+    def _read_unless_known(
+        self, cache: Cache[T], entry: DirectoryEntry, place: str, read: Callable[[Path], T]
+    ) -> tuple[T, bool]:
+        """Return what was read, now or before, from a file, and whether it is of this status.
+
+        `place`: the path of the file in the store.
+        """
+        # No Path before it is needed: it costs more than all else here.
+        status = entry.device, entry.inode, entry.size, entry.modified_ns, entry.changed_ns
+        known = cache.get(status)
+        if known is not None:
+            return known, True
+        path = self._root / place
+        value = read(path)
+        is_unchanged = self._has_settled(entry) and self._fs.status(path) == entry
+        if is_unchanged:
+            cache.put(status, value, 1)
+        return value, is_unchanged
+
+    def _has_settled(self, entry: DirectoryEntry) -> bool:
+        """Whether a change of this file would certainly change its times."""
+        return self._runtime.now().timestamp() - entry.changed_ns / 1e9 > _SETTLED_SECONDS
 
     def _folders(self, folder: str) -> list[str]:
         with before_writing(folder or "/", self._root):
