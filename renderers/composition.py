@@ -233,6 +233,11 @@ class BundleSignature(Value):
         return value
 
     @cached_property
+    def depth(self) -> int:
+        """The levels of nesting of the document. Cached, because a document may be large."""
+        return _depth(self.document)
+
+    @cached_property
     def canonical(self) -> str:
         """Canonical JSON of the document. Cached, because its size grows with the models."""
         return canonical_json(self.document)
@@ -366,3 +371,20 @@ class Stamp:
 
     state: str
     revision: str
+
+
+def _depth(value: Any) -> int:
+    """The levels of nesting; a scalar has none.
+
+    It does not recurse: a hostile value could otherwise exhaust the stack.
+    """
+    deepest, waiting = 0, [(value, 1)]
+    while waiting:
+        node, depth = waiting.pop()
+        children = (
+            node.values() if isinstance(node, dict) else node if isinstance(node, list) else None
+        )
+        if children is not None:
+            deepest = max(deepest, depth)
+            waiting += [(child, depth + 1) for child in children]
+    return deepest

@@ -88,7 +88,7 @@ class BundleLimits(Value):
                 "bytes in its proxy's signature",
                 len(signature.canonical.encode()),
             ),
-            ("signature_depth", "levels in its proxy's signature", _depth(signature.document)),
+            ("signature_depth", "levels in its proxy's signature", signature.depth),
         )
         parts = {"models": ".models", "signature": ".proxy.signature"}
         for name, what, number in sizes:
@@ -107,20 +107,3 @@ def files_of(composition: Composition) -> int:
     """The number of files of the composition's bundle."""
     platforms = (PLATFORMS[model.serving.platform] for model in composition.models)
     return _FILES_WITHOUT_MODELS + sum(not platform.no_batching for platform in platforms)
-
-
-def _depth(value: Any) -> int:
-    """The levels of nesting; a scalar has none.
-
-    It does not recurse: a hostile value could otherwise exhaust the stack.
-    """
-    deepest, waiting = 0, [(value, 1)]
-    while waiting:
-        node, depth = waiting.pop()
-        children = (
-            node.values() if isinstance(node, dict) else node if isinstance(node, list) else None
-        )
-        if children is not None:
-            deepest = max(deepest, depth)
-            waiting += [(child, depth + 1) for child in children]
-    return deepest

@@ -170,7 +170,7 @@ def test_an_unexplained_position_is_superseded_only_in_a_shared_log(
 def test_a_dead_letter_of_a_lost_write_is_no_outcome_of_an_event_that_another_write_passed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A source without durable memory remembers dead letters only (simulated world 3/51452)."""
+    """A source without durable memory remembers dead letters only (simulated world 3/750)."""
     monkeypatch.setattr(Journal, "owns_instance", False)
 
     async def play(one: Scene, two: Scene) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from pydantic import ValidationError
 
-from renderers import limits
+from renderers import composition as values
 from renderers.bundle import Renderer
 from renderers.composition import MAX_MODELS, Composition
 from renderers.limits import BundleLimits, TooBig, files_of
@@ -128,14 +128,14 @@ def test_a_limit_is_not_a_boolean():
     [(1, 0), ([], 1), ({"a": [[[]]], "b": [], "c": 1}, 4), ([1, [{}], 2, [[[[]]]], 3], 5)],
 )
 def test_a_document_is_as_deep_as_its_deepest_part(document, levels):
-    assert limits._depth(document) == levels
+    assert values._depth(document) == levels
 
 
 def test_a_very_deep_document_is_measured_without_recursion():
     document: object = 0
     for _ in range(100_000):
         document = [document]
-    assert limits._depth({"a": document}) == 100_001
+    assert values._depth({"a": document}) == 100_001
 
 
 def test_no_setting_exceeds_the_capacity_of_a_composition():
