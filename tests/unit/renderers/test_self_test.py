@@ -30,6 +30,20 @@ def test_the_self_test_covers_every_platform():
     assert tested == set(PLATFORMS)
 
 
+def test_the_self_test_covers_both_clouds_and_a_nested_signature():
+    composition = self_test._every_kind()
+
+    assert {model.artifact.uri.partition("/models/")[0] for model in composition.models} == {
+        "gs://bucket",
+        "s3://bucket",
+    }
+    assert composition.proxy.signature.document == {
+        "inputs": [{"name": "x", "shape": [-1, 3], "scale": 0.5, "of": None}]
+    }
+    images = {composition.proxy.image, *(model.serving.image for model in composition.models)}
+    assert images == {"registry.example.com/proxy:1.0", "registry.example.com/serving:1.0"}
+
+
 @pytest.mark.parametrize(
     "name", ["tensorflow.yaml", "triton.yaml", "router.yaml", "proxy.yaml", "model_download.yaml"]
 )

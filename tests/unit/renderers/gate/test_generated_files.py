@@ -503,6 +503,13 @@ ADDITIONS = {
     "a comment": ("triton.yaml", "    shm_size", "    # for the python backend\n    shm_size"),
     "options of a network": ("networks.yaml", "<network>: {}", "<network>:\n    internal: false"),
     "a variable of the host": ("conf.env", "MODEL_PROXY_HTTP", "OTHER=1\nMODEL_PROXY_HTTP"),
+    "a variable of the deployment": ("deployment.env", "REL_DIR=", "OTHER=1\nREL_DIR="),
+    "a service of the deployment": (
+        "deployment.yaml",
+        "include:",
+        "services:\n  ours:\n    image: ours:1\ninclude:",
+    ),
+    "a comment on monitoring": ("monitoring.txt", "prometheus_config", "# ours\nprometheus_config"),
     "a variable of each model": (
         "serving.env",
         "SERVING_{{ variable | env_name }}_MEM",
@@ -597,6 +604,8 @@ CONTRADICTIONS = {
         ".",
     ),
     "a path in REL_DIR": ("deployment.env", "REL_DIR=", "REL_DIR=/x"),
+    "another port on the host": ("conf.env", "HTTP_PORT=8000", "HTTP_PORT=80"),
+    "a control character": ("monitoring.txt", "enable: true", "enable: true\x07"),
     "a secret": ("creds.env", "SECRET_ACCESS_KEY=", "SECRET_ACCESS_KEY=x"),
     "another kind of key": ("gcs.json", "service_account", "authorized_user"),
     "another shell": ("download.sh", "#!/bin/sh", "#!/bin/bash"),
