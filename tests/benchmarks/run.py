@@ -22,7 +22,7 @@ from yaml import CSafeLoader, load
 
 from renderers import compose
 from renderers.composition import Composition
-from tests.benchmarks import job, measure, peers
+from tests.benchmarks import daemons, job, measure, peers
 from tests.benchmarks.backlog import drain
 from tests.benchmarks.job import Daemon
 from tests.benchmarks.measure import ROOT, Series, in_turn, ratio
@@ -504,6 +504,42 @@ def backlog(_: int) -> Iterator[Result]:
             )
 
 
+def daemon(_: int) -> Iterator[Result]:
+    """P18: a daemon as a process, with a directory bucket."""
+    load = daemons.through_http(100, 4_000)
+    detail = {"publications": load.publications, "seconds": round(load.wall, 1)}
+    what = "4,000 events over 100 scopes through HTTP"
+    each = load.cpu / load.events * 1e3
+    yield _plain("P18", f"{what}, for each", 0, each, "ms", at_most(1.5), detail)
+    yield _plain(
+        "P18", f"{what}, until the last is published", 0, load.wall, "s", at_most(20), detail
+    )
+    alone = daemons.without_scopes(100, 40) * 1e3
+    what = "an event without scopes whose model none of 100 scopes has, alone"
+    yield _plain("P18", what, 0, alone, "ms", at_most(1), {})
+    for models, limit in ((500, 40), (2_000, 100)):
+        committed, synced = daemons.to_the_live_tree(models, 9)
+        detail = {
+            "pointer": round(committed * 1e3, 1),
+            "pointer and live tree": round(synced * 1e3, 1),
+        }
+        what = "event to pointer and live tree, time on the outside"
+        yield _plain("P18", what, models, synced * 1e3, "ms", at_most(limit), detail)
+
+
+def _plain(
+    goal: str,
+    what: str,
+    models: int,
+    value: float,
+    unit: str,
+    wanted: Wanted,
+    detail: dict[str, float],
+) -> Result:
+    is_met = wanted.is_met(value)
+    return Result(goal, what, models, round(value, 3), unit, str(wanted), is_met, detail)
+
+
 CASES: dict[str, tuple[Callable[[int], Iterator[Result]], tuple[int, ...]]] = {
     "P1": (one_image, SIZES),
     "P2": (changes, SIZES),
@@ -514,9 +550,10 @@ CASES: dict[str, tuple[Callable[[int], Iterator[Result]], tuple[int, ...]]] = {
     "P11": (start, (0,)),
     "P16": (to_archive, SIZES),
     "P17": (backlog, (0,)),
+    "P18": (daemon, (0,)),
     "peers": (processes, SIZES),
 }
-WHATEVER_SIZE = {"P3", "P10", "P11", "P17"}
+WHATEVER_SIZE = {"P3", "P10", "P11", "P17", "P18"}
 
 
 def run(

@@ -8,11 +8,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Self
 
 from events.journal import Journal
@@ -36,6 +36,7 @@ class DaemonProcess:
         command: Sequence[str] = (),
         *,
         also: Sequence[str] = (),
+        environment: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         place = (
             "--bucket",
@@ -57,6 +58,7 @@ class DaemonProcess:
             "REBUNDLE_PUBLISH__LIVE_TREE_SECONDS": "1",
             "REBUNDLE_PUBLISH__RETRY_FIRST_SECONDS": "0.05",
             "REBUNDLE_PUBLISH__RETRY_MAX_SECONDS": "1",
+            **environment,
         }
         self._log = log
         with log.open("wb") as output:
