@@ -22,7 +22,7 @@ from yaml import CSafeLoader, load
 
 from renderers import compose
 from renderers.composition import Composition
-from tests.benchmarks import daemons, job, measure, peers
+from tests.benchmarks import accepts, daemons, job, measure, peers
 from tests.benchmarks.backlog import drain
 from tests.benchmarks.job import Daemon
 from tests.benchmarks.measure import ROOT, Series, in_turn, ratio
@@ -527,6 +527,19 @@ def daemon(_: int) -> Iterator[Result]:
         yield _plain("P18", what, models, synced * 1e3, "ms", at_most(limit), detail)
 
 
+def intake(_: int) -> Iterator[Result]:
+    """P19: durable accepts of one event per request, against bare FastAPI."""
+    found = accepts.rates(5)
+    detail = {
+        "ours a second": round(found.ours),
+        "bare a second": round(found.bare),
+        "ours": round(found.ours_cpu, 3),
+        "bare": round(found.bare_cpu, 3),
+    }
+    what = "durable accepts of one event a request / bare FastAPI"
+    yield _plain("P19", what, 0, found.ours / found.bare, "x", at_least(0.5), detail)
+
+
 def _plain(
     goal: str,
     what: str,
@@ -551,9 +564,10 @@ CASES: dict[str, tuple[Callable[[int], Iterator[Result]], tuple[int, ...]]] = {
     "P16": (to_archive, SIZES),
     "P17": (backlog, (0,)),
     "P18": (daemon, (0,)),
+    "P19": (intake, (0,)),
     "peers": (processes, SIZES),
 }
-WHATEVER_SIZE = {"P3", "P10", "P11", "P17", "P18"}
+WHATEVER_SIZE = {"P3", "P10", "P11", "P17", "P18", "P19"}
 
 
 def run(

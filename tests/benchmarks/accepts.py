@@ -1,0 +1,180 @@
+"""Durable accepts, one event per request, against bare FastAPI on the same server (P19).
+
+    python -m tests.benchmarks.accepts ours|bare FOLDER     one server; it prints its port
+
+The bare application reads the body and answers; nothing is validated or stored. Ours validates the
+event and stores it durably; no worker publishes it. Both are processes, loaded in turn by
+connections that send their next request when they have an answer.
+"""
+
+import asyncio
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import median
+
+from fastapi import FastAPI, Request
+from starlette.types import ASGIApp
+
+from daemon.changes import validate_data
+from daemon.http.app import RequestLimits, create_app
+from daemon.http.auth import Credentials
+from daemon.http.connections import ConnectionLimits
+from daemon.http.intake import Intake
+from daemon.http.server import bind, serve
+from daemon.lifecycle import Stop, SystemRuntime
+from daemon.telemetry import Metrics
+from events.dialects.cloudevents import DecodingLimits, decode_http
+from events.journal import Journal, JournalLimits
+from renderers.values import Scope
+from tests.benchmarks.measure import ROOT
+from tests.support.scenes import model_event
+
+CONNECTIONS = 16
+_SECONDS = 2.0
+_LIMITS = ConnectionLimits(total=1_000, per_peer=1_000)
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Requests per second, and milliseconds of CPU of the server for each."""
+
+    ours: float
+    bare: float
+    ours_cpu: float
+    bare_cpu: float
+
+
+def rates(rounds: int) -> Rates:
+    """Medians of rounds in which both servers are loaded in turn."""
+    samples: dict[str, list[tuple[float, float]]] = {"ours": [], "bare": []}
+    with tempfile.TemporaryDirectory(dir=ROOT / ".cache") as folder, ExitStack() as servers:
+        started = {
+            name: servers.enter_context(_server(name, Path(folder, name))) for name in samples
+        }
+        for number in range(rounds + 1):
+            for name, (process, port) in started.items():
+                cpu = _cpu(process.pid)
+                done = asyncio.run(_load(port, f"{name}-{number}"))
+                taken = done / _SECONDS, (_cpu(process.pid) - cpu) / done * 1e3
+                if number:  # the first round warms up
+                    samples[name].append(taken)
+    ours, bare = (
+        tuple(median(sample[at] for sample in samples[name]) for at in (0, 1))
+        for name in ("ours", "bare")
+    )
+    return Rates(ours[0], bare[0], ours[1], bare[1])
+
+
+@contextmanager
+def _server(name: str, folder: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    folder.mkdir()
+    command = [sys.executable, "-m", "tests.benchmarks.accepts", name, str(folder)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            # The log goes to the same stream.
+            yield process, int(next(line for line in process.stdout if line.strip().isdigit()))
+        finally:
+            process.kill()
+
+
+async def _load(port: int, name: str) -> int:
+    until = time.perf_counter() + _SECONDS
+    return sum(
+        await asyncio.gather(
+            *(_send(port, f"{name}-{number}", until) for number in range(CONNECTIONS))
+        )
+    )
+
+
+async def _send(port: int, name: str, until: float) -> int:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    sent = 0
+    while time.perf_counter() < until:
+        body = model_event(f"{name}-{sent}", scopes=[Scope("bundle", "target")]).structured()
+        head = (
+            f"POST /v1/events HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\ncontent-length: {len(body)}\r\n"
+            "content-type: application/cloudevents+json\r\n\r\n"
+        )
+        writer.write(head.encode() + body)
+        answer = await reader.readuntil(b"\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 202"), answer
+        lines = answer.lower().split(b"\r\n")
+        (length,) = (line for line in lines if line.startswith(b"content-length:"))
+        await reader.readexactly(int(length.partition(b":")[2]))
+        sent += 1
+    writer.close()
+    return sent
+
+
+def _cpu(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+# -- the servers
+
+
+class _Healthy:
+    """No check is due."""
+
+    def fault(self) -> str | None:
+        return None
+
+    def checks(self) -> Sequence[object]:
+        return ()
+
+    def lasting(self) -> Sequence[object]:
+        return ()
+
+
+async def _ours(folder: Path) -> None:
+    runtime, metrics, stop = SystemRuntime(2), Metrics.create("benchmark", "1"), Stop()
+    journal = await Journal.open(
+        folder / "journal.db",
+        clock=runtime.now,
+        token=runtime.random_id,
+        run=True,
+        limits=JournalLimits(max_unacknowledged=10_000_000),
+    )
+    decode = partial(decode_http, limits=DecodingLimits(), validate_data=validate_data)
+    intake = Intake("http", decode, journal, runtime=runtime, metrics=metrics, stop=stop)
+    app = create_app(
+        intake,
+        _Healthy(),  # type: ignore[arg-type]
+        metrics,
+        lambda: Credentials(None, None),
+        RequestLimits(),
+        runtime=runtime,
+        stop=stop,
+    )
+    await _serve(app)
+
+
+async def _bare() -> None:
+    app = FastAPI()
+
+    @app.post("/v1/events", status_code=202)
+    async def accept(request: Request) -> dict[str, int]:
+        return {"bytes": len(await request.body())}
+
+    await _serve(app)
+
+
+async def _serve(app: ASGIApp) -> None:
+    sock = bind("127.0.0.1", 0)
+    print(sock.getsockname()[1], flush=True)
+    await serve(app, sock, Stop(), limits=_LIMITS)
+
+
+if __name__ == "__main__":
+    kind, place = sys.argv[1:]
+    asyncio.run(_ours(Path(place)) if kind == "ours" else _bare())
