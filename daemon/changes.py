@@ -7,8 +7,9 @@ what can be rendered. All problems of both are reported at once. Checks that nee
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -35,12 +36,17 @@ class StateCreated:
     composition: Composition
     state: str
     revision: int
-    digest: str
+    digest_of_event: Callable[[], str] = field(compare=False, repr=False)
 
     @property
     def scopes(self) -> tuple[str, ...]:
         """The one scope of the change."""
         return (str(self.composition.scope),)
+
+    @property
+    def digest(self) -> str:
+        """The event digest. Computed when it is read: only an intake needs it."""
+        return self.digest_of_event()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +58,17 @@ class ModelVersionChanged:
     may_move_back: bool
     """An `.updated` event may lower the version, because an alias can move back (protocol 3)."""
     deleted: bool
-    digest: str
+    digest_of_event: Callable[[], str] = field(compare=False, repr=False)
 
     @property
     def scopes(self) -> tuple[str, ...] | None:
         """The named scopes."""
         return None if self.named is None else tuple(map(str, self.named))
+
+    @property
+    def digest(self) -> str:
+        """The event digest. Computed when it is read: only an intake needs it."""
+        return self.digest_of_event()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +80,17 @@ class RollbackRequested:
     expected_state: str | None
     reason: str
     requested_by: str | None
-    digest: str
+    digest_of_event: Callable[[], str] = field(compare=False, repr=False)
 
     @property
     def scopes(self) -> tuple[str, ...]:
         """The one scope of the change."""
         return (str(self.scope),)
+
+    @property
+    def digest(self) -> str:
+        """The event digest. Computed when it is read: only an intake needs it."""
+        return self.digest_of_event()
 
 
 T = TypeVar("T", bound=BaseModel)
@@ -158,13 +174,17 @@ def _state_created(event: Event, limits: BundleLimits | None) -> StateCreated:
             raise InvalidEvent(
                 *(Problem(f"$.data{excess.part}", excess.message) for excess in error.excesses)
             ) from None
-    state = {"id": data.state.id, "revision": data.state.revision}
-    if data.state.parent is not None:
-        state["parent"] = data.state.parent
-    # The composition caches its canonical JSON. `state` is appended, as it sorts after its keys.
-    fields = f'{composition.canonical[:-1]},"state":{canonical_json(state)}}}'
-    digest = hashlib.sha256(f"[{canonical_json(event.type)},{fields}]".encode()).hexdigest()
+    digest = partial(_digest_of_state, event.type, composition, data.state)
     return StateCreated(composition, data.state.id, data.state.revision, digest)
+
+
+def _digest_of_state(kind: str, composition: Composition, state: schemas.NamedState) -> str:
+    fields = {"id": state.id, "revision": state.revision}
+    if state.parent is not None:
+        fields["parent"] = state.parent
+    # The composition caches its canonical JSON. `state` is appended, as it sorts after its keys.
+    known = f'{composition.canonical[:-1]},"state":{canonical_json(fields)}}}'
+    return hashlib.sha256(f"[{canonical_json(kind)},{known}]".encode()).hexdigest()
 
 
 def _model_version_changed(event: Event) -> ModelVersionChanged:
@@ -177,14 +197,17 @@ def _model_version_changed(event: Event) -> ModelVersionChanged:
     validation.raise_problems()
     assert data is not None
     assert model is not None
-    fields = known_fields(data) | {"model": known_fields(model)}
     return ModelVersionChanged(
         model=model,
         named=named,
         may_move_back=event.type == MODEL_VERSION_UPDATED,
         deleted=data.change == "deleted",
-        digest=canonical_digest([event.type, fields]),
+        digest_of_event=partial(_digest_of_model, event.type, data, model),
     )
+
+
+def _digest_of_model(kind: str, data: schemas.ModelVersion, model: ModelChange) -> str:
+    return canonical_digest([kind, known_fields(data) | {"model": known_fields(model)}])
 
 
 def _named_scopes(validation: "_Validation", bundles: Any) -> tuple[Scope, ...] | None:
@@ -210,7 +233,7 @@ def _rollback_requested(event: Event) -> RollbackRequested:
         expected_state=data.expected_state_id,
         reason=data.reason or "",
         requested_by=data.requested_by,
-        digest=canonical_digest([event.type, known_fields(data)]),
+        digest_of_event=lambda: canonical_digest([event.type, known_fields(data)]),
     )
 
 

@@ -34,7 +34,7 @@ from tests.builders import (
 )
 
 SCOPE = Scope("visual-anomaly", "core-versions")
-ROLLBACK = RollbackRequested(SCOPE, "state-1", None, "", None, "00")
+ROLLBACK = RollbackRequested(SCOPE, "state-1", None, "", None, lambda: "00")
 Foldable = StateCreated | ModelVersionChanged
 
 
@@ -49,7 +49,7 @@ def state(
     revision: int, made: Composition | None = None, *, name: str | None = None
 ) -> StateCreated:
     return StateCreated(
-        made or composition(str(revision)), name or f"state-{revision}", revision, "0" * 64
+        made or composition(str(revision)), name or f"state-{revision}", revision, lambda: "0" * 64
     )
 
 
@@ -68,7 +68,7 @@ def version(
         else {"id": model_id, "version": number}
     )
     change = ModelChange.model_validate(document)
-    return ModelVersionChanged(change, (SCOPE,) if named else None, back, deleted, "0" * 64)
+    return ModelVersionChanged(change, (SCOPE,) if named else None, back, deleted, lambda: "0" * 64)
 
 
 def batch(*changes: Foldable) -> list[tuple[Delivery, Foldable]]:
