@@ -14,11 +14,12 @@ are delivered again at the next start. The worker also runs the timer of the liv
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
+from itertools import islice
 from typing import Final, Protocol, TypeVar
 
 import structlog
@@ -49,6 +50,7 @@ T = TypeVar("T")
 _LISTING_SECONDS: Final = 5.0
 """How long a listing of scopes is used, and only for events accepted before it began."""
 
+_MAX_LOGGED: Final = 10
 _CONFIRM_SECONDS: Final = 1.0
 """How long the pointers of scopes are read to leave these scopes out."""
 _CONCURRENT_READS: Final = 8
@@ -300,10 +302,20 @@ class Worker:
             dispatched += 1
         if unassigned:
             await self._source.assign(unassigned)
+            self._log_those_without_scopes(list(islice(pending, dispatched)))
         for lane in extended:
             lane.extend(self._runtime.monotonic())
         for _ in range(dispatched):
             pending.popleft()
+
+    def _log_those_without_scopes(self, assigned: Iterable[_Pending]) -> None:
+        ids = [item.delivery.event.id for item in assigned if not item.scopes]
+        if ids:
+            log.info(
+                "events change nothing: no scope has their model",
+                events=len(ids),
+                event_ids=ids[:_MAX_LOGGED],
+            )
 
     def _lane(self, name: str, group: asyncio.TaskGroup, stop: Stop) -> Lane:
         lane = self._lanes.get(name)

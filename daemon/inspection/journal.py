@@ -5,6 +5,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Final
 
 from daemon.inspection.documents import INLINE
 from events.errors import Problem
@@ -17,6 +18,9 @@ from events.records import (
     LaneStatus,
     Rejected,
 )
+
+NOWHERE: Final = "no scope had its model, so it changed nothing"
+"""What an acknowledged event without scopes has as its outcome."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,7 @@ from daemon.cli.options import DEFAULT_PRINTING, SHARED, Place, Printing
 from daemon.cli.output import error_document
 from daemon.cli.session import load_settings, printer_of
 from daemon.exit_codes import DONE, FAILED
+from daemon.inspection.journal import NOWHERE
 from daemon.publishing.wording import some
 from events.dialects import cloudevents
 from events.errors import InvalidEvent, Problem
@@ -308,6 +309,8 @@ def _outcome(view: View) -> str | None:
         return None
     if view["acknowledged_at"] is None:
         return "still waiting"
+    if not view["scopes"]:
+        return NOWHERE
     return "; ".join(
         f"{scope['scope']}: {scope['outcome']}"
         + (f" ({scope['reason']})" if scope.get("reason") else "")

@@ -27,6 +27,7 @@ from daemon.exit_codes import BACKEND, DONE, FAILED
 from daemon.inspection.ages import age
 from daemon.inspection.escaping import plain
 from daemon.inspection.journal import (
+    NOWHERE,
     BacklogView,
     EventReport,
     JournalView,
@@ -186,7 +187,10 @@ def _event_lines(reports: Iterable[EventReport]) -> Iterator[str]:
             )
             for lane in report.scopes
         ]
-        yield from columns(("SCOPE", "OUTCOME", "STATE", "FAILED TRIES", "REASON"), rows)
+        if rows or not report.acknowledged_at:
+            yield from columns(("SCOPE", "OUTCOME", "STATE", "FAILED TRIES", "REASON"), rows)
+        else:
+            yield f"{NOWHERE}: `rebundle scopes` lists the scopes, `rebundle show` their models"
 
 
 def _lines(status: BucketStatus, opened: Session, *, detailed: bool) -> Iterator[str]:

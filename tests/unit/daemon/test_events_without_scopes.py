@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from daemon import worker
 from daemon.changes import model_without_scopes
@@ -168,3 +169,14 @@ def test_only_a_valid_model_event_without_scopes_has_a_model_to_search_for(
     event: Event, model: str | None
 ) -> None:
     assert model_without_scopes(event) == model
+
+
+def test_events_that_go_nowhere_are_logged_together(tmp_path: Path) -> None:
+    async def play(one: Scene, _two: Scene) -> None:
+        await one.accept(model_event("m", "900"), model_event("n", "901"))
+        with capture_logs() as logs:
+            await one.work()
+        [line] = [line for line in logs if "no scope has their model" in line["event"]]
+        assert (line["events"], line["event_ids"]) == (2, ["m", "n"])
+
+    scenario(tmp_path, play)

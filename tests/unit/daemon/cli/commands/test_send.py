@@ -272,6 +272,20 @@ def test_waiting_ends_at_its_limit():
     assert view["acknowledged_at"] is None
 
 
+def test_an_event_that_went_to_no_scope_has_an_outcome_in_words(tmp_path, rebundle):
+    def taken_without_scopes(handler):
+        if handler.command == "POST":
+            accepting(handler)
+        else:
+            done = report("j@e1", "2026-11-30T12:00:00Z")
+            says(200, json.dumps({"events": [done | {"scopes": []}]}).encode())(handler)
+
+    with server(taken_without_scopes) as (url, _):
+        result = rebundle("send", write_events(tmp_path, event(1)), "--to", url, "--wait")
+
+    assert (result.code, "no scope had its model" in result.out) == (0, True)
+
+
 def test_a_timeout_names_the_command_that_shows_why_the_event_still_waits(tmp_path, rebundle):
     def taken_then_waiting(handler):
         if handler.command == "POST":

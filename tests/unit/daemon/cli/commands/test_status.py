@@ -16,6 +16,8 @@ from daemon.publishing.live_tree.sync import LiveTree
 from daemon.publishing.reader import Reader
 from daemon.stores.errors import StoreUnavailable
 from events.journal import Journal
+from events.model import Event, Identity
+from events.records import Arrival
 from tests.builders import make_composition
 from tests.support.buckets import SCOPE, composition_with, in_bucket, live_file
 from tests.support.journals import arrival, in_journal, next_of, waiting_in
@@ -613,6 +615,14 @@ def test_an_event_is_reported_for_each_scope(journal, rebundle):
     table = rebundle("status", "e1").out
     assert "dead-lettered" in table
     assert "\033" not in table
+
+
+def test_an_event_that_went_to_no_scope_is_explained(journal, rebundle):
+    event = Event("nowhere", "urn:x", "io.rebundle.model_version.created.v1", {})
+    arrival = Arrival(event, Identity("http", "urn:x", "nowhere"), "d", ())
+    in_journal(journal, lambda opened: opened.append([arrival]))
+
+    assert "status:    acknowledged\nno scope had its model" in rebundle("status", "nowhere").out
 
 
 def test_a_name_of_neither_scope_nor_event_is_not_found(journal, rebundle):
