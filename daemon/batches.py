@@ -13,7 +13,7 @@ from typing import Final
 from daemon.changes import Change, RollbackRequested, StateCreated
 from daemon.folding import DesiredState, Plan
 from daemon.publishing import protocol
-from daemon.publishing.pointer import FoldedEvent, Pointer
+from daemon.publishing.pointer import MOST_FOLDED_EVENTS, FoldedEvent, Pointer
 from daemon.publishing.protocol import BatchProgress
 from events.model import Outcome, OutcomeKind, Position
 from events.source import Delivery
@@ -89,10 +89,13 @@ def progress(
     for position in (*(delivery.position for delivery in folded), *outcomes):
         positions[position.instance] = max(position.offset, positions.get(position.instance, -1))
     # A dead letter was not folded. Its replay is the same event and must not count as a repetition.
-    folded_events = tuple(
-        FoldedEvent.of(delivery.identity, delivery.digest)
+    remembered = [
+        delivery
         for delivery in folded
         if outcomes.get(delivery.position, _NO_OUTCOME).kind is not OutcomeKind.DEAD_LETTERED
+    ][-MOST_FOLDED_EVENTS:]
+    folded_events = tuple(
+        FoldedEvent.of(delivery.identity, delivery.digest) for delivery in remembered
     )
     return BatchProgress(desired.highest_revision, positions, folded_events)
 

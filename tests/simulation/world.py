@@ -1081,6 +1081,9 @@ class _Log:
     def __init__(self, world: World) -> None:
         self._world = world
 
+    def info(self, what: str, **details: object) -> None:
+        self._world.trace("info", what, *details.values())
+
     def warning(self, what: str, **details: object) -> None:
         self._world.trace("warning", what, *details.values())
 

@@ -7,7 +7,7 @@ import pytest
 from daemon import batches
 from daemon.changes import interpret
 from daemon.folding import DesiredState, Plan, PlannedState
-from daemon.publishing.pointer import Hold, Quarantine, Revision
+from daemon.publishing.pointer import MOST_FOLDED_EVENTS, Hold, Quarantine, Revision
 from events.model import Identity, Outcome, OutcomeKind, Position
 from events.source import Delivery
 from tests.builders_publishing import make_publication, published
@@ -181,6 +181,16 @@ def test_progress_counts_a_source_from_its_first_position_and_keeps_short_digest
     assert progress.positions == {"journal:x": 0}
     assert [(item.identity, item.event) for item in progress.folded_events] == [
         (folded[0].identity.digest[:16], folded[0].digest[:16])
+    ]
+
+
+def test_progress_names_the_newest_events_as_many_as_a_pointer_remembers():
+    folded = [delivery(number) for number in range(MOST_FOLDED_EVENTS + 2)]
+    outcomes = {folded[-1].position: DEAD}
+    progress = batches.progress(DesiredState(None), folded, outcomes)
+
+    assert [item.identity for item in progress.folded_events] == [
+        item.identity.digest[:16] for item in folded[1:-1]
     ]
 
 
