@@ -1,9 +1,9 @@
 """Interprets an event as a change, from the event alone.
 
-An invalid event gets a 400 over HTTP and becomes a dead letter from Kafka (protocol 2). Two schemas
-validate its data: `events.schemas` knows the form of an event, and `renderers.composition` knows
-what can be rendered. All problems of both are reported at once. Checks that need the scope are in
-`folding`.
+An invalid event gets a 400 over HTTP. From a source that does not validate, it becomes a dead
+letter (protocol 2). Two schemas validate its data: `events.schemas` knows the form of an event, and
+`renderers.composition` knows what can be rendered. All problems of both are reported at once.
+Checks that need the scope are in `folding`.
 """
 
 import hashlib
@@ -29,8 +29,18 @@ from renderers.limits import BundleLimits, TooBig
 from renderers.values import BundleName, Scope, canonical_digest, canonical_json, known_fields
 
 
+class _WithDigest:
+    __slots__ = ()
+    digest_of_event: Callable[[], str]
+
+    @property
+    def digest(self) -> str:
+        """The event digest. Computed when it is read: only an intake needs it."""
+        return self.digest_of_event()
+
+
 @dataclass(frozen=True, slots=True)
-class StateCreated:
+class StateCreated(_WithDigest):
     """A whole composition, with the producer's state id and revision."""
 
     composition: Composition
@@ -43,14 +53,9 @@ class StateCreated:
         """The one scope of the change."""
         return (str(self.composition.scope),)
 
-    @property
-    def digest(self) -> str:
-        """The event digest. Computed when it is read: only an intake needs it."""
-        return self.digest_of_event()
-
 
 @dataclass(frozen=True, slots=True)
-class ModelVersionChanged:
+class ModelVersionChanged(_WithDigest):
     """A version of one model. It goes to the named scopes, or to all that have the model (None)."""
 
     model: ModelChange
@@ -65,14 +70,9 @@ class ModelVersionChanged:
         """The named scopes."""
         return None if self.named is None else tuple(map(str, self.named))
 
-    @property
-    def digest(self) -> str:
-        """The event digest. Computed when it is read: only an intake needs it."""
-        return self.digest_of_event()
-
 
 @dataclass(frozen=True, slots=True)
-class RollbackRequested:
+class RollbackRequested(_WithDigest):
     """Return to an earlier state, if `expected_state` is None or live."""
 
     scope: Scope
@@ -86,11 +86,6 @@ class RollbackRequested:
     def scopes(self) -> tuple[str, ...]:
         """The one scope of the change."""
         return (str(self.scope),)
-
-    @property
-    def digest(self) -> str:
-        """The event digest. Computed when it is read: only an intake needs it."""
-        return self.digest_of_event()
 
 
 T = TypeVar("T", bound=BaseModel)
@@ -116,8 +111,8 @@ def interpret(event: Event, limits: BundleLimits | None = None) -> Change:
             raise InvalidEvent(Problem("$.type", f"one of {known}", event.type))
 
 
-def model_without_scopes(event: Event) -> str | None:
-    """The model of a valid event that goes to all scopes with this model; None for another event.
+def model_of_unnamed(event: Event) -> str | None:
+    """The model of a valid model event that names no scopes; None for another event.
 
     An invalid event becomes a dead letter in every scope.
     """

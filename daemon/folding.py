@@ -101,8 +101,8 @@ def _fold_state(desired: DesiredState, change: StateCreated) -> Step:
 def _unknown_reason(change: StateCreated, reason: str) -> str:
     return (
         f"it is unknown whether state {change.state} or revision {change.revision} was published "
-        f"before: {reason}. Then replay this event (`rebundle dead-letters list` has its number, "
-        "`rebundle dead-letters replay NUMBER`)"
+        f"before: {reason}. Then replay this event (`rebundle dead-letters list` has its id, "
+        "`rebundle dead-letters replay ID`)"
     )
 
 

@@ -32,7 +32,7 @@ class InstanceShared(Conflict):
             "a copy of it is in use"
         )
         self.passed = {instance: offset}
-        """The last position of the instance that the pointer has passed."""
+        """The last passed offset, by instance: the positions for `EventSource.compare`."""
 
 
 class Redeliveries:

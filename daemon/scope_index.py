@@ -1,4 +1,5 @@
-"""Which models each scope has, so that an event without scopes goes only to scopes with its model.
+"""Which models each scope has, so that an event that names no scopes goes only to scopes that may
+have its model.
 
 An entry belongs to one version of a scope's pointer. It says nothing once the pointer has changed,
 so a caller that leaves a scope out has to confirm that the pointer still has that version (ADR 34).

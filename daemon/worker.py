@@ -2,8 +2,8 @@
 
 The source keeps the waiting events. The dispatcher takes all that are available and assigns each,
 in order, to its scopes. A lane reads the events that wait in its scope, and gives them to the
-pipeline as one batch until that succeeds. A lane that waits delays no
-other lane and holds no events in memory. The order within a scope is the order of the source.
+pipeline as one batch until that succeeds. A lane that waits delays no other lane and holds no
+events in memory. The order within a scope is the order of the source.
 
 A batch costs hardly more than an event, so batches start when a backlog has been taken, and a few
 lanes work at a time (ADR 31).
@@ -16,7 +16,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from itertools import islice
@@ -25,7 +25,7 @@ from typing import Final, Protocol, TypeVar
 import structlog
 
 from daemon import batches, failures
-from daemon.changes import model_without_scopes
+from daemon.changes import model_of_unnamed
 from daemon.concurrency import Places, ReadersWriterLock, concurrently
 from daemon.failures import Failure, reason_of
 from daemon.lifecycle import Stop
@@ -51,8 +51,9 @@ _LISTING_SECONDS: Final = 5.0
 """How long a listing of scopes is used, and only for events accepted before it began."""
 
 _MAX_LOGGED: Final = 10
+"""Ids of events in one line of the log."""
 _CONFIRM_SECONDS: Final = 1.0
-"""How long the pointers of scopes are read to leave these scopes out."""
+"""The limit of the time to confirm that pointers have not changed."""
 _CONCURRENT_READS: Final = 8
 _CONCURRENT_PASSES: Final = 8
 _CONCURRENT_RETRIES: Final = 2
@@ -135,14 +136,14 @@ class _Pending:
     """A delivery that is not dispatched, and its scopes once they are known."""
 
     delivery: Delivery
-    scopes: Sequence[str] | None = None
-    model: str | None = None
+    scopes: Sequence[str] | None = field(init=False)
+    model: str | None = field(init=False, default=None)
     """The model that a scope must have, if it names no scopes."""
 
     def __post_init__(self) -> None:
         self.scopes = self.delivery.scopes
         if self.scopes is None:
-            self.model = model_without_scopes(self.delivery.event)
+            self.model = model_of_unnamed(self.delivery.event)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +154,14 @@ class _Listing:
     began: float
     """Monotonic seconds."""
     scopes: frozenset[str]
-    unchanged: Mapping[str, Version] | None = None
-    """The versions that pointers had after the listing began; None if they were not read."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Confirmed:
+    """A listing, and the versions that some pointers had after it began."""
+
+    listing: _Listing
+    unchanged: Mapping[str, Version]
 
 
 class Worker:
@@ -201,6 +208,7 @@ class Worker:
         self._dispatching: asyncio.Task[None] | None = None
         self._tried = asyncio.Event()
         self._listed: _Listing | None = None
+        self._confirmed: _Confirmed | None = None
         self._gather_seconds = gather_seconds
         self._backlog_taken = asyncio.Event()
         """Set while the last `take` returned all that was available."""
@@ -284,11 +292,10 @@ class Worker:
         for item in pending:
             delivery = item.delivery
             if item.scopes is None:
-                listing = self._confirmed_listing_for(delivery)
-                if listing is None and dispatched:
+                confirmed = self._confirmed_for(delivery)
+                if confirmed is None and dispatched:
                     break
-                listing = listing or await self._read_listing_for(pending)
-                item.scopes = self._all_scopes(listing, item)
+                item.scopes = self._all_scopes(confirmed or await self._confirm(pending), item)
             if delivery.scopes is None:
                 unassigned[delivery.position] = item.scopes
             # Before the next event, because one without scopes goes to every lane before it.
@@ -302,17 +309,17 @@ class Worker:
             dispatched += 1
         if unassigned:
             await self._source.assign(unassigned)
-            self._log_those_without_scopes(list(islice(pending, dispatched)))
+            self._log_those_to_no_scope(list(islice(pending, dispatched)))
         for lane in extended:
             lane.extend(self._runtime.monotonic())
         for _ in range(dispatched):
             pending.popleft()
 
-    def _log_those_without_scopes(self, assigned: Iterable[_Pending]) -> None:
+    def _log_those_to_no_scope(self, assigned: Iterable[_Pending]) -> None:
         ids = [item.delivery.event.id for item in assigned if not item.scopes]
         if ids:
             log.info(
-                "events change nothing: no scope has their model",
+                "events go to no scope: none has their model",
                 events=len(ids),
                 event_ids=ids[:_MAX_LOGGED],
             )
@@ -326,7 +333,7 @@ class Worker:
 
     # -- listing scopes
 
-    def _all_scopes(self, listing: _Listing, item: _Pending) -> tuple[str, ...]:
+    def _all_scopes(self, confirmed: _Confirmed, item: _Pending) -> tuple[str, ...]:
         """The scopes of the bucket when an event was accepted, and those that may be created yet.
 
         The listing began after the event was accepted. A lane without a scope in the bucket is
@@ -342,18 +349,19 @@ class Worker:
                 event_id=item.delivery.event.id,
                 folders=sorted(self._unreadable_folders),
             )
-        names = {*listing.scopes, *self._lanes}
-        return tuple(sorted(name for name in names if not self._lacks(listing, name, item.model)))
+        names = {*confirmed.listing.scopes, *self._lanes}
+        lacking = {name for name in names if self._lacks(confirmed, name, item.model)}
+        return tuple(sorted(names - lacking))
 
-    def _lacks(self, listing: _Listing, name: str, model: str | None) -> bool:
-        """Whether a scope did not have a model at a time after the listing began (ADR 34).
+    def _lacks(self, confirmed: _Confirmed, name: str, model: str | None) -> bool:
+        """Whether a scope did not have a model at a time after the listing began, and so after the
+        event was accepted (ADR 34).
 
         No event waits in it that could have added the model since, and its pointer still had the
         version with which it was indexed.
         """
         version = self._version_without(name, model)
-        unchanged = listing.unchanged or {}
-        return version is not None and unchanged.get(name) == version
+        return version is not None and confirmed.unchanged.get(name) == version
 
     def _version_without(self, name: str, model: str | None) -> Version | None:
         """The version of its pointer at which an idle scope does not have a model, if known."""
@@ -362,9 +370,9 @@ class Worker:
             return None
         return self._pipeline.index.version_without(name, model)
 
-    async def _read_listing_for(self, pending: Sequence[_Pending]) -> _Listing:
-        """A listing for the first event, with the versions of the pointers of scopes that may lack
-        the models of these events.
+    async def _confirm(self, pending: Sequence[_Pending]) -> _Confirmed:
+        """A listing for the first event, with the pointers of scopes that may lack the models of
+        these events.
         """
         listing = self._listing_for(pending[0].delivery) or await self._list()
         models = {item.model for item in pending if item.scopes is None}
@@ -383,27 +391,28 @@ class Worker:
                     if await self._reader.has_version(Scope.parse(name), indexed[name]):
                         unchanged[name] = indexed[name]
 
-        # A scope that does not answer in time is not left out. It delays no other one.
+        # Few readers share the names: a task for each scope costs more than its read. A scope that
+        # is not read in time is not left out.
         with suppress(TimeoutError):
             async with asyncio.timeout(_CONFIRM_SECONDS):
                 await concurrently(confirm, range(_CONCURRENT_READS), limit=_CONCURRENT_READS)
-        self._listed = replace(listing, unchanged=unchanged)
-        return self._listed
+        self._confirmed = _Confirmed(listing, unchanged)
+        return self._confirmed
 
-    def _confirmed_listing_for(self, delivery: Delivery) -> _Listing | None:
-        listing = self._listing_for(delivery)
-        return None if listing is None or listing.unchanged is None else listing
+    def _confirmed_for(self, delivery: Delivery) -> _Confirmed | None:
+        confirmed = self._confirmed
+        if confirmed is None or not self._is_recent(confirmed.listing, delivery):
+            return None
+        return confirmed
 
     def _listing_for(self, delivery: Delivery) -> _Listing | None:
-        """The last listing, if it is recent and began after the event was accepted."""
         listing = self._listed
-        if (
-            listing is None
-            or listing.began_at < datetime.fromisoformat(delivery.accepted_at)
-            or self._runtime.monotonic() - listing.began > _LISTING_SECONDS
-        ):
-            return None
-        return listing
+        return listing if listing is not None and self._is_recent(listing, delivery) else None
+
+    def _is_recent(self, listing: _Listing, delivery: Delivery) -> bool:
+        """Whether a listing is recent and began after the event was accepted."""
+        is_later = listing.began_at >= datetime.fromisoformat(delivery.accepted_at)
+        return is_later and self._runtime.monotonic() - listing.began <= _LISTING_SECONDS
 
     async def _list(self) -> _Listing:
         """The scopes that the bucket has now.

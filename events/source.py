@@ -8,10 +8,11 @@ If the write is lost, the caller withdraws what it recorded for it (protocol 2).
 A source has one instance, or several, such as the partitions of a log. Positions of one instance
 are ordered; those of different instances are never compared.
 
-What a source remembers over a restart differs. Every source remembers which events are not
-acknowledged. A source with durable memory remembers in addition the assigned scopes, the scopes in
-which an event is settled, and the recorded outcomes. Without it an event may be assigned again,
-come again in a scope where it was settled, and get its outcome from the pointer and the manifests.
+What a source remembers over a restart differs. Every source remembers, for each instance, an offset
+up to which all events are acknowledged. A source with durable memory remembers in addition which
+later events are acknowledged, the assigned scopes, the scopes in which an event is settled, and the
+recorded outcomes. Without it an event may be assigned again, come again in a scope where it was
+settled, and get its outcome from the pointer and the manifests.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -33,9 +34,10 @@ class Delivery:
     """The event digest: sha256 hex of canonical [type, known data]."""
     position: Position
     accepted_at: str
-    """ISO 8601, UTC."""
+    """When the event was accepted, by a clock that is not behind the daemon's; else when this
+    reader first received it. ISO 8601, UTC."""
     scopes: tuple[str, ...] | None = None
-    """The scopes it goes to; None until the dispatcher has assigned them."""
+    """The scopes that it names or was assigned; None before. In `waiting`: that scope alone."""
     replay_of: Replay | None = field(default=None, compare=False)
 
 
@@ -62,7 +64,10 @@ Pause = Callable[[], AbstractAsyncContextManager[None]]
 
 
 class EventSource(Protocol):
-    """A durable, ordered source of events, with one reader. All calls come from one event loop."""
+    """One reader of a durable, ordered source of events.
+
+    All calls come from one event loop. Each may raise an EventError.
+    """
 
     @property
     def owns_instance(self) -> bool:
@@ -80,9 +85,6 @@ class EventSource(Protocol):
         They are in order within an instance. A source may return fewer, for example to limit their
         size. It returns an event again if its instance was renewed (`compare`), or was taken from
         this reader and given back.
-
-        Raises:
-            SourceUnavailable: try again.
         """
         ...
 
@@ -97,8 +99,9 @@ class EventSource(Protocol):
     async def waiting(self, scope: str, limit: int) -> Sequence[Delivery]:
         """The deliveries that wait in `scope`, at most `limit`, in the order in which they came.
 
-        These are events that were taken and assigned, like all events taken before them: so an
-        event that names its scopes cannot overtake an earlier one whose scopes are not known yet.
+        An event waits once it was taken and its scopes are known, if the same is true of every
+        event taken before it, of any instance: so an event that names its scopes cannot overtake an
+        earlier one whose scopes are not known yet.
         The result is current: it has no event that an operator has taken out, and none of an
         instance that another reader has now.
         """
@@ -116,9 +119,10 @@ class EventSource(Protocol):
 
         The source was restored from a backup, truncated or copied if the pointer is ahead of it,
         or, `unaccounted`, if it has passed an event of which the source has no outcome. Its next
-        events would count as folded. A source with durable memory then takes a new instance in a
-        `pause`, and delivers all unacknowledged events under it. A source that cannot do that stops
-        delivering from the instance, and reports it.
+        events would count as folded. A source that owns its instance takes a new one in a `pause`,
+        and delivers all unacknowledged events under it. Any other source stops delivering from the
+        instance: `take` and `waiting` leave its events out. `unaccounted` is only for a source that
+        owns its instance.
 
         To be called before the first events of an instance are processed in a scope.
 
@@ -130,7 +134,7 @@ class EventSource(Protocol):
     async def recorded(
         self, scope: str, positions: Sequence[Position]
     ) -> Mapping[Position, Sequence[Recorded]]:
-        """The recorded outcomes of these positions in `scope`, the newest last.
+        """The recorded outcomes of these positions in `scope`.
 
         There is one for each write that was not withdrawn. A settled position has only its final
         outcome. Positions without outcomes are left out.
@@ -141,20 +145,24 @@ class EventSource(Protocol):
         """Stores outcomes, before the write of the pointer that folds their events.
 
         With durable memory all are durable when this returns. Without it, dead letters are: nothing
-        else shows later that an event was one. Unknown positions are skipped. A source may keep
-        only the newest 16 of an event: an older write cannot be in progress.
+        else shows later that an event was one. Unknown positions are skipped. That of an instance
+        that was taken from this reader is not unknown, because its write may still take effect. A
+        source may keep only the newest 16 of an event: an older write cannot be in progress.
         """
         ...
 
     async def withdraw(self, scope: str, write_id: str) -> None:
-        """Deletes the outcomes of a write that was lost. Settled outcomes stay."""
+        """Deletes the outcomes of a write that was lost, as durably as they were stored.
+
+        Settled outcomes stay.
+        """
         ...
 
     async def settle(self, scope: str, outcomes: Mapping[Position, Outcome]) -> None:
         """Completes these events in `scope` with their final outcomes, which are committed already.
 
-        An event that is settled in all its scopes is acknowledged. Idempotent. Unknown positions
-        are skipped.
+        An event that is settled in all its scopes is acknowledged durably. Idempotent. Unknown
+        positions are skipped.
         """
         ...
 
@@ -163,7 +171,7 @@ class EventSource(Protocol):
         ...
 
     async def published_scopes(self) -> frozenset[str]:
-        """The scopes with a published event that the source still remembers.
+        """The scopes with a published event that the source remembers.
 
         They replace the listing of the bucket's scopes while the bucket cannot be listed.
         """

@@ -24,7 +24,7 @@ from events.journal.database import (
     meta,
     open_journal,
     port_error,
-    reinstated,
+    store_new_instance,
     timestamp,
     translated,
 )
@@ -74,7 +74,7 @@ class _Request:
 
 
 class Journal:
-    """Implements `events.source.EventSource`.
+    """Implements `EventSource`, and `EventLog`, `DeadLetters` and `SourceHealth`.
 
     Every method may raise SourceUnavailable or its subclass JournalFull (transient),
     JournalDisplaced (operator action needed) or JournalDamaged.
@@ -108,7 +108,8 @@ class Journal:
         self._recorded: dict[str, int] = {}
         """The highest offset of which an outcome was recorded since the journal was opened, by
         scope."""
-        self._turn = 0
+        self._instances_taken = 0
+        """To notice a new instance during a call."""
         self._probe_bytes = 0
         self._appended = asyncio.Event()
         self._closed = False
@@ -268,11 +269,11 @@ class Journal:
         """Waits for unacknowledged events, and returns the first ones, in order."""
         while True:
             self._appended.clear()
-            turn = self._turn
+            taken_before = self._instances_taken
             taken = await self._call(
                 lanes.take_after, self._decoded, self._instance, self._cursor, limit
             )
-            if turn != self._turn:
+            if taken_before != self._instances_taken:
                 continue  # a new instance was taken during the query: start over
             if taken.deliveries:
                 self._cursor = taken.deliveries[-1].position.offset
@@ -317,8 +318,9 @@ class Journal:
     ) -> str | None:
         """Takes a new instance if the pointer of `scope` is ahead of the journal.
 
-        It is compared with the journal as it was opened, and with what was published since. New
-        events may have reached these positions, and the pointer would count them as folded.
+        It is ahead if its offset is above every offset that the journal had when it was opened, and
+        above every offset that was recorded in this scope since. The highest offset now proves
+        nothing: new events may have reached that of the pointer.
         """
         own = max(self._opened.highest, self._recorded.get(scope, 0))
         if not unaccounted and positions.get(self._instance, 0) <= own:
@@ -327,14 +329,17 @@ class Journal:
             passed = positions.get(self._instance)
             if passed is None:
                 return None  # for another scope, the instance was renewed during the wait
-            await self._reinstate(passed)
+            await self._take_new_instance(passed)
         cause = "a copy of the journal is in use" if unaccounted else "the journal was restored"
-        return f"{cause}, and {scope} has events that it does not: it continues under a new id"
+        return (
+            f"{cause}: the pointer of {scope} has passed events that the journal did not commit. "
+            "The journal continues under a new instance"
+        )
 
     async def recorded(
         self, scope: str, positions: Sequence[Position]
     ) -> Mapping[Position, Sequence[Recorded]]:
-        """The settled outcome of each position in `scope`, else the recorded ones, newest last."""
+        """The settled outcome of each position in `scope`, else the recorded ones."""
         outcomes = await self._call(lanes.recorded, scope, self._offsets(positions))
         return {self._position(offset): of_event for offset, of_event in outcomes.items()}
 
@@ -449,13 +454,13 @@ class Journal:
 
         return await self._call(confirmed, *args, **kwargs)
 
-    async def _reinstate(self, passed: int) -> None:
+    async def _take_new_instance(self, passed: int) -> None:
         """Take a new instance, and deliver all unacknowledged events under it.
 
         `passed`: the highest offset of the old instance that a bucket has folded.
         """
-        self._instance = await self._call(reinstated, f"journal:{self._token()}", passed)
-        self._turn += 1
+        self._instance = await self._call(store_new_instance, f"journal:{self._token()}", passed)
+        self._instances_taken += 1
         self._cursor = 0
         self._unassigned.clear()
         self._recorded.clear()

@@ -299,14 +299,14 @@ def renew_instance(db: sqlite3.Connection, instance: str) -> None:
     db.execute("DELETE FROM recorded")
 
 
-def reinstated(db: sqlite3.Connection, instance: str, recorded: int) -> str:
-    """Stores the new instance of a journal that was restored from a backup, and returns it.
+def store_new_instance(db: sqlite3.Connection, instance: str, passed: int) -> str:
+    """Stores the new instance of a journal that was restored or copied, and returns it.
 
-    New events get offsets above `recorded`, so that an offset in a log never refers to two events.
+    New events get offsets above `passed`, so that an offset in a log never refers to two events.
     """
     with writing(db):
         renew_instance(db, instance)
-        highest = min(recorded, _LARGEST_OFFSET)
+        highest = min(passed, _LARGEST_OFFSET)
         db.execute("UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = 'events'", (highest,))
         db.execute(
             "INSERT INTO sqlite_sequence (name, seq) SELECT 'events', ?"

@@ -28,9 +28,14 @@ _WAITING_BY_ID = (
 
 def number_of(letter_id: str) -> int:
     """The number of the row of a dead letter. Raises NotWaiting if it cannot have one."""
-    if not (letter_id.isascii() and letter_id.isdigit() and len(letter_id) < _MAX_DIGITS):
+    if not _is_number(letter_id):
         raise NotWaiting(f"there is no dead letter {letter_id}")
     return int(letter_id)
+
+
+def _is_number(text: str) -> bool:
+    """Whether the text is a number that a row can have."""
+    return text.isascii() and text.isdigit() and len(text) < _MAX_DIGITS
 
 
 def dead_letters(db: sqlite3.Connection, status: DeadLetterStatus | None) -> tuple[DeadLetter, ...]:
@@ -139,7 +144,7 @@ def _open_dead_letter(db: sqlite3.Connection, number: int) -> DeadLetter:
 
 
 def _waiting_event(db: sqlite3.Connection, event: str) -> int:
-    offset = _offset(event)
+    offset = _offset(event, meta(db, "instance"))
     query, value = (_WAITING_BY_ID, event) if offset is None else (_WAITING_AT, offset)
     waiting = [row["position"] for row in db.execute(query, (value,))]
     if not waiting:
@@ -150,16 +155,17 @@ def _waiting_event(db: sqlite3.Connection, event: str) -> int:
     return int(waiting[0])
 
 
-def _offset(event: str) -> int | None:
-    """The offset if the text is a position, None if it is an event id."""
-    instance, at, offset = event.rpartition("@")
-    is_position = (
-        at
-        and offset.isascii()
-        and offset.isdigit()
-        and (not instance or instance.startswith("journal:"))
-    )
-    return int(offset) if is_position else None
+def _offset(event: str, instance: str) -> int | None:
+    """The offset if the text is a position, None if it is an event id.
+
+    Raises NotWaiting: it is a position of another instance.
+    """
+    named, at, offset = event.rpartition("@")
+    if not at or not _is_number(offset) or (named and not named.startswith("journal:")):
+        return None
+    if named and named != instance:
+        raise NotWaiting(f"the position {event} is of another journal; this one is {instance}")
+    return int(offset)
 
 
 def _waiting_scopes(db: sqlite3.Connection, offset: int) -> Iterator[str]:

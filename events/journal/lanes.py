@@ -190,7 +190,7 @@ def add_lanes(db: sqlite3.Connection, now: str, offset: int, scopes: Sequence[st
 def recorded(
     db: sqlite3.Connection, scope: str, offsets: Sequence[int]
 ) -> dict[int, tuple[Recorded, ...]]:
-    """The settled outcome of each event, else its recorded ones, newest last."""
+    """The settled outcome of each event, else its recorded ones."""
     outcomes = {offset: _outcomes(db, scope, offset) for offset in offsets}
     return {offset: of_event for offset, of_event in outcomes.items() if of_event}
 

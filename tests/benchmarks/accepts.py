@@ -8,7 +8,6 @@ connections that send their next request when they have an answer.
 """
 
 import asyncio
-import os
 import subprocess
 import sys
 import tempfile
@@ -34,7 +33,7 @@ from daemon.telemetry import Metrics
 from events.dialects.cloudevents import DecodingLimits, decode_http
 from events.journal import Journal, JournalLimits
 from renderers.values import Scope
-from tests.benchmarks.measure import ROOT
+from tests.benchmarks.measure import ROOT, cpu_seconds
 from tests.support.scenes import model_event
 
 CONNECTIONS = 16
@@ -61,9 +60,9 @@ def rates(rounds: int) -> Rates:
         }
         for number in range(rounds + 1):
             for name, (process, port) in started.items():
-                cpu = _cpu(process.pid)
+                cpu = cpu_seconds(process.pid)
                 done = asyncio.run(_load(port, f"{name}-{number}"))
-                taken = done / _SECONDS, (_cpu(process.pid) - cpu) / done * 1e3
+                taken = done / _SECONDS, (cpu_seconds(process.pid) - cpu) / done * 1e3
                 if number:  # the first round warms up
                     samples[name].append(taken)
     ours, bare = (
@@ -113,11 +112,6 @@ async def _send(port: int, name: str, until: float) -> int:
         sent += 1
     writer.close()
     return sent
-
-
-def _cpu(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 # -- the servers

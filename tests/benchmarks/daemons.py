@@ -3,7 +3,6 @@
 import contextlib
 import http.client
 import json
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,11 +15,10 @@ from daemon.publishing import layout
 from events.model import Event
 from renderers.values import Scope
 from tests.benchmarks.job import mixed
-from tests.benchmarks.measure import ROOT
+from tests.benchmarks.measure import ROOT, cpu_seconds
 from tests.support.daemon_process import DaemonProcess, post
 from tests.support.scenes import event, model_event, state_event
 
-_TICKS = os.sysconf("SC_CLK_TCK")
 _BATCH = 100
 _SECONDS = 600.0
 _PASSES = {"REBUNDLE_PUBLISH__LIVE_TREE_SECONDS": "3600"}
@@ -48,10 +46,10 @@ def through_http(scopes: int, events: int) -> Load:
     with _daemon() as (daemon, port, bucket):
         _send(port, [state_event(1, scope=name) for name in names])
         _wait(lambda: all(_sequence(bucket, name) == 1 for name in names))
-        cpu, begun = _cpu(daemon), time.perf_counter()
+        cpu, begun = cpu_seconds(daemon.pid), time.perf_counter()
         _send(port, sent)
         _wait(lambda: _metric(port, "rebundle_journal_unacknowledged_events") == 0)
-        wall, used = time.perf_counter() - begun, _cpu(daemon) - cpu
+        wall, used = time.perf_counter() - begun, cpu_seconds(daemon.pid) - cpu
         return Load(events, sum(_sequence(bucket, name) - 1 for name in names), used, wall)
 
 
@@ -62,12 +60,12 @@ def without_scopes(scopes: int, events: int) -> float:
         _send(port, [state_event(1, scope=name) for name in names])
         _wait(lambda: all(_sequence(bucket, name) == 1 for name in names))
         _wait(lambda: all(_is_synced(bucket, name, 1) for name in names))
-        cpu = _cpu(daemon)
+        cpu = cpu_seconds(daemon.pid)
         for number in range(events):
             _send(port, [model_event(f"m{number}", "900", str(number + 1))])
             time.sleep(0.05)
         _wait(lambda: _metric(port, "rebundle_journal_unacknowledged_events") == 0)
-        return (_cpu(daemon) - cpu) / events
+        return (cpu_seconds(daemon.pid) - cpu) / events
 
 
 def to_the_live_tree(models: int, rounds: int) -> tuple[float, float]:
@@ -142,8 +140,3 @@ def _metric(port: int, name: str) -> float:
         connection.request("GET", "/metrics")
         text = connection.getresponse().read().decode()
     return float(next(line for line in text.splitlines() if line.startswith(name)).split()[-1])
-
-
-def _cpu(daemon: DaemonProcess) -> float:
-    fields = Path(f"/proc/{daemon.pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS

@@ -122,3 +122,9 @@ def machine() -> dict[str, str]:
         "system": f"{platform.system()} {platform.release()}",
         "cpu": f"{model}, {os.cpu_count()} cores",
     }
+
+
+def cpu_seconds(pid: int) -> float:
+    """The CPU that a process has used so far, in user and kernel mode."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -613,7 +613,7 @@ BUGS: dict[str, Bug] = {
     "index-not-confirmed": Bug(
         "a scope is left out although its pointer may have changed since it was indexed",
         Worker, "_lacks",
-        "return version is not None and unchanged.get(name) == version",
+        "return version is not None and confirmed.unchanged.get(name) == version",
         "return version is not None",
         rare=True,
     ),
@@ -666,7 +666,7 @@ BUGS: dict[str, Bug] = {
     ),
     "not-delivered-again": Bug(
         "after a change of instance, delivered events are not delivered again",
-        Journal, "_reinstate",
+        Journal, "_take_new_instance",
         "self._cursor = 0",
         "pass",
         rare=True,

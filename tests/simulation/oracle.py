@@ -1,8 +1,8 @@
 """Follows a world with the reference model: predicts and compares each commit, event and command.
 
 What only the world can know is observed: the order of commits, how far each commit moved the
-positions, the order of a lane with several instances, and which attempt stored a publication. Everything else of the pointer, and each outcome
-with its kind of reason, comes from the model.
+positions, the order of a lane with several instances, and which attempt stored a publication.
+Everything else of the pointer, and each outcome with its kind of reason, comes from the model.
 """
 
 import re

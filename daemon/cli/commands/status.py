@@ -190,7 +190,7 @@ def _event_lines(reports: Iterable[EventReport]) -> Iterator[str]:
         if rows or not report.acknowledged_at:
             yield from columns(("SCOPE", "OUTCOME", "STATE", "FAILED TRIES", "REASON"), rows)
         else:
-            yield f"{NOWHERE}: `rebundle scopes` lists the scopes, `rebundle show` their models"
+            yield f"{NOWHERE}: `rebundle show SCOPE` lists the models of a scope"
 
 
 def _lines(status: BucketStatus, opened: Session, *, detailed: bool) -> Iterator[str]:

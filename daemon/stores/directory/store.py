@@ -18,8 +18,10 @@ has no tag file. Its version is its digest alone. This is enough where bodies ne
 pointer) or never change (states). The tag `mode` with the value `0755` makes the file executable.
 The content type has no effect here.
 
-Listings. A listing reads each file once and caches its digest by device, inode, size and times. It
-does not read files larger than `UNREAD_BYTES`, nor those that `unread` names: their version is made
+Listings. A listing caches the digest of each file, and the entries of its tag file. It reads a file
+or its tag file again if device, inode, size or a time has changed, if it changed within the last
+two seconds, if another one has taken its place in the cache, or if the two do not match. It does
+not read files larger than `UNREAD_BYTES`, nor those that `unread` names: their version is made
 of device, inode, size and times, here and in `get`. A fault of one file or folder is reported with
 it, and everything else is listed (ADR 17):
 
@@ -93,9 +95,8 @@ _MAX_TAG_BYTES: Final = 1 << 16
 _MAX_FOLDERS_SEARCHED: Final = 64
 _MAX_STALE_REMOVED: Final = 1_000
 _TRIES: Final = 20
-_MAX_DIGESTS: Final = 40_000
-_MAX_TAG_FILES: Final = 40_000
-"""A digest takes about 400 bytes of memory, the entries of a tag file 1,500."""
+_MAX_CACHED: Final = 40_000
+"""Digests, and tag files. One takes about 400 bytes of memory, the other 1,500."""
 _FIRST_MODIFIED: Final = datetime(1900, 1, 1, tzinfo=UTC)
 _LAST_MODIFIED: Final = datetime(2999, 12, 31, tzinfo=UTC)
 _SETTLED_SECONDS: Final = 2.0
@@ -151,9 +152,9 @@ class DirectoryStore:
         self._unread = unread
         self._private = private
         self._unread_bytes = unread_bytes
-        self._digests = Cache[tuple[str, int]](_MAX_DIGESTS)
+        self._digests = Cache[tuple[str, int]](_MAX_CACHED)
         """Digest and size, by the status of a file."""
-        self._tags = Cache[tuple[TagEntry, ...]](_MAX_TAG_FILES)
+        self._tags = Cache[tuple[TagEntry, ...]](_MAX_CACHED)
         """By the status of a tag file."""
         self._removed_stale = False
         self._root_is_durable = False
@@ -579,11 +580,14 @@ class DirectoryStore:
         If the tag file cannot be read there are none: the body counts as one of another program.
         """
         try:
-            raw = self._read(self._tag_path(key), _MAX_TAG_BYTES)
+            return self._read_tags(self._tag_path(key))
         except OSError as error:
             if is_of_the_process(error):
                 raise
             return ()
+
+    def _read_tags(self, tag_file: Path) -> tuple[TagEntry, ...]:
+        raw = self._read(tag_file, _MAX_TAG_BYTES)
         return decode_tags(raw) if len(raw) <= _MAX_TAG_BYTES else ()
 
     def _read(self, path: Path, max_bytes: int | None) -> bytes:
@@ -707,11 +711,15 @@ class DirectoryStore:
     def _entries_of(
         self, key: str, tag_file: DirectoryEntry | None
     ) -> tuple[tuple[TagEntry, ...], bool]:
+        """Return the tag entries of an object, and whether they are certain."""
         if tag_file is None:
             return (), True
-        return self._read_unless_known(
-            self._tags, tag_file, f"{_TAGS}/{key}", lambda _path: self._tag_entries(key)
-        )
+        try:
+            return self._read_unless_known(self._tags, tag_file, f"{_TAGS}/{key}", self._read_tags)
+        except OSError as error:
+            if is_of_the_process(error):
+                raise
+            return (), False
 
     def _cached_digest_and_size(self, key: str) -> tuple[str, int]:
         entry = self._status(self._root / key)

@@ -8,7 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from daemon import worker
-from daemon.changes import model_without_scopes
+from daemon.changes import model_of_unnamed
 from daemon.stores.errors import StoreUnavailable
 from events.model import MODEL_VERSION_UPDATED, Event
 from renderers.values import Scope
@@ -168,7 +168,7 @@ def test_a_scope_that_does_not_answer_gets_the_event_and_delays_no_other(
 def test_only_a_valid_model_event_without_scopes_has_a_model_to_search_for(
     event: Event, model: str | None
 ) -> None:
-    assert model_without_scopes(event) == model
+    assert model_of_unnamed(event) == model
 
 
 def test_events_that_go_nowhere_are_logged_together(tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def test_events_that_go_nowhere_are_logged_together(tmp_path: Path) -> None:
         await one.accept(model_event("m", "900"), model_event("n", "901"))
         with capture_logs() as logs:
             await one.work()
-        [line] = [line for line in logs if "no scope has their model" in line["event"]]
+        [line] = [line for line in logs if "events go to no scope" in line["event"]]
         assert (line["events"], line["event_ids"]) == (2, ["m", "n"])
 
     scenario(tmp_path, play)

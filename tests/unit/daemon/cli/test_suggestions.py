@@ -22,7 +22,7 @@ SAMPLES = {
     "PUBLIC": "key.pub",
     "PATH": "example/conf/bundle/.env",
     "EVENT": "e1",
-    "NUMBER": "1",
+    "ID": "1",
     "FILE": "event.json",
     "DIGEST": "0123456789ab",
 }

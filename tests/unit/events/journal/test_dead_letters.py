@@ -136,6 +136,26 @@ def test_a_dropped_dead_letter_is_closed_with_its_reason(bench, play, scope):
     play(story())
 
 
+@pytest.mark.parametrize(
+    ("event", "reason"),
+    [
+        ("@" + "9" * 40, "no event @9+ waits"),
+        ("journal:other@1", "the position journal:other@1 is of another journal"),
+        ("kafka:c/t/0@1", "no event kafka:c/t/0@1 waits"),
+    ],
+)
+def test_a_position_that_is_not_of_this_journal_takes_out_no_event(
+    bench, play, scope, event, reason
+):
+    async def story():
+        async with bench.journal() as journal:
+            await journal.append([bench.arrival("1", scopes=(scope,))])
+            with pytest.raises(NotWaiting, match=reason):
+                await journal.take_out(event, None, reason="stuck", by="ann")
+
+    play(story())
+
+
 @pytest.mark.parametrize("letter_id", ["7", "x", "-1", "1" * 40, "²", ""])
 def test_an_unknown_id_is_not_found(bench, play, letter_id):
     async def story():

@@ -538,6 +538,27 @@ def test_another_tag_of_the_same_bytes_is_noticed_without_reading_them(
     assert (listed.version, files.read) == (hashlib.sha256(b"1").hexdigest(), [])
 
 
+def test_a_tag_file_that_could_not_be_read_once_is_read_again(
+    root: Path, later: InlineRuntime
+) -> None:
+    class FailingOnce(PassingFileSystem):
+        failed = False
+
+        def chunks(self, path: Path) -> Iterable[bytes]:
+            if ".rebundle" in path.parts and not self.failed:
+                self.failed = True
+                raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+            return super().chunks(path)
+
+    version = done(DirectoryStore(root, later).create("key", tagged(b"1", n="1")))
+    store = DirectoryStore(root, later, FailingOnce(RealFileSystem()))
+
+    done(store.scan(""))
+    [listed] = done(store.scan(""))
+
+    assert listed.version == version
+
+
 def test_a_too_large_file_is_listed_unread_and_its_version_is_stable(
     root: Path, later: InlineRuntime
 ) -> None:
