@@ -300,7 +300,7 @@ class Pipeline:
                 ]
         outcomes |= plan.outcomes
         if not rendered:
-            self.index.put(str(scope), base.version, plan.desired.composition)
+            self._index(scope, base, plan.desired.composition)
             return outcomes
         publications = await self._store_all(scope, base.pointer.gc_epoch, rendered, uploads)
         writing = self._publisher.writing(self._writer)
@@ -308,7 +308,7 @@ class Pipeline:
         following = protocol.publish(base.pointer, writing, publications, progress)
         outcomes |= batches.published_outcomes(plan, following)
         read = await self._commit(scope, base, following, outcomes)
-        self.index.put(str(scope), read.version, plan.desired.composition)
+        self._index(scope, read, plan.desired.composition)
         # The next event is folded onto the desired composition: keep it instead of parsing its
         # manifest.
         for publication, state in zip(publications, rendered, strict=True):
@@ -316,6 +316,9 @@ class Pipeline:
                 self._remember(state.composition)
         self._observer.published(scope, read, publications)
         return outcomes
+
+    def _index(self, scope: Scope, read: PointerRead, desired: Composition | None) -> None:
+        self.index.put(str(scope), read.version, read.pointer.sequence, desired)
 
     async def _store_all(
         self, scope: Scope, gc_epoch: int, states: Sequence[RenderedState], uploads: "_Uploads"

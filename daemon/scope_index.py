@@ -2,10 +2,11 @@
 have its model.
 
 An entry belongs to one version of a scope's pointer. It says nothing once the pointer has changed,
-so a caller that leaves a scope out has to confirm that the pointer still has that version (ADR 34).
-Pure.
+so a caller that leaves a scope out has to confirm that the pointer still is the one of the entry
+(ADR 34). Pure.
 """
 
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,19 +19,31 @@ _MAX_MODELS: Final = 500_000
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
+class Indexed:
+    """The models of the desired composition of a scope, with one pointer."""
+
     version: Version
+    sequence: int
+    """Version and sequence of the pointer."""
     models: frozenset[str]
+
+    def has_all(self, models: AbstractSet[str | None]) -> bool:
+        """Whether the scope had each of these models."""
+        return models <= self.models
 
 
 class ScopeIndex:
-    """The models of the desired composition of each scope, at one version of its pointer."""
+    """The newest entry of each scope."""
 
     def __init__(self) -> None:
-        self._entries = Cache[_Entry](_MAX_MODELS)
+        self._entries = Cache[Indexed](_MAX_MODELS)
+        self.changes = 0
+        """Rises whenever an entry changes."""
 
-    def put(self, scope: str, version: Version | None, desired: Composition | None) -> None:
-        """Store the models of a scope at this version of its pointer.
+    def put(
+        self, scope: str, version: Version | None, sequence: int, desired: Composition | None
+    ) -> None:
+        """Store the models that a scope has with this pointer.
 
         `version` is None if there is no pointer, and `desired` if there is no composition.
         """
@@ -38,17 +51,16 @@ class ScopeIndex:
             self.forget(scope)
             return
         known = self._entries.get(scope)
-        if known is None or known.version != version:
+        if known is None or (known.version, known.sequence) != (version, sequence):
             models = frozenset(desired.model_ids if desired else ())
-            self._entries.put(scope, _Entry(version, models), len(models) + 1)
+            self._entries.put(scope, Indexed(version, sequence, models), len(models) + 1)
+            self.changes += 1
 
     def forget(self, scope: str) -> None:
         """Drop the entry of a scope."""
-        self._entries.pop(scope)
+        if self._entries.pop(scope) is not None:
+            self.changes += 1
 
-    def version_without(self, scope: str, model: str) -> Version | None:
-        """The version of the pointer at which the scope does not have this model; None if it has
-        the model, or nothing is known.
-        """
-        entry = self._entries.get(scope)
-        return None if entry is None or model in entry.models else entry.version
+    def get(self, scope: str) -> Indexed | None:
+        """The entry of a scope; None if nothing is known."""
+        return self._entries.get(scope)

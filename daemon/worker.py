@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import partial
+from functools import cached_property, partial
 from itertools import islice
 from typing import Final, Protocol, TypeVar
 
@@ -31,12 +31,13 @@ from daemon.failures import Failure, reason_of
 from daemon.lifecycle import Stop
 from daemon.pipeline import Pipeline
 from daemon.publishing.bucket_identity import ANY_BUCKET, BucketCheck
+from daemon.publishing.errors import PublishingError
 from daemon.publishing.reader import Reader, Scopes
 from daemon.redelivery import InstanceShared
 from daemon.retry import Backoff, retry
 from daemon.runtime import Runtime
+from daemon.scope_index import Indexed
 from daemon.stores.errors import StoreError
-from daemon.stores.port import Version
 from daemon.telemetry import bound
 from daemon.timers import every
 from events.model import Position
@@ -52,6 +53,7 @@ _LISTING_SECONDS: Final = 5.0
 
 _MAX_LOGGED: Final = 10
 """Ids of events in one line of the log."""
+_CLOCK_STEP_SECONDS: Final = 0.05
 _CONFIRM_SECONDS: Final = 1.0
 """The limit of the time to confirm that pointers have not changed."""
 _CONCURRENT_READS: Final = 8
@@ -131,19 +133,17 @@ class Lane:
         self._wake.clear()
 
 
-@dataclass(slots=True)
 class _Pending:
     """A delivery that is not dispatched, and its scopes once they are known."""
 
-    delivery: Delivery
-    scopes: Sequence[str] | None = field(init=False)
-    model: str | None = field(init=False, default=None)
-    """The model that a scope must have, if it names no scopes."""
+    def __init__(self, delivery: Delivery) -> None:
+        self.delivery = delivery
+        self.scopes: Sequence[str] | None = delivery.scopes
 
-    def __post_init__(self) -> None:
-        self.scopes = self.delivery.scopes
-        if self.scopes is None:
-            self.model = model_of_unnamed(self.delivery.event)
+    @cached_property
+    def model(self) -> str | None:
+        """The model that a scope must have, if the event names no scopes."""
+        return None if self.delivery.scopes is not None else model_of_unnamed(self.delivery.event)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,12 +156,15 @@ class _Listing:
     scopes: frozenset[str]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Confirmed:
-    """A listing, and the versions that some pointers had after it began."""
+    """A listing, and the entries of the index whose pointers were current after it began."""
 
     listing: _Listing
-    unchanged: Mapping[str, Version]
+    current: Mapping[str, Indexed]
+    lacking: dict[str, frozenset[str]] = field(default_factory=dict)
+    """By model: the scopes that did not have it. Valid for `index_changes`."""
+    index_changes: int = -1
 
 
 class Worker:
@@ -349,54 +352,60 @@ class Worker:
                 event_id=item.delivery.event.id,
                 folders=sorted(self._unreadable_folders),
             )
-        names = {*confirmed.listing.scopes, *self._lanes}
-        lacking = {name for name in names if self._lacks(confirmed, name, item.model)}
-        return tuple(sorted(names - lacking))
+        lacking = self._lacking(confirmed, item.model) if item.model is not None else frozenset()
+        left_out = {name for name in lacking if not self._is_busy(name)}
+        return tuple(sorted({*confirmed.listing.scopes, *self._lanes} - left_out))
 
-    def _lacks(self, confirmed: _Confirmed, name: str, model: str | None) -> bool:
-        """Whether a scope did not have a model at a time after the listing began, and so after the
+    def _is_busy(self, name: str) -> bool:
+        """Whether an event waits in a scope: it may add a model."""
+        lane = self._lanes.get(name)
+        return lane is not None and lane.idle_since is None
+
+    def _lacking(self, confirmed: _Confirmed, model: str) -> frozenset[str]:
+        """The scopes that did not have a model at a time after the listing began, and so after the
         event was accepted (ADR 34).
 
-        No event waits in it that could have added the model since, and its pointer still had the
-        version with which it was indexed.
+        An entry that has changed since does not count: an earlier event may have added the model.
         """
-        version = self._version_without(name, model)
-        return version is not None and confirmed.unchanged.get(name) == version
-
-    def _version_without(self, name: str, model: str | None) -> Version | None:
-        """The version of its pointer at which an idle scope does not have a model, if known."""
-        lane = self._lanes.get(name)
-        if model is None or (lane is not None and lane.idle_since is None):
-            return None
-        return self._pipeline.index.version_without(name, model)
+        index = self._pipeline.index
+        if confirmed.index_changes != index.changes:
+            confirmed.index_changes = index.changes
+            confirmed.lacking.clear()
+        if model not in confirmed.lacking:
+            confirmed.lacking[model] = frozenset(
+                name
+                for name, entry in confirmed.current.items()
+                if model not in entry.models and index.get(name) is entry
+            )
+        return confirmed.lacking[model]
 
     async def _confirm(self, pending: Sequence[_Pending]) -> _Confirmed:
-        """A listing for the first event, with the pointers of scopes that may lack the models of
-        these events.
+        """A listing for the first event, with the scopes that may lack the models of these events
+        and whose pointers are current.
         """
         listing = self._listing_for(pending[0].delivery) or await self._list()
-        models = {item.model for item in pending if item.scopes is None}
-        indexed: dict[str, Version] = {}
+        models = {item.model for item in pending if item.scopes is None} - {None}
+        entries: dict[str, Indexed] = {}
         for name in sorted(listing.scopes):
-            versions = (self._version_without(name, model) for model in models)
-            version = next(filter(None, versions), None)
-            if version is not None:
-                indexed[name] = version
-        unchanged: dict[str, Version] = {}
-        names = iter(indexed)
+            entry = self._pipeline.index.get(name)
+            if entry is not None and not entry.has_all(models) and not self._is_busy(name):
+                entries[name] = entry
+        current: dict[str, Indexed] = {}
+        names = iter(entries)
 
         async def confirm(_reader: int) -> None:
             for name in names:
-                with suppress(StoreError):
-                    if await self._reader.has_version(Scope.parse(name), indexed[name]):
-                        unchanged[name] = indexed[name]
+                entry, scope = entries[name], Scope.parse(name)
+                with suppress(StoreError, PublishingError):
+                    if await self._reader.is_current(scope, entry.version, entry.sequence):
+                        current[name] = entry
 
         # Few readers share the names: a task for each scope costs more than its read. A scope that
         # is not read in time is not left out.
         with suppress(TimeoutError):
             async with asyncio.timeout(_CONFIRM_SECONDS):
                 await concurrently(confirm, range(_CONCURRENT_READS), limit=_CONCURRENT_READS)
-        self._confirmed = _Confirmed(listing, unchanged)
+        self._confirmed = _Confirmed(listing, current)
         return self._confirmed
 
     def _confirmed_for(self, delivery: Delivery) -> _Confirmed | None:
@@ -411,8 +420,12 @@ class Worker:
 
     def _is_recent(self, listing: _Listing, delivery: Delivery) -> bool:
         """Whether a listing is recent and began after the event was accepted."""
-        is_later = listing.began_at >= datetime.fromisoformat(delivery.accepted_at)
-        return is_later and self._runtime.monotonic() - listing.began <= _LISTING_SECONDS
+        seconds = self._runtime.monotonic() - listing.began
+        by_the_clock = (self._runtime.now() - listing.began_at).total_seconds()
+        if seconds > _LISTING_SECONDS or by_the_clock < seconds - _CLOCK_STEP_SECONDS:
+            # The clock was set back: times of events from before and after cannot be compared.
+            return False
+        return listing.began_at >= datetime.fromisoformat(delivery.accepted_at)
 
     async def _list(self) -> _Listing:
         """The scopes that the bucket has now.

@@ -288,13 +288,21 @@ class Reader:
         """The highest sequence that readers of this machine have accepted; 0 before the first."""
         return await self._accepted.highest(scope)
 
-    async def has_version(self, scope: Scope, version: Version) -> bool:
-        """Whether the stored pointer of a scope has this version. Raises StoreError."""
+    async def is_current(self, scope: Scope, version: Version, sequence: int) -> bool:
+        """Whether a pointer of this version and sequence would be accepted now.
+
+        Raises PublishingError, StoreError: it would not be accepted, or cannot be read.
+        """
+        if self.verifier.trust is not None:
+            # Its signature may no longer be trusted, or fresh.
+            return (await self.pointer(scope)).version == version
         try:
             stored = await self._store.get(layout.pointer(scope), max_bytes=sizes.POINTER)
         except ObjectMissing:
             return False
-        return stored.version == version
+        # Equal bytes have equal versions in many stores: an older pointer may have been restored.
+        highest = await self._accepted.highest(scope)
+        return stored.version == version and highest <= sequence
 
     async def existing(self, scope: Scope) -> PointerRead:
         """The pointer of a scope that must exist.

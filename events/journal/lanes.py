@@ -48,7 +48,6 @@ def take_after(
         if len(deliveries) >= limit or size >= _MAX_TAKEN_BYTES:
             more = True
             break
-        size += row["size"]
         lanes = db.execute(
             "SELECT scope FROM lanes WHERE position = ? ORDER BY scope", (row["position"],)
         )
@@ -56,6 +55,8 @@ def take_after(
         match _read_delivery(row, decoded, instance, scopes):
             case Delivery() as delivery:
                 deliveries.append(delivery)
+                # Not of a damaged one: a call returns at least one delivery if there is one.
+                size += row["size"]
             case damage:
                 damaged.append(damage)
     # Before the update, which changes the rows that the open query still reads.
@@ -142,6 +143,8 @@ def event_of(body: bytes) -> Event:
     envelope = json.loads(body)
     del envelope["specversion"], envelope["datacontenttype"]
     known = {name: envelope.pop(name) for name in ("id", "source", "type", "data")}
+    if not all(isinstance(known[name], str) for name in ("id", "source", "type")):
+        raise TypeError("id, source and type must be text")
     subject, time = envelope.pop("subject", None), envelope.pop("time", None)
     return Event(**known, subject=subject, time=time, extensions=envelope)
 

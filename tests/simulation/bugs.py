@@ -612,16 +612,16 @@ BUGS: dict[str, Bug] = {
     # -- the index of models
     "index-not-confirmed": Bug(
         "a scope is left out although its pointer may have changed since it was indexed",
-        Worker, "_lacks",
-        "return version is not None and confirmed.unchanged.get(name) == version",
-        "return version is not None",
+        Worker, "_confirm",
+        "if await self._reader.is_current(scope, entry.version, entry.sequence):",
+        "if True:",
         rare=True,
     ),
     "index-of-busy-lanes": Bug(
         "a scope is left out although an event that may add the model waits there",
-        Worker, "_version_without",
-        "or (lane is not None and lane.idle_since is None)",
-        "",
+        Worker, "_is_busy",
+        "return lane is not None and lane.idle_since is None",
+        "return False",
     ),
     # -- sources with several instances, and without durable memory
     "one-position-for-all": Bug(

@@ -20,10 +20,11 @@ The content type has no effect here.
 
 Listings. A listing caches the digest of each file, and the entries of its tag file. It reads a file
 or its tag file again if device, inode, size or a time has changed, if it changed within the last
-two seconds, if another one has taken its place in the cache, or if the two do not match. It does
-not read files larger than `UNREAD_BYTES`, nor those that `unread` names: their version is made
-of device, inode, size and times, here and in `get`. A fault of one file or folder is reported with
-it, and everything else is listed (ADR 17):
+two seconds, if others have taken its place in the cache, or if the two do not match. (A program
+that writes through a memory map changes no time until the page is written back.) It does not read
+files larger than `UNREAD_BYTES`, nor those that `unread` names: their version is made of device,
+inode, size and times, here and in `get`. A fault of one file or folder is reported with it, and
+everything else is listed (ADR 17):
 
 | entry | in a listing |
 | --- | --- |
@@ -95,8 +96,10 @@ _MAX_TAG_BYTES: Final = 1 << 16
 _MAX_FOLDERS_SEARCHED: Final = 64
 _MAX_STALE_REMOVED: Final = 1_000
 _TRIES: Final = 20
-_MAX_CACHED: Final = 40_000
-"""Digests, and tag files. One takes about 400 bytes of memory, the other 1,500."""
+_DIGESTS_BYTES: Final = 16 << 20
+_TAGS_BYTES: Final = 64 << 20
+_BYTES_OF_AN_ENTRY: Final = 400
+"""Approximate memory of a cached value, without what its size depends on."""
 _FIRST_MODIFIED: Final = datetime(1900, 1, 1, tzinfo=UTC)
 _LAST_MODIFIED: Final = datetime(2999, 12, 31, tzinfo=UTC)
 _SETTLED_SECONDS: Final = 2.0
@@ -152,9 +155,9 @@ class DirectoryStore:
         self._unread = unread
         self._private = private
         self._unread_bytes = unread_bytes
-        self._digests = Cache[tuple[str, int]](_MAX_CACHED)
+        self._digests = Cache[tuple[str, int]](_DIGESTS_BYTES)
         """Digest and size, by the status of a file."""
-        self._tags = Cache[tuple[TagEntry, ...]](_MAX_CACHED)
+        self._tags = Cache[tuple[TagEntry, ...]](_TAGS_BYTES)
         """By the status of a tag file."""
         self._removed_stale = False
         self._root_is_durable = False
@@ -715,7 +718,9 @@ class DirectoryStore:
         if tag_file is None:
             return (), True
         try:
-            return self._read_unless_known(self._tags, tag_file, f"{_TAGS}/{key}", self._read_tags)
+            return self._read_unless_known(
+                self._tags, tag_file, f"{_TAGS}/{key}", self._read_tags, in_memory=4
+            )
         except OSError as error:
             if is_of_the_process(error):
                 raise
@@ -727,11 +732,18 @@ class DirectoryStore:
         return value
 
     def _read_unless_known(
-        self, cache: Cache[T], entry: DirectoryEntry, place: str, read: Callable[[Path], T]
+        self,
+        cache: Cache[T],
+        entry: DirectoryEntry,
+        place: str,
+        read: Callable[[Path], T],
+        *,
+        in_memory: int = 0,
     ) -> tuple[T, bool]:
         """Return what was read, now or before, from a file, and whether it is of this status.
 
-        `place`: the path of the file in the store.
+        `place`: the path of the file in the store. `in_memory`: how many bytes of memory the value
+        takes for each byte of the file.
         """
         # No Path before it is needed: it costs more than all else here.
         status = entry.device, entry.inode, entry.size, entry.modified_ns, entry.changed_ns
@@ -739,10 +751,12 @@ class DirectoryStore:
         if known is not None:
             return known, True
         path = self._root / place
+        # Before the read, which may take long: a change within it must change the times.
+        had_settled = self._has_settled(entry)
         value = read(path)
-        is_unchanged = self._has_settled(entry) and self._fs.status(path) == entry
+        is_unchanged = had_settled and self._fs.status(path) == entry
         if is_unchanged:
-            cache.put(status, value, 1)
+            cache.put(status, value, _BYTES_OF_AN_ENTRY + entry.size * in_memory)
         return value, is_unchanged
 
     def _has_settled(self, entry: DirectoryEntry) -> bool:

@@ -10,6 +10,10 @@ from events.model import Outcome, OutcomeKind
 from tests.support.journals import next_of, waiting_in
 
 OTHER = "texture/edge"
+NOT_TEXT = (
+    b'{"specversion":"1.0","datacontenttype":"application/json","id":"1","source":"urn:x","type":[],'
+    b'"data":{}}'
+)
 
 
 def damage(path, column, value, event_id):
@@ -23,6 +27,7 @@ def damage(path, column, value, event_id):
         ("body", b"{"),
         ("body", b"[]"),
         ("body", b'{"specversion": "1.0"}'),
+        ("body", NOT_TEXT),
         ("digest", b"\xff"),
         ("source", b"\xff"),
     ],
@@ -69,5 +74,17 @@ def test_damaged_events_do_not_shrink_a_batch(bench, play, scope):
                 "3",
                 "4",
             ]
+
+    play(story())
+
+
+def test_large_damaged_events_hide_no_event_behind_them(bench, play, scope):
+    async def story():
+        async with bench.journal() as journal:
+            await journal.append([bench.arrival(str(number)) for number in range(6)])
+            for number in range(5):
+                damage(bench.path, "body", b"{", str(number))
+                damage(bench.path, "size", 1 << 20, str(number))
+            assert (await next_of(journal)).identity.id == "5"
 
     play(story())

@@ -538,6 +538,42 @@ def test_another_tag_of_the_same_bytes_is_noticed_without_reading_them(
     assert (listed.version, files.read) == (hashlib.sha256(b"1").hexdigest(), [])
 
 
+def test_a_file_that_changes_during_a_slow_read_is_read_again(
+    root: Path, later: InlineRuntime
+) -> None:
+    """Both writes are within the resolution of the times, and the read ends after they settled."""
+    runtime = InlineRuntime()
+    store = DirectoryStore(root, runtime, files := CountingReads())
+    done(store.create("key", Content(b"1")))
+    changed = (root / "key").stat().st_ctime
+    runtime.seconds = changed + 1
+    read = files.chunks
+
+    def slow(path: Path) -> Iterable[bytes]:
+        yield from read(path)
+        runtime.seconds = changed + 10
+
+    files.chunks = slow  # type: ignore[method-assign]
+    done(store.scan(""))
+    files.chunks = read  # type: ignore[method-assign]
+    files.read.clear()
+    done(store.scan(""))
+
+    assert files.read == [("key", 1)]
+
+
+def test_the_memory_of_cached_tag_files_is_limited_by_their_size(
+    root: Path, later: InlineRuntime
+) -> None:
+    store = DirectoryStore(root, later)
+    for number in range(8):
+        done(store.create(f"{number}", tagged(b"1", n="x" * 30_000)))
+
+    done(store.scan(""))
+
+    assert store._tags._held > 8 * 30_000
+
+
 def test_a_tag_file_that_could_not_be_read_once_is_read_again(
     root: Path, later: InlineRuntime
 ) -> None:
