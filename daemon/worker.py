@@ -15,8 +15,9 @@ are delivered again at the next start. The worker also runs the timer of the liv
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property, partial
 from itertools import islice
@@ -162,9 +163,10 @@ class _Confirmed:
 
     listing: _Listing
     current: Mapping[str, Indexed]
-    lacking: dict[str, frozenset[str]] = field(default_factory=dict)
-    """By model: the scopes that did not have it. Valid for `index_changes`."""
+    unchanged: Sequence[tuple[str, frozenset[str]]] = ()
+    """Those of them that are in the index since: scopes and their models."""
     index_changes: int = -1
+    """When `unchanged` was computed."""
 
 
 class Worker:
@@ -352,16 +354,16 @@ class Worker:
                 event_id=item.delivery.event.id,
                 folders=sorted(self._unreadable_folders),
             )
-        lacking = self._lacking(confirmed, item.model) if item.model is not None else frozenset()
-        left_out = {name for name in lacking if not self._is_busy(name)}
-        return tuple(sorted({*confirmed.listing.scopes, *self._lanes} - left_out))
+        names = {*confirmed.listing.scopes, *self._lanes}
+        if item.model is not None:
+            names -= self._lacking(confirmed, item.model) - self._busy()
+        return tuple(sorted(names))
 
-    def _is_busy(self, name: str) -> bool:
-        """Whether an event waits in a scope: it may add a model."""
-        lane = self._lanes.get(name)
-        return lane is not None and lane.idle_since is None
+    def _busy(self) -> AbstractSet[str]:
+        """The scopes in which an event waits: it may add a model."""
+        return {name for name, lane in self._lanes.items() if lane.idle_since is None}
 
-    def _lacking(self, confirmed: _Confirmed, model: str) -> frozenset[str]:
+    def _lacking(self, confirmed: _Confirmed, model: str) -> AbstractSet[str]:
         """The scopes that did not have a model at a time after the listing began, and so after the
         event was accepted (ADR 34).
 
@@ -370,14 +372,12 @@ class Worker:
         index = self._pipeline.index
         if confirmed.index_changes != index.changes:
             confirmed.index_changes = index.changes
-            confirmed.lacking.clear()
-        if model not in confirmed.lacking:
-            confirmed.lacking[model] = frozenset(
-                name
+            confirmed.unchanged = [
+                (name, entry.models)
                 for name, entry in confirmed.current.items()
-                if model not in entry.models and index.get(name) is entry
-            )
-        return confirmed.lacking[model]
+                if index.get(name) is entry
+            ]
+        return {name for name, models in confirmed.unchanged if model not in models}
 
     async def _confirm(self, pending: Sequence[_Pending]) -> _Confirmed:
         """A listing for the first event, with the scopes that may lack the models of these events
@@ -386,9 +386,9 @@ class Worker:
         listing = self._listing_for(pending[0].delivery) or await self._list()
         models = {item.model for item in pending if item.scopes is None} - {None}
         entries: dict[str, Indexed] = {}
-        for name in sorted(listing.scopes):
+        for name in sorted(listing.scopes - self._busy()):
             entry = self._pipeline.index.get(name)
-            if entry is not None and not entry.has_all(models) and not self._is_busy(name):
+            if entry is not None and not entry.has_all(models):
                 entries[name] = entry
         current: dict[str, Indexed] = {}
         names = iter(entries)

@@ -535,8 +535,8 @@ BUGS: dict[str, Bug] = {
     "unnamed-to-one-scope": Bug(
         "an event that names no scope goes only to the first one of the bucket",
         Worker, "_all_scopes",
-        "{*listing.scopes, *self._lanes}",
-        "listing.scopes[:1]",
+        "{*confirmed.listing.scopes, *self._lanes}",
+        "set(sorted(confirmed.listing.scopes)[:1])",
     ),
     # -- what a pointer records
     "memory-keeps-the-oldest": Bug(
@@ -619,9 +619,9 @@ BUGS: dict[str, Bug] = {
     ),
     "index-of-busy-lanes": Bug(
         "a scope is left out although an event that may add the model waits there",
-        Worker, "_is_busy",
-        "return lane is not None and lane.idle_since is None",
-        "return False",
+        Worker, "_busy",
+        "if lane.idle_since is None",
+        "if False",
     ),
     # -- sources with several instances, and without durable memory
     "one-position-for-all": Bug(
