@@ -410,6 +410,19 @@ def test_a_comparison_stops_only_the_instance_that_is_behind(play):
 
 
 @SEVERAL
+def test_the_scopes_of_a_revoked_event_are_not_assigned(play):
+    async def story(bench):
+        position = await bench.append("1", None, "log:1")
+        await take(bench, 1)
+        bench.source.revoke("log:1")
+        await bench.source.assign({position: [TWO]})
+        bench.source.give("log:1")
+        assert (await next_of(bench.source)).scopes is None
+
+    play(story)
+
+
+@SEVERAL
 def test_a_revoked_instance_waits_with_its_new_reader_only(play):
     async def story(bench):
         stays = await bench.append("1", (ONE,), "log:0")

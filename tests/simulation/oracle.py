@@ -127,13 +127,16 @@ class Ledger:
 
     def _may_leave_out(self, scope: str, offset: int) -> bool:
         """Whether the scope did not have the model of an event at some time after its acceptance,
-        and no earlier event waits there.
+        and no earlier event that may add the model waits there.
+
+        Readers of one log may assign an event to different scopes, so an event that names none may
+        wait there for another reader. It adds no model.
         """
         row = self.rows[offset]
         waits = any(
             scope in (before.scopes or ()) and scope not in before.settled
             for before in self.rows.values()
-            if before.event.position[1] < offset
+            if before.event.position[1] < offset and before.event.request.named
         )
         if scope in self._oracle.ever_lost:
             return True

@@ -243,7 +243,7 @@ class LogSource:
     async def assign(self, scopes: Mapping[Position, Sequence[str]]) -> None:
         await self._reached("assign")
         for position, names in scopes.items():
-            progress = self._remembered(position)
+            progress = self._remembered(position) if position in self._taken else None
             if progress is not None and progress.scopes is None:
                 progress.scopes = tuple(sorted(names))
                 self._watch.assigned(position, progress.scopes)
