@@ -627,6 +627,28 @@ def test_a_custom_template_may_not_contradict_the_composition(name, change):
     assert str(failure.value).startswith(MESSAGES[name])
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda files: (*files, files[0]), ":1: expected each path once, found a path twice"),
+        (
+            lambda files: (*files, RenderedFile("base/x", b"", False)),
+            "base/x:1: expected no such file, found one",
+        ),
+        (lambda files: files[1:], "README.md:1: expected this file, found none"),
+        (
+            lambda files: tuple(RenderedFile(file.path, file.body, True) for file in files),
+            "README.md:1: expected 0755 for download.sh alone, found 0755",
+        ),
+    ],
+    ids=["twice", "unknown", "missing", "mode"],
+)
+def test_paths_and_modes_that_do_not_match_are_named(change, message):
+    with pytest.raises(GateFailure) as failure:
+        gate.check(MIXED, DEFAULTS, change(render()))
+    assert str(failure.value) == message
+
+
 def test_every_message_belongs_to_a_fault():
     assert MESSAGES.keys() == FAULTS.keys() | CONTRADICTIONS.keys()
 
