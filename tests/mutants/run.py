@@ -41,7 +41,27 @@ _RECOVERY = tuple(
     f"tests/unit/daemon/publishing/maintenance/test_recovery_rules{part}.py"
     for part in ("", "_replay", "_unsigned", "_records")
 )
+_GOLDEN = "tests/unit/daemon/cli/test_golden_documents.py"
+
+
+def _commands(*names: str) -> tuple[str, ...]:
+    """The tests of commands, and of their JSON."""
+    return (*(f"tests/unit/daemon/cli/commands/test_{name}.py" for name in names), _GOLDEN)
+
+
 MORE_TESTS = {
+    "daemon/inspection/changes.py": _commands("rollback"),
+    "daemon/inspection/checks.py": _commands("verify"),
+    "daemon/inspection/collection.py": _commands("gc"),
+    "daemon/inspection/comparison.py": _commands("diff"),
+    "daemon/inspection/escaping.py": _commands("history"),
+    "daemon/inspection/history.py": _commands("history"),
+    "daemon/inspection/journal.py": _commands("dead_letters", "status"),
+    "daemon/inspection/live_tree.py": _commands("status"),
+    "daemon/inspection/manifests.py": _commands("show", "status"),
+    "daemon/inspection/probe.py": _commands("doctor"),
+    "daemon/inspection/scopes.py": _commands("scopes", "states", "show"),
+    "daemon/inspection/status.py": _commands("status"),
     "daemon/used_states.py": (
         "tests/unit/daemon/test_folding.py",
         "tests/unit/daemon/test_pipeline.py",
