@@ -44,3 +44,13 @@ def test_columns_escape_their_cells():
 
 def test_pairs_leave_absent_values_out_and_keep_zero():
     assert pairs([("a", None), ("files", 0), ("b", "")]) == ["files:  0"]
+
+
+def test_a_table_has_a_cell_for_each_column():
+    with pytest.raises(ValueError, match="zip"):
+        columns(("A", "B"), [("1", "2", "3")])
+
+
+def test_pairs_without_values_make_no_lines():
+    assert pairs([]) == []
+    assert pairs([("name", None), ("other", "")]) == []

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.stores.locations import S3, Directory, Gcs, Location, parse, spelled
+from daemon.stores.locations import S3, Directory, Gcs, Location, parse, place, spelled
 
 
 @pytest.mark.parametrize(
@@ -88,3 +88,18 @@ def test_an_endpoint_is_normalised_and_invalid_text_stays_unchanged(
     endpoint: str, same: str
 ) -> None:
     assert spelled(endpoint) == same
+
+
+@pytest.mark.parametrize(
+    ("location", "expected"),
+    [
+        (Directory(Path("/srv/bundles")), "/srv/bundles/a/b.json"),
+        (Directory(Path("bundles")), str(Path("bundles").absolute() / "a/b.json")),
+        (S3("bucket", "", None, None), "s3://bucket/a/b.json"),
+        (S3("bucket", "prefix", None, None), "s3://bucket/prefix/a/b.json"),
+        (Gcs("bucket", "", None), "gs://bucket/a/b.json"),
+        (Gcs("bucket", "deep/prefix", None), "gs://bucket/deep/prefix/a/b.json"),
+    ],
+)
+def test_an_operator_finds_an_object_by_path_or_url(location: Location, expected: str) -> None:
+    assert place(location, "a/b.json") == expected

@@ -24,3 +24,7 @@ def test_metadata_of_other_tools_is_not_a_tag() -> None:
     sent = encoded({"sha256": "0f"})
 
     assert decoded(sent | {"mtime": "1700000000.5", "sha256": "forged"}) == {"sha256": "0f"}
+
+
+def test_only_what_a_header_cannot_hold_is_encoded() -> None:
+    assert encoded({"name": "base/a b+ü.yaml"}) == {"rebundle-name": "base/a%20b+%C3%BC.yaml"}

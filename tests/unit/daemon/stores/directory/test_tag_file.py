@@ -54,3 +54,9 @@ def test_two_writes_of_one_body_are_two_versions() -> None:
 )
 def test_a_damaged_tag_file_has_no_entries(raw: bytes) -> None:
     assert decode_tags(raw) == ()
+
+
+def test_a_tag_file_is_the_same_text_in_every_release() -> None:
+    assert encode_tags([NEW]) == (
+        '[{"id": "id-2", "sha256": "bb", "tag": {"n": "2", "name": "ü"}}]\n'.encode()
+    )
