@@ -308,7 +308,11 @@ class Pipeline:
         following = protocol.publish(base.pointer, writing, publications, progress)
         outcomes |= batches.published_outcomes(plan, following)
         read = await self._commit(scope, base, following, outcomes)
-        self._index(scope, read, plan.desired.composition)
+        if read.pointer.write_id == following.write_id:
+            self._index(scope, read, plan.desired.composition)
+        else:
+            # Another writer has changed it since: its composition is not this one.
+            self.index.forget(str(scope))
         # The next event is folded onto the desired composition: keep it instead of parsing its
         # manifest.
         for publication, state in zip(publications, rendered, strict=True):

@@ -92,7 +92,8 @@ class EventSource(Protocol):
         """Stores the scopes that events go to. All are stored or none.
 
         The first assignment of an event is final. With durable memory it is the same after a
-        restart. Unknown positions are skipped, and those of an instance that was taken from this
+        restart, and an instance has one reader at a time: the caller wakes only the lanes that it
+        knows of. Unknown positions are skipped, and those of an instance that was taken from this
         reader since: lanes that looked idle without its events may not be.
         """
         ...

@@ -524,4 +524,7 @@ def _divide(scenario: Scenario, chance: random.Random) -> None:
         Act(chance.choice(times) + 20 * chance.random() ** 2, "rebalance", f"rebalance-{index}")
         for index in range(chance.choice((0, 0, 1, 3, 6)))
     ]
+    if moves and scenario.shared_log:
+        # With durable assignments an instance has one reader at a time.
+        scenario.forgetful = True
     scenario.acts = sorted([*scenario.acts, *moves], key=lambda act: act.at)

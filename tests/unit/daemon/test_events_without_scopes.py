@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -12,6 +13,7 @@ from daemon import worker
 from daemon.changes import model_of_unnamed
 from daemon.lifecycle import Stop
 from daemon.publishing import layout
+from daemon.publishing.reader import PointerRead
 from daemon.stores.errors import StoreUnavailable
 from daemon.stores.port import Content
 from daemon.worker import Worker
@@ -191,6 +193,27 @@ def test_a_model_that_an_earlier_event_adds_is_not_missed(tmp_path: Path) -> Non
         await one.accept(complete_model_event("new", "900", scopes=(GOLDEN,)))
         assert await scopes_of(one, model_event("update", "900", "2")) == [str(GOLDEN)]
         assert [str(outcome.kind) for outcome in await one.outcomes("update")] == ["published"]
+
+    scenario(tmp_path, play)
+
+
+def test_a_model_that_another_daemon_adds_right_after_a_commit_is_not_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer to the commit was lost: reading back finds a later pointer, which contains it."""
+
+    async def play(one: Scene, two: Scene) -> None:
+        swap = one.publisher.swap
+
+        async def answered_late(*arguments: Any, **options: Any) -> PointerRead:
+            await swap(*arguments, **options)
+            monkeypatch.setattr(one.publisher, "swap", swap)
+            await two.send(complete_model_event("new", "900", scopes=(GOLDEN,)))
+            return await one.reader.pointer(GOLDEN)
+
+        monkeypatch.setattr(one.publisher, "swap", answered_late)
+        await one.send(model_event("m", "101", "50", scopes=(GOLDEN,)))
+        assert await scopes_of(one, model_event("update", "900", "2")) == [str(GOLDEN)]
 
     scenario(tmp_path, play)
 
