@@ -153,11 +153,17 @@ class Journal:
         """Waits for the calls in progress, closes the file and releases the lock. Idempotent."""
         if not self._closed:
             self._closed = True
-            if self._appending is not None:
-                # Not awaited itself: a cancelled close must not cancel the requests of others.
-                await asyncio.wait([self._appending])
-            await asyncio.get_running_loop().run_in_executor(self._worker, self._opened.close)
-            self._worker.shutdown(wait=False)
+            try:
+                if self._appending is not None:
+                    # Not awaited itself: a cancelled close must not cancel the requests of others.
+                    await asyncio.wait([self._appending])
+            finally:
+                # Also when it is cancelled: there is no second close.
+                closing = asyncio.get_running_loop().run_in_executor(
+                    self._worker, self._opened.close
+                )
+                self._worker.shutdown(wait=False)
+            await closing
 
     async def __aenter__(self) -> Self:
         return self

@@ -7,12 +7,18 @@ import subprocess
 import sys
 import textwrap
 import weakref
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 
-from events.errors import EventError, IdentityConflict, JournalFull, SourceUnavailable
+from events.errors import (
+    EventError,
+    IdentityConflict,
+    JournalFull,
+    JournalLocked,
+    SourceUnavailable,
+)
 from events.journal import JournalLimits, inserts, lanes
 from events.model import Event, Identity, Outcome, OutcomeKind
 from events.source import Recorded
@@ -439,6 +445,13 @@ def test_a_cancelled_close_leaves_no_caller_without_an_answer(bench, play):
             closing_.cancel()
             async with asyncio.timeout(5):
                 await asyncio.gather(waiting, return_exceptions=True)
+        # The file is closed and its lock released soon, although nobody waited for that.
+        async with asyncio.timeout(5):
+            while True:
+                with suppress(JournalLocked):
+                    async with bench.journal():
+                        break
+                await asyncio.sleep(0.05)
 
     play(story())
 
