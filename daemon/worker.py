@@ -20,7 +20,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property, partial
-from itertools import islice
 from typing import Final, Protocol, TypeVar
 
 import structlog
@@ -314,14 +313,12 @@ class Worker:
             dispatched += 1
         if unassigned:
             await self._source.assign(unassigned)
-            self._log_those_to_no_scope(list(islice(pending, dispatched)))
         for lane in extended:
             lane.extend(self._runtime.monotonic())
-        for _ in range(dispatched):
-            pending.popleft()
+        self._log_those_to_no_scope([pending.popleft() for _ in range(dispatched)])
 
-    def _log_those_to_no_scope(self, assigned: Iterable[_Pending]) -> None:
-        ids = [item.delivery.event.id for item in assigned if not item.scopes]
+    def _log_those_to_no_scope(self, dispatched: Iterable[_Pending]) -> None:
+        ids = [item.delivery.event.id for item in dispatched if not item.scopes]
         if ids:
             log.info(
                 "events go to no scope: none has their model",

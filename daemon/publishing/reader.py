@@ -296,9 +296,8 @@ class Reader:
         if self.verifier.trust is not None:
             # Its signature may no longer be trusted, or fresh.
             return (await self.pointer(scope)).version == version
-        try:
-            stored = await self._store.get(layout.pointer(scope), max_bytes=sizes.POINTER)
-        except ObjectMissing:
+        stored = await self._stored_pointer(scope)
+        if stored is None:
             return False
         # Equal bytes have equal versions in many stores: an older pointer may have been restored.
         highest = await self._accepted.highest(scope)
