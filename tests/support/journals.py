@@ -3,7 +3,6 @@
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
@@ -63,8 +62,3 @@ async def waiting_in(source: EventSource, scope: str, limit: int = 1_000) -> Seq
     taking.cancel()
     await asyncio.wait([taking])
     return await source.waiting(scope, limit)
-
-
-def no_batches() -> AbstractAsyncContextManager[None]:
-    """As the pause of a source when no batch is in progress."""
-    return nullcontext()

@@ -217,16 +217,7 @@ class Scene:
     async def work(self, limit: float = 20) -> None:
         """Run a worker until nothing waits in the journal."""
         stop = Stop()
-        worker = Worker(
-            source=self.journal,
-            reader=self.reader,
-            pipeline=self.pipeline,
-            runtime=self.runtime,
-            observer=self.watcher,
-            backoff=BACKOFF,
-            live_tree_seconds=3600,
-            bucket=self.bucket,
-        )
+        worker = worker_of(self)
         async with asyncio.timeout(limit), asyncio.TaskGroup() as group:
             group.create_task(worker.run(stop))
             while (await self.journal.backlog()).events:  # noqa: ASYNC110  # the journal sends no event
@@ -267,6 +258,23 @@ class Scene:
 
 
 BACKOFF = Backoff(first=0.01, longest=0.05)
+
+
+def worker_of(
+    scene: Scene, *, backoff: Backoff = BACKOFF, live_tree_seconds: float = 3600.0, **options: Any
+) -> Worker:
+    """A worker that has not started. Its timer of the live trees does not disturb a test."""
+    return Worker(
+        source=scene.journal,
+        reader=scene.reader,
+        pipeline=scene.pipeline,
+        runtime=scene.runtime,
+        observer=scene.watcher,
+        backoff=backoff,
+        live_tree_seconds=live_tree_seconds,
+        bucket=scene.bucket,
+        **options,
+    )
 
 
 @contextlib.asynccontextmanager

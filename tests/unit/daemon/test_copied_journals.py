@@ -14,7 +14,6 @@ from structlog.testing import capture_logs
 
 from daemon.lifecycle import Stop
 from daemon.redelivery import InstanceShared
-from daemon.worker import Worker
 from events.journal import Journal
 from events.model import Outcome, OutcomeKind
 from events.source import Pause
@@ -23,13 +22,13 @@ from tests.builders_runtime import InlineRuntime
 from tests.support.journals import next_of
 from tests.support.memory_store import MemoryStore
 from tests.support.scenes import (
-    BACKOFF,
     GOLDEN,
     Scene,
     model_event,
     open_scene,
     rollback_event,
     state_event,
+    worker_of,
 )
 
 OTHER = Scope("texture", "edge")
@@ -222,15 +221,7 @@ def test_the_instance_changes_only_while_no_lane_has_a_batch_in_progress(tmp_pat
         await two.accept(state_event(3), state_event(2, scope=OTHER))
         compared(two.journal)
         stop = Stop()
-        worker = Worker(
-            source=two.journal,
-            reader=two.reader,
-            pipeline=two.pipeline,
-            runtime=two.runtime,
-            observer=two.watcher,
-            backoff=BACKOFF,
-            live_tree_seconds=3600,
-        )
+        worker = worker_of(two)
         running = asyncio.create_task(worker.run(stop))
         async with asyncio.timeout(20):
             await refused.wait()

@@ -16,13 +16,11 @@ from daemon.publishing import layout
 from daemon.publishing.reader import PointerRead
 from daemon.stores.errors import StoreUnavailable
 from daemon.stores.port import Content
-from daemon.worker import Worker
 from events.model import MODEL_VERSION_UPDATED, Event
 from renderers.values import Scope
 from tests.builders_runtime import InlineRuntime
 from tests.support.memory_store import MemoryStore
 from tests.support.scenes import (
-    BACKOFF,
     GOLDEN,
     Scene,
     complete_model_event,
@@ -30,22 +28,11 @@ from tests.support.scenes import (
     open_scene,
     rollback_event,
     state_event,
+    worker_of,
 )
 
 OTHER = Scope("texture", "edge")
 BOTH = [str(OTHER), str(GOLDEN)]
-
-
-def worker_of(scene: Scene) -> Worker:
-    return Worker(
-        source=scene.journal,
-        reader=scene.reader,
-        pipeline=scene.pipeline,
-        runtime=scene.runtime,
-        observer=scene.watcher,
-        backoff=BACKOFF,
-        live_tree_seconds=3_600,
-    )
 
 
 def scenario(path: Path, play: Callable[[Scene, Scene], Awaitable[None]]) -> None:

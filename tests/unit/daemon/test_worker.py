@@ -20,7 +20,7 @@ from renderers.values import Scope
 from tests.builders_runtime import InlineRuntime
 from tests.support.journals import next_of
 from tests.support.memory_store import MemoryStore
-from tests.support.scenes import BACKOFF, GOLDEN, Scene, model_event, open_scene, state_event
+from tests.support.scenes import GOLDEN, Scene, model_event, open_scene, state_event, worker_of
 
 OTHER = Scope("texture", "edge")
 
@@ -52,20 +52,6 @@ def scenario(path, play, store=None):
             await play(scene)
 
     asyncio.run(body())
-
-
-def worker_of(scene: Scene, *, backoff=BACKOFF, live_tree_seconds=3600.0, **options) -> Worker:
-    return Worker(
-        source=scene.journal,
-        reader=scene.reader,
-        pipeline=scene.pipeline,
-        runtime=scene.runtime,
-        observer=scene.watcher,
-        backoff=backoff,
-        live_tree_seconds=live_tree_seconds,
-        bucket=scene.bucket,
-        **options,
-    )
 
 
 def test_an_unavailable_scope_delays_no_other_and_resumes(tmp_path):
