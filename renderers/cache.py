@@ -23,7 +23,8 @@ class Cache(Generic[V]):
 
     def get(self, key: Hashable) -> V | None:
         """The value, or None. It becomes the most recently used one."""
-        return self.get_all([key])[0]
+        with self._lock:
+            return self._used(key)
 
     def get_all(self, keys: Iterable[Hashable]) -> list[V | None]:
         """The value of each key, or None; the lock is taken once for all."""

@@ -18,9 +18,9 @@ has no tag file. Its version is its digest alone. This is enough where bodies ne
 pointer) or never change (states). The tag `mode` with the value `0755` makes the file executable.
 The content type has no effect here.
 
-Listings. A listing caches the digest of each file, and the entries of its tag file. It reads a file
-or its tag file again if device, inode, size or a time has changed, if it changed within the last
-two seconds, if others have taken its place in the cache, or if the two do not match. (A program
+Listings. A listing caches each object, and the digest of each file. It reads a file or its tag file
+again if device, inode, size or a time has changed, if it changed within the last two seconds, if
+others have taken its place in the cache, or if the two do not match. (A program
 that writes through a memory map changes no time until the page is written back.) It does not read
 files larger than `UNREAD_BYTES`, nor those that `unread` names: their version is made of device,
 inode, size and times, here and in `get`. A fault of one file or folder is reported with it, and
@@ -97,7 +97,7 @@ _MAX_FOLDERS_SEARCHED: Final = 64
 _MAX_STALE_REMOVED: Final = 1_000
 _TRIES: Final = 20
 _DIGESTS_BYTES: Final = 16 << 20
-_TAGS_BYTES: Final = 64 << 20
+_OBJECTS_BYTES: Final = 64 << 20
 _BYTES_OF_AN_ENTRY: Final = 400
 """Approximate memory of a cached value, without what its size depends on."""
 _FIRST_MODIFIED: Final = datetime(1900, 1, 1, tzinfo=UTC)
@@ -119,6 +119,18 @@ class _Examined:
     """None: the version is made without reading the body."""
     tags: tuple[TagEntry, ...]
     """The tag entries that may apply to its body."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """An object of an earlier listing.
+
+    It is the same as long as its file and its tag file have the same status.
+    """
+
+    file: DirectoryEntry
+    tag_file: DirectoryEntry | None
+    listed: Listed
 
 
 def _no_key(_key: str) -> bool:
@@ -157,8 +169,8 @@ class DirectoryStore:
         self._unread_bytes = unread_bytes
         self._digests = Cache[tuple[str, int]](_DIGESTS_BYTES)
         """Digest and size, by the status of a file."""
-        self._tags = Cache[tuple[TagEntry, ...]](_TAGS_BYTES)
-        """By the status of a tag file."""
+        self._objects = Cache[_Known](_OBJECTS_BYTES)
+        """By key."""
         self._removed_stale = False
         self._root_is_durable = False
         self._must_exist = must_exist
@@ -627,23 +639,14 @@ class DirectoryStore:
         with before_writing(prefix or "/", self._root):
             while waiting:
                 folder = waiting.pop()
-                try:
-                    # First, because a tag file names the next body before it is in place.
-                    tags = self._tag_files(folder)
-                    children = list(self._entries(folder))
-                except (FileNotFoundError, NotADirectoryError):
-                    continue
-                except OSError as error:
-                    if folder == top or is_of_the_process(error):
-                        raise
-                    reason = unreadable(self._root / folder, error, Kind.FOLDER)
-                    hidden.append(UnreadableFolder(folder, reason))
-                    continue
+                tags, children = self._read_folder(folder, None if folder == top else hidden)
                 for key, entry in children:
                     name = f"{key}/" if entry.kind is Kind.FOLDER else key
                     if not name.startswith(prefix):
                         continue
-                    if not is_key(key):
+                    if (known := self._unchanged(key, entry, tags)) is not None:
+                        objects.append(known)
+                    elif not is_key(key):
                         invalid.append(name.encode("utf-8", "backslashreplace").decode())
                     elif entry.kind is Kind.FOLDER:
                         waiting.append(key)
@@ -654,6 +657,25 @@ class DirectoryStore:
         objects.sort(key=lambda listed: by_bytes(listed.key))
         hidden.sort(key=lambda folder: by_bytes(folder.key))
         return Listing(tuple(objects), tuple(hidden), tuple(sorted(invalid)))
+
+    def _read_folder(
+        self, folder: str, hidden: list[UnreadableFolder] | None
+    ) -> tuple[Mapping[str, DirectoryEntry] | None, Sequence[tuple[str, DirectoryEntry]]]:
+        """Return the tag files of a folder's files (see `_tag_files`), and its entries.
+
+        A folder that cannot be listed is appended to `hidden`, or raises if that is None.
+        """
+        try:
+            # First, because a tag file names the next body before it is in place.
+            return self._tag_files(folder), list(self._entries(folder))
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        except OSError as error:
+            if hidden is None or is_of_the_process(error):
+                raise
+            reason = unreadable(self._root / folder, error, Kind.FOLDER)
+            hidden.append(UnreadableFolder(folder, reason))
+        return None, ()
 
     def _listed(
         self, key: str, entry: DirectoryEntry, tags: Mapping[str, DirectoryEntry] | None
@@ -667,19 +689,23 @@ class DirectoryStore:
         if self._is_versioned_by_status(key, entry.size):
             return _unread_object(key, entry)
         try:
-            known = None if tags is None else self._known(key, entry, tags.get(entry.name))
-            sha256, size, tag = known or self._read_with_tag(
-                key, lambda: self._cached_digest_and_size(key)
-            )
+            return self._read_object(key, entry, tags)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return None  # removed since the folder was read
         except StoreUnavailable as error:
-            return _unread_object(key, entry, str(error))
+            fault = str(error)
         except OSError as error:
             if is_of_the_process(error):
                 raise
-            reason = unreadable(self._root / key, error, Kind.FILE)
-            return _unread_object(key, entry, reason)
+            fault = unreadable(self._root / key, error, Kind.FILE)
+        return _unread_object(key, entry, fault)
+
+    def _read_object(
+        self, key: str, entry: DirectoryEntry, tags: Mapping[str, DirectoryEntry] | None
+    ) -> Listed:
+        if tags is not None and (settled := self._settled(key, entry, tags.get(entry.name))):
+            return settled
+        sha256, size, tag = self._read_with_tag(key, lambda: self._cached_digest_and_size(key))
         return Listed(key, version_of(sha256, tag), size, _modified(entry), sha256)
 
     def _tag_files(self, folder: str) -> Mapping[str, DirectoryEntry] | None:
@@ -693,23 +719,32 @@ class DirectoryStore:
                 raise
             return None
 
-    def _known(
-        self, key: str, file: DirectoryEntry, tag_file: DirectoryEntry | None
-    ) -> tuple[str, int, TagEntry | None] | None:
-        """Return digest, size and tag of a file whose status shows that nothing writes it.
+    def _unchanged(
+        self, key: str, file: DirectoryEntry, tags: Mapping[str, DirectoryEntry] | None
+    ) -> Listed | None:
+        """Return the object of an earlier listing if its files have the status they had then."""
+        known = self._objects.get(key)
+        if known is None or tags is None or known.file != file:
+            return None
+        return known.listed if known.tag_file == tags.get(file.name) else None
 
-        Neither the file nor its tag file is read if it has the status with which it was read
-        before. None: use `_read_with_tag`.
+    def _settled(
+        self, key: str, file: DirectoryEntry, tag_file: DirectoryEntry | None
+    ) -> Listed | None:
+        """Return an object whose file has a status that shows that nothing writes it.
+
+        None: use `_read_with_tag`.
         """
         if not self._has_settled(file):
             return None
         entries, same_tags = self._entries_of(key, tag_file)
-        (sha256, size), same_file = self._read_unless_known(
-            self._digests, file, key, self._digest_and_size
-        )
+        (sha256, size), same_file = self._digest_of(key, file)
         tag = fitting(entries, sha256)
-        is_consistent = same_tags and same_file and (tag is not None or not entries)
-        return (sha256, size, tag) if is_consistent else None
+        if not (same_tags and same_file and (tag is not None or not entries)):
+            return None
+        listed = Listed(key, version_of(sha256, tag), size, _modified(file), sha256)
+        self._objects.put(key, _Known(file, tag_file, listed), 3 * _BYTES_OF_AN_ENTRY + len(key))
+        return listed
 
     def _entries_of(
         self, key: str, tag_file: DirectoryEntry | None
@@ -718,46 +753,35 @@ class DirectoryStore:
         if tag_file is None:
             return (), True
         try:
-            return self._read_unless_known(
-                self._tags, tag_file, f"{_TAGS}/{key}", self._read_tags, in_memory=4
-            )
+            return self._read_of_status(self._tag_path(key), tag_file, self._read_tags)
         except OSError as error:
             if is_of_the_process(error):
                 raise
             return (), False
 
     def _cached_digest_and_size(self, key: str) -> tuple[str, int]:
-        entry = self._status(self._root / key)
-        value, _ = self._read_unless_known(self._digests, entry, key, self._digest_and_size)
+        value, _ = self._digest_of(key, self._status(self._root / key))
         return value
 
-    def _read_unless_known(
-        self,
-        cache: Cache[T],
-        entry: DirectoryEntry,
-        place: str,
-        read: Callable[[Path], T],
-        *,
-        in_memory: int = 0,
-    ) -> tuple[T, bool]:
-        """Return what was read, now or before, from a file, and whether it is of this status.
-
-        `place`: the path of the file in the store. `in_memory`: how many bytes of memory the value
-        takes for each byte of the file.
-        """
-        # No Path before it is needed: it costs more than all else here.
-        status = entry.device, entry.inode, entry.size, entry.modified_ns, entry.changed_ns
-        known = cache.get(status)
+    def _digest_of(self, key: str, entry: DirectoryEntry) -> tuple[tuple[str, int], bool]:
+        """Return digest and size of a file, and whether they are those of this status."""
+        _name, _kind, *status = entry
+        known = self._digests.get(tuple(status))
         if known is not None:
             return known, True
-        path = self._root / place
+        value, is_certain = self._read_of_status(self._root / key, entry, self._digest_and_size)
+        if is_certain:
+            self._digests.put(tuple(status), value, _BYTES_OF_AN_ENTRY)
+        return value, is_certain
+
+    def _read_of_status(
+        self, path: Path, entry: DirectoryEntry, read: Callable[[Path], T]
+    ) -> tuple[T, bool]:
+        """Return what was read from a file, and whether the file had this status all the time."""
         # Before the read, which may take long: a change within it must change the times.
         had_settled = self._has_settled(entry)
         value = read(path)
-        is_unchanged = had_settled and self._fs.status(path) == entry
-        if is_unchanged:
-            cache.put(status, value, _BYTES_OF_AN_ENTRY + entry.size * in_memory)
-        return value, is_unchanged
+        return value, had_settled and self._fs.status(path) == entry
 
     def _has_settled(self, entry: DirectoryEntry) -> bool:
         """Whether a change of this file would certainly change its times."""

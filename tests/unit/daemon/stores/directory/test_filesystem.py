@@ -1,5 +1,7 @@
 """Calls of the real file system that guarantee more than the system call of the same name."""
 
+import ctypes
+import errno
 import os
 import stat
 import sys
@@ -18,7 +20,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None
     """How the folder of a name is reached. An older kernel does it step by step."""
     if request.param == "step by step":
         monkeypatch.setattr(
-            "daemon.stores.directory.filesystem._opened_at_once", lambda _folder: -1
+            "daemon.stores.directory.filesystem._opened_at_once", lambda _path, _flags: None
         )
 
 
@@ -171,7 +173,10 @@ def test_a_c_library_without_the_call_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Older:
-        syscall = staticmethod(lambda *_arguments: -1)
+        @staticmethod
+        def syscall(*_arguments: object) -> int:
+            ctypes.set_errno(errno.ENOSYS)
+            return -1
 
     monkeypatch.setattr("daemon.stores.directory.filesystem._libc", Older())
 

@@ -12,7 +12,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -285,7 +285,7 @@ class TimedFileSystem(UnsyncedFileSystem):
 
     def _timed(self, entry: DirectoryEntry) -> DirectoryEntry:
         odd = entry.inode == self._inode
-        return replace(entry, modified_ns=self._nanoseconds) if odd else entry
+        return entry._replace(modified_ns=self._nanoseconds) if odd else entry
 
 
 @pytest.mark.parametrize("seconds", YEARS.values(), ids=YEARS)

@@ -562,18 +562,6 @@ def test_a_file_that_changes_during_a_slow_read_is_read_again(
     assert files.read == [("key", 1)]
 
 
-def test_the_memory_of_cached_tag_files_is_limited_by_their_size(
-    root: Path, later: InlineRuntime
-) -> None:
-    store = DirectoryStore(root, later)
-    for number in range(8):
-        done(store.create(f"{number}", tagged(b"1", n="x" * 30_000)))
-
-    done(store.scan(""))
-
-    assert store._tags._held > 8 * 30_000
-
-
 def test_a_tag_file_that_could_not_be_read_once_is_read_again(
     root: Path, later: InlineRuntime
 ) -> None:
