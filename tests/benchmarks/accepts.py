@@ -61,7 +61,7 @@ def rates(rounds: int) -> Rates:
         for number in range(rounds + 1):
             for name, (process, port) in started.items():
                 cpu = cpu_seconds(process.pid)
-                done = asyncio.run(_load(port, f"{name}-{number}"))
+                done = len(load(port, f"{name}-{number}", _SECONDS))
                 taken = done / _SECONDS, (cpu_seconds(process.pid) - cpu) / done * 1e3
                 if number:  # the first round warms up
                     samples[name].append(taken)
@@ -70,6 +70,16 @@ def rates(rounds: int) -> Rates:
         for name in ("ours", "bare")
     )
     return Rates(ours[0], bare[0], ours[1], bare[1])
+
+
+@contextmanager
+def bare() -> Iterator[int]:
+    """The port of the bare application."""
+    with (
+        tempfile.TemporaryDirectory(dir=ROOT / ".cache") as folder,
+        _server("bare", Path(folder, "bare")) as (_, port),
+    ):
+        yield port
 
 
 @contextmanager
@@ -85,20 +95,23 @@ def _server(name: str, folder: Path) -> Iterator[tuple[subprocess.Popen[str], in
             process.kill()
 
 
-async def _load(port: int, name: str) -> int:
-    until = time.perf_counter() + _SECONDS
-    return sum(
-        await asyncio.gather(
-            *(_send(port, f"{name}-{number}", until) for number in range(CONNECTIONS))
-        )
-    )
+def load(port: int, name: str, seconds: float) -> Sequence[float]:
+    """The seconds of each request that was answered within a time, over all connections."""
+
+    async def all_connections() -> Sequence[float]:
+        until = time.perf_counter() + seconds
+        names = [f"{name}-{number}" for number in range(CONNECTIONS)]
+        taken = await asyncio.gather(*(_send(port, name, until) for name in names))
+        return [each for connection in taken for each in connection]
+
+    return asyncio.run(all_connections())
 
 
-async def _send(port: int, name: str, until: float) -> int:
+async def _send(port: int, name: str, until: float) -> Sequence[float]:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    sent = 0
-    while time.perf_counter() < until:
-        body = model_event(f"{name}-{sent}", scopes=[Scope("bundle", "target")]).structured()
+    taken: list[float] = []
+    while (begun := time.perf_counter()) < until:
+        body = model_event(f"{name}-{len(taken)}", scopes=[Scope("bundle", "target")]).structured()
         head = (
             f"POST /v1/events HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\ncontent-length: {len(body)}\r\n"
             "content-type: application/cloudevents+json\r\n\r\n"
@@ -109,9 +122,9 @@ async def _send(port: int, name: str, until: float) -> int:
         lines = answer.lower().split(b"\r\n")
         (length,) = (line for line in lines if line.startswith(b"content-length:"))
         await reader.readexactly(int(length.partition(b":")[2]))
-        sent += 1
+        taken.append(time.perf_counter() - begun)
     writer.close()
-    return sent
+    return taken
 
 
 # -- the servers

@@ -116,7 +116,8 @@ def _log_to(path: Path) -> Iterator[None]:
 
 async def _drained(scene: Scene) -> tuple[int, float, float]:
     before, cpu, wall = len(scene.watcher.changes), time.process_time(), time.perf_counter()
-    await scene.work(limit=3_600)
+    # As often as a daemon looks: the query reads all that waits.
+    await scene.work(limit=3_600, look_seconds=1)
     return (
         len(scene.watcher.changes) - before,
         time.process_time() - cpu,

@@ -14,6 +14,7 @@ from statistics import median
 from daemon.publishing import layout
 from events.model import Event
 from renderers.values import Scope
+from tests.benchmarks import accepts
 from tests.benchmarks.job import mixed
 from tests.benchmarks.measure import ROOT, cpu_seconds
 from tests.support.daemon_process import DaemonProcess, post
@@ -36,16 +37,24 @@ class Load:
     wall: float
 
 
+@dataclass(frozen=True, slots=True)
+class Accepts:
+    """Requests of one event each, while a backlog is published."""
+
+    rate: float
+    """Requests a second."""
+    bare: float
+    """Those of bare FastAPI, before and after."""
+    p99: float
+    """Seconds of all but one in a hundred."""
+
+
 def through_http(scopes: int, events: int) -> Load:
     """Events for so many scopes, sent in batches to a daemon with a directory bucket."""
-    names = [Scope("bundle", f"target-{number}") for number in range(scopes)]
-    sent = [
-        model_event(f"m{number}", "101", str(100 + number), scopes=[names[number % scopes]])
-        for number in range(events)
-    ]
+    names = _names(scopes)
+    sent = _model_events(names, events)
     with _daemon() as (daemon, port, bucket):
-        _send(port, [state_event(1, scope=name) for name in names])
-        _wait(lambda: all(_sequence(bucket, name) == 1 for name in names))
+        _create(port, bucket, names)
         cpu, begun = cpu_seconds(daemon.pid), time.perf_counter()
         _send(port, sent)
         _wait(lambda: _metric(port, "rebundle_journal_unacknowledged_events") == 0)
@@ -53,12 +62,25 @@ def through_http(scopes: int, events: int) -> Load:
         return Load(events, sum(_sequence(bucket, name) - 1 for name in names), used, wall)
 
 
+def beside_a_backlog(scopes: int, events: int, seconds: float) -> Accepts:
+    """Requests of one event each for a time in which a backlog over so many scopes is published."""
+    names = _names(scopes)
+    with accepts.bare() as bare, _daemon() as (_, port, bucket):
+        _create(port, bucket, names)
+        before = len(accepts.load(bare, "before", seconds))
+        _send(port, _model_events(names, events))
+        taken = sorted(accepts.load(port, "beside", seconds))
+        assert _metric(port, "rebundle_journal_unacknowledged_events") > len(taken)
+        after = len(accepts.load(bare, "after", seconds))
+        p99 = taken[len(taken) * 99 // 100]
+        return Accepts(len(taken) / seconds, (before + after) / 2 / seconds, p99)
+
+
 def without_scopes(scopes: int, events: int) -> float:
     """Seconds of CPU for an event without scopes whose model no scope has, one at a time."""
-    names = [Scope("bundle", f"target-{number}") for number in range(scopes)]
+    names = _names(scopes)
     with _daemon() as (daemon, port, bucket):
-        _send(port, [state_event(1, scope=name) for name in names])
-        _wait(lambda: all(_sequence(bucket, name) == 1 for name in names))
+        _create(port, bucket, names)
         _wait(lambda: all(_is_synced(bucket, name, 1) for name in names))
         cpu = cpu_seconds(daemon.pid)
         for number in range(events):
@@ -98,6 +120,24 @@ def _daemon() -> Iterator[tuple[DaemonProcess, int, Path]]:
         journal, log = Path(folder, "journal.db"), Path(folder, "daemon.log")
         with DaemonProcess(bucket, journal, log, environment=_PASSES) as daemon:
             yield daemon, daemon.port(), bucket
+
+
+def _names(scopes: int) -> Sequence[Scope]:
+    return [Scope("bundle", f"target-{number}") for number in range(scopes)]
+
+
+def _model_events(names: Sequence[Scope], events: int) -> Sequence[Event]:
+    """Events of models that are new, for the scopes in turn."""
+    return [
+        model_event(f"m{number}", "101", str(100 + number), scopes=[names[number % len(names)]])
+        for number in range(events)
+    ]
+
+
+def _create(port: int, bucket: Path, names: Sequence[Scope]) -> None:
+    """Publish a first state in each scope."""
+    _send(port, [state_event(1, scope=name) for name in names])
+    _wait(lambda: all(_sequence(bucket, name) == 1 for name in names))
 
 
 def _send(port: int, events: Sequence[Event]) -> None:

@@ -93,9 +93,13 @@ MORE_TESTS = {
     "renderers/gate/static_files.py": (_GATE, _SELF_TEST),
 }
 """Unit tests of a module beside the one of its name."""
-_CALLED_AT_IMPORT = {"daemon/publishing/grammar.py", "renderers/identifiers.py"}
-"""Functions of these modules run at import, where mutmut sees no test, so their survivors are
-tested once more.
+_CALLED_ONCE = {
+    "daemon/publishing/grammar.py",
+    "renderers/identifiers.py",
+    "renderers/self_test.py",
+}
+"""Functions of these modules run at import, or once because their result is cached. mutmut sees no
+test, or one only, that calls them, so their survivors are tested once more.
 """
 
 _CONFIGURATION = """
@@ -187,7 +191,7 @@ def mutate(module: str, *, survivors_only: bool = False, workers: int = 2) -> Fi
     }
     if None in codes.values():
         raise MutationFailed(f"{module}: not all mutants ran, see {folder / 'mutmut.log'}")
-    if module in _CALLED_AT_IMPORT:
+    if module in _CALLED_ONCE:
         codes |= {
             name: _tested(folder, module, name)
             for name, code in codes.items()

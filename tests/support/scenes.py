@@ -214,14 +214,14 @@ class Scene:
             )
         return await self.journal.append(arrivals)
 
-    async def work(self, limit: float = 20) -> None:
-        """Run a worker until nothing waits in the journal."""
+    async def work(self, limit: float = 20, *, look_seconds: float = 0.005) -> None:
+        """Run a worker until nothing waits in the journal, which is looked at so often."""
         stop = Stop()
         worker = worker_of(self)
         async with asyncio.timeout(limit), asyncio.TaskGroup() as group:
             group.create_task(worker.run(stop))
             while (await self.journal.backlog()).events:  # noqa: ASYNC110  # the journal sends no event
-                await asyncio.sleep(0.005)
+                await asyncio.sleep(look_seconds)
             stop.request("done")
 
     async def send(self, *events: Event) -> list[Outcome]:
