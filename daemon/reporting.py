@@ -3,7 +3,7 @@
 A report never fails and never waits, and it decides nothing.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
@@ -116,15 +116,27 @@ class Reporter:
             if outcome.kind is OutcomeKind.DEAD_LETTERED or len(others) == 1:
                 self._log_settled(scope, delivery, outcome)
         if len(others) > 1:
-            states = dict.fromkeys(outcome.state for _, outcome in others if outcome.state)
-            log.info(
-                "events settled",
-                scope=str(scope),
-                events=len(others),
-                outcomes=dict(Counter(str(outcome.kind) for _, outcome in others)),
-                event_ids=[delivery.event.id for delivery, _ in others[:_MAX_SHOWN]],
-                state_ids=list(states)[:_MAX_SHOWN],
-            )
+            self._log_all_settled(scope, others)
+
+    def _log_all_settled(self, scope: Scope, settled: Sequence[tuple[Delivery, Outcome]]) -> None:
+        """Log the events of a batch in one line: by outcome, and why an event was not published."""
+        event_ids: defaultdict[str, list[str]] = defaultdict(list)
+        reasons: dict[str, str | None] = {}
+        for delivery, outcome in settled:
+            event_ids[str(outcome.kind)].append(delivery.event.id)
+            if outcome.kind is not OutcomeKind.PUBLISHED and len(reasons) < _MAX_SHOWN:
+                reasons[delivery.event.id] = outcome.reason
+        states = dict.fromkeys(outcome.state for _, outcome in settled if outcome.state)
+        log.info(
+            "events settled",
+            scope=str(scope),
+            events=len(settled),
+            outcomes={kind: len(ids) for kind, ids in event_ids.items()},
+            event_ids={kind: ids[:_MAX_SHOWN] for kind, ids in event_ids.items()},
+            not_listed=sum(max(len(ids) - _MAX_SHOWN, 0) for ids in event_ids.values()),
+            reasons=reasons,
+            state_ids=list(states)[:_MAX_SHOWN],
+        )
 
     def _log_settled(self, scope: Scope, delivery: Delivery, outcome: Outcome) -> None:
         write = log.warning if outcome.kind is OutcomeKind.DEAD_LETTERED else log.info

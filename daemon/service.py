@@ -44,6 +44,7 @@ from daemon.timers.pruning import Prunable, PruneTimer
 from daemon.timers.stored_states import StoredStatesTimer
 from daemon.worker import Worker
 from events.dialects.cloudevents import DecodingLimits, decode_http
+from events.errors import EventError
 from events.journal import Journal, JournalLimits
 from events.log import EventLog, SourceHealth
 from events.source import EventSource
@@ -116,8 +117,11 @@ async def run(
                 )
                 daemon = await _build(shared, customisations)
                 await daemon.health.observe()
-                await daemon.run(sock, stop, lambda: _report_ready(sock, settings, announce))
-            log.info("stopped")
+                waiting = await _waiting(journal)
+                await daemon.run(
+                    sock, stop, lambda: _report_ready(sock, settings, waiting, announce)
+                )
+                log.info("stopped", waiting_events=await _waiting(journal))
 
 
 def _usable_keys(settings: Settings) -> Keys:
@@ -150,16 +154,42 @@ async def _open_journal(settings: JournalSettings, runtime: SystemRuntime) -> Jo
         identities_kept=timedelta(days=settings.identity_days),
         bodies_kept=timedelta(days=settings.body_days),
     )
-    return await Journal.open(
+    journal = await Journal.open(
         settings.path, clock=runtime.now, token=runtime.random_id, run=True, limits=limits
     )
+    if journal.is_copy:
+        log.warning(
+            "the journal is a copy or was restored, and continues under a new instance",
+            journal=str(settings.path),
+            hint="send again what was accepted after the copy was made and is not published, at "
+            "least the newest state",
+        )
+    return journal
 
 
-def _report_ready(sock: socket.socket, settings: Settings, announce: Callable[[str], None]) -> None:
+async def _waiting(journal: Journal) -> int | None:
+    """The events without an outcome; None if the journal cannot be read."""
+    try:
+        return (await journal.backlog()).events
+    except EventError:
+        return None
+
+
+def _report_ready(
+    sock: socket.socket,
+    settings: Settings,
+    waiting: int | None,
+    announce: Callable[[str], None],
+) -> None:
     host, port = sock.getsockname()[:2]
     announce(f"listening on http://{host}:{port}, bucket {settings.bucket}")
     log.info(
-        "ready", host=host, port=port, bucket=settings.bucket, journal=str(settings.journal.path)
+        "ready",
+        host=host,
+        port=port,
+        bucket=settings.bucket,
+        journal=str(settings.journal.path),
+        waiting_events=waiting,
     )
 
 

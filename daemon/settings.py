@@ -120,12 +120,12 @@ def _network(value: Any) -> Any:
 _Network = Annotated[ipaddress.IPv4Network | ipaddress.IPv6Network, BeforeValidator(_network)]
 # An empty path would mean the working directory.
 _Directory = Annotated[Path, BeforeValidator(_not_empty)]
-_Count = Annotated[int, BeforeValidator(not_boolean), Field(ge=1, le=10**9)]
-_Bytes = Annotated[ByteSize, BeforeValidator(not_boolean), Field(ge=1024, le=1 << 40)]
+_Count = Annotated[int, Field(ge=1, le=10**9), BeforeValidator(not_boolean)]
+_Bytes = Annotated[ByteSize, Field(ge=1024, le=1 << 40), BeforeValidator(not_boolean)]
 _Seconds = Annotated[
-    float, BeforeValidator(not_boolean), Field(gt=0, le=86_400, allow_inf_nan=False)
+    float, Field(gt=0, le=86_400, allow_inf_nan=False), BeforeValidator(not_boolean)
 ]
-_Days = Annotated[int, BeforeValidator(not_boolean), Field(ge=1, le=3650)]
+_Days = Annotated[int, Field(ge=1, le=3650), BeforeValidator(not_boolean)]
 
 
 class _Section(BaseModel):
@@ -172,7 +172,7 @@ class HttpSettings(_Section):
         ByteSize(4 << 20), description="A larger body is refused with 413."
     )
     max_batch_events: _Count = Field(100, description="Most events in one batch.")
-    max_depth: Annotated[int, BeforeValidator(not_boolean), Field(ge=4, le=128)] = Field(
+    max_depth: Annotated[int, Field(ge=4, le=128), BeforeValidator(not_boolean)] = Field(
         32, description="Most levels of nesting in a body."
     )
     max_requests: _Count = Field(
@@ -238,7 +238,7 @@ class PublishSettings(_Section):
     live_tree_seconds: _Seconds = Field(
         60.0, description="Mean time between two checks of a live tree."
     )
-    gather_seconds: Annotated[float, BeforeValidator(not_boolean), Field(ge=0, le=60)] = Field(
+    gather_seconds: Annotated[float, Field(ge=0, le=60), BeforeValidator(not_boolean)] = Field(
         0.5,
         description="How long a batch waits for more events while a backlog is read. A lone event "
         "never waits.",
@@ -246,7 +246,7 @@ class PublishSettings(_Section):
     lanes_at_once: _Count = Field(
         8,
         description="How many scopes are published to at the same time. One that has waited for "
-        "the bucket for a second does not count.",
+        "the bucket for a second does not count. The calls to the bucket share 16 threads.",
     )
 
     @model_validator(mode="after")
@@ -259,23 +259,23 @@ class PublishSettings(_Section):
 class RetentionSettings(_Section):
     """Which publications stay for rollbacks, besides those live, desired or pinned."""
 
-    newest: Annotated[int, BeforeValidator(not_boolean), Field(ge=1, le=100)] = Field(
+    newest: Annotated[int, Field(ge=1, le=100), BeforeValidator(not_boolean)] = Field(
         20,
         description="Number of newest publications of a scope that stay, within the pointer's 100.",
     )
-    days: Annotated[int, BeforeValidator(not_boolean), Field(ge=0, le=3650)] = Field(
+    days: Annotated[int, Field(ge=0, le=3650), BeforeValidator(not_boolean)] = Field(
         30, description="Publications superseded in the last so many days stay, within those 100."
     )
-    dropped_days: Annotated[int, BeforeValidator(not_boolean), Field(ge=7, le=3650)] = Field(
+    dropped_days: Annotated[int, Field(ge=7, le=3650), BeforeValidator(not_boolean)] = Field(
         7, description="How long the objects of publications that dropped out of those 100 stay."
     )
     grace_hours: Annotated[
-        float, BeforeValidator(not_boolean), Field(ge=1, le=720, allow_inf_nan=False)
+        float, Field(ge=1, le=720, allow_inf_nan=False), BeforeValidator(not_boolean)
     ] = Field(
         24.0, description="Age at which unreferenced objects may be deleted, by the bucket's clock."
     )
     every_hours: Annotated[
-        float, BeforeValidator(not_boolean), Field(ge=0, le=720, allow_inf_nan=False)
+        float, Field(ge=0, le=720, allow_inf_nan=False), BeforeValidator(not_boolean)
     ] = Field(
         6.0, description="Mean time between two collections; 0: never, use `rebundle gc --all`."
     )
@@ -307,7 +307,7 @@ class SigningSettings(_Section):
     second_key_file: _Directory | None = Field(
         None, description="A second key that also signs, during a change of keys."
     )
-    freshness_minutes: Annotated[int, BeforeValidator(not_boolean), Field(ge=0, le=10_080)] = Field(
+    freshness_minutes: Annotated[int, Field(ge=0, le=10_080), BeforeValidator(not_boolean)] = Field(
         0,
         description="How long freshness.json is valid, for readers that require it; 0: it is "
         "not written.",

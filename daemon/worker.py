@@ -611,20 +611,20 @@ class Worker:
 
     async def _failed(self, what: str, waits: "Lane | Worker", error: Exception) -> None:
         failure = failures.classify(error)
+        # A filter on the key `scope` finds a scope's failures beside its successes.
+        about = {"scope" if isinstance(waits, Lane) else "waits": what}
         if failure.reaction.needs_operator:
             # The trace of a repeated failure is logged once.
             trace = error if failure != waits.failure else None
             log.error(
                 "waits for an operator, tried again",
-                waits=what,
+                **about,
                 reason=failure.reason,
                 error=failure.error,
                 exc_info=trace,
             )
         else:
-            log.warning(
-                "waits, tried again", waits=what, reason=failure.reason, error=failure.error
-            )
+            log.warning("waits, tried again", **about, reason=failure.reason, error=failure.error)
         waits.failure = failure
         if isinstance(waits, Lane):
             await self._note(waits, failure)

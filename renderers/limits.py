@@ -26,7 +26,7 @@ def not_boolean(value: Any) -> Any:
 
 
 # Not strict: an environment variable is text.
-_Count = Annotated[int, BeforeValidator(not_boolean), Field(ge=1, le=10**9)]
+_Count = Annotated[int, Field(ge=1, le=10**9), BeforeValidator(not_boolean)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -214,7 +214,10 @@ class Intake:
             raise
         except EventError as error:
             _log.error("the journal cannot be used", error=str(error))
-            detail = "the journal cannot be used: retry later, and see the daemon's log"
+            detail = (
+                "the journal cannot be used, see the daemon's log: send the request again later; "
+                "events that were stored are recognised"
+            )
             raise unavailable("journal-unavailable", detail, retry_after=10) from error
 
 

@@ -3,6 +3,7 @@
 `EventReport` is also the answer of `GET /v1/events/{id}`.
 """
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
@@ -66,6 +67,8 @@ class EventReport:
     accepted_at: str
     acknowledged_at: str | None
     """When its outcomes in all scopes were recorded."""
+    replay_of: str | None
+    """The position of the event whose dead letter this replays."""
     scopes: tuple[OutcomeInScope, ...]
 
     @classmethod
@@ -78,6 +81,7 @@ class EventReport:
             position=str(status.position),
             accepted_at=status.accepted_at,
             acknowledged_at=status.acknowledged_at,
+            replay_of=str(status.replay_of.position) if status.replay_of else None,
             scopes=tuple(map(OutcomeInScope.of, status.lanes)),
         )
 
@@ -166,6 +170,8 @@ class DeadLetterView:
     at: str
     by: str | None
     position: str
+    replayed_as: str | None
+    """The position of its replay."""
     closed_at: str | None
     closed_by: str | None
     closed_reason: str | None
@@ -183,6 +189,7 @@ class DeadLetterView:
             at=letter.at,
             by=letter.by,
             position=str(letter.position),
+            replayed_as=str(letter.replayed_as) if letter.replayed_as else None,
             closed_at=letter.closed_at,
             closed_by=letter.closed_by,
             closed_reason=letter.closed_reason,
@@ -198,9 +205,28 @@ class RejectedView:
     at: str
     size: int
     """Bytes of the whole body."""
+    events: tuple[str, ...]
+    """The ids in the body, as far as it is stored and can be read."""
     problems: tuple[Problem, ...]
 
     @classmethod
     def of(cls, rejected: Rejected) -> "RejectedView":
         """The view of a rejected request."""
-        return cls(rejected.number, rejected.intake, rejected.at, rejected.size, rejected.problems)
+        return cls(
+            rejected.number,
+            rejected.intake,
+            rejected.at,
+            rejected.size,
+            _event_ids(rejected.body),
+            rejected.problems,
+        )
+
+
+def _event_ids(body: bytes) -> tuple[str, ...]:
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        return ()
+    events = document if isinstance(document, list) else [document]
+    ids = [event.get("id") for event in events if isinstance(event, dict)]
+    return tuple(event_id for event_id in ids if isinstance(event_id, str))

@@ -182,6 +182,11 @@ class Journal:
         return self._instance
 
     @property
+    def is_copy(self) -> bool:
+        """Whether it got a new instance when it was opened, because its file is a copy."""
+        return self._opened.is_copy
+
+    @property
     def owns_instance(self) -> bool:
         """True: no other source commits positions of this instance, unless the file was copied."""
         return True
@@ -339,7 +344,8 @@ class Journal:
         cause = "a copy of the journal is in use" if unaccounted else "the journal was restored"
         return (
             f"{cause}: the pointer of {scope} has passed events that the journal did not commit. "
-            "The journal continues under a new instance"
+            "The journal continues under a new instance. Send again what was accepted after the "
+            "backup and is not published, at least the newest state"
         )
 
     async def recorded(
@@ -450,10 +456,12 @@ class Journal:
         """Like `_call`, for results that confirm a write to a client or an operator.
 
         It checks that the file is still in its place: a commit into a removed file would be lost
-        when this process ends.
+        when this process ends. Before the work, so that nothing is stored that is not confirmed;
+        after it, because the file may have been removed meanwhile.
         """
 
         def confirmed(db: Connection, /, *args: P.args, **kwargs: P.kwargs) -> T:
+            self._opened.refuse_displaced()
             result = work(db, *args, **kwargs)
             self._opened.refuse_displaced()
             return result

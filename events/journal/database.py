@@ -141,6 +141,8 @@ class OpenJournal:
     """The locks of `run`."""
     files: tuple[FileId | None, ...]
     """The files that SQLite has open."""
+    is_copy: bool
+    """Whether it got a new instance because its file is a copy of another one."""
 
     def close(self) -> None:
         """Closes the file, then releases the locks."""
@@ -187,11 +189,12 @@ def open_journal(
             db = _connect(path)
             undo.callback(db.close)
             _check_schema(path, db, token, run=run)
+            is_copy = False
             if run:
                 _check_pages(path, db)
-                _renew_copy(path, db, token, machine_id(machine_id_file))
+                is_copy = _renew_copy(path, db, token, machine_id(machine_id_file))
             opened = OpenJournal(
-                path, db, meta(db, "instance"), _highest(db), held, identities(path)
+                path, db, meta(db, "instance"), _highest(db), held, identities(path), is_copy
             )
         undo.pop_all()
         return opened
@@ -404,8 +407,10 @@ def _check_pages(path: Path, db: sqlite3.Connection) -> None:
         raise _damaged(path, result)
 
 
-def _renew_copy(path: Path, db: sqlite3.Connection, token: Callable[[], str], machine: str) -> None:
+def _renew_copy(path: Path, db: sqlite3.Connection, token: Callable[[], str], machine: str) -> bool:
     """Gives a copied file a new instance: its positions are not those of the original (protocol 2).
+
+    Returns whether it is a copy of a journal that has had events.
 
     A file is a copy if its device, its inode or the id of the machine differs from the stored one.
     A machine without an id is not compared. The boot id cannot replace the machine id: every
@@ -416,13 +421,15 @@ def _renew_copy(path: Path, db: sqlite3.Connection, token: Callable[[], str], ma
     if machine:
         now["machine"] = machine
     changed = {key for key, value in now.items() if meta(db, key) != value}
+    # A first machine id is not a change: the journal was created without one.
+    is_renewed = bool(changed) and (changed != {"machine"} or bool(meta(db, "machine")))
     if changed:
         with writing(db):
-            # A first machine id is not a change: the journal was created without one.
-            if changed != {"machine"} or meta(db, "machine"):
+            if is_renewed:
                 renew_instance(db, f"journal:{token()}")
             for key, value in now.items():
                 set_meta(db, key, value)
+    return is_renewed and _highest(db) > 0
 
 
 def _damaged(path: Path, fault: str) -> JournalDamaged:

@@ -29,8 +29,12 @@ _WAITING_BY_ID = (
 def number_of(letter_id: str) -> int:
     """The number of the row of a dead letter. Raises NotWaiting if it cannot have one."""
     if not _is_number(letter_id):
-        raise NotWaiting(f"there is no dead letter {letter_id}")
+        raise NotWaiting(_absent(letter_id))
     return int(letter_id)
+
+
+def _absent(letter_id: object) -> str:
+    return f"there is no dead letter {letter_id}; `rebundle dead-letters list --all` lists them"
 
 
 def _is_number(text: str) -> bool:
@@ -53,7 +57,7 @@ def dead_letter(db: sqlite3.Connection, number: int) -> DeadLetter:
     """
     row = db.execute(f"{_SELECT} WHERE d.id = ?", (number,)).fetchone()
     if row is None:
-        raise NotWaiting(f"there is no dead letter {number}")
+        raise NotWaiting(_absent(number))
     return _dead_letter(row, meta(db, "instance"))
 
 

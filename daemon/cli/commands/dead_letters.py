@@ -33,6 +33,7 @@ from daemon.inspection.escaping import plain
 from daemon.inspection.journal import DeadLetterView, RejectedView
 from daemon.lifecycle import SystemRuntime
 from daemon.publishing.errors import NotFound
+from daemon.publishing.wording import some
 from events.errors import NotWaiting
 from events.log import DeadLetters
 from events.records import DeadLetter, DeadLetterStatus
@@ -205,6 +206,9 @@ def _body_lines(body: object) -> Sequence[str]:
 def _rejected_lines(views: list[RejectedView], opened: _JournalSession) -> Iterator[str]:
     for view in views:
         ago = age(view.at, opened.runtime.now())
-        yield plain(f"rejected {view.number}: {ago} ago, from {view.intake}, {view.size} bytes")
+        named = f", {some(view.events)}" if view.events else ""
+        yield plain(
+            f"rejected {view.number}: {ago} ago, from {view.intake}, {view.size} bytes{named}"
+        )
         for problem in view.problems:
             yield plain(f"  {problem}")

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
-from itertools import groupby
+from itertools import groupby, starmap
 from pathlib import Path
 from typing import Annotated, Any, Final
 from urllib.parse import quote
@@ -43,6 +43,8 @@ _MOST_EVENTS: Final = 100
 _MOST_BYTES: Final = 512 << 10
 _POLL_SECONDS: Final = 0.25
 _SLOWEST_POLL: Final = 5.0
+_MOST_SCOPES: Final = 3
+"""Scopes with the same outcome above which they are only counted."""
 
 View = dict[str, Any]
 """The daemon's answer about one event, and the place of the event in its file."""
@@ -108,10 +110,10 @@ def send(
             views = wait_for(daemon.publishing, views, timeout)
     except CommandError as error:
         if len(views) < len(waiting):
-            first = waiting[len(views)].place
+            first, *later = waiting[len(views) :]
             printer.warn(
-                f"{len(views)} of {len(waiting)} events were accepted; not accepted: {first} "
-                "and later"
+                f"{len(views)} of {len(waiting)} events were accepted; not confirmed: "
+                f"{first.place}{' and later' if later else ''}"
             )
         if not views:
             raise
@@ -256,33 +258,56 @@ def wait_for(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> list[View]:
-    """Add the outcome of each event to its view; `acknowledged_at`: null if it still waits."""
+    """Add the outcome of each event to its view; `acknowledged_at`: null if it still waits.
+
+    A daemon that does not answer may restart: the events are durable, so the wait goes on.
+
+    Raises:
+        DaemonUnreachable: it did not answer at the end, or does not know an event.
+    """
     until = clock() + seconds
     done: list[View] = []
     for view in views:
         pause = _POLL_SECONDS
-        while (report := _report(client, view))["acknowledged_at"] is None and clock() < until:
-            sleep(pause)
+        while (report := _report(client, view, until, clock))["acknowledged_at"] is None:
+            if (left := until - clock()) <= 0:
+                break
+            sleep(min(pause, left))
             pause = min(pause * 2, _SLOWEST_POLL)
         done.append({**view, **report})
     return done
 
 
-def _report(client: DaemonClient, view: View) -> View:
+def _report(client: DaemonClient, view: View, until: float, clock: Callable[[], float]) -> View:
     if view.get("position") is None:
         return {"acknowledged_at": "never", "scopes": []}
-    answer = client.get(f"/v1/events/{quote(view['id'], safe='')}")
-    if answer.status == 503:
-        return {"acknowledged_at": None, "scopes": []}
-    if answer.status != 200:
+    waiting: View = {"acknowledged_at": None, "scopes": []}
+    try:
+        answer = client.get(f"/v1/events/{quote(view['id'], safe='')}")
+    except DaemonUnreachable:
+        if clock() >= until:
+            raise
+        return waiting
+    if answer.status == HTTPStatus.SERVICE_UNAVAILABLE:
+        return waiting
+    if answer.status != HTTPStatus.OK:
         raise DaemonUnreachable(f"the outcome of {view['id']} cannot be read: {answer.detail}")
-    for report in answer.document.get("events", []):
-        if report.get("position") == view["position"]:
-            return {
-                "acknowledged_at": report.get("acknowledged_at"),
-                "scopes": report.get("scopes", []),
-            }
-    raise DaemonUnreachable(f"{client.url} accepted {view['id']}, but no longer knows it")
+    # Not by position: a journal that was restored or copied has given the event another one. With
+    # its replays, so that the outcome of each scope is the newest.
+    reports = [
+        report
+        for report in answer.document.get("events", [])
+        if report.get("source") == view.get("source")
+    ]
+    if not reports:
+        raise DaemonUnreachable(f"{client.url} accepted {view['id']}, but no longer knows it")
+    if any(report.get("acknowledged_at") is None for report in reports):
+        return waiting
+    outcomes = {scope["scope"]: scope for report in reports for scope in report.get("scopes", [])}
+    return {
+        "acknowledged_at": reports[-1]["acknowledged_at"],
+        "scopes": [outcomes[scope] for scope in sorted(outcomes)],
+    }
 
 
 def _is_dead_letter(view: View) -> bool:
@@ -311,8 +336,23 @@ def _outcome(view: View) -> str | None:
         return "still waiting"
     if not view["scopes"]:
         return NOWHERE
-    return "; ".join(
-        f"{scope['scope']}: {scope['outcome']}"
-        + (f" ({scope['reason']})" if scope.get("reason") else "")
-        for scope in view["scopes"]
-    )
+    alike: dict[tuple[str, str | None], list[View]] = {}
+    for scope in view["scopes"]:
+        # What a published event became is another state in each scope; `status` shows it.
+        key = scope["outcome"], None if scope["outcome"] == "published" else scope.get("reason")
+        alike.setdefault(key, []).append(scope)
+    return "; ".join(starmap(_in_scopes, alike.items()))
+
+
+def _in_scopes(outcome: tuple[str, str | None], scopes: Sequence[View]) -> str:
+    kind, reason = outcome
+    names = [
+        f"{scope['scope']} as dead letter {scope['dead_letter']}"
+        if scope.get("dead_letter")
+        else str(scope["scope"])
+        for scope in scopes
+    ]
+    if len(scopes) == 1:
+        reason = scopes[0].get("reason")
+    listed = f"{len(scopes)} scopes" if len(scopes) > _MOST_SCOPES else ", ".join(names)
+    return f"{kind} in {listed}" + (f" ({reason})" if reason else "")

@@ -159,7 +159,8 @@ async def _print_event(opened: Session, event_id: str) -> None:
     if not statuses:
         bucket, path = opened.settings.bucket, opened.settings.journal.path
         raise NotFound(
-            f"{event_id} is neither a scope in {bucket} nor an event in the journal {path}"
+            f"{event_id} is neither a scope in {bucket} nor an event in the journal {path}; "
+            "`rebundle dead-letters list --rejected` lists the requests that were refused"
         )
     reports = [EventReport.of(event) for event in statuses]
     opened.printer.data({"events": reports}, _event_lines(reports))
@@ -176,19 +177,22 @@ def _event_lines(reports: Iterable[EventReport]) -> Iterator[str]:
                 ("position", report.position),
             ]
         )
-        yield from pairs([("accepted", report.accepted_at), ("status", progress)])
+        replay = [("replay of", report.replay_of)] if report.replay_of else []
+        yield from pairs([("accepted", report.accepted_at), ("status", progress), *replay])
         rows = [
             (
                 lane.scope,
                 lane.outcome or "waiting",
                 lane.state,
+                lane.dead_letter,
                 lane.failed_tries,
-                lane.error or lane.reason,
+                f"the last try failed: {lane.error}" if lane.error else lane.reason,
             )
             for lane in report.scopes
         ]
         if rows or not report.acknowledged_at:
-            yield from columns(("SCOPE", "OUTCOME", "STATE", "FAILED TRIES", "REASON"), rows)
+            header = ("SCOPE", "OUTCOME", "STATE", "DEAD LETTER", "FAILED TRIES", "REASON")
+            yield from columns(header, rows)
         else:
             yield f"{NOWHERE}: `rebundle show SCOPE` lists the models of a scope"
 

@@ -5,6 +5,7 @@ import contextlib
 import json
 
 import pytest
+from structlog.testing import capture_logs
 
 from daemon import batches
 from daemon.lifecycle import Stop
@@ -268,10 +269,13 @@ def test_a_programming_error_in_a_lane_is_tried_again_and_loses_nothing(tmp_path
             return await process(scope, waiting)
 
         scene.pipeline.process = faulty
-        (outcome,) = await scene.send(state_event(1))
+        with capture_logs() as logs:
+            (outcome,) = await scene.send(state_event(1))
 
         assert outcome.state == "state-1"
         assert scene.watcher.failures == 2
+        failed = [line for line in logs if line["event"].endswith("tried again")]
+        assert [line["scope"] for line in failed] == [str(GOLDEN)] * 2
 
     scenario(tmp_path, play)
 

@@ -6,6 +6,7 @@ from contextlib import closing
 
 import pytest
 
+from events.errors import Problem
 from tests.support.journals import SCOPE, in_journal
 
 
@@ -22,6 +23,45 @@ def test_rejected_events_are_listed_with_their_problems(journal, rebundle):
 
     assert rejected["problems"] == [{"path": "$.id", "expected": "is required", "found": "\033"}]
     assert "$.id: is required (found \\x1b)" in rebundle("dead-letters", "list", "--rejected").out
+
+
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [
+        (b'{"id": "e\\u001b1", "specversion": "2"}', ", e\\x1b1"),
+        (b'[{"id": "e1"}, {"id": 7}, 3, {"id": "e2"}]', ", e1, e2"),
+        (b'[{"id": "e1"}, {"id', ""),
+        (b"7", ""),
+    ],
+)
+def test_a_rejected_request_names_its_events(journal, rebundle, body, named):
+    async def reject(opened):
+        await opened.reject("http", body, [Problem("$", "must be an event")])
+
+    in_journal(journal, reject)
+
+    (first, *_) = rebundle("dead-letters", "list", "--rejected").out.splitlines()
+
+    assert first.endswith(f"from http, {len(body)} bytes{named}")
+
+
+def test_a_replay_is_shown_at_both_ends(journal, rebundle):
+    position = rebundle("dead-letters", "replay", 1, "-o", "json").json["position"]
+
+    letter = rebundle("dead-letters", "show", 1, "-o", "json").json
+    first, replay = rebundle("status", letter["event"], "-o", "json").json["events"]
+
+    assert letter["replayed_as"] == replay["position"] == position
+    assert (first["replay_of"], replay["replay_of"]) == (None, first["position"])
+    table = rebundle("status", letter["event"]).out
+    assert "replay of:" in table
+    assert "DEAD LETTER" in table
+
+
+def test_an_unknown_id_is_refused_with_the_command_that_lists_them(journal, rebundle):
+    for unknown in ("9", "e1"):
+        refused = rebundle("dead-letters", "show", unknown)
+        assert (refused.code, "`rebundle dead-letters list --all`" in refused.err) == (3, True)
 
 
 def test_show_has_the_whole_event(journal, rebundle):

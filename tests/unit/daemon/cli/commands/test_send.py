@@ -10,12 +10,14 @@ from daemon.cli.failures import DaemonUnreachable
 from events.dialects.cloudevents import BATCH, STRUCTURED
 from tests.support.scripted_http import says, server
 
+SOURCE = "https://registry.example.com/"
+
 
 def event(number, kind="io.rebundle.bundle_state.created.v1", **data):
     return {
         "specversion": "1.0",
         "id": f"e{number}",
-        "source": "https://registry.example.com/",
+        "source": SOURCE,
         "type": kind,
         "data": {"n": number} | data,
     }
@@ -211,9 +213,14 @@ def test_without_a_file_it_is_a_usage_error(rebundle):
     assert rebundle("send").code == 2
 
 
-def report(position, acknowledged_at, *outcomes):
+def report(position, acknowledged_at, *outcomes, source=SOURCE):
     scopes = [{"scope": "a/b", "outcome": outcome, "reason": "why"} for outcome in outcomes]
-    return {"position": position, "acknowledged_at": acknowledged_at, "scopes": scopes}
+    return {
+        "source": source,
+        "position": position,
+        "acknowledged_at": acknowledged_at,
+        "scopes": scopes,
+    }
 
 
 class Clock:
@@ -244,10 +251,13 @@ def test_waiting_polls_with_growing_delays_until_the_event_is_acknowledged():
     clock = Clock()
     waiting, done = report("j@1", None), report("j@1", "2026-11-22T10:00:00Z", "published")
 
-    with server(answers([waiting], None, [report("other", None), done])) as (url, seen):
+    with server(answers([waiting], None, [report("other", None, source="another"), done])) as (
+        url,
+        seen,
+    ):
         (view,) = wait_for(
             DaemonClient(url),
-            [{"id": "e/1 ?", "position": "j@1"}],
+            [{"id": "e/1 ?", "source": SOURCE, "position": "j@1"}],
             60,
             clock=clock,
             sleep=clock.sleep,
@@ -266,7 +276,11 @@ def test_waiting_ends_at_its_limit():
 
     with server(answers([report("j@1", None)])) as (url, _):
         (view,) = wait_for(
-            DaemonClient(url), [{"id": "e1", "position": "j@1"}], 3, clock=clock, sleep=clock.sleep
+            DaemonClient(url),
+            [{"id": "e1", "source": SOURCE, "position": "j@1"}],
+            3,
+            clock=clock,
+            sleep=clock.sleep,
         )
 
     assert view["acknowledged_at"] is None
@@ -315,4 +329,71 @@ def test_a_daemon_that_has_forgotten_the_event_is_an_error():
         server(answers([])) as (url, _),
         pytest.raises(DaemonUnreachable, match="no longer knows it"),
     ):
-        wait_for(DaemonClient(url), [{"id": "e1", "position": "j@1"}], 3)
+        wait_for(DaemonClient(url), [{"id": "e1", "source": SOURCE, "position": "j@1"}], 3)
+
+
+def test_the_outcome_of_a_scope_is_that_of_the_newest_replay():
+    failed = report("j@1", "2026-11-22T10:00:00Z", "dead-lettered")
+    replayed = report("j@2", "2026-11-22T11:00:00Z", "published")
+
+    with server(answers([failed, replayed])) as (url, _):
+        (view,) = wait_for(
+            DaemonClient(url), [{"id": "e1", "source": SOURCE, "position": "j@1"}], 3
+        )
+
+    assert [scope["outcome"] for scope in view["scopes"]] == ["published"]
+    assert view["acknowledged_at"] == "2026-11-22T11:00:00Z"
+
+
+def test_an_event_is_found_after_the_journal_took_a_new_instance():
+    done = report("other@1", "2026-11-22T10:00:00Z", "published")
+
+    with server(answers([done])) as (url, _):
+        (view,) = wait_for(
+            DaemonClient(url), [{"id": "e1", "source": SOURCE, "position": "j@1"}], 3
+        )
+
+    assert view["acknowledged_at"] == "2026-11-22T10:00:00Z"
+
+
+def test_a_daemon_that_restarts_is_waited_for():
+    clock = Clock()
+    with server(answers([])) as (url, _):
+        pass  # it no longer listens
+
+    with pytest.raises(DaemonUnreachable, match="does not answer"):
+        wait_for(
+            DaemonClient(url),
+            [{"id": "e1", "source": SOURCE, "position": "j@1"}],
+            1,
+            clock=clock,
+            sleep=clock.sleep,
+        )
+
+    assert clock.slept == [0.25, 0.5, 0.25], "until the limit, and no longer"
+
+
+def outcomes_of(tmp_path, rebundle, *scopes):
+    def settled(handler):
+        if handler.command == "POST":
+            accepting(handler)
+        else:
+            done = report("j@e1", "2026-11-30T12:00:00Z") | {"scopes": list(scopes)}
+            says(200, json.dumps({"events": [done]}).encode())(handler)
+
+    with server(settled) as (url, _):
+        return rebundle("send", write_events(tmp_path, event(1)), "--to", url, "--wait").out
+
+
+def test_scopes_with_the_same_outcome_are_listed_together(tmp_path, rebundle):
+    published = [
+        {"scope": f"a/{n}", "outcome": "published", "reason": f"published as {n}"} for n in range(4)
+    ]
+    ignored = [{"scope": f"b/{n}", "outcome": "ignored", "reason": "no model"} for n in range(2)]
+    dead = [{"scope": "c/1", "outcome": "dead-lettered", "reason": "why", "dead_letter": "7"}]
+
+    out = outcomes_of(tmp_path, rebundle, *published, *ignored, *dead)
+
+    assert "published in 4 scopes; ignored in b/0, b/1 (no model); " in out
+    assert "dead-lettered in c/1 as dead letter 7 (why)" in out
+    assert "published in a/0 (published as 0)" in outcomes_of(tmp_path, rebundle, published[0])

@@ -382,7 +382,7 @@ def test_the_journals_backlog_comes_with_age_and_last_error(journal, rebundle):
     assert "the bucket is away" in scope_of(result)["attention"][0]
     table = rebundle("status").out
     assert "2 events wait" in table
-    assert "1 failed try:" in table
+    assert "1 failed try; the last one: " in table
     assert table.count("1 dead letter:") == 1
     assert table.count("the bucket is away") == 1
 
