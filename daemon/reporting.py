@@ -261,6 +261,16 @@ class Reporter:
         """A batch was settled `seconds` after its start."""
         self._metrics.publish_seconds.observe(seconds)
 
+    def went_nowhere(self, event_ids: Sequence[str]) -> None:
+        """These events name no scopes, and no scope has their model."""
+        self._metrics.events_to_no_scope.inc(len(event_ids))
+        log.info(
+            "events go to no scope: none has their model",
+            events=len(event_ids),
+            event_ids=event_ids[:_MAX_SHOWN],
+            not_listed=max(len(event_ids) - _MAX_SHOWN, 0),
+        )
+
     def failed(self, scope: str) -> None:
         """A try of a lane's batch failed."""
         self._metrics.lane_failures.labels(scope).inc()

@@ -222,6 +222,8 @@ class Metrics:
     """By intake and reason."""
     events_settled: Counter
     """By outcome (protocol 2)."""
+    events_to_no_scope: Counter
+    """Model events without scopes whose model no scope has."""
     publications: Counter
     """By scope and kind of pointer change (protocol 4)."""
     publish_conflicts: Counter
@@ -300,6 +302,10 @@ class Metrics:
             ),
             oldest_event_age_seconds=gauge(
                 "oldest_event_age_seconds", "Age of the oldest waiting event of all scopes."
+            ),
+            events_to_no_scope=counter(
+                "events_to_no_scope_total",
+                "Events that name no scopes and whose model no scope has.",
             ),
             lane_failures=counter("lane_failures_total", "Failed tries of a lane.", "scope"),
             dead_letters=gauge("dead_letters", "Dead letters that no operator has settled."),

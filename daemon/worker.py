@@ -14,7 +14,7 @@ are delivered again at the next start. The worker also runs the timer of the liv
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass
@@ -51,8 +51,6 @@ T = TypeVar("T")
 _LISTING_SECONDS: Final = 5.0
 """How long a listing of scopes is used, and only for events accepted before it began."""
 
-_MAX_LOGGED: Final = 10
-"""Ids of events in one line of the log."""
 _CLOCK_STEP_SECONDS: Final = 0.05
 _CONFIRM_SECONDS: Final = 1.0
 """The limit of the time to confirm that pointers have not changed."""
@@ -88,6 +86,10 @@ class LaneObserver(Protocol):
 
     def removed(self, scope: Scope) -> None:
         """The bucket no longer has the scope, and no event waits for it."""
+        ...
+
+    def went_nowhere(self, event_ids: Sequence[str]) -> None:
+        """These events name no scopes, and no scope has their model."""
         ...
 
 
@@ -315,16 +317,9 @@ class Worker:
             await self._source.assign(unassigned)
         for lane in extended:
             lane.extend(self._runtime.monotonic())
-        self._log_those_to_no_scope([pending.popleft() for _ in range(dispatched)])
-
-    def _log_those_to_no_scope(self, dispatched: Iterable[_Pending]) -> None:
-        ids = [item.delivery.event.id for item in dispatched if not item.scopes]
-        if ids:
-            log.info(
-                "events go to no scope: none has their model",
-                events=len(ids),
-                event_ids=ids[:_MAX_LOGGED],
-            )
+        done = [pending.popleft() for _ in range(dispatched)]
+        if nowhere := [item.delivery.event.id for item in done if not item.scopes]:
+            self._observer.went_nowhere(nowhere)
 
     def _lane(self, name: str, group: asyncio.TaskGroup, stop: Stop) -> Lane:
         lane = self._lanes.get(name)

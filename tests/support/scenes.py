@@ -131,6 +131,7 @@ class Watcher:
     passes: list[FinishedPass | UnfinishedPass] = field(default_factory=list)
     failed_passes: list[tuple[Scope, str]] = field(default_factory=list)
     removed_lanes: list[Scope] = field(default_factory=list)
+    to_no_scope: list[list[str]] = field(default_factory=list)
     _something: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def saw(self, condition: Callable[[], object], limit: float = 30) -> None:
@@ -179,6 +180,10 @@ class Watcher:
 
     def removed(self, scope: Scope) -> None:
         self.removed_lanes.append(scope)
+        self._something.set()
+
+    def went_nowhere(self, event_ids: Sequence[str]) -> None:
+        self.to_no_scope.append(list(event_ids))
         self._something.set()
 
     def failed(self, scope: str) -> None:

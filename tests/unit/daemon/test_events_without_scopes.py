@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from structlog.testing import capture_logs
 
 from daemon import worker
 from daemon.changes import model_of_unnamed
@@ -255,12 +254,10 @@ def test_only_a_valid_model_event_without_scopes_has_a_model_to_search_for(
     assert model_of_unnamed(event) == model
 
 
-def test_events_that_go_nowhere_are_logged_together(tmp_path: Path) -> None:
+def test_events_that_go_nowhere_are_reported_together(tmp_path: Path) -> None:
     async def play(one: Scene, _two: Scene) -> None:
         await one.accept(model_event("m", "900"), model_event("n", "901"))
-        with capture_logs() as logs:
-            await one.work()
-        [line] = [line for line in logs if "events go to no scope" in line["event"]]
-        assert (line["events"], line["event_ids"]) == (2, ["m", "n"])
+        await one.work()
+        assert one.watcher.to_no_scope == [["m", "n"]]
 
     scenario(tmp_path, play)

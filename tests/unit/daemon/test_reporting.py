@@ -205,6 +205,14 @@ def test_the_backlog_shows_every_lane_including_emptied_ones(reporter, metrics):
         assert lines(metrics, f"rebundle_{name}")[0].endswith(" 0.0")
 
 
+def test_events_that_go_to_no_scope_are_logged_in_one_line_and_counted(reporter, metrics, logged):
+    reporter.went_nowhere([f"m{number}" for number in range(25)])
+
+    (line,) = logged()
+    assert (line["events"], line["event_ids"][-1], line["not_listed"]) == (25, "m19", 5)
+    assert lines(metrics, "rebundle_events_to_no_scope_total")[0].endswith(" 25.0")
+
+
 def test_lost_swaps_failures_and_crowded_scopes_are_reported(reporter, metrics, logged):
     reporter.lost(SCOPE)
     reporter.failed(str(SCOPE))

@@ -206,6 +206,7 @@ NAMES = {
     "rebundle_events_accepted",
     "rebundle_events_rejected",
     "rebundle_events_settled",
+    "rebundle_events_to_no_scope",
     "rebundle_publications",
     "rebundle_publish_conflicts",
     "rebundle_publish_seconds",
