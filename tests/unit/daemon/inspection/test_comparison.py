@@ -4,7 +4,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.inspection.comparison import FileChange, compare_files, compare_models, unified
+from daemon.inspection.comparison import (
+    FileChange,
+    ModelChangesView,
+    ModelVersionView,
+    compare_files,
+    compare_models,
+    differing,
+    file_views,
+    texts_of,
+    unified,
+)
 from renderers.composition import Composition
 from renderers.values import RenderedFile
 from tests.support.buckets import composition_with
@@ -66,6 +76,54 @@ def test_paths_are_escaped_even_where_contents_are_not():
         "@@ -0,0 +1 @@",
         "+\033]0;owned\007",
     ]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "diff"),
+    [
+        (
+            "1234567",
+            "abcde67",
+            ["@@ -1,7 +1,7 @@", *["-1", "-2", "-3", "-4", "-5", "+a", "+b", "+c", "+d", "+e"]],
+        ),
+        ("1234567", "12cdefg", ["@@ -1,7 +1,7 @@", " 1", " 2", *["-3", "-4", "-5", "-6", "-7"]]),
+        ("123456789", "12345678x", ["@@ -6,4 +6,4 @@", " 6", " 7", " 8", "-9", "+x"]),
+        ("1", "12", ["@@ -1 +1,2 @@", " 1", "+2"]),
+        ("1", "", ["@@ -1 +0,0 @@", "-1"]),
+        ("12345678", "1234x5678", ["@@ -2,6 +2,7 @@", *[" 2", " 3", " 4", "+x", " 5", " 6", " 7"]]),
+    ],
+)
+def test_a_diff_has_three_lines_of_context_and_the_lines_of_both_files(old, new, diff):
+    before = RenderedFile("f", "".join(f"{line}\n" for line in old).encode())
+    after = RenderedFile("f", "".join(f"{line}\n" for line in new).encode())
+
+    found = list(unified(FileChange("f", before, after)))
+
+    assert found[:2] == ["--- a/f", "+++ b/f"]
+    assert found[2 : 2 + len(diff)] == diff
+
+
+def test_a_removed_file_has_no_name_after_and_bytes_that_are_no_text_are_replaced():
+    change = FileChange("f", RenderedFile("f", b"\xff\n"), None)
+
+    assert list(unified(change)) == ["--- a/f", "+++ /dev/null", "@@ -1 +0,0 @@", "-\ufffd"]
+
+
+def test_views_name_the_models_and_count_the_files():
+    before = composition_with("1")
+    document = before.model_dump(mode="json", exclude_none=True)
+    document["models"][0]["serving"]["image"] = "registry.example.com/other:1"
+    changes = compare_models(before, Composition.model_validate(document))
+    change = FileChange("f", None, RenderedFile("f", b"1\n2\n"))
+
+    assert ModelChangesView.of(changes).changed == (ModelVersionView("101", "1"),)
+    assert [differing([change] * number) for number in range(3)] == [
+        "no file differs",
+        "1 file differs",
+        "2 files differ",
+    ]
+    (view,) = file_views([change], texts_of([change]))
+    assert view.diff == "--- /dev/null\n+++ b/f\n@@ -0,0 +1,2 @@\n+1\n+2\n"
 
 
 lines = st.lists(st.sampled_from(["a", "b", "c", "d", ""]), max_size=40)
