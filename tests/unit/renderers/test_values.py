@@ -1,10 +1,13 @@
 """Canonical JSON, scopes and rendered files."""
 
 import hashlib
+from functools import cached_property
+from pathlib import PurePosixPath
+from typing import Any
 
 import pytest
 
-from renderers.values import RenderedFile, Scope, canonical_digest
+from renderers.values import RenderedFile, Scope, Value, canonical_digest, known_fields
 from tests.builders import golden_composition
 
 
@@ -36,3 +39,56 @@ def test_the_mode_of_a_file_has_the_form_of_the_manifest():
         "0644",
         "0755",
     )
+
+
+class Sample(Value):
+    size: int = 1
+    items: list[int] = []  # noqa: RUF012  # pydantic copies it
+    path: PurePosixPath | None = None
+    group: dict[str, Any] | None = None
+    signature: dict[str, Any] | None = None
+
+    @cached_property
+    def double(self) -> int:
+        return self.size * 2
+
+
+def test_a_copy_has_no_cached_property_of_the_old_fields():
+    sample = Sample(size=1)
+    assert sample.double == 2
+
+    copied = sample.model_copy(update={"size": 2})
+
+    assert (copied.size, copied.double, sample.double) == (2, 4, 2)
+
+
+def test_a_copy_shares_its_fields_unless_it_is_deep():
+    sample = Sample(items=[1])
+
+    assert sample.model_copy().items is sample.items
+    deep = sample.model_copy(deep=True)
+    assert (deep.items, deep.items is sample.items) == ([1], False)
+
+
+def test_known_fields_leave_out_what_is_absent_or_an_empty_group():
+    sample = Sample(
+        path=PurePosixPath("a/b"),
+        group={"kept": {"b": 0}, "gone": {"deeper": {}}, "list": []},
+    )
+
+    assert known_fields(sample) == {
+        "size": 1,
+        "items": [],
+        "path": "a/b",
+        "group": {"kept": {"b": 0}, "list": []},
+    }
+
+
+def test_the_document_of_a_signature_keeps_its_empty_groups():
+    sample = Sample(group={"empty": {}}, signature={"document": {"inputs": {}}})
+
+    assert known_fields(sample) == {
+        "size": 1,
+        "items": [],
+        "signature": {"document": {"inputs": {}}},
+    }
