@@ -121,11 +121,11 @@ class Reporter:
     def _log_all_settled(self, scope: Scope, settled: Sequence[tuple[Delivery, Outcome]]) -> None:
         """Log the events of a batch in one line: by outcome, and why an event was not published."""
         event_ids: defaultdict[str, list[str]] = defaultdict(list)
-        reasons: dict[str, str | None] = {}
+        reasons: list[dict[str, str | None]] = []
         for delivery, outcome in settled:
             event_ids[str(outcome.kind)].append(delivery.event.id)
             if outcome.kind is not OutcomeKind.PUBLISHED and len(reasons) < _MAX_SHOWN:
-                reasons[delivery.event.id] = outcome.reason
+                reasons.append({"event_id": delivery.event.id, "reason": outcome.reason})
         states = dict.fromkeys(outcome.state for _, outcome in settled if outcome.state)
         log.info(
             "events settled",

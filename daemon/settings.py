@@ -35,6 +35,7 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
+    WithJsonSchema,
     model_validator,
 )
 
@@ -121,7 +122,20 @@ _Network = Annotated[ipaddress.IPv4Network | ipaddress.IPv6Network, BeforeValida
 # An empty path would mean the working directory.
 _Directory = Annotated[Path, BeforeValidator(_not_empty)]
 _Count = Annotated[int, Field(ge=1, le=10**9), BeforeValidator(not_boolean)]
-_Bytes = Annotated[ByteSize, Field(ge=1024, le=1 << 40), BeforeValidator(not_boolean)]
+_Bytes = Annotated[
+    ByteSize,
+    Field(ge=1024, le=1 << 40),
+    BeforeValidator(not_boolean),
+    # The limits apply to a number only: pydantic writes keys that JSON Schema does not know.
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "pattern": r"^\s*(\d*\.?\d+)\s*(\w+)?"},
+                {"type": "integer", "minimum": 1024, "maximum": 1 << 40},
+            ]
+        }
+    ),
+]
 _Seconds = Annotated[
     float, Field(gt=0, le=86_400, allow_inf_nan=False), BeforeValidator(not_boolean)
 ]
@@ -728,7 +742,12 @@ _EXPECTED: Final = {
 
 def _expected(fault: Mapping[str, Any]) -> str:
     if words := _EXPECTED.get(fault["type"]):
-        return words.format(**fault.get("ctx", {}))
+        # pydantic has the limits of a float as floats: 24.0.
+        limits = {
+            name: int(value) if isinstance(value, float) and value.is_integer() else value
+            for name, value in fault.get("ctx", {}).items()
+        }
+        return words.format(**limits)
     message = fault["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
     return f"{message[:1].lower()}{message[1:]}".replace("input should be", "must be", 1)
 

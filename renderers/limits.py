@@ -52,13 +52,13 @@ class BundleLimits(Value):
 
     model_config = ConfigDict(extra="forbid")
 
-    models: Annotated[_Count, Field(le=MAX_MODELS)] = Field(
+    models: Annotated[int, Field(ge=1, le=MAX_MODELS), BeforeValidator(not_boolean)] = Field(
         2_000, description="Models of one bundle."
     )
     files: _Count = Field(5_000, description="Files of one rendered bundle.")
     # The upper bound is the largest manifest that readers accept (daemon.publishing.sizes).
-    composition_bytes: Annotated[_Count, Field(le=32 << 20)] = Field(
-        8 << 20, description="A composition's canonical JSON, in bytes; at most 33554432."
+    composition_bytes: Annotated[int, Field(ge=1, le=32 << 20), BeforeValidator(not_boolean)] = (
+        Field(8 << 20, description="A composition's canonical JSON, in bytes; at most 33554432.")
     )
     signature_bytes: _Count = Field(
         1 << 20, description="A proxy's signature document, in bytes of JSON."

@@ -88,9 +88,10 @@ class DaemonClient:
         try:
             connection.request(method, parts.path.rstrip("/") + path, body, sent)
             answer = connection.getresponse()
-            return Answer(
-                answer.status, _document(answer.read(_MOST_BYTES)), answer.getheader("retry-after")
-            )
+            received = answer.read(_MOST_BYTES)
+            if answer.length and len(received) < _MOST_BYTES:
+                raise http.client.IncompleteRead(received, answer.length)
+            return Answer(answer.status, _document(received), answer.getheader("retry-after"))
         except ssl.SSLCertVerificationError as error:
             raise DaemonUnreachable(
                 f"the certificate of {self.url} is not trusted ({error.verify_message}): set "

@@ -6,6 +6,7 @@
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Final
 
 from daemon.inspection.documents import INLINE
@@ -20,6 +21,10 @@ from events.records import (
     Rejected,
 )
 
+_MOST_IDS: Final = 20
+"""Of one rejected request, which may have hundreds of thousands."""
+_MOST_OF_AN_ID: Final = 256
+"""Characters: a longer one is not valid."""
 NOWHERE: Final = "no scope had its model, so it changed nothing"
 """What an acknowledged event without scopes has as its outcome."""
 
@@ -206,7 +211,7 @@ class RejectedView:
     size: int
     """Bytes of the whole body."""
     events: tuple[str, ...]
-    """The ids in the body, as far as it is stored and can be read."""
+    """The first ids in the body, as far as it is stored and can be read."""
     problems: tuple[Problem, ...]
 
     @classmethod
@@ -228,5 +233,6 @@ def _event_ids(body: bytes) -> tuple[str, ...]:
     except (ValueError, RecursionError):
         return ()
     events = document if isinstance(document, list) else [document]
-    ids = [event.get("id") for event in events if isinstance(event, dict)]
-    return tuple(event_id for event_id in ids if isinstance(event_id, str))
+    ids = (event.get("id") for event in events if isinstance(event, dict))
+    known = (event_id[:_MOST_OF_AN_ID] for event_id in ids if isinstance(event_id, str))
+    return tuple(islice(known, _MOST_IDS))

@@ -253,7 +253,7 @@ def _lane_problem(lane: LaneBacklog, now: datetime, *, reported: Iterable[str] =
     backlog = f"{events} waiting since {lane.oldest}, {failed}"
     if any(error in lane.error for error in reported):
         return backlog
-    return f"{backlog}; the last one: {lane.error}"
+    return f"{backlog}{'; the last one' if lane.failed_tries else ''}: {lane.error}"
 
 
 def _waits_long(since: str | None, now: datetime) -> bool:

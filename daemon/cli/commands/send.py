@@ -37,14 +37,17 @@ from daemon.inspection.journal import NOWHERE
 from daemon.publishing.wording import some
 from events.dialects import cloudevents
 from events.errors import InvalidEvent, Problem
-from events.model import ROLLBACK_REQUESTED, Event
+from events.model import ROLLBACK_REQUESTED, Event, OutcomeKind
 
 _MOST_EVENTS: Final = 100
 _MOST_BYTES: Final = 512 << 10
 _POLL_SECONDS: Final = 0.25
 _SLOWEST_POLL: Final = 5.0
 _MOST_SCOPES: Final = 3
-"""Scopes with the same outcome above which they are only counted."""
+"""Scopes with the same outcome above which they are only counted, except for dead letters."""
+_MOST_LISTED: Final = 20
+_TEMPORARY: Final = {429, 500, 502, 503, 504}
+"""What a daemon that restarts answers, or a proxy before it."""
 
 View = dict[str, Any]
 """The daemon's answer about one event, and the place of the event in its file."""
@@ -99,6 +102,8 @@ def send(
     """Send events and print the outcome of each."""
     if not files:
         raise UsageError("name a file with events, or - for standard input")
+    if not timeout >= 0:  # also not a number
+        raise UsageError(f"--timeout must be a number of seconds, not {timeout:g}")
     printer = printer_of(printing)
     waiting = [sent for name in files for sent in read_events(name)]
     daemon = _daemon(to, token_file, config)
@@ -214,10 +219,7 @@ def _post(client: DaemonClient, request: Sequence[Sent]) -> list[View]:
         or len(accepted) != len(request)
         or not all(isinstance(event, dict) for event in accepted)
     ):
-        raise DaemonUnreachable(
-            f"{client.url} gave an unexpected answer (HTTP {answer.status}): check that it is a "
-            "Rebundle daemon"
-        )
+        raise _unexpected(client, answer)
     return [{"place": sent.place, **view} for sent, view in zip(request, accepted, strict=True)]
 
 
@@ -288,26 +290,47 @@ def _report(client: DaemonClient, view: View, until: float, clock: Callable[[], 
         if clock() >= until:
             raise
         return waiting
-    if answer.status == HTTPStatus.SERVICE_UNAVAILABLE:
+    if answer.status in _TEMPORARY:
         return waiting
     if answer.status != HTTPStatus.OK:
         raise DaemonUnreachable(f"the outcome of {view['id']} cannot be read: {answer.detail}")
     # Not by position: a journal that was restored or copied has given the event another one. With
     # its replays, so that the outcome of each scope is the newest.
-    reports = [
-        report
-        for report in answer.document.get("events", [])
-        if report.get("source") == view.get("source")
-    ]
+    found = answer.document.get("events")
+    if not isinstance(found, list) or not all(map(_is_report, found)):
+        raise _unexpected(client, answer)
+    reports = [report for report in found if report.get("source") == view.get("source")]
     if not reports:
         raise DaemonUnreachable(f"{client.url} accepted {view['id']}, but no longer knows it")
     if any(report.get("acknowledged_at") is None for report in reports):
         return waiting
-    outcomes = {scope["scope"]: scope for report in reports for scope in report.get("scopes", [])}
+    outcomes = {scope["scope"]: scope for report in reports for scope in report["scopes"]}
     return {
         "acknowledged_at": reports[-1]["acknowledged_at"],
         "scopes": [outcomes[scope] for scope in sorted(outcomes)],
     }
+
+
+def _is_report(report: object) -> bool:
+    """Whether this has the form of a daemon's report on an event."""
+    scopes = report.get("scopes") if isinstance(report, dict) else None
+    return isinstance(scopes, list) and all(map(_is_outcome, scopes))
+
+
+def _is_outcome(scope: object) -> bool:
+    return (
+        isinstance(scope, dict)
+        and isinstance(scope.get("scope"), str)
+        and isinstance(scope.get("outcome"), str | None)
+        and isinstance(scope.get("reason"), str | None)
+    )
+
+
+def _unexpected(client: DaemonClient, answer: Answer) -> DaemonUnreachable:
+    return DaemonUnreachable(
+        f"{client.url} gave an unexpected answer (HTTP {answer.status}): check that it is a "
+        "Rebundle daemon"
+    )
 
 
 def _is_dead_letter(view: View) -> bool:
@@ -354,5 +377,6 @@ def _in_scopes(outcome: tuple[str, str | None], scopes: Sequence[View]) -> str:
     ]
     if len(scopes) == 1:
         reason = scopes[0].get("reason")
-    listed = f"{len(scopes)} scopes" if len(scopes) > _MOST_SCOPES else ", ".join(names)
+    is_listed = kind == OutcomeKind.DEAD_LETTERED or len(scopes) <= _MOST_SCOPES
+    listed = some(names, _MOST_LISTED) if is_listed else f"{len(scopes)} scopes"
     return f"{kind} in {listed}" + (f" ({reason})" if reason else "")

@@ -175,10 +175,11 @@ def _event_lines(reports: Iterable[EventReport]) -> Iterator[str]:
                 ("source", report.source),
                 ("type", report.type),
                 ("position", report.position),
+                ("accepted", report.accepted_at),
+                ("status", progress),
+                *([("replay of", report.replay_of)] if report.replay_of else []),
             ]
         )
-        replay = [("replay of", report.replay_of)] if report.replay_of else []
-        yield from pairs([("accepted", report.accepted_at), ("status", progress), *replay])
         rows = [
             (
                 lane.scope,
@@ -186,7 +187,9 @@ def _event_lines(reports: Iterable[EventReport]) -> Iterator[str]:
                 lane.state,
                 lane.dead_letter,
                 lane.failed_tries,
-                f"the last try failed: {lane.error}" if lane.error else lane.reason,
+                f"the last try failed: {lane.error}"
+                if lane.error and lane.failed_tries
+                else lane.error or lane.reason,
             )
             for lane in report.scopes
         ]

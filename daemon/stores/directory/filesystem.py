@@ -193,6 +193,9 @@ class RealFileSystem:
                     status = name.stat(follow_symlinks=False)
                 except FileNotFoundError:
                     continue
+                except OSError as error:
+                    error.filename = str(folder)
+                    raise
                 yield _entry(name.name, status)
 
     def chunks(self, path: Path) -> Iterator[bytes]:
@@ -362,7 +365,10 @@ def _opened_at_once(path: Path, flags: int) -> int | None:
 
     None: it failed. Raises FileNotFoundError.
     """
-    descriptor: int = _libc.syscall(_OPENAT2, _AT_FDCWD, os.fsencode(path), _HOW[flags], _HOW_BYTES)
+    name = os.fsencode(path)
+    if b"\0" in name:
+        raise ValueError(f"a path must not have a null byte: {str(path)!r}")
+    descriptor: int = _libc.syscall(_OPENAT2, _AT_FDCWD, name, _HOW[flags], _HOW_BYTES)
     if descriptor >= 0:
         return descriptor
     if ctypes.get_errno() == errno.ENOENT:

@@ -96,7 +96,8 @@ def test_a_batch_is_logged_in_one_line_and_its_dead_letters_in_one_each(reporter
     assert others["outcomes"] == {"published": 2, "ignored": 1}
     event_id = state_event(1).id
     assert others["event_ids"] == {"published": [event_id] * 2, "ignored": [event_id]}
-    assert (others["reasons"], others["not_listed"]) == ({event_id: "same"}, 0)
+    assert others["reasons"] == [{"event_id": event_id, "reason": "same"}]
+    assert others["not_listed"] == 0
     assert others["state_ids"] == ["state-1"]
     assert lines(metrics, 'rebundle_events_settled_total{outcome="published"}')[0].endswith(" 2.0")
 

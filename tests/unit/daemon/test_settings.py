@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -467,6 +468,25 @@ def test_the_two_roles_need_different_tokens() -> None:
     )
     assert problem.setting == "http.rollback_token"
     assert SECRET not in str(problem)
+
+
+def _keys(value: object) -> Iterator[str]:
+    """Every key of a JSON document."""
+    if isinstance(value, dict):
+        yield from value
+        for item in value.values():
+            yield from _keys(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _keys(item)
+
+
+def test_the_schema_has_the_limits_of_numbers_in_the_words_of_json_schema() -> None:
+    described = schema()
+    models = described["$defs"]["BundleLimits"]["properties"]["models"]
+
+    assert not {"ge", "le", "gt", "lt"} & set(_keys(described))
+    assert (models["minimum"], models["maximum"]) == (1, 10_000)
 
 
 def test_the_schema_describes_the_file_and_offers_no_place_for_a_secret() -> None:

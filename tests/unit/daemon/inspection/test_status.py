@@ -173,6 +173,10 @@ def test_the_command_for_a_pass_now_depends_on_the_scope():
     ("found", "condition"),
     [
         (lane(), f"1 event has waited for 90s: {IS_RUNNING}"),
+        (
+            lane(error="damaged"),
+            f"1 event waiting since {seconds_ago(90)}, 0 failed tries: damaged",
+        ),
         (lane(3), f"3 events have waited for up to 90s: {IS_RUNNING}"),
         (
             lane(failed_tries=1, error="away"),

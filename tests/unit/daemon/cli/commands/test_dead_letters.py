@@ -1,6 +1,7 @@
 """`rebundle dead-letters`: lists, shows, adds, replays and drops dead letters."""
 
 import asyncio
+import json
 import sqlite3
 from contextlib import closing
 
@@ -43,6 +44,19 @@ def test_a_rejected_request_names_its_events(journal, rebundle, body, named):
     (first, *_) = rebundle("dead-letters", "list", "--rejected").out.splitlines()
 
     assert first.endswith(f"from http, {len(body)} bytes{named}")
+
+
+def test_the_ids_of_a_rejected_request_are_bounded(journal, rebundle):
+    body = json.dumps([{"id": "x" * 1_000}] * 1_000).encode()
+
+    async def reject(opened):
+        await opened.reject("http", body, [Problem("$", "must be an event")])
+
+    in_journal(journal, reject)
+
+    first = rebundle("dead-letters", "list", "--rejected", "-o", "json").json["rejected"][0]
+
+    assert first["events"] == ["x" * 256] * 20
 
 
 def test_a_replay_is_shown_at_both_ends(journal, rebundle):

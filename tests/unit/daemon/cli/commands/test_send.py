@@ -397,3 +397,79 @@ def test_scopes_with_the_same_outcome_are_listed_together(tmp_path, rebundle):
     assert "published in 4 scopes; ignored in b/0, b/1 (no model); " in out
     assert "dead-lettered in c/1 as dead letter 7 (why)" in out
     assert "published in a/0 (published as 0)" in outcomes_of(tmp_path, rebundle, published[0])
+
+
+@pytest.mark.parametrize("timeout", ["nan", "-1"])
+def test_a_timeout_that_is_no_time_is_a_usage_error(tmp_path, rebundle, timeout):
+    result = rebundle("send", write_events(tmp_path, event(1)), "--wait", "--timeout", timeout)
+
+    assert (result.code, "--timeout must be a number of seconds" in result.err) == (2, True)
+
+
+def waited(handlers):
+    """The view of an event after a wait for a daemon that answers so, in order."""
+    left, clock = list(handlers), Clock()
+
+    def next_answer(handler):
+        left.pop(0)(handler)
+
+    with server(next_answer) as (url, _):
+        (view,) = wait_for(
+            DaemonClient(url),
+            [{"id": "e1", "source": SOURCE, "position": "j@1"}],
+            3,
+            clock=clock,
+            sleep=clock.sleep,
+        )
+    assert not left
+    return view
+
+
+def settled(handler):
+    done = report("j@1", "2026-11-22T10:00:00Z", "published")
+    says(200, json.dumps({"events": [done]}).encode())(handler)
+
+
+def breaks_off(handler):
+    handler.send_response(200)
+    handler.send_header("Content-Length", "100")
+    handler.end_headers()
+    handler.wfile.write(b'{"ev')
+    handler.close_connection = True
+
+
+@pytest.mark.parametrize(
+    "restarting", [*(says(status, b"") for status in (429, 500, 502, 503, 504)), breaks_off]
+)
+def test_an_answer_of_a_daemon_that_restarts_is_waited_out(restarting):
+    assert waited([restarting, settled])["acknowledged_at"] == "2026-11-22T10:00:00Z"
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"events": None},
+        {"events": {}},
+        {"events": ["e1"]},
+        {"events": [{"source": SOURCE, "scopes": None}]},
+        {"events": [{"source": SOURCE, "scopes": ["a/b"]}]},
+        {"events": [{"source": SOURCE, "scopes": [{"scope": None, "outcome": "published"}]}]},
+        {"events": [{"source": SOURCE, "scopes": [{"scope": "a/b", "outcome": 1}]}]},
+        {"events": [{"source": SOURCE, "scopes": [{"scope": "a", "outcome": None, "reason": []}]}]},
+        [],
+    ],
+)
+def test_an_answer_of_another_form_is_no_report(document):
+    with pytest.raises(DaemonUnreachable, match="unexpected answer"):
+        waited([says(200, json.dumps(document).encode())])
+
+
+def test_dead_letters_are_listed_whatever_their_number(tmp_path, rebundle):
+    dead = [
+        {"scope": f"a/{n}", "outcome": "dead-lettered", "reason": "why", "dead_letter": str(n)}
+        for n in range(5)
+    ]
+
+    out = outcomes_of(tmp_path, rebundle, *dead)
+
+    assert "dead-lettered in a/0 as dead letter 0, a/1 as dead letter 1, " in out

@@ -1,5 +1,6 @@
 """Calls of the real file system that guarantee more than the system call of the same name."""
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -44,6 +45,32 @@ def test_status_reports_the_kind_of_file_and_follows_no_link(tmp_path: Path) -> 
     assert FS.status(tmp_path / "file").size == 3
     assert FS.status(tmp_path / "absent") is None
     assert FS.status(tmp_path / "file" / "below") is None
+
+
+def test_a_folder_whose_files_have_no_status_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder that may be read but not searched: its names can be listed, and nothing else."""
+
+    class Unsearchable:
+        name = "file"
+
+        def stat(self, *, follow_symlinks: bool) -> None:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "file")
+
+    monkeypatch.setattr(os, "scandir", lambda _folder: contextlib.nullcontext([Unsearchable()]))
+
+    with pytest.raises(PermissionError) as refused:
+        list(FS.entries(tmp_path))
+
+    assert refused.value.filename == str(tmp_path)
+
+
+def test_a_null_byte_in_a_path_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"123")
+
+    with pytest.raises(ValueError, match="null byte"):
+        list(FS.chunks(tmp_path / "file\0more"))
 
 
 def test_read_follows_no_link_and_does_not_block_on_a_pipe(tmp_path: Path) -> None:
