@@ -538,6 +538,12 @@ def intake(_: int) -> Iterator[Result]:
     }
     what = "durable accepts of one event a request / bare FastAPI"
     yield _plain("P19", what, 0, found.ours / found.bare, "x", at_least(0.5), detail)
+    beside = daemons.beside_a_backlog(100, 8_000, 4)
+    detail = {"ours a second": round(beside.rate), "bare a second": round(beside.bare)}
+    what = "the same while 8,000 events over 100 scopes are published"
+    yield _plain("P19", what, 0, beside.rate / beside.bare, "x", at_least(0.4), detail)
+    what = "99 % of its requests are answered within"
+    yield _plain("P19", what, 0, beside.p99 * 1e3, "ms", at_most(100), detail)
 
 
 def _plain(
