@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+import threading
 import weakref
 from contextlib import closing, nullcontext, suppress
 from pathlib import Path
@@ -467,5 +468,48 @@ def test_what_is_taken_at_once_is_limited_by_its_size(bench, play, monkeypatch):
             taken = [await journal.take(100) for _ in range(3)]
             assert [len(item.deliveries) for item in taken] == [3, 3, 1]
             assert [item.more for item in taken] == [True, True, False]
+
+    play(story())
+
+
+def test_a_request_is_stored_before_the_calls_that_queue(bench, play):
+    def count(db):
+        return db.execute("SELECT count(*) FROM events").fetchone()[0]
+
+    async def story():
+        async with bench.journal() as journal:
+            begun, finish = threading.Event(), threading.Event()
+
+            def in_progress(_db):
+                begun.set()
+                assert finish.wait(10)
+
+            first = asyncio.create_task(journal._call(in_progress))
+            assert await asyncio.to_thread(begun.wait, 10)
+            queued = asyncio.create_task(journal._call(count))
+            await asyncio.sleep(0)
+            appends = [asyncio.create_task(journal.append([bench.arrival(f"{n}")])) for n in (1, 2)]
+            await asyncio.sleep(0)
+            finish.set()
+            await asyncio.gather(first, *appends)
+            assert await queued == 2
+
+    play(story())
+
+
+def test_a_request_is_stored_although_the_call_before_it_fails_or_is_cancelled(bench, play):
+    def fails(_db):
+        raise KeyError("ours")
+
+    async def story():
+        async with bench.journal() as journal:
+            cancelled = asyncio.create_task(journal._call(lambda _db: None))
+            append = asyncio.create_task(journal.append([bench.arrival("1")]))
+            failing = asyncio.create_task(journal._call(fails))
+            await asyncio.sleep(0)
+            cancelled.cancel()
+            results = await asyncio.gather(append, failing, cancelled, return_exceptions=True)
+            assert [accepted.known for accepted in results[0]] == [False]
+            assert isinstance(results[1], KeyError)
 
     play(story())
