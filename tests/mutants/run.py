@@ -86,6 +86,9 @@ MORE_TESTS = {
     "daemon/publishing/maintenance/recovery_report.py": _RECOVERY,
     "daemon/publishing/maintenance/recovery_rules.py": _RECOVERY[1:],
     "daemon/publishing/signatures.py": (_GRAMMAR,),
+    "daemon/publishing/trust/policy.py": (
+        "tests/unit/daemon/publishing/trust/test_policy_reasons.py",
+    ),
     "renderers/checked.py": (_SELF_TEST,),
     "renderers/yaml_templates.py": (_SELF_TEST, "tests/unit/renderers/test_yaml_emitter.py"),
     "renderers/gate/expectations.py": (_GATE, "tests/unit/renderers/gate/test_diff.py"),

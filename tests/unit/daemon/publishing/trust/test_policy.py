@@ -5,13 +5,11 @@ reason.
 import asyncio
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from daemon.publishing import layout, pointer, protocol, signatures
 from daemon.publishing.errors import (
@@ -26,10 +24,8 @@ from daemon.publishing.errors import (
 from daemon.publishing.live_tree.results import FinishedPass
 from daemon.publishing.operator_commands import rollback
 from daemon.publishing.pointer import Publication
-from daemon.publishing.signatures import Role
 from daemon.publishing.trust.freshness import Freshness
-from daemon.publishing.trust.keys import KeySigner, generate
-from daemon.publishing.trust.policy import Revocation, TrustedKey, TrustPolicy
+from daemon.publishing.trust.policy import Revocation, TrustPolicy
 from daemon.stores.errors import ObjectMissing
 from daemon.stores.port import Content
 from renderers.values import Scope
@@ -37,26 +33,9 @@ from tests.builders_publishing import SCOPE, Bucket, make_state
 from tests.builders_runtime import InlineRuntime
 from tests.support.faulty_store import FaultyStore
 from tests.support.memory_store import MemoryStore
+from tests.support.signing_keys import Key
 
 NOW = InlineRuntime().now()
-
-
-class Key:
-    """A signer and its public key."""
-
-    def __init__(self) -> None:
-        private, self.public = generate()
-        key = serialization.load_pem_private_key(private.encode(), None)
-        assert isinstance(key, Ed25519PrivateKey)
-        self.signer = KeySigner(key)
-
-    def trusted(self, *roles: Role, scopes: Sequence[str] = ("*",)) -> TrustedKey:
-        return TrustedKey(
-            keyid=self.public.keyid,
-            public=self.public.pem,
-            roles=roles or ("publish", "pointer"),
-            scopes=tuple(scopes),
-        )
 
 
 TRUSTED, OTHER = Key(), Key()
