@@ -111,7 +111,7 @@ class Journal:
         """Requests that no call has stored yet."""
         self._stored: deque[tuple[_Request, list[Accepted] | Exception]] = deque()
         """Requests that a call has stored or refused, and that have no answer yet."""
-        self._unanswered = 0
+        self._unanswered: set[_Request] = set()
         self._appending: asyncio.Task[None] | None = None
         self._cursor = 0
         """The offset of the last event that was taken."""
@@ -215,7 +215,7 @@ class Journal:
             raise self._is_closed()
         request = _Request(arrivals, asyncio.get_running_loop().create_future())
         self._requests.append(request)
-        self._unanswered += 1
+        self._unanswered.add(request)
         if self._appending is None:
             self._appending = asyncio.create_task(self._append_requests())
         try:
@@ -230,10 +230,10 @@ class Journal:
             while self._unanswered:
                 await self._run(_nothing)
         except asyncio.CancelledError:
-            stopped = SourceUnavailable("the journal stops: send the events again")
-            while self._requests:
-                self._stored.append((self._requests.popleft(), stopped))
-            self._answer_stored()
+            for request in self._unanswered:
+                request.answer(SourceUnavailable("the journal stops: send the events again"))
+            self._unanswered.clear()
+            self._requests.clear()
             raise
         finally:
             self._appending = None
@@ -264,7 +264,7 @@ class Journal:
         """Give the callers of stored requests their results."""
         while self._stored:
             request, result = self._stored.popleft()
-            self._unanswered -= 1
+            self._unanswered.discard(request)
             self._appended.set()
             if isinstance(result, DatabaseError):
                 request.answer(port_error(self._opened.path, result))

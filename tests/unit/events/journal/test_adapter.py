@@ -513,3 +513,27 @@ def test_a_request_is_stored_although_the_call_before_it_fails_or_is_cancelled(b
             assert isinstance(results[1], KeyError)
 
     play(story())
+
+
+def test_a_loop_that_ends_leaves_no_request_without_an_answer(bench, play):
+    async def story():
+        async with bench.journal() as journal:
+            begun, finish = threading.Event(), threading.Event()
+
+            def in_progress(_db):
+                begun.set()
+                assert finish.wait(10)
+
+            blocking = asyncio.create_task(journal._call(in_progress))
+            assert await asyncio.to_thread(begun.wait, 10)
+            append = asyncio.create_task(journal.append([bench.arrival("1")]))
+            await asyncio.sleep(0)
+            journal._appending.cancel()
+            with pytest.raises(SourceUnavailable, match="send the events again"):
+                await append
+            finish.set()
+            await blocking
+            [accepted] = await journal.append([bench.arrival("1")])
+            assert not accepted.known
+
+    play(story())
