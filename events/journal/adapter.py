@@ -218,6 +218,7 @@ class Journal:
         self._unanswered.add(request)
         if self._appending is None:
             self._appending = asyncio.create_task(self._append_requests())
+            self._appending.add_done_callback(self._appending_ended)
         try:
             return await request.accepted
         except JournalFull:
@@ -229,14 +230,18 @@ class Journal:
         try:
             while self._unanswered:
                 await self._run(_nothing)
-        except asyncio.CancelledError:
-            for request in self._unanswered:
-                request.answer(SourceUnavailable("the journal stops: send the events again"))
-            self._unanswered.clear()
-            self._requests.clear()
-            raise
         finally:
             self._appending = None
+
+    def _appending_ended(self, task: "asyncio.Task[None]") -> None:
+        """Answer the requests that are left if the task was cancelled or failed: the loop ends."""
+        if not task.cancelled() and task.exception() is None:
+            return
+        self._appending = None  # a task that is cancelled before its first step runs nothing
+        for request in self._unanswered:
+            request.answer(SourceUnavailable("the journal stops: send the events again"))
+        self._unanswered.clear()
+        self._requests.clear()
 
     def _store_requests(self) -> None:
         """Store the requests that wait. For the journal's thread; never fails."""
