@@ -50,7 +50,7 @@ def _commands(*names: str) -> tuple[str, ...]:
 
 
 MORE_TESTS = {
-    "daemon/inspection/changes.py": _commands("rollback"),
+    "daemon/inspection/pointer_changes.py": _commands("rollback"),
     "daemon/inspection/checks.py": _commands("verify"),
     "daemon/inspection/collection.py": _commands("gc"),
     "daemon/inspection/comparison.py": _commands("diff"),
@@ -80,7 +80,7 @@ MORE_TESTS = {
     "daemon/publishing/live_tree/results.py": (
         "tests/unit/daemon/publishing/live_tree/test_sync.py",
         "tests/unit/daemon/publishing/live_tree/test_sync_paths.py",
-        "tests/unit/daemon/cli/test_changes.py",
+        "tests/unit/daemon/cli/test_pointer_changes.py",
     ),
     "daemon/publishing/maintenance/recovery_remains.py": _RECOVERY,
     "daemon/publishing/maintenance/recovery_report.py": _RECOVERY,

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from daemon.cli.changes import act, act_and_wait, print_change
+from daemon.cli.pointer_changes import act, act_and_wait, print_change
 from daemon.cli.impact import impact_of
 from daemon.cli.options import (
     DEFAULT_ACTOR,

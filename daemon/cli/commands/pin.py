@@ -4,7 +4,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from daemon.cli.changes import act
+from daemon.cli.pointer_changes import act
 from daemon.cli.options import (
     DEFAULT_ACTOR,
     DEFAULT_PLACE,

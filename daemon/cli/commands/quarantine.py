@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from daemon.cli.changes import act, act_and_wait
+from daemon.cli.pointer_changes import act, act_and_wait
 from daemon.cli.failures import UsageError
 from daemon.cli.impact import impact_of
 from daemon.cli.options import (

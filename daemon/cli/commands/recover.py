@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from daemon.cli.changes import exit_code, followed
+from daemon.cli.pointer_changes import exit_code, followed
 from daemon.cli.options import (
     DEFAULT_ACTOR,
     DEFAULT_PLACE,

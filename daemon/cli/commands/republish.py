@@ -12,7 +12,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from daemon import customisation
-from daemon.cli.changes import act_and_wait, change_lines
+from daemon.cli.pointer_changes import act_and_wait, change_lines
 from daemon.cli.options import (
     DEFAULT_ACTOR,
     DEFAULT_PLACE,
@@ -28,7 +28,7 @@ from daemon.cli.options import (
 from daemon.cli.output import Printer, colored_diff
 from daemon.cli.session import Session, scope_of, session
 from daemon.exit_codes import DONE
-from daemon.inspection.changes import ChangeView
+from daemon.inspection.pointer_changes import ChangeView
 from daemon.inspection.comparison import (
     FileChange,
     Texts,

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from daemon.cli.changes import print_change
+from daemon.cli.pointer_changes import print_change
 from daemon.cli.output import Printer
 from daemon.publishing import operator_commands, protocol
 from daemon.publishing.live_tree.ownership import Blocked, DeletedByOperator, Override, Put, Stray

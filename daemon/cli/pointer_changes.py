@@ -8,7 +8,7 @@ from daemon.cli.output import Printer
 from daemon.cli.session import Session
 from daemon.cli.waiting import Lag, lag_of, wait_for
 from daemon.exit_codes import DONE, FAILED
-from daemon.inspection.changes import ChangeView
+from daemon.inspection.pointer_changes import ChangeView
 from daemon.inspection.documents import to_document
 from daemon.inspection.escaping import plain
 from daemon.inspection.live_tree import PassView
