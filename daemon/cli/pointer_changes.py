@@ -8,10 +8,10 @@ from daemon.cli.output import Printer
 from daemon.cli.session import Session
 from daemon.cli.waiting import Lag, lag_of, wait_for
 from daemon.exit_codes import DONE, FAILED
-from daemon.inspection.pointer_changes import ChangeView
 from daemon.inspection.documents import to_document
 from daemon.inspection.escaping import plain
 from daemon.inspection.live_tree import PassView
+from daemon.inspection.pointer_changes import ChangeView
 from daemon.inspection.scopes import PublicationView
 from daemon.publishing.live_tree.results import FinishedPass, UnfinishedPass
 from daemon.publishing.operator_commands import ChangeResult, Command

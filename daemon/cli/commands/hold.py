@@ -4,7 +4,6 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from daemon.cli.pointer_changes import act, act_and_wait, print_change
 from daemon.cli.impact import impact_of
 from daemon.cli.options import (
     DEFAULT_ACTOR,
@@ -20,6 +19,7 @@ from daemon.cli.options import (
     Wait,
 )
 from daemon.cli.output import confirm
+from daemon.cli.pointer_changes import act, act_and_wait, print_change
 from daemon.cli.session import scope_of, session
 from daemon.exit_codes import DONE
 from daemon.publishing import operator_commands, protocol

@@ -4,7 +4,6 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from daemon.cli.pointer_changes import act
 from daemon.cli.options import (
     DEFAULT_ACTOR,
     DEFAULT_PLACE,
@@ -15,6 +14,7 @@ from daemon.cli.options import (
     Place,
     Printing,
 )
+from daemon.cli.pointer_changes import act
 from daemon.cli.selection import EXACT_STATE
 from daemon.cli.session import scope_of, session
 from daemon.publishing import operator_commands

@@ -7,7 +7,6 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from daemon.cli.pointer_changes import act, act_and_wait
 from daemon.cli.failures import UsageError
 from daemon.cli.impact import impact_of
 from daemon.cli.options import (
@@ -23,6 +22,7 @@ from daemon.cli.options import (
     Wait,
 )
 from daemon.cli.output import confirm
+from daemon.cli.pointer_changes import act, act_and_wait
 from daemon.cli.selection import EXACT_STATE
 from daemon.cli.session import scope_of, session
 from daemon.exit_codes import DONE

@@ -6,7 +6,6 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from daemon.cli.pointer_changes import exit_code, followed
 from daemon.cli.options import (
     DEFAULT_ACTOR,
     DEFAULT_PLACE,
@@ -19,6 +18,7 @@ from daemon.cli.options import (
     Wait,
 )
 from daemon.cli.output import Printer, confirm
+from daemon.cli.pointer_changes import exit_code, followed
 from daemon.cli.session import scope_of, session
 from daemon.cli.waiting import Lag
 from daemon.exit_codes import DONE

@@ -12,7 +12,6 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from daemon import customisation
-from daemon.cli.pointer_changes import act_and_wait, change_lines
 from daemon.cli.options import (
     DEFAULT_ACTOR,
     DEFAULT_PLACE,
@@ -26,9 +25,9 @@ from daemon.cli.options import (
     Wait,
 )
 from daemon.cli.output import Printer, colored_diff
+from daemon.cli.pointer_changes import act_and_wait, change_lines
 from daemon.cli.session import Session, scope_of, session
 from daemon.exit_codes import DONE
-from daemon.inspection.pointer_changes import ChangeView
 from daemon.inspection.comparison import (
     FileChange,
     Texts,
@@ -38,6 +37,7 @@ from daemon.inspection.comparison import (
     texts_of,
 )
 from daemon.inspection.documents import to_document
+from daemon.inspection.pointer_changes import ChangeView
 from daemon.publishing import operator_commands, protocol
 from daemon.publishing.errors import NotFound, VerificationFailed
 from daemon.publishing.manifest import RenderedState

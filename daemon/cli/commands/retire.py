@@ -4,7 +4,6 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from daemon.cli.pointer_changes import act
 from daemon.cli.options import (
     DEFAULT_ACTOR,
     DEFAULT_PLACE,
@@ -16,6 +15,7 @@ from daemon.cli.options import (
     Reason,
 )
 from daemon.cli.output import confirm
+from daemon.cli.pointer_changes import act
 from daemon.cli.session import scope_of, session
 from daemon.exit_codes import DONE
 from daemon.publishing import protocol

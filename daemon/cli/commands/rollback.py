@@ -4,7 +4,6 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from daemon.cli.pointer_changes import act_and_wait, print_change
 from daemon.cli.impact import impact_of
 from daemon.cli.options import (
     DEFAULT_ACTOR,
@@ -19,6 +18,7 @@ from daemon.cli.options import (
     Wait,
 )
 from daemon.cli.output import confirm
+from daemon.cli.pointer_changes import act_and_wait, print_change
 from daemon.cli.selection import full_name
 from daemon.cli.session import scope_of, session
 from daemon.exit_codes import DONE

@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from daemon.cli.pointer_changes import print_change
 from daemon.cli.output import Printer
+from daemon.cli.pointer_changes import print_change
 from daemon.publishing import operator_commands, protocol
 from daemon.publishing.live_tree.ownership import Blocked, DeletedByOperator, Override, Put, Stray
 from daemon.publishing.live_tree.results import FinishedPass, UnfinishedPass
