@@ -69,7 +69,7 @@ def test_a_folder_whose_files_have_no_status_is_named(
 def test_a_null_byte_in_a_path_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"123")
 
-    with pytest.raises(ValueError, match="null byte"):
+    with pytest.raises(ValueError, match="null"):
         list(FS.chunks(tmp_path / "file\0more"))
 
 
