@@ -73,6 +73,7 @@ def test_an_unsigned_pointer_has_its_own_remedy():
         (POLICY, ELSEWHERE, f"{SHORT} may not sign as pointer for {ELSEWHERE}"),
         (TrustPolicy(), SCOPE, f"{SHORT} is not in the trust policy"),
     ],
+    ids=["another scope", "unknown"],
 )
 def test_a_key_that_does_not_count_is_named(policy, scope, reason):
     found = reason_of(policy.check_pointer, signed_pointer(TRUSTED), scope)
@@ -235,6 +236,7 @@ def test_an_envelope_that_cannot_be_read_is_refused_with_the_reason():
             "; ".join([f"key {OTHER.public.keyid[:12]} may not sign as publish"] * 2),
         ),
     ],
+    ids=["none", "accepted", "another scope", "one of two", "another role", "its role", "two"],
 )
 def test_an_objection_names_each_key_unless_one_counts(keys, role, scope, reason):
     policy = TrustPolicy(keys=(*POLICY.keys, OTHER.trusted("pointer")))
