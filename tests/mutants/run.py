@@ -62,6 +62,7 @@ MORE_TESTS = {
     "daemon/inspection/probe.py": _commands("doctor"),
     "daemon/inspection/scopes.py": _commands("scopes", "states", "show"),
     "daemon/inspection/status.py": _commands("status"),
+    "daemon/changes.py": ("tests/unit/daemon/test_events_without_scopes.py",),
     "daemon/used_states.py": (
         "tests/unit/daemon/test_folding.py",
         "tests/unit/daemon/test_pipeline.py",
