@@ -262,7 +262,8 @@ def wait_for(
 ) -> list[View]:
     """Add the outcome of each event to its view; `acknowledged_at`: null if it still waits.
 
-    A daemon that does not answer may restart: the events are durable, so the wait goes on.
+    While a daemon does not answer, as during its restart, the wait continues: the events are
+    durable.
 
     Raises:
         DaemonUnreachable: it did not answer at the end, or does not know an event.

@@ -472,20 +472,26 @@ def test_what_is_taken_at_once_is_limited_by_its_size(bench, play, monkeypatch):
     play(story())
 
 
+async def call_in_progress(journal):
+    """A call that occupies the journal's thread until the event is set, and the event."""
+    begun, finish = threading.Event(), threading.Event()
+
+    def work(_db):
+        begun.set()
+        assert finish.wait(10)
+
+    call = asyncio.create_task(journal._call(work))
+    assert await asyncio.to_thread(begun.wait, 10)
+    return call, finish
+
+
 def test_a_request_is_stored_before_the_calls_that_queue(bench, play):
     def count(db):
         return db.execute("SELECT count(*) FROM events").fetchone()[0]
 
     async def story():
         async with bench.journal() as journal:
-            begun, finish = threading.Event(), threading.Event()
-
-            def in_progress(_db):
-                begun.set()
-                assert finish.wait(10)
-
-            first = asyncio.create_task(journal._call(in_progress))
-            assert await asyncio.to_thread(begun.wait, 10)
+            first, finish = await call_in_progress(journal)
             queued = asyncio.create_task(journal._call(count))
             await asyncio.sleep(0)
             appends = [asyncio.create_task(journal.append([bench.arrival(f"{n}")])) for n in (1, 2)]
@@ -518,14 +524,7 @@ def test_a_request_is_stored_although_the_call_before_it_fails_or_is_cancelled(b
 def test_a_loop_that_ends_leaves_no_request_without_an_answer(bench, play):
     async def story():
         async with bench.journal() as journal:
-            begun, finish = threading.Event(), threading.Event()
-
-            def in_progress(_db):
-                begun.set()
-                assert finish.wait(10)
-
-            blocking = asyncio.create_task(journal._call(in_progress))
-            assert await asyncio.to_thread(begun.wait, 10)
+            blocking, finish = await call_in_progress(journal)
             append = asyncio.create_task(journal.append([bench.arrival("1")]))
             await asyncio.sleep(0)
             journal._appending.cancel()
