@@ -143,6 +143,11 @@ class HealthChecks:
         """The conditions that have held for a minute or longer."""
         return self._attention.lasting(self._threads.monotonic())
 
+    @property
+    def waiting_events(self) -> int | None:
+        """The events without an outcome at the last check; None if the journal was never read."""
+        return self._backlog.events if self._backlog else None
+
     # -- observed every few seconds
 
     async def observe(self) -> None:

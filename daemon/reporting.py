@@ -261,7 +261,7 @@ class Reporter:
         """A batch was settled `seconds` after its start."""
         self._metrics.publish_seconds.observe(seconds)
 
-    def went_nowhere(self, event_ids: Sequence[str]) -> None:
+    def dispatched_to_no_scope(self, event_ids: Sequence[str]) -> None:
         """These events name no scopes, and no scope has their model."""
         self._metrics.events_to_no_scope.inc(len(event_ids))
         log.info(

@@ -117,7 +117,7 @@ async def run(
                 )
                 daemon = await _build(shared, customisations)
                 await daemon.health.observe()
-                waiting = await _waiting(journal)
+                waiting = daemon.health.waiting_events
                 await daemon.run(
                     sock, stop, lambda: _report_ready(sock, settings, waiting, announce)
                 )

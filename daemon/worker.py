@@ -88,7 +88,7 @@ class LaneObserver(Protocol):
         """The bucket no longer has the scope, and no event waits for it."""
         ...
 
-    def went_nowhere(self, event_ids: Sequence[str]) -> None:
+    def dispatched_to_no_scope(self, event_ids: Sequence[str]) -> None:
         """These events name no scopes, and no scope has their model."""
         ...
 
@@ -319,7 +319,7 @@ class Worker:
             lane.extend(self._runtime.monotonic())
         done = [pending.popleft() for _ in range(dispatched)]
         if nowhere := [item.delivery.event.id for item in done if not item.scopes]:
-            self._observer.went_nowhere(nowhere)
+            self._observer.dispatched_to_no_scope(nowhere)
 
     def _lane(self, name: str, group: asyncio.TaskGroup, stop: Stop) -> Lane:
         lane = self._lanes.get(name)

@@ -1060,7 +1060,7 @@ class _Observer:
     def removed(self, scope: Scope) -> None:
         self._world.trace(self._name, "no such scope", scope)
 
-    def went_nowhere(self, event_ids: Sequence[str]) -> None:
+    def dispatched_to_no_scope(self, event_ids: Sequence[str]) -> None:
         pass
 
     def failed(self, scope: str) -> None:

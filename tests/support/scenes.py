@@ -182,7 +182,7 @@ class Watcher:
         self.removed_lanes.append(scope)
         self._something.set()
 
-    def went_nowhere(self, event_ids: Sequence[str]) -> None:
+    def dispatched_to_no_scope(self, event_ids: Sequence[str]) -> None:
         self.to_no_scope.append(list(event_ids))
         self._something.set()
 

@@ -335,7 +335,8 @@ def _unexpected(client: DaemonClient, answer: Answer) -> DaemonUnreachable:
 
 
 def _is_dead_letter(view: View) -> bool:
-    return any(scope.get("outcome") == "dead-lettered" for scope in view.get("scopes", ()))
+    scopes = view.get("scopes", ())
+    return any(scope.get("outcome") == OutcomeKind.DEAD_LETTERED for scope in scopes)
 
 
 def _lines(views: Sequence[View]) -> Iterator[str]:
@@ -363,7 +364,8 @@ def _outcome(view: View) -> str | None:
     alike: dict[tuple[str, str | None], list[View]] = {}
     for scope in view["scopes"]:
         # What a published event became is another state in each scope; `status` shows it.
-        key = scope["outcome"], None if scope["outcome"] == "published" else scope.get("reason")
+        is_published = scope["outcome"] == OutcomeKind.PUBLISHED
+        key = scope["outcome"], None if is_published else scope.get("reason")
         alike.setdefault(key, []).append(scope)
     return "; ".join(starmap(_in_scopes, alike.items()))
 

@@ -663,7 +663,7 @@ class DirectoryStore:
     ) -> tuple[Mapping[str, DirectoryEntry] | None, Sequence[tuple[str, DirectoryEntry]]]:
         """Return the tag files of a folder's files (see `_tag_files`), and its entries.
 
-        A folder that cannot be listed is appended to `hidden`, or raises if that is None.
+        A folder that cannot be listed is appended to `hidden`, if given; else its error is raised.
         """
         try:
             # First, because a tag file names the next body before it is in place.

@@ -207,7 +207,7 @@ def test_the_backlog_shows_every_lane_including_emptied_ones(reporter, metrics):
 
 
 def test_events_that_go_to_no_scope_are_logged_in_one_line_and_counted(reporter, metrics, logged):
-    reporter.went_nowhere([f"m{number}" for number in range(25)])
+    reporter.dispatched_to_no_scope([f"m{number}" for number in range(25)])
 
     (line,) = logged()
     assert (line["events"], line["event_ids"][-1], line["not_listed"]) == (25, "m19", 5)
