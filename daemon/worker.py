@@ -55,6 +55,8 @@ _CLOCK_STEP_SECONDS: Final = 0.05
 _CONFIRM_SECONDS: Final = 1.0
 """The limit of the time to confirm that pointers have not changed."""
 _CONCURRENT_READS: Final = 8
+_READ_TOGETHER: Final = 64
+"""Pointers that one call reads: a call for each costs more than the read itself."""
 _CONCURRENT_PASSES: Final = 8
 _CONCURRENT_RETRIES: Final = 2
 """Concurrent passes over scopes whose last pass failed. Their limit is separate: scopes that hang
@@ -63,7 +65,7 @@ GATHER_SECONDS: Final = 0.5
 LANES_AT_ONCE: Final = 8
 _PLACES_OF_FAILED: Final = 2
 """Places for lanes whose last try failed. They take a place of the others only if one is free."""
-_PLACE_SECONDS: Final = 1.0
+PLACE_SECONDS: Final = 1.0
 """A batch that takes longer waits for the store, and gives its place to another lane."""
 _PASS_SECONDS: Final = 600.0
 """10,000 files take a minute if a write takes 100 ms. After the limit the next pass continues."""
@@ -219,8 +221,8 @@ class Worker:
         self._backlog_taken = asyncio.Event()
         """Set while the last `take` returned all that was available."""
         self._backlog_taken.set()
-        self._places = Places(lanes_at_once, _PLACE_SECONDS)
-        self._places_of_failed = Places(_PLACES_OF_FAILED, _PLACE_SECONDS)
+        self._places = Places(lanes_at_once, PLACE_SECONDS)
+        self._places_of_failed = Places(_PLACES_OF_FAILED, PLACE_SECONDS)
         self._batches = ReadersWriterLock()
         """Shared by the batches in progress; exclusive while the source takes a new instance."""
         self._listing_fault: str | None = None
@@ -383,20 +385,22 @@ class Worker:
             if entry is not None and not entry.has_all(models):
                 entries[name] = entry
         current: dict[str, Indexed] = {}
-        names = iter(entries)
 
-        async def confirm(_reader: int) -> None:
-            for name in names:
-                entry, scope = entries[name], Scope.parse(name)
-                with suppress(StoreError, PublishingError):
-                    if await self._reader.is_current(scope, entry.version, entry.sequence):
-                        current[name] = entry
+        async def confirm(names: Sequence[str]) -> None:
+            with suppress(StoreError, PublishingError):
+                known = {Scope.parse(name): entries[name] for name in names}
+                for scope in await self._reader.current(
+                    {scope: (entry.version, entry.sequence) for scope, entry in known.items()}
+                ):
+                    current[str(scope)] = known[scope]
 
-        # Few readers share the names: a task for each scope costs more than its read. A scope that
-        # is not read in time is not left out.
+        # A few scopes at a time: one that hangs takes only those read with it. A scope that is not
+        # read in time is not left out.
+        names = list(entries)
+        together = [names[at : at + _READ_TOGETHER] for at in range(0, len(names), _READ_TOGETHER)]
         with suppress(TimeoutError):
             async with asyncio.timeout(_CONFIRM_SECONDS):
-                await concurrently(confirm, range(_CONCURRENT_READS), limit=_CONCURRENT_READS)
+                await concurrently(confirm, together, limit=_CONCURRENT_READS)
         self._confirmed = _Confirmed(listing, current)
         return self._confirmed
 

@@ -10,6 +10,7 @@ scope cannot use a result that was verified for another scope.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar, overload
@@ -40,7 +41,13 @@ from daemon.publishing.trust.sequence_memory import HighestSequences, ProcessSeq
 from daemon.publishing.verification import LastAccepted, Verifier, verified_files
 from daemon.publishing.wording import RENEW, cut_off, leave_out, rebuild
 from daemon.runtime import Runtime
-from daemon.stores.errors import ObjectDamaged, ObjectMissing, ObjectTooBig, StoreRefused
+from daemon.stores.errors import (
+    ObjectDamaged,
+    ObjectMissing,
+    ObjectTooBig,
+    StoreError,
+    StoreRefused,
+)
 from daemon.stores.port import ObjectStore, Stored, Version
 from renderers.cache import Cache
 from renderers.values import RenderedFile, Scope
@@ -288,20 +295,37 @@ class Reader:
         """The highest sequence that readers of this machine have accepted; 0 before the first."""
         return await self._accepted.highest(scope)
 
-    async def is_current(self, scope: Scope, version: Version, sequence: int) -> bool:
-        """Whether a pointer of this version and sequence would be accepted now.
+    async def current(self, pointers: Mapping[Scope, tuple[Version, int]]) -> frozenset[Scope]:
+        """Those scopes whose pointer has this version and sequence now, and would be accepted.
 
-        Raises PublishingError, StoreError: it would not be accepted, or cannot be read.
+        A scope whose pointer cannot be read, or would not be accepted, is left out.
+
+        Raises StoreError, PublishingError: none of them can be read.
         """
         if self.verifier.trust is not None:
-            # Its signature may no longer be trusted, or fresh.
-            return (await self.pointer(scope)).version == version
-        stored = await self._stored_pointer(scope)
-        if stored is None:
-            return False
-        # Equal bytes have equal versions in many stores: an older pointer may have been restored.
-        highest = await self._accepted.highest(scope)
-        return stored.version == version and highest <= sequence
+            return await self._current_and_trusted(pointers)
+        versions = await self._store.versions([layout.pointer(scope) for scope in pointers])
+        current = []
+        for scope, (version, sequence) in pointers.items():
+            # Equal bytes have equal versions in many stores: an older pointer may have been
+            # restored.
+            if (
+                versions.get(layout.pointer(scope)) == version
+                and await self._accepted.highest(scope) <= sequence
+            ):
+                current.append(scope)
+        return frozenset(current)
+
+    async def _current_and_trusted(
+        self, pointers: Mapping[Scope, tuple[Version, int]]
+    ) -> frozenset[Scope]:
+        """Verifies each pointer: its signature may no longer be trusted, or fresh."""
+        current = []
+        for scope, (version, _) in pointers.items():
+            with suppress(StoreError, PublishingError):
+                if (await self.pointer(scope)).version == version:
+                    current.append(scope)
+        return frozenset(current)
 
     async def existing(self, scope: Scope) -> PointerRead:
         """The pointer of a scope that must exist.

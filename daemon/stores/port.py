@@ -1,4 +1,4 @@
-"""The object-store port: six operations, each atomic for its key.
+"""The object-store port: seven operations, each atomic for its key.
 
 Keys are relative and `/`-separated, without empty, `.` or `..` parts. No key is the folder of
 another key. A version is opaque. After a change from A to B and back to A, an object may have its
@@ -112,6 +112,14 @@ class ObjectStore(Protocol):
         Raises:
             ObjectMissing: there is no such object.
             ObjectTooBig: the body is larger than `max_bytes`; no more than that was read.
+        """
+        ...
+
+    async def versions(self, keys: Sequence[str]) -> Mapping[str, Version]:
+        """Read the versions of some objects, without their bodies if the store can do that.
+
+        An object that is missing or cannot be read is left out. The order in which the objects are
+        read is undefined: this operation is atomic for each key, not for all.
         """
         ...
 

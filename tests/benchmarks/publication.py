@@ -30,8 +30,10 @@ from google.auth.credentials import AnonymousCredentials
 from google.cloud import storage
 
 from daemon.bucket import open_store
+from daemon.concurrency import Places
 from daemon.publishing import layout
 from daemon.stores.port import ObjectStore
+from daemon.worker import LANES_AT_ONCE, PLACE_SECONDS
 from renderers.values import Scope, known_fields
 from tests.benchmarks import measure
 from tests.benchmarks.job import mixed
@@ -50,7 +52,7 @@ BEGIN, END = (
 MILLISECONDS = (0, 20)
 MODELS = (5, 500)
 SCOPES = (1, 8, 64)
-PUBLICATIONS = 64
+PUBLICATIONS = 256
 MOST_TIMES_THE_FLOOR = 1.5
 MOST_IN_A_ROW = 8
 CONNECTIONS = 16
@@ -277,7 +279,10 @@ async def _round(scene: Scene, way: Wire, model: str, number: int, floor: Floor)
 
 
 async def rate(server: Server, milliseconds: int, scopes: int, folder: Path) -> Rate:
-    """So many concurrent lanes of five models each, until all waiting events are published."""
+    """So many lanes of five models each, until all waiting events are published, one at a time.
+
+    As in a daemon, some of the lanes work at a time.
+    """
     names = [Scope("bench", f"scope-{number}") for number in range(scopes)]
     each_publishes = max(1, PUBLICATIONS // scopes)
     with wire(server.address, milliseconds, folder / "wire.log") as way:
@@ -297,9 +302,12 @@ async def rate(server: Server, milliseconds: int, scopes: int, folder: Path) -> 
                 delivery = await next_of(scene.journal)
                 waiting[Scope.parse(delivery.scopes[0])].append(delivery)
 
+            places = Places(LANES_AT_ONCE, PLACE_SECONDS)
+
             async def lane(name: Scope) -> None:
                 for delivery in waiting[name]:
-                    await scene.pipeline.process(name, [delivery])
+                    async with places.hold():
+                        await scene.pipeline.process(name, [delivery])
 
             begun = time.perf_counter()
             await _for_each(names, lane)

@@ -73,6 +73,25 @@ async def an_absent_object_is_missing(bucket: Bucket) -> None:
 
 
 @clause
+async def versions_are_those_of_reads(bucket: Bucket) -> None:
+    store, other = bucket.open(), bucket.open()
+    keys = ["a/b", "a/c", "absent", "a", "a/b/absent"]
+    assert dict(await store.versions(keys)) == {}
+    await store.create("a/b", Content(b"1"))
+    await store.create("a/c", Content(b"1", tag={"n": "1"}))
+
+    for number in range(3):
+        there = {key: (await other.get(key)).version for key in keys[:2]}
+        assert dict(await store.versions(keys)) == there
+        await other.replace("a/b", Content(b"%d" % (number + 2)), there["a/b"])
+        await other.replace("a/c", Content(b"1", tag={"n": f"{number + 2}"}), there["a/c"])
+    await other.delete("a/b", (await other.get("a/b")).version)
+
+    assert dict(await store.versions(keys)) == {"a/c": (await store.get("a/c")).version}
+    assert dict(await store.versions([])) == {}
+
+
+@clause
 async def a_body_is_read_up_to_the_limit_of_the_caller(
     bucket: Bucket,
 ) -> None:

@@ -6,7 +6,7 @@ whose table declares its gaps.
 """
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -180,6 +180,9 @@ class DeafStore:
 
     async def get(self, key: str, *, max_bytes: int | None = None) -> Stored:
         return await self._inner.get(key, max_bytes=max_bytes)
+
+    async def versions(self, keys: Sequence[str]) -> Mapping[str, Version]:
+        return await self._inner.versions(keys)
 
     async def scan(self, prefix: str) -> Listing:
         return await self._inner.scan(prefix)

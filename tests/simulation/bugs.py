@@ -613,8 +613,8 @@ BUGS: dict[str, Bug] = {
     "index-not-confirmed": Bug(
         "a scope is left out although its pointer may have changed since it was indexed",
         Worker, "_confirm",
-        "if await self._reader.is_current(scope, entry.version, entry.sequence):",
-        "if True:",
+        "in await self._reader.current(",
+        "in frozenset(",
         rare=True,
     ),
     "index-of-busy-lanes": Bug(

@@ -7,6 +7,7 @@ was cancelled, timed out or killed may still have written (protocol 4, rule 1).
 import asyncio
 import random
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, fields
 from enum import Enum
@@ -151,6 +152,13 @@ class RemoteStore:
             return self._bucket.get(key)
 
         return await self._read("get", key, reading)
+
+    async def versions(self, keys: Sequence[str]) -> Mapping[str, Version]:
+        found: dict[str, Version] = {}
+        for key in keys:
+            with suppress(StoreError):
+                found[key] = (await self.get(key)).version
+        return found
 
     async def scan(self, prefix: str) -> Listing:
         def listing() -> Listing:

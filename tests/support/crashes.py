@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -236,6 +236,10 @@ class Below:
 
     async def get(self, key: str, *, max_bytes: int | None = None) -> Stored:
         return await self._store.get(self._prefix + key, max_bytes=max_bytes)
+
+    async def versions(self, keys: Sequence[str]) -> Mapping[str, Version]:
+        found = await self._store.versions([self._prefix + key for key in keys])
+        return {key.removeprefix(self._prefix): version for key, version in found.items()}
 
     async def scan(self, prefix: str) -> Listing:
         found = await self._store.scan(self._prefix + prefix)

@@ -6,7 +6,7 @@ condition because a device on the way sent the request twice.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
@@ -65,6 +65,11 @@ class FaultyStore:
     async def get(self, key: str, *, max_bytes: int | None = None) -> Stored:
         await self._before("get", key)
         return await self.inner.get(key, max_bytes=max_bytes)
+
+    async def versions(self, keys: Sequence[str]) -> Mapping[str, Version]:
+        for key in keys:
+            await self._before("get", key)
+        return await self.inner.versions(keys)
 
     async def scan(self, prefix: str) -> Listing:
         await self._before("scan", prefix)

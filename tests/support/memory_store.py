@@ -56,6 +56,12 @@ class MemoryStore:
             raise ObjectTooBig(key, max_bytes)
         return stored
 
+    async def versions(self, keys: Sequence[str]) -> Mapping[str, Version]:
+        """The versions of those objects that exist."""
+        await self._yield_to_others()
+        with self._lock:
+            return {key: self._objects[key].version for key in keys if key in self._objects}
+
     async def scan(self, prefix: str) -> Listing:
         """List all objects whose key starts with `prefix`, sorted by the bytes of their keys."""
         check_prefix(prefix)

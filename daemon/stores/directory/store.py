@@ -182,6 +182,12 @@ class DirectoryStore:
         _check_key(key)
         return await self._runtime.run_in_thread(self._get, key, max_bytes)
 
+    async def versions(self, keys: Sequence[str]) -> Mapping[str, Version]:
+        """Read the versions of some objects. Like a listing, it reads only files that changed."""
+        for key in keys:
+            _check_key(key)
+        return await self._runtime.run_in_thread(self._versions, keys)
+
     async def scan(self, prefix: str) -> Listing:
         """List all objects whose key starts with `prefix`, sorted by the bytes of their keys.
 
@@ -629,6 +635,42 @@ class DirectoryStore:
         return digest.hexdigest(), size
 
     # ---- listing
+
+    def _versions(self, keys: Sequence[str]) -> dict[str, Version]:
+        found: dict[str, Version] = {}
+        with before_writing("/", self._root):
+            for key in keys:
+                if (listed := self._listed_alone(key)) is not None and listed.fault is None:
+                    found[key] = listed.version
+            self._check_root()
+        return found
+
+    def _listed_alone(self, key: str) -> Listed | None:
+        """Return an object as a listing shows it; None if there is none, or its folder cannot be
+        entered.
+        """
+        path = self._root / key
+        try:
+            # First, because a tag file names the next body before it is in place.
+            tags = self._tag_file_alone(key, path.name)
+            entry = self._fs.status(path)
+        except OSError as error:
+            if is_of_the_process(error):
+                raise
+            return None
+        if entry is None:
+            return None
+        return self._unchanged(key, entry, tags) or self._listed(key, entry, tags)
+
+    def _tag_file_alone(self, key: str, name: str) -> Mapping[str, DirectoryEntry] | None:
+        """Return the tag file of an object as `_tag_files` does."""
+        try:
+            entry = self._fs.status(self._tag_path(key))
+        except OSError as error:
+            if is_of_the_process(error):
+                raise
+            return None
+        return {} if entry is None else {name: entry}
 
     def _scan(self, prefix: str) -> Listing:
         top = prefix.rpartition("/")[0]

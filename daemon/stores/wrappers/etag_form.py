@@ -7,7 +7,7 @@ object has the expected version, the store tests both forms on a small object be
 that it does not understand would overwrite it. The result is used until the process ends.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from enum import StrEnum
 from typing import Final, Protocol
@@ -43,6 +43,10 @@ class EtagFormStore:
     async def get(self, key: str, *, max_bytes: int | None = None) -> Stored:
         """Read an object."""
         return await self._store.get(key, max_bytes=max_bytes)
+
+    async def versions(self, keys: Sequence[str]) -> Mapping[str, Version]:
+        """Read the versions of some objects."""
+        return await self._store.versions(keys)
 
     async def scan(self, prefix: str) -> Listing:
         """List all objects below a prefix."""

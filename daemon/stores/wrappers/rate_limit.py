@@ -6,7 +6,7 @@ not delayed.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final
@@ -41,6 +41,10 @@ class RateLimitedStore:
     async def get(self, key: str, *, max_bytes: int | None = None) -> Stored:
         """Read an object."""
         return await self._store.get(key, max_bytes=max_bytes)
+
+    async def versions(self, keys: Sequence[str]) -> Mapping[str, Version]:
+        """Read the versions of some objects."""
+        return await self._store.versions(keys)
 
     async def scan(self, prefix: str) -> Listing:
         """List all objects below a prefix."""

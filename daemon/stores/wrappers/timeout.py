@@ -6,7 +6,7 @@ OutcomeUnknown, and the caller reads back.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Final
 
@@ -41,6 +41,11 @@ class TimeLimitedStore:
         """Read an object."""
         async with self._reading(key):
             return await self._store.get(key, max_bytes=max_bytes)
+
+    async def versions(self, keys: Sequence[str]) -> Mapping[str, Version]:
+        """Read the versions of some objects."""
+        async with self._reading(f"the versions of {len(keys)} objects"):
+            return await self._store.versions(keys)
 
     async def scan(self, prefix: str) -> Listing:
         """List all objects below a prefix."""

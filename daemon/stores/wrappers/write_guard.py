@@ -7,7 +7,7 @@ accepts that, and would also overwrite a pointer blindly. `rebundle doctor` runs
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -42,6 +42,10 @@ class GuardedStore:
     async def get(self, key: str, *, max_bytes: int | None = None) -> Stored:
         """Read an object."""
         return await self._store.get(key, max_bytes=max_bytes)
+
+    async def versions(self, keys: Sequence[str]) -> Mapping[str, Version]:
+        """Read the versions of some objects."""
+        return await self._store.versions(keys)
 
     async def scan(self, prefix: str) -> Listing:
         """List all objects below a prefix."""

@@ -1,7 +1,8 @@
 """A model event that names no scopes goes to every scope that may have its model (ADR 34)."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Set as AbstractSet
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -207,13 +208,15 @@ def test_a_model_that_another_daemon_adds_right_after_a_commit_is_not_missed(
 def test_a_scope_whose_pointer_cannot_be_read_gets_the_event(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def play(one: Scene, _two: Scene) -> None:
-        async def away(scope: Scope, _version: str, _sequence: int) -> bool:
-            if scope == GOLDEN:
-                raise StoreUnavailable("away")
-            return True
+    monkeypatch.setattr(worker, "_READ_TOGETHER", 1)
 
-        monkeypatch.setattr(one.reader, "is_current", away)
+    async def play(one: Scene, _two: Scene) -> None:
+        async def away(scopes: Mapping[Scope, object]) -> AbstractSet[Scope]:
+            if GOLDEN in scopes:
+                raise StoreUnavailable("away")
+            return scopes.keys()
+
+        monkeypatch.setattr(one.reader, "current", away)
         assert await scopes_of(one, model_event("m", "900")) == [str(GOLDEN)]
 
     scenario(tmp_path, play)
@@ -223,14 +226,15 @@ def test_a_scope_that_does_not_answer_gets_the_event_and_delays_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker, "_CONFIRM_SECONDS", 0.05)
+    monkeypatch.setattr(worker, "_READ_TOGETHER", 1)
 
     async def play(one: Scene, _two: Scene) -> None:
-        async def hanging(scope: Scope, _version: str, _sequence: int) -> bool:
-            if scope == GOLDEN:
+        async def hanging(scopes: Mapping[Scope, object]) -> AbstractSet[Scope]:
+            if GOLDEN in scopes:
                 await asyncio.Event().wait()
-            return True
+            return scopes.keys()
 
-        monkeypatch.setattr(one.reader, "is_current", hanging)
+        monkeypatch.setattr(one.reader, "current", hanging)
         assert await scopes_of(one, model_event("m", "900")) == [str(GOLDEN)]
 
     scenario(tmp_path, play)

@@ -4,7 +4,7 @@ grow.
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
@@ -54,6 +54,9 @@ class Passing:
 
     async def get(self, key: str, *, max_bytes: int | None = None) -> Stored:
         return await self.inner.get(key, max_bytes=max_bytes)
+
+    async def versions(self, keys: Sequence[str]) -> Mapping[str, Version]:
+        return await self.inner.versions(keys)
 
     async def scan(self, prefix: str) -> Listing:
         return await self.inner.scan(prefix)

@@ -145,6 +145,9 @@ async def look_around(root: Path, place: Place, object_: Callable[[Path], None])
     listing = await store.scan("")
     await the_listing_says_what_it_could_not_see(listing, place, object_)
     await every_object_without_a_fault_is_read_as_listed(store, listing)
+    assert dict(await open_store(root, "after").versions([entry.key for entry in listing])) == {
+        entry.key: entry.version for entry in listing if entry.fault is None
+    }
     await the_scopes_are_found(store, place, object_)
     await the_other_scope_is_as_before(store, listing)
     await objects_can_be_written(store, UNAFFECTED, tag={"n": "2"})

@@ -511,6 +511,46 @@ def test_a_listing_reads_a_file_once_and_again_when_it_changed(
     assert (plain, changed.sha256) == (first[0], hashlib.sha256(b"YOUR").hexdigest())
 
 
+def test_versions_read_only_files_that_changed_since_they_were_listed_or_asked_for(
+    root: Path, later: InlineRuntime
+) -> None:
+    files = CountingReads()
+    store = DirectoryStore(root, later, files)
+    keys = ["plain", "tagged"]
+    done(store.create("tagged", tagged(b"ours", n="1")))
+    done(store.create("plain", Content(b"plain")))
+
+    first = done(store.versions(keys))
+    assert sorted(files.read) == [("plain", 5), ("tagged", 4)]
+    files.read.clear()
+    assert done(store.versions(keys)) == first
+    assert {entry.key: entry.version for entry in done(store.scan(""))} == first
+    assert files.read == []
+
+    (root / "plain").write_bytes(b"other")
+    done(DirectoryStore(root, later).replace("tagged", tagged(b"ours", n="2"), first["tagged"]))
+    files.read.clear()
+    changed = done(store.versions(keys))
+    assert all(changed[key] != first[key] for key in keys)
+    assert sorted(files.read) == [("plain", 5), ("tagged", 4)]
+
+
+def test_a_folder_that_cannot_be_entered_hides_only_the_versions_below_it(root: Path) -> None:
+    class Closed(PassingFileSystem):
+        def status(self, path: Path) -> DirectoryEntry | None:
+            if path.parent.name == "closed":
+                raise PermissionError(errno.EACCES, "Permission denied", str(path))
+            return super().status(path)
+
+    store = DirectoryStore(root, InlineRuntime(), Closed(RealFileSystem()))
+    version = done(store.create("open/key", Content(b"1")))
+
+    assert done(store.versions(["closed/key", "open/key", "open/absent"])) == {"open/key": version}
+    root.rename(root.with_name("away"))
+    with pytest.raises(StoreRefused, match="there is no folder"):
+        done(store.versions(["open/key"]))
+
+
 def test_a_file_that_changed_a_moment_ago_is_read_again(root: Path) -> None:
     runtime, files = InlineRuntime(), CountingReads()
     store = DirectoryStore(root, runtime, files)
@@ -719,14 +759,21 @@ def test_a_lack_of_file_descriptors_is_reported_and_blames_no_file(root: Path) -
         def entries(self, folder: Path) -> Iterable[DirectoryEntry]:
             return self._fail(folder) or super().entries(folder)
 
+        def status(self, path: Path) -> DirectoryEntry | None:
+            if path.parent.name == "b":
+                self._fail(path.parent)
+            return super().status(path)
+
         def _fail(self, path: Path) -> None:
             if path.relative_to(root).as_posix() == self._where:
                 raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(path))
 
     done(DirectoryStore(root, InlineRuntime()).create("a/b/key", tagged(b"1", n="1")))
     for where in ("a/b/key", ".rebundle/store/a/b/key", "a/b"):
-        with pytest.raises(StoreUnavailable, match="Too many open files"):
-            done(DirectoryStore(root, InlineRuntime(), Exhausted(where)).scan(""))
+        store = DirectoryStore(root, InlineRuntime(), Exhausted(where))
+        for call in (store.scan(""), store.versions(["a/b/key"])):
+            with pytest.raises(StoreUnavailable, match="Too many open files"):
+                done(call)
     with pytest.raises(StoreUnavailable, match="Too many open files"):
         done(DirectoryStore(root, InlineRuntime(), Exhausted("a/b")).folders(""))
 
