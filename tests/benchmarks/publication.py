@@ -20,7 +20,6 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -288,9 +287,8 @@ async def rate(server: Server, milliseconds: int, scopes: int, folder: Path) -> 
     with wire(server.address, milliseconds, folder / "wire.log") as way:
         url = server.bucket_at(way.address).replace("/ours", f"/rate-{milliseconds}-{scopes}")
         async with daemon(url, folder) as scene:
-            await _for_each(
-                names, partial(_settle, scene, [state_event(1, scope=name) for name in names])
-            )
+            for name in names:
+                await scene.batch(state_event(1, scope=name), scope=name)
             for turn in range(each_publishes):
                 events = [
                     model_event(f"{name}-{turn}", "101", str(1000 + turn), scopes=[name])
@@ -313,13 +311,6 @@ async def rate(server: Server, milliseconds: int, scopes: int, folder: Path) -> 
             await _for_each(names, lane)
             seconds = time.perf_counter() - begun
     return Rate(server.name, milliseconds, scopes, each_publishes * scopes / seconds)
-
-
-async def _settle(scene: Scene, first: Sequence[Any], name: Scope) -> None:
-    (mine,) = (item for item in first if item.id.startswith(f"{name}/"))
-    await scene.accept(mine)
-    delivery = await next_of(scene.journal)
-    await scene.pipeline.process(Scope.parse(delivery.scopes[0]), [delivery])
 
 
 async def _for_each(names: Sequence[Scope], work: Callable[[Scope], Awaitable[None]]) -> None:
