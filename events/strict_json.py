@@ -23,6 +23,7 @@ MAX_PROBLEMS: Final = 100
 _SHOWN: Final = 80
 _LARGEST: Final = 2**63 - 1  # the largest signed 64-bit integer (Go, Java, SQLite)
 _BOM: Final = b"\xef\xbb\xbf"
+_SCALARS: Final = frozenset({str, int, float, bool, type(None)})
 _PLAIN_KEY: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,79}")
 
 
@@ -54,13 +55,19 @@ def loads(body: bytes, *, max_bytes: int, max_depth: int = 32) -> JsonValue:
             Problem("$", f"must have at most {max_bytes} bytes", f"{len(body)} bytes")
         )
     too_deep = Problem("$", f"must nest at most {max_depth} levels")
+    text = _text(body)
     try:
-        parsed = _parser.decode(_text(body))
+        parsed = _parser.decode(text)
     except json.JSONDecodeError as error:
         place = f"line {error.lineno} column {error.colno}: {error.msg}"
         raise InvalidEvent(Problem("$", "must be JSON", place)) from None
     except RecursionError:
         raise InvalidEvent(too_deep) from None
+    value: JsonValue = parsed
+    # The parser refuses control characters, and UTF-8 has no halves of surrogate pairs: only an
+    # escape can make a text unprintable.
+    if "\\u" not in text and _is_sound(parsed, max_depth):
+        return value
     problems = []
     for problem in _problems(parsed, max_depth):
         problems.append(problem)
@@ -68,7 +75,6 @@ def loads(body: bytes, *, max_bytes: int, max_depth: int = 32) -> JsonValue:
             break
     if problems:
         raise InvalidEvent(*problems)
-    value: JsonValue = parsed
     return value
 
 
@@ -144,6 +150,25 @@ def _constant(name: str) -> _Refused:
 _parser: Final = json.JSONDecoder(
     object_pairs_hook=_object, parse_int=_integer, parse_float=_fraction, parse_constant=_constant
 )
+
+
+def _is_sound(root: Any, max_depth: int) -> bool:
+    """Whether a parsed value without unprintable texts has no problems.
+
+    It makes no paths, and looks only into objects and arrays.
+    """
+    level = [root] if type(root) not in _SCALARS else []
+    for _ in range(max_depth):
+        nested: list[Any] = []
+        for value in level:
+            if type(value) is dict:
+                nested += [child for child in value.values() if type(child) not in _SCALARS]
+            elif type(value) is list:
+                nested += [child for child in value if type(child) not in _SCALARS]
+            else:
+                return False
+        level = nested
+    return not level
 
 
 def _problems(root: Any, max_depth: int) -> Iterator[Problem]:

@@ -34,6 +34,36 @@ def test_every_valid_value_round_trips(value, escaped):
     assert loads(json.dumps(value, ensure_ascii=escaped).encode(), max_bytes=MIB) == value
 
 
+def faulty_documents():
+    """JSON texts, some with duplicate keys, NaN or numbers that are too large."""
+    leaves = st.sampled_from(["1", '"x"', "null", "true", "1.5", "NaN", "1e999", "9" * 20])
+    keys = st.sampled_from(['"a"', '"b"', '"c d"'])
+    return st.recursive(
+        leaves,
+        lambda inner: (
+            st.lists(inner).map(lambda each: f"[{','.join(each)}]")
+            | st.lists(st.tuples(keys, inner)).map(
+                lambda each: "{" + ",".join(f"{key}:{value}" for key, value in each) + "}"
+            )
+        ),
+        max_leaves=8,
+    )
+
+
+@given(faulty_documents(), st.integers(1, 4))
+def test_the_quick_check_accepts_exactly_what_has_no_problems(text, depth):
+    def loaded() -> object:
+        try:
+            return loads(text.encode(), max_bytes=MIB, max_depth=depth)
+        except InvalidEvent as error:
+            return error.problems
+
+    with pytest.MonkeyPatch.context() as patch:
+        quick = loaded()
+        patch.setattr("events.strict_json._is_sound", lambda *_: False)
+        assert quick == loaded()
+
+
 @given(st.binary(max_size=60))
 def test_arbitrary_bytes_are_a_value_or_an_invalid_event(body):
     with contextlib.suppress(InvalidEvent):
