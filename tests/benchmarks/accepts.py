@@ -1,18 +1,21 @@
 """Durable accepts, one event per request, against bare FastAPI on the same server (P19).
 
-    python -m tests.benchmarks.accepts ours|bare FOLDER     one server; it prints its port
+    python -m tests.benchmarks.accepts ours|bare|storing FOLDER     one server; it prints its port
 
-The bare application reads the body and answers; nothing is validated or stored. Ours validates the
-event and stores it durably; no worker publishes it. Both are processes, loaded in turn by
-connections that send their next request when they have an answer.
+The bare application reads the body and answers; nothing is validated or stored. The storing one
+also inserts the body into SQLite, durably, in one transaction with all others that have arrived.
+Ours validates the event and stores it durably; no worker publishes it. Each is a process, loaded in
+turn by connections that send their next request when they have an answer.
 """
 
 import asyncio
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -42,18 +45,16 @@ _LIMITS = ConnectionLimits(total=1_000, per_peer=1_000)
 
 
 @dataclass(frozen=True, slots=True)
-class Rates:
+class Rate:
     """Requests per second, and milliseconds of CPU of the server for each."""
 
-    ours: float
-    bare: float
-    ours_cpu: float
-    bare_cpu: float
+    a_second: float
+    cpu: float
 
 
-def rates(rounds: int) -> Rates:
-    """Medians of rounds in which both servers are loaded in turn."""
-    samples: dict[str, list[tuple[float, float]]] = {"ours": [], "bare": []}
+def rates(rounds: int) -> Mapping[str, Rate]:
+    """Medians of rounds in which the servers are loaded in turn, by their names."""
+    samples: dict[str, list[Rate]] = {name: [] for name in SERVERS}
     with tempfile.TemporaryDirectory(dir=ROOT / ".cache") as folder, ExitStack() as servers:
         started = {
             name: servers.enter_context(_server(name, Path(folder, name))) for name in samples
@@ -62,14 +63,13 @@ def rates(rounds: int) -> Rates:
             for name, (process, port) in started.items():
                 cpu = cpu_seconds(process.pid)
                 done = len(load(port, f"{name}-{number}", _SECONDS))
-                taken = done / _SECONDS, (cpu_seconds(process.pid) - cpu) / done * 1e3
+                taken = Rate(done / _SECONDS, (cpu_seconds(process.pid) - cpu) / done * 1e3)
                 if number:  # the first round warms up
                     samples[name].append(taken)
-    ours, bare = (
-        tuple(median(sample[at] for sample in samples[name]) for at in (0, 1))
-        for name in ("ours", "bare")
-    )
-    return Rates(ours[0], bare[0], ours[1], bare[1])
+    return {
+        name: Rate(median(one.a_second for one in taken), median(one.cpu for one in taken))
+        for name, taken in samples.items()
+    }
 
 
 @contextmanager
@@ -166,12 +166,54 @@ async def _ours(folder: Path) -> None:
     await _serve(app)
 
 
-async def _bare() -> None:
+async def _bare(_folder: Path) -> None:
     app = FastAPI()
 
     @app.post("/v1/events", status_code=202)
     async def accept(request: Request) -> dict[str, int]:
         return {"bytes": len(await request.body())}
+
+    await _serve(app)
+
+
+async def _storing(folder: Path) -> None:
+    app, loop = FastAPI(), asyncio.get_running_loop()
+    thread = ThreadPoolExecutor(1)
+    waiting: list[tuple[bytes, asyncio.Future[None]]] = []
+
+    def opened() -> sqlite3.Connection:
+        db = sqlite3.connect(folder / "bodies.db", isolation_level=None)
+        db.executescript(
+            "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; CREATE TABLE bodies (body BLOB)"
+        )
+        return db
+
+    def store(bodies: Sequence[bytes]) -> None:
+        db.execute("BEGIN")
+        db.executemany("INSERT INTO bodies VALUES (?)", [(body,) for body in bodies])
+        db.execute("COMMIT")
+
+    async def store_all() -> None:
+        while waiting:
+            now = waiting[:]
+            waiting.clear()
+            await loop.run_in_executor(thread, store, [body for body, _ in now])
+            for _, stored in now:
+                stored.set_result(None)
+
+    db = await loop.run_in_executor(thread, opened)
+    storing: set[asyncio.Task[None]] = set()
+
+    @app.post("/v1/events", status_code=202)
+    async def accept(request: Request) -> dict[str, int]:
+        body, stored = await request.body(), loop.create_future()
+        waiting.append((body, stored))
+        if not storing:
+            task = asyncio.create_task(store_all())
+            storing.add(task)
+            task.add_done_callback(storing.discard)
+        await stored
+        return {"bytes": len(body)}
 
     await _serve(app)
 
@@ -182,6 +224,8 @@ async def _serve(app: ASGIApp) -> None:
     await serve(app, sock, Stop(), limits=_LIMITS)
 
 
+SERVERS = {"ours": _ours, "bare": _bare, "storing": _storing}
+
 if __name__ == "__main__":
     kind, place = sys.argv[1:]
-    asyncio.run(_ours(Path(place)) if kind == "ours" else _bare())
+    asyncio.run(SERVERS[kind](Path(place)))
