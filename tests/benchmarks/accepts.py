@@ -180,6 +180,7 @@ async def _storing(folder: Path) -> None:
     app, loop = FastAPI(), asyncio.get_running_loop()
     thread = ThreadPoolExecutor(1)
     waiting: list[tuple[bytes, asyncio.Future[None]]] = []
+    arrived = asyncio.Event()
 
     def opened() -> sqlite3.Connection:
         db = sqlite3.connect(folder / "bodies.db", isolation_level=None)
@@ -194,7 +195,9 @@ async def _storing(folder: Path) -> None:
         db.execute("COMMIT")
 
     async def store_all() -> None:
-        while waiting:
+        while True:
+            await arrived.wait()
+            arrived.clear()
             now = waiting[:]
             waiting.clear()
             await loop.run_in_executor(thread, store, [body for body, _ in now])
@@ -202,20 +205,18 @@ async def _storing(folder: Path) -> None:
                 stored.set_result(None)
 
     db = await loop.run_in_executor(thread, opened)
-    storing: set[asyncio.Task[None]] = set()
 
     @app.post("/v1/events", status_code=202)
     async def accept(request: Request) -> dict[str, int]:
         body, stored = await request.body(), loop.create_future()
         waiting.append((body, stored))
-        if not storing:
-            task = asyncio.create_task(store_all())
-            storing.add(task)
-            task.add_done_callback(storing.discard)
+        arrived.set()
         await stored
         return {"bytes": len(body)}
 
-    await _serve(app)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(store_all())
+        await _serve(app)
 
 
 async def _serve(app: ASGIApp) -> None:
