@@ -52,6 +52,7 @@ from pathlib import Path
 from typing import Concatenate, Final, ParamSpec, TypeVar
 
 from daemon import local_files
+from daemon.concurrency import Places
 from daemon.runtime import Runtime
 from daemon.stores.directory.filesystem import DirectoryEntry, FileSystem, Kind, RealFileSystem
 from daemon.stores.directory.os_errors import (
@@ -96,6 +97,11 @@ _MAX_TAG_BYTES: Final = 1 << 16
 _MAX_FOLDERS_SEARCHED: Final = 64
 _MAX_STALE_REMOVED: Final = 1_000
 _TRIES: Final = 20
+_CONCURRENT_CALLS: Final = 2
+"""A call consists of many short system calls, and after each of them its thread waits for the
+interpreter. With eight threads, half of the CPU went into that, and the event loop waited, too."""
+_PLACE_SECONDS: Final = 0.05
+"""A call that takes longer waits for the disk, and gives its place to another one."""
 _DIGESTS_BYTES: Final = 16 << 20
 _OBJECTS_BYTES: Final = 64 << 20
 _BYTES_OF_AN_ENTRY: Final = 400
@@ -171,6 +177,7 @@ class DirectoryStore:
         """Digest and size, by the status of a file."""
         self._objects = Cache[_Known](_OBJECTS_BYTES)
         """By key."""
+        self._places = Places(_CONCURRENT_CALLS, _PLACE_SECONDS)
         self._removed_stale = False
         self._root_is_durable = False
         self._must_exist = must_exist
@@ -180,13 +187,13 @@ class DirectoryStore:
     async def get(self, key: str, *, max_bytes: int | None = None) -> Stored:
         """Read an object. Raises ObjectMissing, ObjectTooBig."""
         _check_key(key)
-        return await self._runtime.run_in_thread(self._get, key, max_bytes)
+        return await self._run(self._get, key, max_bytes)
 
     async def versions(self, keys: Sequence[str]) -> Mapping[str, Version]:
         """Read the versions of some objects. Like a listing, it reads only files that changed."""
         for key in keys:
             _check_key(key)
-        return await self._runtime.run_in_thread(self._versions, keys)
+        return await self._run(self._versions, keys)
 
     async def scan(self, prefix: str) -> Listing:
         """List all objects whose key starts with `prefix`, sorted by the bytes of their keys.
@@ -194,7 +201,7 @@ class DirectoryStore:
         A subfolder that cannot be listed is in `Listing.unreadable`. If the folder of the prefix
         itself cannot be listed, StoreRefused is raised.
         """
-        return await self._runtime.run_in_thread(self._scan, check_prefix(prefix))
+        return await self._run(self._scan, check_prefix(prefix))
 
     async def folders(self, prefix: str) -> Sequence[str]:
         """List the names of the folders in the folder `prefix`, sorted, without empty folders.
@@ -203,7 +210,7 @@ class DirectoryStore:
         more than 64 folders before the first file. Raises StoreRefused if `prefix` itself cannot
         be listed.
         """
-        return await self._runtime.run_in_thread(self._folders, check_folder(prefix).rstrip("/"))
+        return await self._run(self._folders, check_folder(prefix).rstrip("/"))
 
     # ---- writing
 
@@ -225,6 +232,11 @@ class DirectoryStore:
         """
         await self._run_locked(key, self._delete, version)
 
+    async def _run(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run `work` in a thread when there is a place for it."""
+        async with self._places.hold():
+            return await self._runtime.run_in_thread(work, *args, **kwargs)
+
     async def _run_locked(
         self, key: str, work: Callable[Concatenate[str, P], T], /, *args: P.args, **kwargs: P.kwargs
     ) -> T:
@@ -237,9 +249,7 @@ class DirectoryStore:
         limit = self._runtime.monotonic() + LOCK_SECONDS
         while True:
             try:
-                return await self._runtime.run_in_thread(
-                    self._lock_and_run, key, work, *args, **kwargs
-                )
+                return await self._run(self._lock_and_run, key, work, *args, **kwargs)
             except _Busy as busy:
                 if self._runtime.monotonic() >= limit:
                     raise StoreRefused(

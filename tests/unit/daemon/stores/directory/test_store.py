@@ -12,6 +12,7 @@ import os
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -34,7 +35,7 @@ from daemon.stores.errors import (
 )
 from daemon.stores.port import Content, Listed, Version
 from daemon.stores.remedies import move_file
-from tests.builders_runtime import InlineRuntime, done
+from tests.builders_runtime import InlineRuntime, ThreadRuntime, done
 from tests.support.filesystems import (
     FailingFileSystem,
     Link,
@@ -776,6 +777,47 @@ def test_a_lack_of_file_descriptors_is_reported_and_blames_no_file(root: Path) -
                 done(call)
     with pytest.raises(StoreUnavailable, match="Too many open files"):
         done(DirectoryStore(root, InlineRuntime(), Exhausted("a/b")).folders(""))
+
+
+# ---- concurrent calls
+
+
+def test_two_calls_run_at_once_and_one_that_hangs_keeps_no_place(root: Path) -> None:
+    class Hanging(PassingFileSystem):
+        def __init__(self) -> None:
+            super().__init__(RealFileSystem())
+            self.running = self.most = 0
+            self.goes_on = threading.Event()
+
+        def status(self, path: Path) -> DirectoryEntry | None:
+            if path.name.startswith("hangs"):
+                self.goes_on.wait(20)
+            return super().status(path)
+
+        def chunks(self, path: Path) -> Iterable[bytes]:
+            self.running += 1
+            self.most = max(self.most, self.running)
+            time.sleep(0.01)
+            self.running -= 1
+            return super().chunks(path)
+
+    async def play(store: DirectoryStore, files: Hanging) -> None:
+        await store.create("key", Content(b"1"))
+        files.most = 0
+        await asyncio.gather(*(store.get("key") for _ in range(16)))
+        assert files.most == 2
+
+        hanging = [asyncio.create_task(store.get(f"hangs{number}")) for number in range(4)]
+        await asyncio.sleep(0)
+        async with asyncio.timeout(10):
+            assert (await store.get("key")).body == b"1"
+        assert not any(task.done() for task in hanging)
+        files.goes_on.set()
+        await asyncio.gather(*hanging, return_exceptions=True)
+
+    files = Hanging()
+    with ThreadRuntime(16) as runtime:
+        asyncio.run(play(DirectoryStore(root, runtime, files), files))
 
 
 # ---- how far a search in folders reaches
