@@ -305,7 +305,8 @@ class Metrics:
             ),
             events_to_no_scope=counter(
                 "events_to_no_scope_total",
-                "Events that name no scopes and whose model no scope has.",
+                "Events without scopes that no scope got, because none has their model. "
+                "During a backlog such an event goes to scopes that ignore it.",
             ),
             lane_failures=counter("lane_failures_total", "Failed tries of a lane.", "scope"),
             dead_letters=gauge("dead_letters", "Dead letters that no operator has settled."),

@@ -55,8 +55,7 @@ _CLOCK_STEP_SECONDS: Final = 0.05
 _CONFIRM_SECONDS: Final = 1.0
 """The limit of the time to confirm that pointers have not changed."""
 _CONCURRENT_READS: Final = 8
-_READ_TOGETHER: Final = 64
-"""Pointers that one call reads: a call for each costs more than the read itself."""
+"""Of pointers. A store reads up to eight objects of one call concurrently, so two calls do."""
 _CONCURRENT_PASSES: Final = 8
 _CONCURRENT_RETRIES: Final = 2
 """Concurrent passes over scopes whose last pass failed. Their limit is separate: scopes that hang
@@ -379,28 +378,27 @@ class Worker:
         """
         listing = self._listing_for(pending[0].delivery) or await self._list()
         models = {item.model for item in pending if item.scopes is None} - {None}
-        entries: dict[str, Indexed] = {}
+        entries: dict[Scope, Indexed] = {}
         for name in sorted(listing.scopes - self._busy()):
             entry = self._pipeline.index.get(name)
             if entry is not None and not entry.has_all(models):
-                entries[name] = entry
+                entries[Scope.parse(name)] = entry
         current: dict[str, Indexed] = {}
 
-        async def confirm(names: Sequence[str]) -> None:
+        async def confirm(scopes: Sequence[Scope]) -> None:
+            pointers = {
+                scope: (entries[scope].version, entries[scope].sequence) for scope in scopes
+            }
             with suppress(StoreError, PublishingError):
-                known = {Scope.parse(name): entries[name] for name in names}
-                for scope in await self._reader.current(
-                    {scope: (entry.version, entry.sequence) for scope, entry in known.items()}
-                ):
-                    current[str(scope)] = known[scope]
+                for scope in await self._reader.still_current(pointers):
+                    current[str(scope)] = entries[scope]
 
-        # A few scopes at a time: one that hangs takes only those read with it. A scope that is not
-        # read in time is not left out.
-        names = list(entries)
-        together = [names[at : at + _READ_TOGETHER] for at in range(0, len(names), _READ_TOGETHER)]
+        # A scope that is not read in time is not left out, nor are those of the same call.
+        scopes, size = list(entries), self._reader.pointers_in_one_call
+        calls = [scopes[at : at + size] for at in range(0, len(scopes), size)]
         with suppress(TimeoutError):
             async with asyncio.timeout(_CONFIRM_SECONDS):
-                await concurrently(confirm, together, limit=_CONCURRENT_READS)
+                await concurrently(confirm, calls, limit=_CONCURRENT_READS if size == 1 else 2)
         self._confirmed = _Confirmed(listing, current)
         return self._confirmed
 

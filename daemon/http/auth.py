@@ -10,7 +10,6 @@ import ipaddress
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import lru_cache
 from http import HTTPStatus
 from typing import Final
 
@@ -120,7 +119,6 @@ def _forbidden(reason: str) -> RequestRefused:
     return RequestRefused(HTTPStatus.FORBIDDEN, "forbidden", detail)
 
 
-@lru_cache(256)
 def is_loopback(address: str) -> bool:
     """Whether an IP address is a loopback address, also an IPv4-mapped IPv6 one."""
     try:

@@ -10,7 +10,6 @@ scope cannot use a result that was verified for another scope.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar, overload
@@ -45,7 +44,6 @@ from daemon.stores.errors import (
     ObjectDamaged,
     ObjectMissing,
     ObjectTooBig,
-    StoreError,
     StoreRefused,
 )
 from daemon.stores.port import ObjectStore, Stored, Version
@@ -57,6 +55,7 @@ if TYPE_CHECKING:  # see `verification`
 
 P = ParamSpec("P")
 T = TypeVar("T")
+_POINTERS_IN_ONE_CALL: Final = 64
 _MOST_MANIFEST_BYTES: Final = sizes.MANIFEST
 _MOST_FILES_BYTES: Final = 64 << 20
 _MOST_CHUNK_BYTES: Final = sizes.CHUNK
@@ -295,36 +294,34 @@ class Reader:
         """The highest sequence that readers of this machine have accepted; 0 before the first."""
         return await self._accepted.highest(scope)
 
-    async def current(self, pointers: Mapping[Scope, tuple[Version, int]]) -> frozenset[Scope]:
-        """Those scopes whose pointer has this version and sequence now, and would be accepted.
+    @property
+    def pointers_in_one_call(self) -> int:
+        """How many scopes to give to one call of `still_current`.
 
-        A scope whose pointer cannot be read, or would not be accepted, is left out.
-
-        Raises StoreError, PublishingError: none of them can be read.
+        With a trust policy each pointer is read alone, so there is nothing to share.
         """
-        if self.verifier.trust is not None:
-            return await self._current_and_trusted(pointers)
-        versions = await self._store.versions([layout.pointer(scope) for scope in pointers])
-        current = []
-        for scope, (version, sequence) in pointers.items():
-            # Equal bytes have equal versions in many stores: an older pointer may have been
-            # restored.
-            if (
-                versions.get(layout.pointer(scope)) == version
-                and await self._accepted.highest(scope) <= sequence
-            ):
-                current.append(scope)
-        return frozenset(current)
+        return _POINTERS_IN_ONE_CALL if self.verifier.trust is None else 1
 
-    async def _current_and_trusted(
+    async def still_current(
         self, pointers: Mapping[Scope, tuple[Version, int]]
     ) -> frozenset[Scope]:
-        """Verifies each pointer: its signature may no longer be trusted, or fresh."""
-        current = []
-        for scope, (version, _) in pointers.items():
-            with suppress(StoreError, PublishingError):
-                if (await self.pointer(scope)).version == version:
-                    current.append(scope)
+        """The scopes whose pointer still has this version and sequence, and would be accepted.
+
+        Raises StoreError, PublishingError: a pointer cannot be read, or would not be accepted;
+        nothing is known of any of them.
+        """
+        if self.verifier.trust is not None:
+            # Its signature may no longer be trusted, or fresh.
+            versions = {scope: (await self.pointer(scope)).version for scope in pointers}
+            return frozenset(scope for scope in pointers if versions[scope] == pointers[scope][0])
+        found = await self._store.versions([layout.pointer(scope) for scope in pointers])
+        current: set[Scope] = set()
+        for scope, (version, sequence) in pointers.items():
+            is_unchanged = found.get(layout.pointer(scope)) == version
+            # Equal bytes have equal versions in many stores: an older pointer may have been
+            # restored.
+            if is_unchanged and await self._accepted.highest(scope) <= sequence:
+                current.add(scope)
         return frozenset(current)
 
     async def existing(self, scope: Scope) -> PointerRead:

@@ -29,7 +29,7 @@ from google.cloud.storage.retry import DEFAULT_RETRY
 from requests.adapters import HTTPAdapter
 from urllib3.exceptions import HTTPError, MaxRetryError, NewConnectionError
 
-from daemon.concurrency import both, concurrently
+from daemon.concurrency import both
 from daemon.runtime import Runtime
 from daemon.stores import object_metadata
 from daemon.stores.errors import (
@@ -46,6 +46,7 @@ from daemon.stores.errors import (
 )
 from daemon.stores.object_keys import by_bytes, check_folder, check_key, check_prefix, is_key
 from daemon.stores.port import Content, Listed, Listing, Stored, Version
+from daemon.stores.versions import read_versions
 
 T = TypeVar("T")
 
@@ -53,7 +54,6 @@ CONNECTIONS: Final = 16
 _ONCE_SECONDS: Final = (3, 10)
 _BULK_SECONDS: Final = (3, 60)
 _READ_TRIES: Final = 5
-_CONCURRENT_READS: Final = 8
 _LISTED: Final = "items(name,generation,size,timeCreated),nextPageToken"
 _NO_BUCKET: Final = re.compile(r"(?<![\w/.-])bucket( \S+)? does not exist", re.IGNORECASE)
 
@@ -127,19 +127,12 @@ class GcsStore:
         raise StoreUnavailable(f"{key} was written repeatedly while it was read")
 
     async def versions(self, keys: Sequence[str]) -> Mapping[str, Version]:
-        """Read the versions of some objects.
+        """Read the versions of some objects."""
+        return await read_versions(self._current_version, keys)
 
-        A failure that is not of one object alone ends it: it would repeat with the others.
-        """
-        found = await concurrently(self._readable_version, keys, limit=_CONCURRENT_READS)
-        return {key: version for key, version in zip(keys, found, strict=True) if version}
-
-    async def _readable_version(self, key: str) -> Version | None:
-        check_key(key)
-        with contextlib.suppress(ObjectMissing, StoreForbidden):
-            generation, _ = await self._call_in_thread(key, _read_failed, self._describe, key)
-            return Version(str(generation))
-        return None
+    async def _current_version(self, key: str) -> Version:
+        generation, _ = await self._call_in_thread(key, _read_failed, self._describe, key)
+        return Version(str(generation))
 
     async def scan(self, prefix: str) -> Listing:
         """List all objects whose key starts with `prefix`, sorted by the bytes of their keys."""

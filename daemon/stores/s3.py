@@ -42,7 +42,6 @@ from botocore.exceptions import (
     TokenRetrievalError,
 )
 
-from daemon.concurrency import concurrently
 from daemon.runtime import Runtime
 from daemon.stores import object_metadata
 from daemon.stores.errors import (
@@ -59,6 +58,7 @@ from daemon.stores.errors import (
 )
 from daemon.stores.object_keys import by_bytes, check_folder, check_key, check_prefix, is_key
 from daemon.stores.port import Content, Listed, Listing, Stored, Version
+from daemon.stores.versions import read_versions
 
 T = TypeVar("T")
 
@@ -68,7 +68,6 @@ _ONCE_SECONDS: Final = 10
 _BULK_SECONDS: Final = 60
 _TRIES: Final = 3
 _CHUNK_BYTES: Final = 1 << 20
-_CONCURRENT_READS: Final = 8
 
 _NOT_SENT_ERRORS: Final = (EndpointConnectionError, ConnectTimeoutError)
 _SETTINGS_ERRORS: Final = (
@@ -163,18 +162,11 @@ class S3Store:
         return await self._call_in_thread(key, _read_failed, self._get, key, max_bytes)
 
     async def versions(self, keys: Sequence[str]) -> Mapping[str, Version]:
-        """Read the versions of some objects.
+        """Read the versions of some objects."""
+        return await read_versions(self._current_version, keys)
 
-        A failure that is not of one object alone ends it: it would repeat with the others.
-        """
-        found = await concurrently(self._readable_version, keys, limit=_CONCURRENT_READS)
-        return {key: version for key, version in zip(keys, found, strict=True) if version}
-
-    async def _readable_version(self, key: str) -> Version | None:
-        check_key(key)
-        with contextlib.suppress(ObjectMissing, StoreForbidden):
-            return await self._call_in_thread(key, _read_failed, self._current_version, key)
-        return None
+    async def _current_version(self, key: str) -> Version:
+        return await self._call_in_thread(key, _read_failed, self._head, key)
 
     async def scan(self, prefix: str) -> Listing:
         """List all objects whose key starts with `prefix`, sorted by the bytes of their keys."""
@@ -208,7 +200,7 @@ class S3Store:
             )
         return Stored(body, _version(answer), object_metadata.decoded(answer.get("Metadata", {})))
 
-    def _current_version(self, clients: _Clients, key: str) -> Version:
+    def _head(self, clients: _Clients, key: str) -> Version:
         return _version(clients.bulk.head_object(Bucket=self._bucket, Key=self._prefix + key))
 
     def _scan(self, clients: _Clients, prefix: str) -> Listing:

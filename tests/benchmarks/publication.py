@@ -278,9 +278,9 @@ async def _round(scene: Scene, way: Wire, model: str, number: int, floor: Floor)
 
 
 async def rate(server: Server, milliseconds: int, scopes: int, folder: Path) -> Rate:
-    """So many lanes of five models each, until all waiting events are published, one at a time.
+    """So many lanes of five models each, until all waiting events are published.
 
-    As in a daemon, some of the lanes work at a time.
+    Each lane publishes its events one by one; `LANES_AT_ONCE` lanes work at a time.
     """
     names = [Scope("bench", f"scope-{number}") for number in range(scopes)]
     each_publishes = max(1, PUBLICATIONS // scopes)

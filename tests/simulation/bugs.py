@@ -613,8 +613,8 @@ BUGS: dict[str, Bug] = {
     "index-not-confirmed": Bug(
         "a scope is left out although its pointer may have changed since it was indexed",
         Worker, "_confirm",
-        "in await self._reader.current(",
-        "in frozenset(",
+        "in await self._reader.still_current(pointers):",
+        "in pointers:",
         rare=True,
     ),
     "index-of-busy-lanes": Bug(

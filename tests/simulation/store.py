@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from daemon.stores.errors import (
     ConditionFailed,
+    ObjectMissing,
     OutcomeUnknown,
     StoreBusy,
     StoreError,
@@ -156,7 +157,7 @@ class RemoteStore:
     async def versions(self, keys: Sequence[str]) -> Mapping[str, Version]:
         found: dict[str, Version] = {}
         for key in keys:
-            with suppress(StoreError):
+            with suppress(ObjectMissing):
                 found[key] = (await self.get(key)).version
         return found
 

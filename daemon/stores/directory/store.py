@@ -98,10 +98,10 @@ _MAX_FOLDERS_SEARCHED: Final = 64
 _MAX_STALE_REMOVED: Final = 1_000
 _TRIES: Final = 20
 _CONCURRENT_CALLS: Final = 2
-"""A call consists of many short system calls, and after each of them its thread waits for the
-interpreter. With eight threads, half of the CPU went into that, and the event loop waited, too."""
+"""A call makes many short system calls, and its thread waits for the interpreter after each. Eight
+threads spent half of the CPU on that, and delayed the event loop (ADR 36)."""
 _PLACE_SECONDS: Final = 0.05
-"""A call that takes longer waits for the disk, and gives its place to another one."""
+"""A longer call probably waits for the disk: the next one starts without waiting for its end."""
 _DIGESTS_BYTES: Final = 16 << 20
 _OBJECTS_BYTES: Final = 64 << 20
 _BYTES_OF_AN_ENTRY: Final = 400
@@ -650,19 +650,19 @@ class DirectoryStore:
         found: dict[str, Version] = {}
         with before_writing("/", self._root):
             for key in keys:
-                if (listed := self._listed_alone(key)) is not None and listed.fault is None:
+                if (listed := self._listed_by_status(key)) is not None and listed.fault is None:
                     found[key] = listed.version
             self._check_root()
         return found
 
-    def _listed_alone(self, key: str) -> Listed | None:
+    def _listed_by_status(self, key: str) -> Listed | None:
         """Return an object as a listing shows it; None if there is none, or its folder cannot be
         entered.
         """
         path = self._root / key
         try:
             # First, because a tag file names the next body before it is in place.
-            tags = self._tag_file_alone(key, path.name)
+            tags = self._tag_file_by_status(key, path.name)
             entry = self._fs.status(path)
         except OSError as error:
             if is_of_the_process(error):
@@ -672,7 +672,7 @@ class DirectoryStore:
             return None
         return self._unchanged(key, entry, tags) or self._listed(key, entry, tags)
 
-    def _tag_file_alone(self, key: str, name: str) -> Mapping[str, DirectoryEntry] | None:
+    def _tag_file_by_status(self, key: str, name: str) -> Mapping[str, DirectoryEntry] | None:
         """Return the tag file of an object as `_tag_files` does."""
         try:
             entry = self._fs.status(self._tag_path(key))

@@ -12,7 +12,7 @@ import pytest
 from daemon import worker
 from daemon.changes import model_of_unnamed
 from daemon.lifecycle import Stop
-from daemon.publishing import layout
+from daemon.publishing import layout, reader
 from daemon.publishing.reader import PointerRead
 from daemon.stores.errors import StoreUnavailable
 from daemon.stores.port import Content
@@ -205,10 +205,15 @@ def test_a_model_that_another_daemon_adds_right_after_a_commit_is_not_missed(
     scenario(tmp_path, play)
 
 
-def test_a_scope_whose_pointer_cannot_be_read_gets_the_event(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+IN_ONE_CALL = pytest.mark.parametrize(("size", "get_it"), [(1, [str(GOLDEN)]), (2, BOTH)])
+"""How many pointers a call reads, and the scopes that get an event if one call fails."""
+
+
+@IN_ONE_CALL
+def test_the_scopes_of_a_call_that_cannot_read_a_pointer_get_the_event(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, get_it: list[str]
 ) -> None:
-    monkeypatch.setattr(worker, "_READ_TOGETHER", 1)
+    monkeypatch.setattr(reader, "_POINTERS_IN_ONE_CALL", size)
 
     async def play(one: Scene, _two: Scene) -> None:
         async def away(scopes: Mapping[Scope, object]) -> AbstractSet[Scope]:
@@ -216,17 +221,18 @@ def test_a_scope_whose_pointer_cannot_be_read_gets_the_event(
                 raise StoreUnavailable("away")
             return scopes.keys()
 
-        monkeypatch.setattr(one.reader, "current", away)
-        assert await scopes_of(one, model_event("m", "900")) == [str(GOLDEN)]
+        monkeypatch.setattr(one.reader, "still_current", away)
+        assert await scopes_of(one, model_event("m", "900")) == get_it
 
     scenario(tmp_path, play)
 
 
-def test_a_scope_that_does_not_answer_gets_the_event_and_delays_no_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@IN_ONE_CALL
+def test_the_scopes_of_a_call_that_does_not_answer_get_the_event_and_delay_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, get_it: list[str]
 ) -> None:
     monkeypatch.setattr(worker, "_CONFIRM_SECONDS", 0.05)
-    monkeypatch.setattr(worker, "_READ_TOGETHER", 1)
+    monkeypatch.setattr(reader, "_POINTERS_IN_ONE_CALL", size)
 
     async def play(one: Scene, _two: Scene) -> None:
         async def hanging(scopes: Mapping[Scope, object]) -> AbstractSet[Scope]:
@@ -234,8 +240,8 @@ def test_a_scope_that_does_not_answer_gets_the_event_and_delays_no_other(
                 await asyncio.Event().wait()
             return scopes.keys()
 
-        monkeypatch.setattr(one.reader, "current", hanging)
-        assert await scopes_of(one, model_event("m", "900")) == [str(GOLDEN)]
+        monkeypatch.setattr(one.reader, "still_current", hanging)
+        assert await scopes_of(one, model_event("m", "900")) == get_it
 
     scenario(tmp_path, play)
 

@@ -36,7 +36,9 @@ def test_every_valid_value_round_trips(value, escaped):
 
 def faulty_documents():
     """JSON texts, some with duplicate keys, NaN or numbers that are too large."""
-    leaves = st.sampled_from(["1", '"x"', "null", "true", "1.5", "NaN", "1e999", "9" * 20])
+    leaves = st.sampled_from(
+        ["1", '"x"', "null", "true", "1.5", "NaN", "1e999", "9" * 20, '"\\u0000"', '"\\ud800"']
+    )
     keys = st.sampled_from(['"a"', '"b"', '"c d"'])
     return st.recursive(
         leaves,
@@ -60,8 +62,19 @@ def test_the_quick_check_accepts_exactly_what_has_no_problems(text, depth):
 
     with pytest.MonkeyPatch.context() as patch:
         quick = loaded()
-        patch.setattr("events.strict_json._is_sound", lambda *_: False)
+        patch.setattr("events.strict_json._is_free_of_problems", lambda *_: False)
         assert quick == loaded()
+
+
+def test_paths_are_made_only_for_a_value_that_may_have_a_problem(monkeypatch):
+    def unexpected(*_: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("events.strict_json._problems", unexpected)
+    assert loads(b'{"a":[1,{"b":"x"}]}', max_bytes=MIB, max_depth=3) == {"a": [1, {"b": "x"}]}
+    for suspect in (b'{"a":1,"a":2}', b'"\\u0041"', b"[[]]"):
+        with pytest.raises(AssertionError):
+            loads(suspect, max_bytes=MIB, max_depth=1)
 
 
 @given(st.binary(max_size=60))

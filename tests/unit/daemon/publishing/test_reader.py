@@ -10,9 +10,15 @@ from typing import Any
 import pytest
 
 from daemon.publishing import layout, manifest, protocol
-from daemon.publishing.errors import NotFound, ObjectGone, PointerLost, VerificationFailed
+from daemon.publishing.errors import (
+    NotFound,
+    ObjectGone,
+    PointerLost,
+    VerificationFailed,
+)
 from daemon.publishing.pointer import PreviousChunk, Publication, PublicationId
 from daemon.publishing.reader import Manifests, Scopes
+from daemon.publishing.trust.policy import TrustPolicy
 from daemon.stores.errors import ObjectDamaged, StoreRefused, StoreUnavailable
 from daemon.stores.port import Content, Listing, Stored, UnreadableFolder
 from renderers.values import Scope
@@ -443,5 +449,42 @@ def test_an_unlistable_folder_may_hide_a_trace_of_a_lost_pointer(memory: MemoryS
     async def scenario() -> None:
         with pytest.raises(PointerLost, match=f"rebundle recover {SCOPE}"):
             await bucket(_Barred(memory, f"{SCOPE}/history/below/")).reader.pointer(SCOPE)
+
+    asyncio.run(scenario())
+
+
+# ---- pointers that are confirmed
+
+
+def test_pointers_that_are_still_current_are_those_with_their_version_and_sequence(
+    memory: MemoryStore,
+) -> None:
+    async def scenario() -> None:
+        first = await bucket(memory).publish(make_state(1))
+        reader = bucket(memory).reader
+        assert first.version is not None
+        known = {SCOPE: (first.version, 1)}
+        gone = {Scope("no", "pointer"): (first.version, 1)}
+        assert await reader.still_current(known | gone) == {SCOPE}
+
+        second = await bucket(memory).publish(make_state(2))
+        assert second.version is not None
+        assert await reader.still_current(known) == frozenset()
+        assert await reader.still_current({SCOPE: (second.version, 2)}) == {SCOPE}
+        await reader.pointer(SCOPE)
+        # The bytes of an older pointer, restored: a later one was accepted.
+        assert await reader.still_current({SCOPE: (second.version, 1)}) == frozenset()
+
+    asyncio.run(scenario())
+
+
+def test_with_a_trust_policy_each_pointer_is_read_alone_and_verified(memory: MemoryStore) -> None:
+    async def scenario() -> None:
+        published = await bucket(memory).publish(make_state(1))
+        reader = Bucket(memory, InlineRuntime("verifies"), trust=TrustPolicy()).reader
+        assert published.version is not None
+        assert (bucket(memory).reader.pointers_in_one_call, reader.pointers_in_one_call) == (64, 1)
+        with pytest.raises(VerificationFailed, match="not signed"):
+            await reader.still_current({SCOPE: (published.version, 1)})
 
     asyncio.run(scenario())

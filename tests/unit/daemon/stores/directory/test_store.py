@@ -22,6 +22,7 @@ from typing import TypeVar
 
 import pytest
 
+from daemon.stores.directory import store as directory_store
 from daemon.stores.directory.filesystem import DirectoryEntry, RealFileSystem
 from daemon.stores.directory.store import LOCK_SECONDS, STALE_SECONDS, DirectoryStore
 from daemon.stores.errors import (
@@ -782,31 +783,48 @@ def test_a_lack_of_file_descriptors_is_reported_and_blames_no_file(root: Path) -
 # ---- concurrent calls
 
 
-def test_two_calls_run_at_once_and_one_that_hangs_keeps_no_place(root: Path) -> None:
-    class Hanging(PassingFileSystem):
-        def __init__(self) -> None:
-            super().__init__(RealFileSystem())
-            self.running = self.most = 0
-            self.goes_on = threading.Event()
+class Hanging(PassingFileSystem):
+    """Counts concurrent reads. The status of a name that begins with `hangs` is not answered."""
 
-        def status(self, path: Path) -> DirectoryEntry | None:
-            if path.name.startswith("hangs"):
-                self.goes_on.wait(20)
-            return super().status(path)
+    def __init__(self) -> None:
+        super().__init__(RealFileSystem())
+        self.most = self._running = 0
+        self._counting = threading.Lock()
+        self.goes_on = threading.Event()
 
-        def chunks(self, path: Path) -> Iterable[bytes]:
-            self.running += 1
-            self.most = max(self.most, self.running)
-            time.sleep(0.01)
-            self.running -= 1
-            return super().chunks(path)
+    def status(self, path: Path) -> DirectoryEntry | None:
+        if path.name.startswith("hangs"):
+            self.goes_on.wait(20)
+        return super().status(path)
 
-    async def play(store: DirectoryStore, files: Hanging) -> None:
+    def chunks(self, path: Path) -> Iterable[bytes]:
+        with self._counting:
+            self._running += 1
+            self.most = max(self.most, self._running)
+        time.sleep(0.01)
+        with self._counting:
+            self._running -= 1
+        return super().chunks(path)
+
+
+def test_two_calls_run_at_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(directory_store, "_PLACE_SECONDS", 60)
+    files = Hanging()
+
+    async def play(store: DirectoryStore) -> None:
         await store.create("key", Content(b"1"))
-        files.most = 0
         await asyncio.gather(*(store.get("key") for _ in range(16)))
-        assert files.most == 2
 
+    with ThreadRuntime(16) as runtime:
+        asyncio.run(play(DirectoryStore(root, runtime, files)))
+    assert files.most == 2
+
+
+def test_calls_that_hang_do_not_delay_the_others(root: Path) -> None:
+    files = Hanging()
+
+    async def play(store: DirectoryStore) -> None:
+        await store.create("key", Content(b"1"))
         hanging = [asyncio.create_task(store.get(f"hangs{number}")) for number in range(4)]
         await asyncio.sleep(0)
         async with asyncio.timeout(10):
@@ -815,9 +833,8 @@ def test_two_calls_run_at_once_and_one_that_hangs_keeps_no_place(root: Path) -> 
         files.goes_on.set()
         await asyncio.gather(*hanging, return_exceptions=True)
 
-    files = Hanging()
     with ThreadRuntime(16) as runtime:
-        asyncio.run(play(DirectoryStore(root, runtime, files), files))
+        asyncio.run(play(DirectoryStore(root, runtime, files)))
 
 
 # ---- how far a search in folders reaches
