@@ -55,7 +55,9 @@ _CLOCK_STEP_SECONDS: Final = 0.05
 _CONFIRM_SECONDS: Final = 1.0
 """The limit of the time to confirm that pointers have not changed."""
 _CONCURRENT_READS: Final = 8
-"""Of pointers. A store reads up to eight objects of one call concurrently, so two calls do."""
+"""Of pointers, each in a call of its own."""
+_CONCURRENT_CALLS: Final = 2
+"""That read many pointers: one that hangs does not stop the other."""
 _CONCURRENT_PASSES: Final = 8
 _CONCURRENT_RETRIES: Final = 2
 """Concurrent passes over scopes whose last pass failed. Their limit is separate: scopes that hang
@@ -398,7 +400,8 @@ class Worker:
         calls = [scopes[at : at + size] for at in range(0, len(scopes), size)]
         with suppress(TimeoutError):
             async with asyncio.timeout(_CONFIRM_SECONDS):
-                await concurrently(confirm, calls, limit=_CONCURRENT_READS if size == 1 else 2)
+                limit = _CONCURRENT_READS if size == 1 else _CONCURRENT_CALLS
+                await concurrently(confirm, calls, limit=limit)
         self._confirmed = _Confirmed(listing, current)
         return self._confirmed
 

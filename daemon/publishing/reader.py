@@ -307,8 +307,9 @@ class Reader:
     ) -> frozenset[Scope]:
         """The scopes whose pointer still has this version and sequence, and would be accepted.
 
-        Raises StoreError, PublishingError: a pointer cannot be read, or would not be accepted;
-        nothing is known of any of them.
+        A scope whose pointer cannot be read is left out. With a trust policy, give one scope.
+
+        Raises StoreError, PublishingError: none can be read, or the one would not be accepted.
         """
         if self.verifier.trust is not None:
             # Its signature may no longer be trusted, or fresh.

@@ -118,9 +118,9 @@ class ObjectStore(Protocol):
     async def versions(self, keys: Sequence[str]) -> Mapping[str, Version]:
         """Read the versions of some objects, without their bodies if the store can do that.
 
-        An object that is missing, or that these credentials may not read, is left out. The order
-        in which the objects are read is undefined: this operation is atomic for each key, not for
-        all. If the store fails for one of them, no version is returned.
+        An object that is missing or cannot be read is left out. The order in which the objects are
+        read is undefined: this operation is atomic for each key, not for all. Raises StoreError if
+        the store as a whole cannot be read.
         """
         ...
 

@@ -4,19 +4,20 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from daemon.concurrency import concurrently
-from daemon.stores.errors import ObjectMissing, StoreForbidden
+from daemon.stores.errors import StoreError
 from daemon.stores.object_keys import check_key
 from daemon.stores.port import Version
 
-_CONCURRENT_READS: Final = 8
+_CONCURRENT_READS: Final = 4
+"""Two calls at a time leave half of the threads to other callers."""
 
 
 async def read_versions(
     read: Callable[[str], Awaitable[Version]], keys: Sequence[str]
 ) -> dict[str, Version]:
-    """The versions of those objects that exist and may be read.
+    """The versions of those objects that can be read.
 
-    Raises StoreError: the store failed for one of them.
+    Each object fails alone: a server may be slow, or refuse, for one of them only.
     """
     for key in keys:
         check_key(key)
@@ -24,7 +25,7 @@ async def read_versions(
     async def readable(key: str) -> Version | None:
         try:
             return await read(key)
-        except (ObjectMissing, StoreForbidden):
+        except StoreError:
             return None
 
     found = await concurrently(readable, keys, limit=_CONCURRENT_READS)

@@ -16,7 +16,6 @@ from typing import Any, Protocol
 
 from daemon.stores.errors import (
     ConditionFailed,
-    ObjectMissing,
     OutcomeUnknown,
     StoreBusy,
     StoreError,
@@ -157,7 +156,7 @@ class RemoteStore:
     async def versions(self, keys: Sequence[str]) -> Mapping[str, Version]:
         found: dict[str, Version] = {}
         for key in keys:
-            with suppress(ObjectMissing):
+            with suppress(StoreError):
                 found[key] = (await self.get(key)).version
         return found
 

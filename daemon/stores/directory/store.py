@@ -146,6 +146,8 @@ def _no_key(_key: str) -> bool:
 class DirectoryStore:
     """An ObjectStore in a folder of a local file system, for any number of processes.
 
+    All calls of one instance come from one event loop.
+
     An absent folder is an empty store, and the first write makes it. But once this store has seen
     the folder, or if it `must_exist`, its absence is StoreRefused for reads and writes: the volume
     is no longer mounted, or the folder was moved, and a new one would hide that (docs/stores.md).

@@ -254,21 +254,18 @@ def test_a_create_that_failed_twice_in_two_ways_is_in_doubt() -> None:
         assert type(refusal(creates, address)) is OutcomeUnknown
 
 
-def test_versions_leave_out_what_is_missing_or_forbidden_and_end_at_other_failures() -> None:
+def test_versions_leave_out_each_object_that_cannot_be_read() -> None:
+    answers = {"gone": NO_OBJECT, "closed": refuses(403), "busy": refuses(401), "key": STORED}
+
     def versions(store: GcsStore) -> Awaitable[Any]:
-        return store.versions(["gone", "closed", "key"])
+        return store.versions([*answers])
 
-    def answers(other: Any) -> Callable[[Any], None]:
-        by_name = {"gone": NO_OBJECT, "closed": refuses(403), "key": other}
-        return lambda handler: next(
-            answer for name, answer in by_name.items() if f"/{name}" in handler.path
-        )(handler)
+    def answer(handler: Any) -> None:
+        next(each for name, each in answers.items() if f"/{name}" in handler.path)(handler)
 
-    with server(answers(STORED)) as (address, seen):
+    with server(answer) as (address, seen):
         assert result(versions, address) == {"key": VERSION}
-        assert len(seen) == 3
-    with server(answers(refuses(401))) as (address, seen):
-        assert isinstance(refusal(versions, address), StoreRefused)
+        assert len(seen) >= len(answers)
 
 
 def test_messages_name_the_object_the_reason_and_the_next_step() -> None:

@@ -246,21 +246,18 @@ def test_a_deletion_goes_without_a_condition_to_a_server_that_knows_none() -> No
     assert conditions == [("HEAD", None), ("DELETE", f'"{VERSION}"'), ("DELETE", None)]
 
 
-def test_versions_leave_out_what_is_missing_or_forbidden_and_end_at_other_failures() -> None:
+def test_versions_leave_out_each_object_that_cannot_be_read() -> None:
+    answers = {"gone": says(404), "closed": says(403), "busy": says(503), "key": STORED}
+
     def versions(store: S3Store) -> Awaitable[Any]:
-        return store.versions(["gone", "closed", "key"])
+        return store.versions([*answers])
 
-    def answers(other: Any) -> Callable[[Any], None]:
-        by_name = {"gone": says(404), "closed": says(403), "key": other}
-        return lambda handler: next(
-            answer for name, answer in by_name.items() if f"/{name}" in handler.path
-        )(handler)
+    def answer(handler: Any) -> None:
+        next(each for name, each in answers.items() if f"/{name}" in handler.path)(handler)
 
-    with server(answers(STORED)) as (address, seen):
+    with server(answer) as (address, seen):
         assert result(versions, address) == {"key": VERSION}
-        assert len(seen) == 3
-    with server(answers(says(503))) as (address, seen):
-        assert isinstance(refusal(versions, address), StoreUnavailable)
+        assert len(seen) >= len(answers)
 
 
 def test_messages_name_the_object_the_reason_and_the_next_step() -> None:
