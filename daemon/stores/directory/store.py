@@ -100,7 +100,7 @@ _TRIES: Final = 20
 _CONCURRENT_CALLS: Final = 2
 """A call makes many short system calls, and its thread waits for the interpreter after each. Eight
 threads spent half of the CPU on that, and delayed the event loop (ADR 36)."""
-_PLACE_SECONDS: Final = 0.05
+_PLACE_SECONDS: Final = 0.02
 """A longer call probably waits for the disk: the next one starts without waiting for its end."""
 _DIGESTS_BYTES: Final = 16 << 20
 _OBJECTS_BYTES: Final = 64 << 20
