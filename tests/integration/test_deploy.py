@@ -223,6 +223,22 @@ def test_files_that_the_image_copies_exist_and_are_not_ignored(
     assert sources == kept
 
 
+def test_an_engine_without_buildkit_can_build_the_image(image: list[tuple[str, str]]) -> None:
+    """Debian's docker.io has no buildx, and its builder refuses these options."""
+    options = {
+        part.partition("=")[0]
+        for word, argument in image
+        if word in {"ADD", "COPY", "RUN", "FROM"}
+        for part in argument.split()
+        if re.match(r"--(chmod|link|mount|parents|exclude|checksum|network|security)\b", part)
+    }
+    assert options == set()
+    assert {word for word, _ in image} <= {
+        *("FROM", "ENV", "WORKDIR", "COPY", "RUN", "USER", "EXPOSE"),
+        *("STOPSIGNAL", "HEALTHCHECK", "ENTRYPOINT", "CMD"),
+    }
+
+
 @pytest.mark.slow
 def test_the_build_steps_of_the_image_give_a_command_that_runs(
     image: list[tuple[str, str]], tmp_path: Path
