@@ -157,12 +157,10 @@ def _is_free_of_problems(root: Any, max_depth: int) -> bool:
     for _ in range(max_depth):
         nested: list[Any] = []
         for value in level:
-            if type(value) is dict:
-                nested += [child for child in value.values() if type(child) not in _SCALARS]
-            elif type(value) is list:
-                nested += [child for child in value if type(child) not in _SCALARS]
-            else:
+            if type(value) not in (dict, list):
                 return False
+            children = value.values() if type(value) is dict else value
+            nested += [child for child in children if type(child) not in _SCALARS]
         level = nested
     return not level
 

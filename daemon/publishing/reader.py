@@ -40,12 +40,7 @@ from daemon.publishing.trust.sequence_memory import HighestSequences, ProcessSeq
 from daemon.publishing.verification import LastAccepted, Verifier, verified_files
 from daemon.publishing.wording import RENEW, cut_off, leave_out, rebuild
 from daemon.runtime import Runtime
-from daemon.stores.errors import (
-    ObjectDamaged,
-    ObjectMissing,
-    ObjectTooBig,
-    StoreRefused,
-)
+from daemon.stores.errors import ObjectDamaged, ObjectMissing, ObjectTooBig, StoreRefused
 from daemon.stores.port import ObjectStore, Stored, Version
 from renderers.cache import Cache
 from renderers.values import RenderedFile, Scope
@@ -56,6 +51,7 @@ if TYPE_CHECKING:  # see `verification`
 P = ParamSpec("P")
 T = TypeVar("T")
 _POINTERS_IN_ONE_CALL: Final = 64
+"""In a directory, a call for each pointer costs more than reading it."""
 _MOST_MANIFEST_BYTES: Final = sizes.MANIFEST
 _MOST_FILES_BYTES: Final = 64 << 20
 _MOST_CHUNK_BYTES: Final = sizes.CHUNK
@@ -300,7 +296,7 @@ class Reader:
 
         With a trust policy each pointer is read alone, so there is nothing to share.
         """
-        return _POINTERS_IN_ONE_CALL if self.verifier.trust is None else 1
+        return 1 if self.verifier.trust is not None else _POINTERS_IN_ONE_CALL
 
     async def still_current(
         self, pointers: Mapping[Scope, tuple[Version, int]]
@@ -313,8 +309,10 @@ class Reader:
         """
         if self.verifier.trust is not None:
             # Its signature may no longer be trusted, or fresh.
-            versions = {scope: (await self.pointer(scope)).version for scope in pointers}
-            return frozenset(scope for scope in pointers if versions[scope] == pointers[scope][0])
+            read = {scope: (await self.pointer(scope)).version for scope in pointers}
+            return frozenset(
+                scope for scope, (version, _) in pointers.items() if read[scope] == version
+            )
         found = await self._store.versions([layout.pointer(scope) for scope in pointers])
         current: set[Scope] = set()
         for scope, (version, sequence) in pointers.items():

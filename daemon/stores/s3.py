@@ -272,9 +272,9 @@ class S3Store:
         return _version(clients.once.put_object(**self._put(key, content), IfMatch=condition))
 
     def _delete(self, clients: _Clients, key: str, version: Version, condition: str) -> None:
-        place = {"Bucket": self._bucket, "Key": self._prefix + key}
-        if _version(clients.bulk.head_object(**place)) != version:
+        if self._head(clients, key) != version:
             raise ConditionFailed(f"object {key} is not at version {version} any more")
+        place = {"Bucket": self._bucket, "Key": self._prefix + key}
         try:
             clients.once.delete_object(**place, IfMatch=condition)
         except ClientError as error:

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
+from typing import Final
 
 from fastapi import FastAPI, Request
 from starlette.types import ASGIApp
@@ -225,7 +226,7 @@ async def _serve(app: ASGIApp) -> None:
     await serve(app, sock, Stop(), limits=_LIMITS)
 
 
-SERVERS = {"ours": _ours, "bare": _bare, "storing": _storing}
+SERVERS: Final = {"ours": _ours, "bare": _bare, "storing": _storing}
 
 if __name__ == "__main__":
     kind, place = sys.argv[1:]

@@ -92,6 +92,15 @@ def in_turn(*answers):
     return answer
 
 
+def by_name(answers):
+    """The answer of the first name that follows a slash in the path of the request."""
+
+    def answer(handler):
+        next(each for name, each in answers.items() if f"/{name}" in handler.path)(handler)
+
+    return answer
+
+
 def resets(handler):
     """The request has arrived; the connection is reset instead of an answer."""
     handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

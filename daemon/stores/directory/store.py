@@ -612,12 +612,7 @@ class DirectoryStore:
 
         If the tag file cannot be read there are none: the body counts as one of another program.
         """
-        try:
-            return self._read_tags(self._tag_path(key))
-        except OSError as error:
-            if is_of_the_process(error):
-                raise
-            return ()
+        return self._if_accessible(lambda: self._read_tags(self._tag_path(key))) or ()
 
     def _read_tags(self, tag_file: Path) -> tuple[TagEntry, ...]:
         raw = self._read(tag_file, _MAX_TAG_BYTES)
@@ -658,31 +653,30 @@ class DirectoryStore:
         return found
 
     def _listed_by_status(self, key: str) -> Listed | None:
-        """Return an object as a listing shows it; None if there is none, or its folder cannot be
-        entered.
+        """Return an object as a listing shows it.
+
+        None if it is missing, or if its status cannot be read.
         """
-        path = self._root / key
-        try:
-            # First, because a tag file names the next body before it is in place.
-            tags = self._tag_file_by_status(key, path.name)
-            entry = self._fs.status(path)
-        except OSError as error:
-            if is_of_the_process(error):
-                raise
-            return None
+        # First, because a tag file names the next body before it is in place.
+        tags = self._if_accessible(lambda: self._tag_file_by_status(key))
+        entry = self._if_accessible(lambda: self._fs.status(self._root / key))
         if entry is None:
             return None
         return self._unchanged(key, entry, tags) or self._listed(key, entry, tags)
 
-    def _tag_file_by_status(self, key: str, name: str) -> Mapping[str, DirectoryEntry] | None:
-        """Return the tag file of an object as `_tag_files` does."""
+    def _tag_file_by_status(self, key: str) -> Mapping[str, DirectoryEntry]:
+        """Return the tag file of an object, in the form of `_tag_files`."""
+        entry = self._fs.status(self._tag_path(key))
+        return {entry.name: entry} if entry is not None else {}
+
+    def _if_accessible(self, read: Callable[[], T]) -> T | None:
+        """Return the result of `read`; None if the system denies access to its path."""
         try:
-            entry = self._fs.status(self._tag_path(key))
+            return read()
         except OSError as error:
             if is_of_the_process(error):
                 raise
             return None
-        return {} if entry is None else {name: entry}
 
     def _scan(self, prefix: str) -> Listing:
         top = prefix.rpartition("/")[0]

@@ -34,7 +34,7 @@ from daemon.stores.port import Content, Version
 from tests.builders_runtime import ThreadRuntime
 from tests.services.processes import free_port
 from tests.support.certificates import self_signed
-from tests.support.scripted_http import breaks_off, in_turn, resets, says, server, streams
+from tests.support.scripted_http import breaks_off, by_name, in_turn, resets, says, server, streams
 
 BUCKET = "my-bucket"
 VERSION = Version("1700000000000001")
@@ -260,10 +260,7 @@ def test_versions_leave_out_each_object_that_cannot_be_read() -> None:
     def versions(store: GcsStore) -> Awaitable[Any]:
         return store.versions([*answers])
 
-    def answer(handler: Any) -> None:
-        next(each for name, each in answers.items() if f"/{name}" in handler.path)(handler)
-
-    with server(answer) as (address, seen):
+    with server(by_name(answers)) as (address, seen):
         assert result(versions, address) == {"key": VERSION}
         assert len(seen) >= len(answers)
 

@@ -32,7 +32,7 @@ from daemon.stores.s3 import S3Store
 from tests.builders_runtime import ThreadRuntime
 from tests.services.processes import free_port
 from tests.support.certificates import self_signed
-from tests.support.scripted_http import breaks_off, in_turn, resets, says, server, streams
+from tests.support.scripted_http import breaks_off, by_name, in_turn, resets, says, server, streams
 
 TRIES = 3
 VERSION = Version("0123456789abcdef")
@@ -252,10 +252,7 @@ def test_versions_leave_out_each_object_that_cannot_be_read() -> None:
     def versions(store: S3Store) -> Awaitable[Any]:
         return store.versions([*answers])
 
-    def answer(handler: Any) -> None:
-        next(each for name, each in answers.items() if f"/{name}" in handler.path)(handler)
-
-    with server(answer) as (address, seen):
+    with server(by_name(answers)) as (address, seen):
         assert result(versions, address) == {"key": VERSION}
         assert len(seen) >= len(answers)
 
