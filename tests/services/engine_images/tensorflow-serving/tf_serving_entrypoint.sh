@@ -1,0 +1,6 @@
+#!/bin/bash
+
+# Without exec, as in the official image: as a container's first process, bash ignores SIGTERM.
+tensorflow_model_server --port=8500 --rest_api_port=8501 \
+  --model_name=${MODEL_NAME} --model_base_path=${MODEL_BASE_PATH}/${MODEL_NAME} \
+  "$@"

@@ -1,0 +1,102 @@
+"""Runs `dockerd` as long as anybody holds the file of its users, then stops it (`engine`).
+
+It is the first process of its namespaces, so every process of the engine ends with it. It uses the
+standard library only, because it is started as a file.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import TypedDict
+
+_STOP_SECONDS = 20
+
+
+class Arguments(TypedDict):
+    """`data`: what is kept. `folder`: what is not. `users`: the file that users hold.
+
+    `network`: a descriptor of the network namespace of the tests. `alive`: a descriptor that is
+    open as long as the engine runs. `device`, `here`, `there`: the name of the link on the side of
+    the tests, and the addresses of both sides.
+    """
+
+    dockerd: str
+    data: str
+    folder: str
+    users: str
+    network: int
+    alive: int
+    device: str
+    here: str
+    there: str
+
+
+def main(arguments: Arguments) -> None:
+    """Returns when the engine has ended."""
+    folder = Path(arguments["folder"])
+    # Includes the pid file of a killed engine, whose number would be that of a process here.
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(mode=0o700)
+    (folder / "daemon.json").write_text("{}")
+    _link(arguments)
+    # A containerd of this machine would be used instead of an own one, outside of the namespaces.
+    Path("/run/containerd").mkdir(exist_ok=True)
+    _run("mount", "-t", "tmpfs", "tmpfs", "/run/containerd")
+    server = subprocess.Popen(
+        [
+            arguments["dockerd"],
+            *("--data-root", arguments["data"], "--exec-root", str(folder / "exec")),
+            *("--pidfile", str(folder / "docker.pid"), "--host", f"unix://{folder}/docker.sock"),
+            *("--config-file", str(folder / "daemon.json"), "--log-level", "warn"),
+        ],
+        stdin=subprocess.DEVNULL,
+    )
+    threading.Thread(target=_stop_when_unused, args=(arguments["users"], server.pid)).start()
+    # Orphans of the whole namespace become children of this process.
+    ended = 0
+    while ended != server.pid:
+        ended, _ = os.waitpid(-1, 0)
+    shutil.rmtree(folder, ignore_errors=True)
+    os._exit(0)  # The thread may still wait.
+
+
+def _stop_when_unused(users: str, server: int) -> None:
+    # Held until this process has ended, so that no engine is started meanwhile.
+    with Path(users).open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        for how in (signal.SIGTERM, signal.SIGKILL):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(server, how)
+            threading.Event().wait(_STOP_SECONDS)
+
+
+def _link(arguments: Arguments) -> None:
+    """Connects both network namespaces by a pair of devices."""
+    network = f"/proc/self/fd/{arguments['network']}"
+    outside = ("nsenter", f"--net={network}")
+    device, kept = arguments["device"], (arguments["network"],)
+    # The kernel may take a moment to remove the one of a killed engine.
+    with contextlib.suppress(subprocess.CalledProcessError):
+        _run(*outside, "ip", "link", "delete", device, kept=kept)
+    _run("ip", "link", "set", "lo", "up")
+    _run(*("ip", "link", "add", "outside", "type", "veth", "peer", "name", device))
+    _run("ip", "link", "set", device, "netns", network, kept=kept)
+    _run("ip", "address", "add", arguments["there"], "dev", "outside")
+    _run("ip", "link", "set", "outside", "up")
+    _run(*outside, "ip", "address", "add", arguments["here"], "dev", device, kept=kept)
+    _run(*outside, "ip", "link", "set", device, "up", kept=kept)
+
+
+def _run(*command: str, kept: tuple[int, ...] = ()) -> None:
+    subprocess.run(command, check=True, pass_fds=kept)
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))
