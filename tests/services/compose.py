@@ -1,7 +1,8 @@
-"""Docker Compose's own binary, without an engine: `config` reads and merges like `up`.
+"""Docker Compose's own binary. Without an engine, `config` reads and merges like `up`.
 
 There are three editions: the oldest and the newest release that is available as a wheel, and our
-front end to the loader library of 2.22, the oldest release that a bundle supports.
+front end to the loader library of 2.22, the oldest release that a bundle supports. That one only has
+`config`; ENGINE_EDITIONS are those that act on an engine.
 REBUNDLE_COMPOSE_2_22, REBUNDLE_COMPOSE_OLDEST and REBUNDLE_COMPOSE_NEWEST name others.
 """
 
@@ -18,11 +19,21 @@ from tests.services.goprograms import go_program
 
 Edition = Literal["2.22", "oldest", "newest"]
 EDITIONS: tuple[Edition, ...] = ("2.22", "oldest", "newest")
+ENGINE_EDITIONS: tuple[Edition, ...] = ("oldest", "newest")
 _LIMIT_SECONDS = 120
 
 
 class ConfigRefused(Exception):
     """Compose does not accept the project; the text is its output."""
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What a command printed on both streams, in that order, and its exit code."""
+
+    code: int
+    text: str
+    stdout: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +58,29 @@ class Compose:
         """By service, the hash whose change makes `up` recreate its container."""
         lines = self._run(directory, {}, "--hash", "*").splitlines()
         return dict(line.split(" ", 1) for line in lines if line)
+
+    def command(
+        self,
+        directory: Path,
+        *words: str,
+        env: Mapping[str, str],
+        limit: float = _LIMIT_SECONDS,
+    ) -> Output:
+        """What `docker compose WORDS` does in `directory`, with no other variables than `env`.
+
+        Raises subprocess.TimeoutExpired after `limit` seconds.
+        """
+        done = subprocess.run(
+            [str(self.binary), *words],
+            cwd=directory,
+            env=dict(env),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=limit,
+            check=False,
+        )
+        return Output(done.returncode, done.stdout + done.stderr, done.stdout)
 
     def _run(self, directory: Path, env: Mapping[str, str], *arguments: str) -> str:
         # Nothing of the caller's environment: a SERVING_… or REL_DIR set there would override the

@@ -8,7 +8,7 @@ DOCKER_HOST counts as well if it answers. Otherwise root starts Debian's `docker
 That engine has namespaces of its own for its network, mounts and processes. So it changes no
 firewall rule of this machine, two checkouts do not meet, published ports collide with nothing, and
 the kernel removes what a killed engine leaves. It has no way out of this machine: a test cannot
-pull an image by mistake.
+pull an image by mistake. Its containers see a name server that knows no name.
 """
 
 import contextlib
@@ -110,7 +110,7 @@ class Engine:
         """
         process = str(self.inspect(container)["State"]["Pid"])
         self.run(
-            *("run", "--rm", "--pid", "host", "--network", "none", "--privileged"),
+            *("run", "--rm", "--pid", "host", "--network", "none"),
             *("--entrypoint", "kill", image, "-9", process),
         )
 
@@ -176,7 +176,7 @@ def _own() -> Iterator[Engine]:
             # Waits while the keeper of an ending engine holds it exclusively.
             fcntl.flock(users, fcntl.LOCK_SH)
             if not _answers(folder / "docker.sock"):
-                _start(dockerd, folder, f"rb{digest[:8]}", f"{here}/30", f"{there}/30")
+                _start(dockerd, folder, f"rb{digest[:8]}", str(here), str(there))
                 # What a killed run has left. Nobody else uses the engine yet.
                 started.clear()
         yield started

@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import TypedDict
 
 _STOP_SECONDS = 20
+_HEADER_BYTES = 12
 
 
 class Arguments(TypedDict):
@@ -55,16 +57,18 @@ def main(arguments: Arguments) -> None:
             *("--data-root", arguments["data"], "--exec-root", str(folder / "exec")),
             *("--pidfile", str(folder / "docker.pid"), "--host", f"unix://{folder}/docker.sock"),
             *("--config-file", str(folder / "daemon.json"), "--log-level", "warn"),
+            *("--dns", arguments["there"]),
         ],
         stdin=subprocess.DEVNULL,
     )
     threading.Thread(target=_stop_when_unused, args=(arguments["users"], server.pid)).start()
+    threading.Thread(target=_know_no_name, args=(arguments["there"],)).start()
     # Orphans of the whole namespace become children of this process.
     ended = 0
     while ended != server.pid:
         ended, _ = os.waitpid(-1, 0)
     shutil.rmtree(folder, ignore_errors=True)
-    os._exit(0)  # The thread may still wait.
+    os._exit(0)  # The threads still wait.
 
 
 def _stop_when_unused(users: str, server: int) -> None:
@@ -75,6 +79,24 @@ def _stop_when_unused(users: str, server: int) -> None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(server, how)
             threading.Event().wait(_STOP_SECONDS)
+
+
+def _know_no_name(address: str) -> None:
+    """Answers every DNS query with NXDOMAIN, as a name server outside does for a service's name.
+
+    Docker's own server asks it for names that no container has. Without an answer from it, this
+    release of the engine gives none either, and clients wait until their time is up.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind((address, 53))
+        while True:
+            query, asker = server.recvfrom(4096)
+            end = _HEADER_BYTES
+            while end < len(query) and query[end]:
+                end += query[end] + 1
+            question = query[_HEADER_BYTES : end + 5]
+            counts = b"\0\1\0\0\0\0\0\0"
+            server.sendto(query[:2] + b"\x81\x83" + counts + question, asker)
 
 
 def _link(arguments: Arguments) -> None:
@@ -88,9 +110,9 @@ def _link(arguments: Arguments) -> None:
     _run("ip", "link", "set", "lo", "up")
     _run(*("ip", "link", "add", "outside", "type", "veth", "peer", "name", device))
     _run("ip", "link", "set", device, "netns", network, kept=kept)
-    _run("ip", "address", "add", arguments["there"], "dev", "outside")
+    _run("ip", "address", "add", f"{arguments['there']}/30", "dev", "outside")
     _run("ip", "link", "set", "outside", "up")
-    _run(*outside, "ip", "address", "add", arguments["here"], "dev", device, kept=kept)
+    _run(*outside, "ip", "address", "add", f"{arguments['here']}/30", "dev", device, kept=kept)
     _run(*outside, "ip", "link", "set", device, "up", kept=kept)
 
 

@@ -1,0 +1,65 @@
+"""The engine, its images and an S3 store. Without them the tests are skipped with the reason."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from renderers.composition import Composition
+from tests.services import compose as compose_service
+from tests.services import engine as engine_service
+from tests.services import images as images_service
+from tests.services.availability import available
+from tests.services.compose import Compose
+from tests.services.engine import Engine
+from tests.services.images import Images
+from tests.support.engine_host import Host, Models, Store
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[Engine]:
+    running = engine_service.engine()
+    yield available(running.__enter__)
+    running.__exit__(None, None, None)
+
+
+@pytest.fixture(scope="session")
+def images(engine: Engine) -> Images:
+    return available(lambda: images_service.images(engine))
+
+
+@pytest.fixture(scope="session")
+def compose() -> Compose:
+    return available(lambda: compose_service.compose("newest"))
+
+
+@pytest.fixture(scope="session")
+def store(engine: Engine, images: Images) -> Iterator[Store]:
+    with Store.running(engine, images) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def models(images: Images, store: Store) -> Models:
+    return Models(images, store)
+
+
+@pytest.fixture(scope="module")
+def deploy(
+    engine: Engine,
+    images: Images,
+    store: Store,
+    compose: Compose,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Callable[[Composition], Host]]:
+    """Deploys a bundle to a host of its own, which is removed after the module's tests."""
+    hosts: list[Host] = []
+
+    def deploy_bundle(composition: Composition, compose: Compose = compose) -> Host:
+        folder: Path = tmp_path_factory.mktemp("a host")
+        hosts.append(Host.deploy(engine, compose, composition, folder, store, images))
+        return hosts[-1]
+
+    yield deploy_bundle
+    for host in hosts:
+        host.remove()
