@@ -34,6 +34,7 @@ from tests.services.compose import Compose, Output
 from tests.services.engine import Engine
 from tests.services.images import Images
 from tests.services.processes import free_port
+from tests.services.rclone import rclone
 
 _LIMIT_SECONDS = 180
 _KEPT = "base/model-serving/model-download/models"
@@ -88,6 +89,23 @@ class Store:
             aws_access_key_id=self.access_key,
             aws_secret_access_key=self.secret_key,
             region_name="us-east-1",
+        )
+
+    def copy(self, source: str, folder: Path) -> None:
+        """Copies `BUCKET/PREFIX` to a folder, as a deployment engineer does with rclone."""
+        subprocess.run(
+            [rclone("newest"), "copy", f":s3:{source}", folder],
+            env={
+                "PATH": "/usr/bin:/bin",
+                "RCLONE_CONFIG": "/dev/null",
+                "RCLONE_S3_PROVIDER": "Other",
+                "RCLONE_S3_ENDPOINT": self.endpoint,
+                "RCLONE_S3_REGION": "us-east-1",
+                "RCLONE_S3_ACCESS_KEY_ID": self.access_key,
+                "RCLONE_S3_SECRET_ACCESS_KEY": self.secret_key,
+            },
+            check=True,
+            timeout=_LIMIT_SECONDS,
         )
 
     def put(self, prefix: str, files: Mapping[str, bytes]) -> str:
@@ -338,18 +356,36 @@ class Host:
         store: Store,
         images: Images,
     ) -> "Host":
-        """Copies the tree, then fills in what the bundle's README asks for."""
-        project = f"site-{secrets.token_hex(4)}"
-        host = cls(engine, compose, images, folder, free_port(), free_port(), project, composition)
+        """A host with the rendered tree, filled in."""
+        host = cls.beside(engine, compose, composition, folder, images)
         host.replace_base(composition)
-        shutil.copytree(folder / "example", host.directory)
-        host.set(".env", REL_DIR=str(host.directory))
-        host.set(
+        host.fill_in(store)
+        return host
+
+    @classmethod
+    def beside(
+        cls,
+        engine: Engine,
+        compose: Compose,
+        composition: Composition,
+        folder: Path,
+        images: Images,
+    ) -> "Host":
+        """A host whose `folder` has, or will have, the tree of `composition`."""
+        project = f"site-{secrets.token_hex(4)}"
+        ports = free_port(), free_port()
+        return cls(engine, compose, images, folder, *ports, project, composition)
+
+    def fill_in(self, store: Store) -> None:
+        """Copies `example/`, then fills in what the bundle's README asks for."""
+        shutil.copytree(self.folder / "example", self.directory)
+        self.set(".env", REL_DIR=str(self.directory))
+        self.set(
             "conf/bundle/.env",
-            MODEL_PROXY_HTTP_PORT=str(host.http_port),
-            MODEL_PROXY_GRPC_PORT=str(host.grpc_port),
+            MODEL_PROXY_HTTP_PORT=str(self.http_port),
+            MODEL_PROXY_GRPC_PORT=str(self.grpc_port),
         )
-        host.set(
+        self.set(
             "creds/bundle/.env",
             RCLONE_S3_PROVIDER="Minio",
             RCLONE_S3_ACCESS_KEY_ID=store.access_key,
@@ -357,7 +393,6 @@ class Host:
             RCLONE_S3_ENDPOINT=store.endpoint,
             RCLONE_S3_REGION="us-east-1",
         )
-        return host
 
     @property
     def directory(self) -> Path:
