@@ -31,9 +31,10 @@ from tests.services.versitygw import MODULE as VERSITYGW
 # A name that no registry can have (RFC 6761).
 _REPOSITORY = "rebundle.test"
 _SOURCES = Path(__file__).parent / "engine_images"
-_LOCKS = Path(__file__).parents[2] / "requirements" / "tools"
+_LOCKS = Path(__file__).parents[2] / "requirements"
 _SUITE = "bookworm"
 _PYTHON = "3.11"
+_SLIM = "python-slim"
 _MIRROR = "http://deb.debian.org/debian"
 _PACKAGES = (
     *("busybox-static", "ca-certificates", "curl", "libpython3.11", "nginx", "procps"),
@@ -89,19 +90,33 @@ class _Recipe:
 
 def images(engine: Engine) -> Images:
     """Their names, built if need be. Raises Unavailable."""
+    tags = _built(engine, [recipe for recipe in _RECIPES if recipe.name != _SLIM])
+    return Images(**{name.replace("-", "_"): tag for name, tag in tags.items()})
+
+
+def python_slim(engine: Engine) -> str:
+    """An image in the place of the product's base, built if need be. Raises Unavailable.
+
+    It has every wheel of the product's locks, so that a build in it needs no network.
+    """
+    wanted = [recipe for recipe in _RECIPES if recipe.name in {"debian", _SLIM}]
+    return _built(engine, wanted)[_SLIM]
+
+
+def _built(engine: Engine, recipes: list[_Recipe]) -> dict[str, str]:
     CACHE.mkdir(parents=True, exist_ok=True)
     tags = _tags(_RECIPES)
     with (CACHE / "images.lock").open("w") as guard:
         # Two test runs may build them at once.
         fcntl.flock(guard, fcntl.LOCK_EX)
-        missing = [recipe for recipe in _RECIPES if not engine.exists(tags[recipe.name])]
+        missing = [recipe for recipe in recipes if not engine.exists(tags[recipe.name])]
         try:
             _build(engine, missing, tags)
         except EngineFailed as error:
             raise Unavailable(f"an image cannot be built: {error}") from error
         if missing and engine.own:
-            _remove_older(engine, set(tags.values()))
-    return Images(**{name.replace("-", "_"): tag for name, tag in tags.items()})
+            _remove_older(engine, tags)
+    return {recipe.name: tags[recipe.name] for recipe in recipes}
 
 
 def _tags(recipes: Iterable[_Recipe]) -> dict[str, str]:
@@ -156,13 +171,15 @@ def _write_context(file: IO[bytes], sources: Path, parts: Mapping[str, Path]) ->
     file.seek(0)
 
 
-def _remove_older(engine: Engine, kept: set[str]) -> None:
-    """Removes the images that nothing names any more, so that the disk does not fill up."""
+def _remove_older(engine: Engine, tags: Mapping[str, str]) -> None:
+    """Removes the images that a changed recipe has replaced, so that the disk does not fill up."""
     listed = engine.run("image", "ls", f"{_REPOSITORY}/*", "--format", "{{.Repository}}:{{.Tag}}")
-    for tag in set(listed.split()) - kept:
+    for tag in set(listed.split()) - set(tags.values()):
+        name = tag.removeprefix(f"{_REPOSITORY}/").partition(":")[0]
         # Another test run may use it.
         with contextlib.suppress(EngineFailed):
-            engine.run("image", "rm", tag)
+            if name in tags:
+                engine.run("image", "rm", tag)
     engine.run("image", "prune", "--force")
 
 
@@ -212,9 +229,13 @@ def _mirror() -> str:
     return _MIRROR
 
 
-def _wheels(folder: Path) -> Path:
-    _download(folder, _LOCKS / "engine-images.lock")
-    return folder
+def _wheels_of(*locks: Path) -> _Part:
+    def download(folder: Path) -> Path:
+        for lock in locks:
+            _download(folder, lock)
+        return folder
+
+    return _Part("".join(lock.read_text() for lock in locks), download)
 
 
 def _download(folder: Path, lock: Path) -> None:
@@ -258,16 +279,25 @@ _RECIPES = (
     _Recipe(
         "rclone",
         bases=("busybox",),
-        parts={"rclone": _Part((_LOCKS / "rclone.lock").read_text(), lambda _: rclone("newest"))},
+        parts={
+            "rclone": _Part(
+                (_LOCKS / "tools" / "rclone.lock").read_text(), lambda _: rclone("newest")
+            )
+        },
     ),
     _Recipe("store", parts={"versitygw": _Part(VERSITYGW, lambda _: go_module(VERSITYGW))}),
     _Recipe(
         "python",
         bases=("debian",),
-        parts={"wheels": _Part((_LOCKS / "engine-images.lock").read_text(), _wheels)},
+        parts={"wheels": _wheels_of(_LOCKS / "tools" / "engine-images.lock")},
     ),
     _Recipe("tensorflow-serving", bases=("python",)),
     _Recipe("openvino", bases=("python",)),
     _Recipe("model-proxy", bases=("python",)),
     _Recipe("triton", bases=("python",), parts={"tritonserver": _Part(_TRITON, _tritonserver)}),
+    _Recipe(
+        _SLIM,
+        bases=("debian",),
+        parts={"wheels": _wheels_of(_LOCKS / "build.lock", _LOCKS / "runtime.lock")},
+    ),
 )
