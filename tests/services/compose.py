@@ -1,9 +1,12 @@
 """Docker Compose's own binary. Without an engine, `config` reads and merges like `up`.
 
-There are three editions: the oldest and the newest release that is available as a wheel, and our
-front end to the loader library of 2.22, the oldest release that a bundle supports. That one only has
-`config`; ENGINE_EDITIONS are those that act on an engine.
-REBUNDLE_COMPOSE_2_22, REBUNDLE_COMPOSE_OLDEST and REBUNDLE_COMPOSE_NEWEST name others.
+EDITIONS have `config`: the oldest and the newest release that is available as a wheel, and our front
+end to the loader library of 2.22, the oldest release that a bundle supports. ENGINE_EDITIONS act on
+an engine: both wheels, 2.22.0 itself, and the last release of 2. Go builds these two, once, in about
+two minutes each.
+
+REBUNDLE_COMPOSE_2_22, REBUNDLE_COMPOSE_OLDEST, REBUNDLE_COMPOSE_NEWEST, REBUNDLE_COMPOSE_2_22_0 and
+REBUNDLE_COMPOSE_2_40_3 name others.
 """
 
 import json
@@ -15,11 +18,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tests.services.environments import environment
-from tests.services.goprograms import go_program
+from tests.services.goprograms import go_command, go_program
 
 Edition = Literal["2.22", "oldest", "newest"]
 EDITIONS: tuple[Edition, ...] = ("2.22", "oldest", "newest")
-ENGINE_EDITIONS: tuple[Edition, ...] = ("oldest", "newest")
+EngineEdition = Literal["2.22.0", "2.40.3", "oldest", "newest"]
+ENGINE_EDITIONS: tuple[EngineEdition, ...] = ("2.22.0", "2.40.3", "oldest", "newest")
+_FROM_SOURCE = {
+    "2.22.0": "h1:3rRz4L7tPU75wRsV8JZh2/aTgerQvPa1cpzZN+tHqUY=",
+    "2.40.3": "h1:XeYkQu1svDtyfZPv5nTwFryQ25ZJMkIlc4pz9HalMPI=",
+}
+"""The checksum of each release's Go module."""
 _LIMIT_SECONDS = 120
 
 
@@ -100,10 +109,13 @@ class Compose:
         return done.stdout
 
 
-def compose(edition: Edition) -> Compose:
-    """One of EDITIONS. Raises Unavailable."""
+def compose(edition: Edition | EngineEdition) -> Compose:
+    """One of EDITIONS or ENGINE_EDITIONS. Raises Unavailable."""
     if named := os.environ.get(f"REBUNDLE_COMPOSE_{edition.upper().replace('.', '_')}"):
         return Compose(Path(named))
     if edition == "2.22":
         return Compose(go_program("compose_loader"))
+    if checksum := _FROM_SOURCE.get(edition):
+        module = f"github.com/docker/compose/v2@v{edition}"
+        return Compose(go_command(module, "./cmd", checksum))
     return Compose(environment(f"compose-{edition}") / "bin" / "docker-compose")

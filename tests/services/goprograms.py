@@ -6,8 +6,11 @@ changed source or another Go builds again.
 
 import fcntl
 import hashlib
+import json
 import os
+import shutil
 import subprocess
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -57,6 +60,48 @@ def go_module(module: str) -> Path:
         if not binary.exists():
             _run(go, "install", module, folder=_HERE, env=_BUILD | {"GOBIN": str(folder)})
     return binary
+
+
+def go_command(module: str, package: str, checksum: str) -> Path:
+    """The command in the folder `package` of a module at a version, built once as that module's own
+    go.mod says.
+
+    `go install` refuses a module with `replace` lines. `checksum` is the one that `go mod download`
+    reports (`h1:…`); go.sum of the module has those of all others. Raises Unavailable.
+    """
+    go = tool("go", package="golang-go")
+    folder = _CACHE / module.replace("/", "_")
+    binary = folder / "command"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (_CACHE / f"{folder.name}.lock").open("w") as guard:
+        fcntl.flock(guard, fcntl.LOCK_EX)
+        if not binary.exists():
+            # The database of checksums does not have every old version.
+            unlisted = {"GONOSUMDB": module.partition("@")[0]}
+            told = _run(go, "mod", "download", "-json", module, folder=_HERE, env=unlisted)
+            download = json.loads(told)
+            if download["Sum"] != checksum:
+                raise Unavailable(
+                    f"{module} from the module proxy has the checksum {download['Sum']}, not "
+                    f"{checksum}"
+                )
+            with tempfile.TemporaryDirectory(dir=_CACHE) as work:
+                # Those of the module cache are read-only.
+                source = shutil.copytree(
+                    download["Dir"], Path(work) / "source", copy_function=shutil.copyfile
+                )
+                half = binary.with_suffix(".half")
+                flags = ("-mod=mod", "-trimpath", "-buildvcs=false", "-o", str(half))
+                environment = {"CGO_ENABLED": "0"} | unlisted
+                _make_writable(source)
+                _run(go, "build", *flags, package, folder=source, env=environment)
+                half.rename(binary)
+    return binary
+
+
+def _make_writable(folder: Path) -> None:
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
 
 
 def _run(*command: object, folder: Path, env: Mapping[str, str] | None = None) -> bytes:

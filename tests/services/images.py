@@ -37,7 +37,7 @@ _PYTHON = "3.11"
 _SLIM = "python-slim"
 _MIRROR = "http://deb.debian.org/debian"
 _PACKAGES = (
-    *("busybox-static", "ca-certificates", "curl", "libpython3.11", "nginx", "procps"),
+    *("busybox", "ca-certificates", "curl", "libpython3.11", "nginx", "procps"),
     *("python3", "python3-venv"),
 )
 _TRITON = (
