@@ -22,7 +22,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -148,8 +148,16 @@ def _named() -> Engine | None:
             raise Unavailable(
                 f"no engine answers at {host}, which {variable} names: {error}"
             ) from error
-        return Engine(host, found.client, configuration["Gateway"], own=False)
+        return Engine(host, found.client, _first_address(configuration), own=False)
     return None
+
+
+def _first_address(configuration: Mapping[str, str]) -> str:
+    """The address of the engine's host in a network. An engine that has just made its first network
+    does not name it.
+    """
+    first = next(ipaddress.ip_network(configuration["Subnet"]).hosts())
+    return configuration.get("Gateway", str(first))
 
 
 @contextlib.contextmanager
