@@ -87,8 +87,6 @@ _ENGINES_MAX_BATCH_SIZE: Final = 1000
 class BatchingParameters(Value):
     """TensorFlow Serving's BatchingParameters, by its own field names."""
 
-    model_config = ConfigDict(extra="forbid")
-
     max_batch_size: _Positive | None = None
     batch_timeout_micros: Annotated[int, Field(strict=True, ge=0, le=_LARGEST_VERSION)] | None = (
         None
