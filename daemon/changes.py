@@ -226,8 +226,11 @@ def _digest_of_state(kind: str, composition: Composition, state: schemas.NamedSt
     fields = {"id": state.id, "revision": state.revision}
     if state.parent is not None:
         fields["parent"] = state.parent
+    # The numbers of the models depend on the scope, and the digest of an event must not: an event
+    # that an older release accepted has the same digest when it is sent again (ADR 37).
+    canonical = composition.with_former_numbers.canonical
     # The composition caches its canonical JSON. `state` is appended, as it sorts after its keys.
-    known = f'{composition.canonical[:-1]},"state":{canonical_json(fields)}}}'
+    known = f'{canonical[:-1]},"state":{canonical_json(fields)}}}'
     return hashlib.sha256(f"[{canonical_json(kind)},{known}]".encode()).hexdigest()
 
 

@@ -6,7 +6,7 @@ single fields are in `identifiers`; the canonical form is in `values`.
 """
 
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -35,7 +35,11 @@ from renderers.values import (
 
 MAX_MODELS: Final = 10_000
 """The upper bound for every bundle; a setting can lower it (`limits`)."""
-_LARGEST_VERSION: Final = 2**31 - 1
+LARGEST_SERVING_VERSION: Final = 2**63 - 1
+"""The engines read the name of a version's directory as a signed integer of 64 bits."""
+_LARGEST_FORMER: Final = 2**31 - 1
+"""The largest serving_version of the releases before 64-bit numbers (ADR 37)."""
+_LARGEST_PARAMETER: Final = 2**31 - 1
 
 
 class Artifact(Value):
@@ -78,7 +82,7 @@ class Gpu(Value):
         return self
 
 
-_Positive = Annotated[int, Field(strict=True, ge=1, le=_LARGEST_VERSION)]
+_Positive = Annotated[int, Field(strict=True, ge=1, le=_LARGEST_PARAMETER)]
 
 
 _ENGINES_MAX_BATCH_SIZE: Final = 1000
@@ -88,7 +92,7 @@ class BatchingParameters(Value):
     """TensorFlow Serving's BatchingParameters, by its own field names."""
 
     max_batch_size: _Positive | None = None
-    batch_timeout_micros: Annotated[int, Field(strict=True, ge=0, le=_LARGEST_VERSION)] | None = (
+    batch_timeout_micros: Annotated[int, Field(strict=True, ge=0, le=_LARGEST_PARAMETER)] | None = (
         None
     )
     max_enqueued_batches: _Positive | None = None
@@ -141,16 +145,27 @@ class Serving(Value):
 
 
 def default_serving_version(version: str, uri: str) -> int:
-    """The number of the directory that the engine loads if the producer sends none (protocol 3).
+    """The number of the directory that the engine loads if the producer sends none (protocol 1).
 
-    It is the version if that is a positive integer of 31 bits, else it is derived from
+    It is the version if that is a positive integer of 63 bits, else it is derived from
     sha256(version, URI).
     """
-    is_number = version.isascii() and version.isdigit() and len(version) <= 10
-    if is_number and 1 <= int(version) <= _LARGEST_VERSION:
+    if version.isascii() and version.isdigit() and 1 <= int(version) <= LARGEST_SERVING_VERSION:
         return int(version)
+    return _derived_serving_version(version, uri)
+
+
+def former_serving_version(version: str, uri: str) -> int:
+    """The number that releases before 64-bit numbers gave a model by default (ADR 37)."""
+    is_short = version.isascii() and version.isdigit() and len(version) <= 10
+    if is_short and 1 <= int(version) <= _LARGEST_FORMER:
+        return int(version)
+    return _derived_serving_version(version, uri)
+
+
+def _derived_serving_version(version: str, uri: str) -> int:
     digest = hashlib.sha256(canonical_json([version, uri]).encode()).digest()
-    return int.from_bytes(digest[:8]) % _LARGEST_VERSION + 1
+    return int.from_bytes(digest[:8]) % _LARGEST_FORMER + 1
 
 
 def _default_serving_version(fields: Mapping[str, Any]) -> int:
@@ -166,8 +181,25 @@ class Model(Value):
     artifact: Artifact
     serving: Serving
     serving_version: Annotated[
-        int, Field(strict=True, ge=1, le=_LARGEST_VERSION, default_factory=_default_serving_version)
+        int,
+        Field(
+            strict=True,
+            ge=1,
+            le=LARGEST_SERVING_VERSION,
+            default_factory=_default_serving_version,
+        ),
     ]
+
+    @property
+    def former_number(self) -> int | None:
+        """The serving_version that a release before 64-bit numbers would have derived (ADR 37).
+
+        None if it is the same, or if the producer has chosen the number.
+        """
+        if "serving_version" in self.model_fields_set:
+            return None
+        former = former_serving_version(self.version, self.artifact.uri)
+        return None if former == self.serving_version else former
 
     @cached_property
     def canonical(self) -> str:
@@ -183,7 +215,9 @@ class ModelChange(Value):
     name: rules.DisplayName | None = None
     artifact: Artifact | None = None
     serving: Serving | None = None
-    serving_version: Annotated[int, Field(strict=True, ge=1, le=_LARGEST_VERSION)] | None = None
+    serving_version: Annotated[int, Field(strict=True, ge=1, le=LARGEST_SERVING_VERSION)] | None = (
+        None
+    )
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -313,6 +347,49 @@ class Composition(Value):
         if len(others) >= MAX_MODELS:
             raise ValueError(f"a bundle has at most {MAX_MODELS} models")
         models = tuple(sorted([*others, model], key=lambda member: member.id))
+        return self.model_copy(update={"models": models})
+
+    @property
+    def with_former_numbers(self) -> "Composition":
+        """This composition with the numbers that a release before 64-bit numbers derived.
+
+        It is this value itself if the numbers are the same (ADR 37).
+        """
+        return self._former or self
+
+    @cached_property
+    def _former(self) -> "Composition | None":
+        # Not the value itself: a value that has itself among its attributes cannot be compared.
+        former = self._renumbered(lambda model: model.former_number)
+        return None if former is self else former
+
+    def with_numbers_of(self, published: "Composition | None") -> "Composition":
+        """This composition with former numbers where `published` has them.
+
+        A model of the same version and URI keeps its number, as its files are where it says.
+        """
+
+        def kept(model: Model) -> int | None:
+            former = model.former_number
+            other = published.model(model.id) if published and former is not None else None
+            is_same = other is not None and (
+                (other.version, other.artifact.uri, other.serving_version)
+                == (model.version, model.artifact.uri, former)
+            )
+            return former if is_same else None
+
+        return self._renumbered(kept)
+
+    def _renumbered(self, number_of: Callable[[Model], int | None]) -> "Composition":
+        numbers = {model.id: number_of(model) for model in self.models}
+        if not any(numbers.values()):
+            return self
+        models = tuple(
+            model.model_copy(update={"serving_version": number})
+            if (number := numbers[model.id])
+            else model
+            for model in self.models
+        )
         return self.model_copy(update={"models": models})
 
     @cached_property

@@ -47,7 +47,7 @@ slugs = st.one_of(
 """Ids, and short enough names of bundles and targets."""
 
 versions = st.one_of(
-    st.sampled_from(("1", "7", "v1.2", "2026-01-01", "0", "1e3")),
+    st.sampled_from(("1", "7", "v1.2", "2026-01-01", "0", "1e3", "20261129101500")),
     st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,8}", fullmatch=True),
 )
 images = st.one_of(
@@ -144,7 +144,7 @@ def model_documents(draw: st.DrawFn, model_id: str | None = None) -> dict[str, A
     optional = {"resources": _resources} | ({} if able.no_gpu else {"gpu": _gpus})
     optional |= {} if able.no_batching else {"batching": _batching}
     serving |= draw(st.fixed_dictionaries({}, optional=optional))
-    fields = {"name": plain_texts, "serving_version": _positive}
+    fields = {"name": plain_texts, "serving_version": st.integers(1, 2**63 - 1)}
     return {
         "id": model_id or draw(slugs),
         "version": draw(versions),

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from daemon.changes import StateCreated, interpret
+from daemon.changes import StateCreated, received
 from events.errors import InvalidEvent
 from events.model import BUNDLE_STATE_CREATED, Event
 from renderers.composition import Composition, RenderDefaults
@@ -65,7 +65,9 @@ def _in_event(change: Callable[[dict[str, Any], str], None]) -> Put:
         data = deepcopy(_DATA)
         change(data, text)
         try:
-            interpreted = interpret(Event(id="e", source="s", type=BUNDLE_STATE_CREATED, data=data))
+            interpreted = received(
+                Event(id="e", source="s", type=BUNDLE_STATE_CREATED, data=data)
+            ).change
         except InvalidEvent as error:
             raise Refused(
                 *((problem.path, problem.expected) for problem in error.problems)
