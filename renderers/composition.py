@@ -101,21 +101,55 @@ class BatchingParameters(Value):
         Annotated[tuple[_Positive, ...], Field(min_length=1, max_length=64)] | None
     ) = None
     pad_variable_length_inputs: Annotated[bool, Field(strict=True)] | None = None
+    thread_pool_name: rules.ThreadPoolName | None = None
+    enable_large_batch_splitting: Annotated[bool, Field(strict=True)] | None = None
+    max_execution_batch_size: _Positive | None = None
+    """The engine reads it only if `enable_large_batch_splitting` is true."""
 
     @property
     def fault(self) -> str:
         """Why the engine would refuse to start with these parameters; empty if it would not.
 
-        The rule is in the comments of the engine's proto. Only the intake checks it: as a rule of
-        the value, it would make compositions unreadable that are published already.
+        The rules are those of the engine's sources (2.20: bundle_factory_util.cc and
+        batching_session.cc). Only the intake checks them: as rules of the value, they would make
+        compositions unreadable that are published already.
         """
+        return self._splitting_fault or self._sizes_fault
+
+    @property
+    def _splitting_fault(self) -> str:
+        if not self.enable_large_batch_splitting:
+            return ""
+        executed, largest = self.max_execution_batch_size, self.max_batch_size
+        if executed is None and largest is None:
+            return (
+                "enable_large_batch_splitting needs max_execution_batch_size or max_batch_size: "
+                "without them the engine would split to batches of size 0"
+            )
+        if executed is not None and executed > (largest or _ENGINES_MAX_BATCH_SIZE):
+            return (
+                f"max_execution_batch_size ({executed}) must be at most max_batch_size "
+                f"({largest or _ENGINES_MAX_BATCH_SIZE})"
+            )
+        return ""
+
+    @property
+    def _sizes_fault(self) -> str:
         sizes, largest = self.allowed_batch_sizes, self.max_batch_size or _ENGINES_MAX_BATCH_SIZE
         if sizes is None:
             return ""
         rises = all(size < following for size, following in pairwise(sizes))
-        if rises and sizes[-1] == largest:
-            return ""
-        return f"allowed_batch_sizes must rise, and end with max_batch_size ({largest})"
+        if not rises or sizes[-1] != largest:
+            return f"allowed_batch_sizes must rise, and end with max_batch_size ({largest})"
+        executed = self.max_execution_batch_size
+        if self.enable_large_batch_splitting and executed not in {None, largest}:
+            # The engine compares the last size with both.
+            return (
+                "allowed_batch_sizes must end with max_execution_batch_size as well, if "
+                f"enable_large_batch_splitting is true: {executed} must be {largest}, or leave "
+                "allowed_batch_sizes out"
+            )
+        return ""
 
 
 class Batching(Value):

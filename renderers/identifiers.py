@@ -17,6 +17,7 @@ _SLUG: Final = re.compile(r"[a-z0-9]([a-z0-9_-]*[a-z0-9])?")
 _VERSION: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
 _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
 _DEVICE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9:._-]{0,63}")
+_THREAD_POOL_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _MEMORY: Final = re.compile(
     r"([0-9]{1,15}(?:\.[0-9]{1,3})?)(b|k|kb|kib|m|mb|mib|g|gb|gib)", re.IGNORECASE
 )
@@ -78,6 +79,14 @@ def _digest(text: str) -> str:
 def _device(text: str) -> str:
     if not _DEVICE.fullmatch(text):
         raise ValueError("must be a device index or UUID: letters, digits and : . _ - (64 at most)")
+    return text
+
+
+def _thread_pool_name(text: str) -> str:
+    if not _THREAD_POOL_NAME.fullmatch(text):
+        raise ValueError(
+            "must start with a letter or digit and hold only letters, digits and . _ - (64 at most)"
+        )
     return text
 
 
@@ -186,6 +195,7 @@ LabelValue = Annotated[
 ]
 Digest = Annotated[_Text, AfterValidator(_digest)]
 DeviceId = Annotated[_Text, AfterValidator(_device)]
+ThreadPoolName = Annotated[_Text, AfterValidator(_thread_pool_name)]
 Image = Annotated[_Text, AfterValidator(_image)]
 RegistryHost = Annotated[_Text, AfterValidator(_registry_host)]
 RegistryPrefix = Annotated[_Text, AfterValidator(_registry_prefix)]

@@ -105,9 +105,14 @@ _positive = st.integers(1, 2**31 - 1)
 
 def _with_sizes(parameters: dict[str, Any], smaller: list[int] | None) -> dict[str, Any]:
     """Rising sizes up to the largest batch, which is 1000 by default."""
+    largest = parameters.get("max_batch_size", 1000)
+    if parameters.get("enable_large_batch_splitting"):
+        executed = largest
+        if smaller is None:
+            executed = min(parameters.get("max_execution_batch_size", largest), largest)
+        parameters = parameters | {"max_execution_batch_size": executed}
     if smaller is None:
         return parameters
-    largest = parameters.get("max_batch_size", 1000)
     return parameters | {
         "allowed_batch_sizes": [*sorted({size for size in smaller if size < largest}), largest]
     }
@@ -127,6 +132,11 @@ _batching = st.fixed_dictionaries(
                     "max_enqueued_batches": _positive,
                     "num_batch_threads": _positive,
                     "pad_variable_length_inputs": st.booleans(),
+                    "thread_pool_name": st.from_regex(
+                        r"[A-Za-z0-9][A-Za-z0-9._-]{0,8}", fullmatch=True
+                    ),
+                    "enable_large_batch_splitting": st.booleans(),
+                    "max_execution_batch_size": _positive,
                 },
             ),
             st.none() | st.lists(st.integers(1, 5000), max_size=3),

@@ -109,6 +109,10 @@ def _parameter(data: dict[str, Any], text: str) -> None:
     data["models"][0]["serving"]["batching"] = {"parameters": {text: 1}}
 
 
+def _pool_name(data: dict[str, Any], text: str) -> None:
+    data["models"][0]["serving"]["batching"] = {"parameters": {"thread_pool_name": text}}
+
+
 def _signature(value: Callable[[str], Any]) -> Callable[[dict[str, Any], str], None]:
     def change(data: dict[str, Any], text: str) -> None:
         data["proxy"]["signature"] = {"document": {"a": value(text)}}
@@ -165,6 +169,7 @@ PLACES: Mapping[str, tuple[str, Put]] = {
     ),
     "device": ("$.data.models[0].serving.gpu", _in_event(_gpu)),
     "batching parameter": ("$.data.models[0].serving.batching", _in_event(_parameter)),
+    "thread pool": ("$.data.models[0].serving.batching", _in_event(_pool_name)),
     "bundle": ("$.data.bundle.name", _in_event(_under("bundle", "name"))),
     "target": ("$.data.bundle.target", _in_event(_under("bundle", "target"))),
     "proxy image": ("$.data.proxy.image", _in_event(_under("proxy", "image"))),

@@ -288,17 +288,24 @@ def test_commented_amounts_are_read_with_their_units():
 
 def test_batching_parameters_are_read():
     text = "# x\nmax_batch_size { value: 1 }\nallowed_batch_sizes: 1\nallowed_batch_sizes: 2\npad_variable_length_inputs: true\n"
+    text += 'thread_pool_name { value: "a-1" }\nenable_large_batch_splitting { value: false }\n'
 
     assert parsers.batching(text) == {
         "max_batch_size": 1,
         "allowed_batch_sizes": [1, 2],
         "pad_variable_length_inputs": True,
+        "thread_pool_name": "a-1",
+        "enable_large_batch_splitting": False,
     }
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        (
+            'a { value: "b" } c: "" }\n',
+            'line 1: expected a batching parameter, once, found \'a { value: "b" } c: "" }\'',
+        ),
         ("a { value: x }\n", "line 1: expected a batching parameter, once, found 'a { value: x }'"),
         (
             "max_batch_size: 1\n",
