@@ -48,6 +48,20 @@ class Artifact(Value):
     uri: rules.ArtifactUri
     digest: rules.Digest | None = None
     size_bytes: Annotated[int, Field(strict=True, ge=0)] | None = None
+    store: rules.StoreName | None = None
+    """The store whose credentials a host has in creds/bundle/<store>.env; None: the default ones.
+    """
+
+    @model_validator(mode="after")
+    def _agrees_with_its_scheme(self) -> Self:
+        scheme = self.uri.partition("://")[0]
+        if scheme == "https" and self.digest is None:
+            raise ValueError(
+                "must have a digest with an https:// URI: a server may answer with anything"
+            )
+        if self.store is not None and scheme not in rules.STORES_WITH_CREDENTIALS:
+            raise ValueError(f"must have no store with a {scheme}:// URI: it has no credentials")
+        return self
 
 
 class Amounts(Value):

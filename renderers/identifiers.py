@@ -34,16 +34,34 @@ _IMAGE: Final = re.compile(
 _REGISTRY: Final = re.compile(_DOMAIN)
 _REGISTRY_PREFIX: Final = re.compile(rf"{_DOMAIN}(?:/{_COMPONENT})*")
 
-# The bucket rule is the stricter one of S3 and GCS. The key rule allows what rclone, a shell `read`
-# and a YAML scalar all take literally: a space would end the shell's field, and a colon could start
-# an rclone option.
-_URI: Final = re.compile(
-    r"(s3|gs)://([a-z0-9][a-z0-9._-]{1,61}[a-z0-9])/([A-Za-z0-9._=+@,~/-]{1,1024})"
+# A key may hold what rclone, the last field of a shell `read` and a YAML scalar take literally:
+# blanks inside (`read` cuts those at its ends), and colons and commas (rclone reads its options
+# before the first colon only, which the list of downloads writes). Quotes, `$`, `\`, `*` and `%`
+# are left out, so that no reader unescapes or expands anything.
+_KEY = r"[A-Za-z0-9._=+@,~/:() -]{1,1024}"
+_HTTPS_HOST = rf"{_HOST_LABEL}(?:\.{_HOST_LABEL})*(?::[0-9]{{1,5}})?"
+_URI_RULES: Final = {
+    # The bucket rule is the stricter one of S3 and GCS.
+    "s3": re.compile(rf"[a-z0-9][a-z0-9._-]{{1,61}}[a-z0-9]/({_KEY})"),
+    "gs": re.compile(rf"[a-z0-9][a-z0-9._-]{{1,61}}[a-z0-9]/({_KEY})"),
+    "az": re.compile(rf"(?=[^/]{{3,63}}/)[a-z0-9]+(?:-[a-z0-9]+)*/({_KEY})"),
+    "https": re.compile(rf"{_HTTPS_HOST}/([A-Za-z0-9._=+@,~/-]{{1,1024}}\.(?:tar|tar\.gz|tgz))"),
+    "file": re.compile(rf"/({_KEY})"),
+}
+"""What follows `://`, by scheme; the group is the key."""
+_URI_FORMS: Final = (
+    "must be s3://bucket/key, gs://bucket/key, az://container/key, file:///path, or "
+    "https://host/path of a .tar, .tar.gz or .tgz archive, without user, query or fragment; "
+    "a bucket has 3 to 63 lower-case letters, digits and . _ - (a container no . and _), "
+    "a key holds letters, digits, blanks and . _ = + @ , ~ / : ( ) - (no blanks, : ( ) with https)"
 )
+STORES_WITH_CREDENTIALS: Final = frozenset({"s3", "gs", "az"})
+"""Schemes whose rclone remotes read credentials from variables."""
 
 MODEL_ID_LENGTH: Final = 61  # s<id>s is a DNS label
 BUNDLE_LENGTH: Final = 57  # <bundle>-nginx is a DNS label
 TARGET_LENGTH: Final = 63
+STORE_LENGTH: Final = 63
 
 _MEMORY_UNITS: Final = {"b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
@@ -120,16 +138,18 @@ def _registry_prefix(text: str) -> str:
 
 
 def _uri(text: str) -> str:
-    match = _URI.fullmatch(text)
+    scheme, _, rest = text.partition("://")
+    rule = _URI_RULES.get(scheme)
+    match = rule.fullmatch(rest) if rule else None
     if match is None:
-        raise ValueError(
-            "must be s3://bucket/key or gs://bucket/key, without user, query or fragment; "
-            "a bucket has 3 to 63 lower-case letters, digits and . _ -, "
-            "a key holds letters, digits and . _ = + @ , ~ / -"
-        )
-    segments = match[3].rstrip("/").split("/")
+        raise ValueError(_URI_FORMS)
+    segments = match[1].rstrip("/").split("/")
     if any(segment in {"", ".", ".."} for segment in segments):
         raise ValueError("must have no empty, '.' or '..' part in its key")
+    if any(segment != segment.strip(" ") for segment in segments):
+        raise ValueError("must have no blank at an end of a part of its key")
+    if scheme == "az" and any(segment.endswith(".") for segment in segments):
+        raise ValueError("must have no part in its key that ends with '.': Azure drops it")
     return text.rstrip("/")
 
 
@@ -200,6 +220,7 @@ Image = Annotated[_Text, AfterValidator(_image)]
 RegistryHost = Annotated[_Text, AfterValidator(_registry_host)]
 RegistryPrefix = Annotated[_Text, AfterValidator(_registry_prefix)]
 ArtifactUri = Annotated[_Text, AfterValidator(_uri)]
+StoreName = Annotated[_Text, _slug(STORE_LENGTH)]
 Cpus = Annotated[str, BeforeValidator(_cpus)]
 """Normalised decimal text; "0" means no limit."""
 Memory = Annotated[int, BeforeValidator(_memory)]

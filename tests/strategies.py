@@ -57,9 +57,20 @@ images = st.one_of(
         fullmatch=True,
     ),
 )
-uris = st.from_regex(
-    r"(s3|gs)://[a-z0-9]{3,8}/[A-Za-z0-9_=+@,~-]{1,8}(/[A-Za-z0-9_=+@,~-]{1,8}){0,2}",
-    fullmatch=True,
+_keys = r"[A-Za-z0-9_=+@,~:()-]([A-Za-z0-9_=+@,~:() -]{0,6}[A-Za-z0-9_=+@,~:()-])?"
+uris = st.one_of(
+    st.from_regex(rf"(s3|gs|az)://[a-z0-9]{{3,8}}/{_keys}(/{_keys}){{0,2}}", fullmatch=True),
+    st.from_regex(rf"file:///{_keys}(/{_keys}){{0,2}}", fullmatch=True),
+    st.sampled_from(
+        [
+            "s3://bucket/a b/c  d (1)/e: f",
+            "gs://bucket/,provider=x/:local:/etc",
+            "az://con-tainer/a/b c",
+            "https://models.example.com/a/model.tar.gz",
+            "https://models.example.com:8443/model,v=1.tar",
+            "https://10.0.0.1/a/model.tgz",
+        ]
+    ),
 )
 plain_texts = st.text(
     st.characters(exclude_categories=("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")),
@@ -146,6 +157,16 @@ _batching = st.fixed_dictionaries(
 
 
 @st.composite
+def _artifacts(draw: st.DrawFn) -> dict[str, Any]:
+    uri = draw(uris)
+    digest = {"digest": f"sha256:{'a' * 64}"}
+    artifact = {"uri": uri} | (digest if uri.startswith("https:") or draw(st.booleans()) else {})
+    if uri.startswith(("s3:", "gs:", "az:")) and draw(st.booleans()):
+        artifact["store"] = draw(slugs)
+    return artifact
+
+
+@st.composite
 def model_documents(draw: st.DrawFn, model_id: str | None = None) -> dict[str, Any]:
     """A model as in an event."""
     platform = draw(st.sampled_from(list(PLATFORMS)))
@@ -158,8 +179,7 @@ def model_documents(draw: st.DrawFn, model_id: str | None = None) -> dict[str, A
     return {
         "id": model_id or draw(slugs),
         "version": draw(versions),
-        "artifact": {"uri": draw(uris)}
-        | draw(st.fixed_dictionaries({}, optional={"digest": st.just(f"sha256:{'a' * 64}")})),
+        "artifact": draw(_artifacts()),
         "serving": serving,
     } | draw(st.fixed_dictionaries({}, optional=fields))
 

@@ -21,7 +21,11 @@ _MAX_CACHED_LENGTH: Final = 100
 _resolver: Final[Any] = yaml.resolver.Resolver()
 
 _MAP_LINE: Final = re.compile(r"(\\?[a-z0-9_-]+) ([a-z0-9_-]+):([0-9]+);\n")
-_LIST_LINE: Final = re.compile(r"([a-z0-9_-]+)(?:/([0-9]+))? (gcs|s3):([^\s:]+)\n")
+_LIST_LINE: Final = re.compile(
+    r"([a-z0-9_-]+)(?:/([0-9]+))? "
+    r"(?:(gcs|s3|azureblob|local):|http,url=\"(https://[A-Za-z0-9.:-]+)\":)"
+    r"([A-Za-z0-9._=+@,~/:()-](?:[A-Za-z0-9._=+@,~/:() -]*[A-Za-z0-9._=+@,~/:()-])?)\n"
+)
 _ASSIGNMENT: Final = re.compile(r"([A-Z][A-Za-z0-9_]*)=([A-Za-z0-9._:/-]*)")
 _WRAPPED: Final = re.compile(
     r"([a-z_]+) \{ value: (?:([0-9]+)|(true|false)|\"([A-Za-z0-9._-]*)\") \}"
@@ -141,8 +145,13 @@ def list_line(line: str) -> tuple[str, int | None, str]:
     found = _LIST_LINE.fullmatch(line)
     if found is None:
         raise Unreadable(1, "<id>[/<number>] <remote>:<path>", repr(line))
-    scheme = {"gcs": "gs", "s3": "s3"}[found[3]]
-    return found[1], int(found[2]) if found[2] else None, f"{scheme}://{found[4]}"
+    folder, number, remote, server, path = found.groups()
+    if server:
+        uri = f"{server}/{path}"
+    else:
+        scheme = {"gcs": "gs", "s3": "s3", "azureblob": "az", "local": "file"}[remote]
+        uri = f"{scheme}://{path}"
+    return folder, int(number) if number else None, uri
 
 
 def env(text: str) -> dict[str, str]:

@@ -109,6 +109,16 @@ def _parameter(data: dict[str, Any], text: str) -> None:
     data["models"][0]["serving"]["batching"] = {"parameters": {text: 1}}
 
 
+def _archive(form: str) -> Callable[[dict[str, Any], str], None]:
+    def change(data: dict[str, Any], text: str) -> None:
+        data["models"][0]["artifact"] = {
+            "uri": form.format(text),
+            "digest": f"sha256:{'a' * 64}",
+        }
+
+    return change
+
+
 def _pool_name(data: dict[str, Any], text: str) -> None:
     data["models"][0]["serving"]["batching"] = {"parameters": {"thread_pool_name": text}}
 
@@ -147,6 +157,17 @@ PLACES: Mapping[str, tuple[str, Put]] = {
         "$.data.models[0].artifact.uri",
         _in_event(lambda data, text: _model("artifact", "uri")(data, f"s3://bucket/{text}")),
     ),
+    "container": (
+        "$.data.models[0].artifact.uri",
+        _in_event(lambda data, text: _model("artifact", "uri")(data, f"az://{text}/key")),
+    ),
+    "path on the host": (
+        "$.data.models[0].artifact.uri",
+        _in_event(lambda data, text: _model("artifact", "uri")(data, f"file:///{text}")),
+    ),
+    "server": ("$.data.models[0].artifact", _in_event(_archive("https://{}/a.tar"))),
+    "archive": ("$.data.models[0].artifact", _in_event(_archive("https://a.b/{}.tar"))),
+    "store": ("$.data.models[0].artifact", _in_event(_model("artifact", "store"))),
     "artifact digest": (
         "$.data.models[0].artifact.digest",
         _in_event(_model("artifact", "digest")),

@@ -226,6 +226,33 @@ def test_unsupported_settings_of_openvino_model_server_are_refused_with_the_reas
         make_model(platform="openvino", serving=asked)
 
 
+@pytest.mark.parametrize(
+    ("artifact", "message"),
+    [
+        ({"uri": "https://a.example.com/b.tar"}, "must have a digest with an https:// URI"),
+        (
+            {
+                "uri": "https://a.example.com/b.tar",
+                "digest": f"sha256:{'a' * 64}",
+                "store": "other",
+            },
+            "must have no store with a https:// URI",
+        ),
+        ({"uri": "file:///srv/a", "store": "other"}, "must have no store with a file:// URI"),
+        ({"uri": "s3://bucket/a", "store": "Other"}, "must be lower-case letters"),
+    ],
+)
+def test_an_artifact_needs_what_its_scheme_needs(artifact, message):
+    with pytest.raises(ValidationError, match=message):
+        make_model(artifact=artifact)
+
+
+@pytest.mark.parametrize("scheme", ["s3", "gs", "az"])
+def test_a_store_is_part_of_the_composition(scheme):
+    model = make_model(artifact={"uri": f"{scheme}://bucket/a", "store": "team-a"})
+    assert json.loads(model.canonical)["artifact"]["store"] == "team-a"
+
+
 def test_a_signature_by_uri_is_refused_with_a_remedy():
     document = golden_document()
     document["proxy"]["signature"] = {"uri": "gs://b/signature.yaml"}

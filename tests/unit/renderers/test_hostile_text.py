@@ -20,7 +20,7 @@ from tests.strategies import compositions, render_defaults
 from tests.support import hostile_payloads, third_party_readers
 from tests.support.hostile_payloads import PLACES, Refused, payloads
 
-ENTRIES = {"s3": "s3", "gs": "gcs"}
+ENTRIES = {"s3": "s3", "gs": "gcs", "az": "azureblob", "file": "local"}
 
 
 def accepted(place: str) -> list[tuple[str, Composition, RenderDefaults]]:
@@ -101,6 +101,9 @@ def _download(model: Model) -> tuple[str, str]:
     scheme, _, path = model.artifact.uri.partition("://")
     loads_numbers = PLATFORMS[model.serving.platform].loads_numbers
     folder = f"{model.id}/{model.serving_version}" if loads_numbers else model.id
+    if scheme == "https":
+        host, _, path = path.partition("/")
+        return folder, f'http,url="https://{host}":{path}'
     return folder, f"{ENTRIES[scheme]}:{path}"
 
 

@@ -222,6 +222,8 @@ def test_another_map_line_is_refused(line, message):
 def test_a_list_line_is_read_with_its_uri():
     assert parsers.list_line("101/3 gcs:b/a\n") == ("101", 3, "gs://b/a")
     assert parsers.list_line("103 s3:b/a\n") == ("103", None, "s3://b/a")
+    assert parsers.list_line("103 s3:b/a b:c\n") == ("103", None, "s3://b/a b:c")
+    assert parsers.list_line('1 http,url="https://b":a\n') == ("1", None, "https://b/a")
 
 
 @pytest.mark.parametrize(
@@ -237,12 +239,23 @@ def test_a_list_line_is_read_with_its_uri():
             "line 1: expected <id>[/<number>] <remote>:<path>, found '101/x gcs:b\\n'",
         ),
         (
-            "101 gcs:b a\n",
-            "line 1: expected <id>[/<number>] <remote>:<path>, found '101 gcs:b a\\n'",
+            "101 gcs:b a \n",
+            "line 1: expected <id>[/<number>] <remote>:<path>, found '101 gcs:b a \\n'",
         ),
         (
-            "101 gcs:b:a\n",
-            "line 1: expected <id>[/<number>] <remote>:<path>, found '101 gcs:b:a\\n'",
+            "101 gcs,x=y:a\n",
+            "line 1: expected <id>[/<number>] <remote>:<path>, found '101 gcs,x=y:a\\n'",
+        ),
+        (
+            "101 gcs:b$a\n",
+            "line 1: expected <id>[/<number>] <remote>:<path>, found '101 gcs:b$a\\n'",
+        ),
+        (
+            '101 http,url="http://b":a\n',
+            (
+                "line 1: expected <id>[/<number>] <remote>:<path>, "
+                "found '101 http,url=\"http://b\":a\\n'"
+            ),
         ),
         (
             "a/b/c gcs:b\n",
