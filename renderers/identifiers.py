@@ -121,7 +121,7 @@ def _registry_host(text: str) -> str:
     if (
         len(text) > 255
         or not _REGISTRY.fullmatch(text)
-        or not ("." in text or ":" in text or text == "localhost")
+        or not ("." in text or ":" in text or text == "localhost" or text != text.lower())
     ):
         raise ValueError(
             "must be a registry's host as images name it, such as docker.io or "

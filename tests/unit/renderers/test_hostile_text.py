@@ -120,10 +120,14 @@ def pulled(image: str, defaults: RenderDefaults) -> str:
     found = re.fullmatch(r"((?:[^/]*[.:][^/]*|localhost)/)?(.*)", image)
     assert found is not None
     registry = found[1][:-1] if found[1] else "docker.io"
-    if registry not in defaults.registries:
+    mirrors = {
+        key.lower().removesuffix(":443"): mirror for key, mirror in defaults.registries.items()
+    }
+    mirror = mirrors.get(registry.lower().removesuffix(":443"))
+    if mirror is None:
         return image
     path = found[2] if found[1] or "/" in found[2] else f"library/{found[2]}"
-    return f"{defaults.registries[registry]}/{path}"
+    return f"{mirror}/{path}"
 
 
 def test_the_corpus_is_large_and_without_repetition():
