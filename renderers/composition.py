@@ -468,9 +468,10 @@ class RenderDefaults(Value):
     registries: dict[rules.RegistryHost, rules.RegistryPrefix] = Field(
         {}, description="Mirrors: for each registry in an image name, the prefix that replaces it."
     )
-    restart: Literal["no", "always", "on-failure", "unless-stopped"] = Field(
+    restart: rules.Restart = Field(
         "unless-stopped",
-        description="Restart policy of the services; model_download always runs once.",
+        description="Restart policy of the services, such as always or on-failure:5; "
+        "model_download always runs once.",
     )
     resources: Resources = Field(
         Resources(), description="Limits and reservations of models without their own."

@@ -11,7 +11,7 @@ import unicodedata
 from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, BeforeValidator, StringConstraints
+from pydantic import AfterValidator, BeforeValidator, StringConstraints, WithJsonSchema
 
 _SLUG: Final = re.compile(r"[a-z0-9]([a-z0-9_-]*[a-z0-9])?")
 _VERSION: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
@@ -21,7 +21,9 @@ _THREAD_POOL_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _MEMORY: Final = re.compile(
     r"([0-9]{1,15}(?:\.[0-9]{1,3})?)(b|k|kb|kib|m|mb|mib|g|gb|gib)", re.IGNORECASE
 )
-_LABEL_KEY: Final = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
+_LABEL_KEY: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._/-]{0,253}[A-Za-z0-9])?")
+_RESERVED_LABELS: Final = ("com.docker.", "bundle.")
+_RESTART = r"no|always|unless-stopped|on-failure(?::[1-9][0-9]{0,3})?"
 
 # The grammar of the distribution project's reference package, in its lower-case path form.
 _HOST_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
@@ -192,10 +194,21 @@ def _memory(value: Any) -> int:
 
 
 def _label_key(text: str) -> str:
-    if not _LABEL_KEY.fullmatch(text) or text.startswith(("com.docker.", "bundle.")):
+    # Docker takes any text. Without `$`, Compose has nothing to interpolate; without quotes, `\`
+    # and `=`, every form of labels means the same.
+    if not _LABEL_KEY.fullmatch(text) or text.lower().startswith(_RESERVED_LABELS):
         raise ValueError(
-            "must be lower-case letters, digits and . _ - (63 at most), and not start with "
-            "com.docker. or bundle."
+            "must be letters, digits and . _ / - (255 at most), start and end with a letter or "
+            "digit, and not start with com.docker. or bundle."
+        )
+    return text
+
+
+def _restart(text: str) -> str:
+    if not re.fullmatch(_RESTART, text):
+        raise ValueError(
+            "must be 'no', 'always', 'unless-stopped', 'on-failure', or 'on-failure:' and the "
+            "number of restarts (1 to 9999)"
         )
     return text
 
@@ -210,6 +223,11 @@ DisplayName = Annotated[
     str, StringConstraints(strict=True, min_length=1, max_length=500), AfterValidator(_plain_text)
 ]
 LabelKey = Annotated[_Text, AfterValidator(_label_key)]
+Restart = Annotated[
+    _Text,
+    AfterValidator(_restart),
+    WithJsonSchema({"type": "string", "pattern": f"^(?:{_RESTART})$"}),
+]
 LabelValue = Annotated[
     str, StringConstraints(strict=True, max_length=500), AfterValidator(_plain_text)
 ]

@@ -208,13 +208,20 @@ def compositions(draw: st.DrawFn, max_models: int = 4) -> Composition:
 @st.composite
 def render_defaults(draw: st.DrawFn) -> RenderDefaults:
     """Render defaults with labels and resources."""
-    keys = st.sampled_from(["team", "on", "null", "1e3", "a.b", "cost-centre", "y"])
+    keys = st.sampled_from(
+        [
+            *("team", "on", "null", "1e3", "a.b", "cost-centre", "y", "NULL", "Yes", "1E3"),
+            *("prometheus.io/scrape", "traefik.http.services.modelProxy.port"),
+        ]
+    )
     return RenderDefaults.model_validate(
         {
             "download_image": draw(images),
             "router_image": draw(images),
             "resources": draw(_resources),
-            "restart": draw(st.sampled_from(["no", "always", "on-failure", "unless-stopped"])),
+            "restart": draw(
+                st.sampled_from(["no", "always", "on-failure", "unless-stopped", "on-failure:5"])
+            ),
             "registries": draw(
                 st.dictionaries(
                     st.sampled_from(["docker.io", "registry.example.com", "localhost:5000"]),

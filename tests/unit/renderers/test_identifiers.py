@@ -66,6 +66,13 @@ def test_hostile_text_is_refused(kind, text):
         ("Image", "nginx"),
         ("ArtifactUri", "gs://bucket/a/b=1"),
         ("LabelKey", "cost-centre"),
+        ("LabelKey", "traefik.http.services.modelProxy.loadbalancer.server.port"),
+        ("LabelKey", "prometheus.io/scrape"),
+        ("LabelKey", "A" * 255),
+        ("Restart", "no"),
+        ("Restart", "on-failure"),
+        ("Restart", "on-failure:1"),
+        ("Restart", "on-failure:9999"),
         ("LabelValue", ""),
         ("LabelValue", "é $x"),
         ("DisplayName", "Kratzer 日本"),
@@ -96,6 +103,12 @@ def test_a_well_formed_text_is_unchanged(kind, text):
         ("ArtifactUri", "s3://user@bucket/a"),
         ("ArtifactUri", "s3://bucket/a?x=1"),
         ("LabelKey", "com.docker.compose.project"),
+        ("Restart", "on-failure:0"),
+        ("Restart", "on-failure:10000"),
+        ("Restart", "on-failure:5\n"),
+        ("Restart", "on-failure: 5"),
+        ("Restart", "always:5"),
+        ("Restart", "Always"),
         ("LabelKey", "bundle.models"),
         ("LabelValue", "a\nb"),
         ("LabelValue", "a" * 501),
@@ -110,7 +123,7 @@ def test_a_text_that_breaks_its_rule_is_refused(kind, text):
 
 SLUG = "must be lower-case letters, digits, '-' and '_', start and end with a letter or digit, and have at most {}"
 CPUS = "must be a number of CPUs, such as 2 or 0.5"
-LABEL = "must be lower-case letters, digits and . _ - (63 at most), and not start with com.docker. or bundle."
+LABEL = "must be letters, digits and . _ / - (255 at most), start and end with a letter or digit, and not start with com.docker. or bundle."
 
 
 @pytest.mark.parametrize(
@@ -168,7 +181,12 @@ LABEL = "must be lower-case letters, digits and . _ - (63 at most), and not star
         ),
         ("LabelKey", "bundle.x", LABEL),
         ("LabelKey", "com.docker.x", LABEL),
-        ("LabelKey", "a" * 64, LABEL),
+        ("LabelKey", "a" * 256, LABEL),
+        ("LabelKey", "Bundle.x", LABEL),
+        ("LabelKey", "a$b", LABEL),
+        ("LabelKey", "a=b", LABEL),
+        ("LabelKey", "/a", LABEL),
+        ("LabelKey", "a/", LABEL),
         ("Cpus", True, CPUS),
         ("Cpus", "two", CPUS),
         ("Cpus", 10_001, "must be from 0 to 10000 with at most 3 decimals"),
