@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from daemon.unknown_fields import unknown_fields
 from events import schemas
 from events.errors import InvalidEvent, Problem
 from events.model import (
@@ -89,8 +90,36 @@ class RollbackRequested(_WithDigest):
 
 
 T = TypeVar("T", bound=BaseModel)
+V = TypeVar("V")
 
 Change = StateCreated | ModelVersionChanged | RollbackRequested
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """What a new event asks for, and what it has in vain."""
+
+    change: Change
+    ignored_fields: tuple[str, ...]
+    """JSON paths of unknown fields, which have no effect; at most MAX_PROBLEMS."""
+
+
+def received(event: Event, limits: BundleLimits | None = None) -> Received:
+    """Interpret an event that no source holds yet, by the rules for new events.
+
+    Raises:
+        InvalidEvent: as in `interpret`, or it has an unknown field inside `serving`.
+    """
+    return Received(*_checked_as_new(lambda: interpret(event, limits), event.type, event.data))
+
+
+def received_composition(data: Mapping[str, Any]) -> tuple[Composition, tuple[str, ...]]:
+    """The composition in the data of a new state event, and the paths of its unknown fields.
+
+    Raises:
+        InvalidEvent: has every problem, with paths from `$.data`.
+    """
+    return _checked_as_new(lambda: composition_of(data), BUNDLE_STATE_CREATED, data)
 
 
 def interpret(event: Event, limits: BundleLimits | None = None) -> Change:
@@ -132,7 +161,7 @@ def validate_data(kind: object, data: object) -> tuple[Problem, ...]:
     if not isinstance(kind, str) or kind not in KNOWN_TYPES or not isinstance(data, dict):
         return ()
     try:
-        interpret(Event(id="", source="", type=kind, data=data))
+        received(Event(id="", source="", type=kind, data=data))
     except InvalidEvent as error:
         return error.problems
     return ()
@@ -151,6 +180,26 @@ def composition_of(data: Mapping[str, Any]) -> Composition:
     validation.raise_problems()
     assert composition is not None
     return composition
+
+
+def _checked_as_new(
+    interpreted: Callable[[], V], kind: str, data: Mapping[str, Any]
+) -> tuple[V, tuple[str, ...]]:
+    """The interpretation, and the paths of the unknown fields.
+
+    Raises:
+        InvalidEvent: has the problems of the interpretation and the unknown fields of `serving`.
+    """
+    if kind not in KNOWN_TYPES:
+        return interpreted(), ()
+    unknown = unknown_fields(kind, data)
+    try:
+        result = interpreted()
+    except InvalidEvent as error:
+        raise InvalidEvent(*error.problems, *unknown.refused) from None
+    if unknown.refused:
+        raise InvalidEvent(*unknown.refused)
+    return result, unknown.ignored
 
 
 def _state_created(event: Event, limits: BundleLimits | None) -> StateCreated:
@@ -177,8 +226,11 @@ def _digest_of_state(kind: str, composition: Composition, state: schemas.NamedSt
     fields = {"id": state.id, "revision": state.revision}
     if state.parent is not None:
         fields["parent"] = state.parent
+    # The numbers of the models depend on the scope, and the digest of an event must not: an event
+    # that an older release accepted has the same digest when it is sent again (ADR 37).
+    canonical = composition.with_former_numbers.canonical
     # The composition caches its canonical JSON. `state` is appended, as it sorts after its keys.
-    known = f'{composition.canonical[:-1]},"state":{canonical_json(fields)}}}'
+    known = f'{canonical[:-1]},"state":{canonical_json(fields)}}}'
     return hashlib.sha256(f"[{canonical_json(kind)},{known}]".encode()).hexdigest()
 
 

@@ -30,6 +30,11 @@ class DesiredState:
     """None: there is no such scope, or it is retired."""
     highest_revision: Revision = _NO_REVISION
     used: UsedStates = field(default_factory=UsedStates)
+    published: Mapping[str, Composition] = field(default_factory=dict)
+    """Compositions of published explicit states that are delivered again, by state id.
+
+    Only of those with models whose numbers releases have derived differently (ADR 37).
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +66,7 @@ class Late:
     """The explicit state is older than the newest one: published for rollbacks, moves nothing."""
 
     desired: DesiredState
+    composition: Composition
 
 
 Step = Moved | Late | Outcome
@@ -78,8 +84,10 @@ def fold(desired: DesiredState, change: StateCreated | ModelVersionChanged) -> S
 
 
 def _fold_state(desired: DesiredState, change: StateCreated) -> Step:
-    digest = change.composition.digest
-    if desired.used.same(change.state, change.revision, digest):
+    composition = _numbered(desired, change)
+    # The second: what its release derived, in case its manifest is gone.
+    digests = (composition.digest, change.composition.with_former_numbers.digest)
+    if any(desired.used.same(change.state, change.revision, digest) for digest in digests):
         return Outcome(
             OutcomeKind.IGNORED, f"state {change.state} is published already", change.state
         )
@@ -91,11 +99,28 @@ def _fold_state(desired: DesiredState, change: StateCreated) -> Step:
         return Outcome(OutcomeKind.DEAD_LETTERED, _unknown_reason(change, reason))
     if clash is not None:
         return Outcome(OutcomeKind.DEAD_LETTERED, _clash_reason(change, clash))
-    used = desired.used.with_state(UsedState(change.state, change.revision, digest))
+    used = desired.used.with_state(UsedState(change.state, change.revision, composition.digest))
+    published = desired.published
+    if has_former_numbers(change):
+        published = {**published, change.state: composition}
     if is_late:
-        return Late(replace(desired, used=used))
-    moved = DesiredState(change.composition, Revision(change.revision), used)
+        return Late(replace(desired, used=used, published=published), composition)
+    moved = DesiredState(composition, Revision(change.revision), used, published)
     return Moved(moved, explicit=change.state)
+
+
+def has_former_numbers(change: StateCreated) -> bool:
+    """Whether an older release would have derived another number for one of its models."""
+    return change.composition.with_former_numbers is not change.composition
+
+
+def _numbered(desired: DesiredState, change: StateCreated) -> Composition:
+    """The composition of the state with the numbers that its models have in the scope (ADR 37).
+
+    A state that was published before has the numbers that it was published with.
+    """
+    published = desired.published.get(change.state, desired.composition)
+    return change.composition.with_numbers_of(published)
 
 
 def _unknown_reason(change: StateCreated, reason: str) -> str:
@@ -212,10 +237,10 @@ def plan(
         match step:
             case Outcome():
                 outcomes[delivery.position] = step
-            case Late():
+            case Late(composition=composition):
                 desired = step.desired
                 assert isinstance(change, StateCreated)
-                publications.append(_explicit(change, delivery, late=True))
+                publications.append(_explicit(change, composition, delivery, late=True))
             case Moved(explicit=None):
                 desired = step.desired
                 moves.append(delivery)
@@ -223,8 +248,10 @@ def plan(
                 desired = step.desired
                 assert isinstance(change, StateCreated)
                 assert state is not None
+                assert desired.composition is not None
+                skipped = skip_moves(state)
                 publications.append(
-                    _explicit(change, delivery, late=False, skipped=skip_moves(state))
+                    _explicit(change, desired.composition, delivery, late=False, skipped=skipped)
                 )
             case _:
                 assert_never(step)
@@ -234,10 +261,15 @@ def plan(
 
 
 def _explicit(
-    change: StateCreated, delivery: Delivery, *, late: bool, skipped: tuple[Delivery, ...] = ()
+    change: StateCreated,
+    composition: Composition,
+    delivery: Delivery,
+    *,
+    late: bool,
+    skipped: tuple[Delivery, ...] = (),
 ) -> PlannedState:
     return PlannedState(
-        composition=change.composition,
+        composition=composition,
         state=change.state,
         revision=Revision(change.revision),
         kind="explicit",

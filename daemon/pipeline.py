@@ -404,12 +404,33 @@ class Pipeline:
         composition = None
         if current is not None:
             composition = await self._composition(scope, current)
-        revisions = [change.revision for _, change in changes if isinstance(change, StateCreated)]
-        late = any(revision <= pointer.highest_revision.producer for revision in revisions)
+        states = [change for _, change in changes if isinstance(change, StateCreated)]
+        late = any(change.revision <= pointer.highest_revision.producer for change in states)
         used = UsedStates()
-        if revisions:
+        if states:
             used = await self._used_states(scope, pointer, numbers=late)
-        return DesiredState(composition, pointer.highest_revision, used)
+        published = await self._published_again(scope, pointer, states)
+        return DesiredState(composition, pointer.highest_revision, used, published)
+
+    async def _published_again(
+        self, scope: Scope, pointer: Pointer, states: Sequence[StateCreated]
+    ) -> dict[str, Composition]:
+        """`DesiredState.published`. A state whose manifest cannot be used is left out."""
+        wanted = {change.state for change in states if folding.has_former_numbers(change)}
+        publications = {
+            publication.state: publication
+            for publication in pointer.retained
+            if publication.state in wanted
+        }
+        if not publications:
+            return {}
+        compositions: dict[str, Composition] = {}
+        for manifest in await self._reader.manifests(scope, publications.values()):
+            with suppress(VerificationFailed):
+                compositions[manifest.state] = await self._runtime.run_in_thread(
+                    manifest.composition_value
+                )
+        return compositions
 
     async def _composition(self, scope: Scope, publication: Publication) -> Composition:
         cached = self._compositions.get(publication.composition_digest)

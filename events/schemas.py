@@ -218,7 +218,6 @@ _EXPECTED: Final = {
     "greater_than_equal": "must be at least {ge}",
     "less_than_equal": "must be at most {le}",
     "literal_error": "must be {expected}",
-    "extra_forbidden": "is not a field that is known here",
     "value_error": "{error}",
 }
 

@@ -6,7 +6,7 @@ single fields are in `identifiers`; the canonical form is in `values`.
 """
 
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -35,7 +35,11 @@ from renderers.values import (
 
 MAX_MODELS: Final = 10_000
 """The upper bound for every bundle; a setting can lower it (`limits`)."""
-_LARGEST_VERSION: Final = 2**31 - 1
+LARGEST_SERVING_VERSION: Final = 2**63 - 1
+"""The engines read the name of a version's directory as a signed integer of 64 bits."""
+_LARGEST_FORMER: Final = 2**31 - 1
+"""The largest serving_version of the releases before 64-bit numbers (ADR 37)."""
+_LARGEST_PARAMETER: Final = 2**31 - 1
 
 
 class Artifact(Value):
@@ -44,6 +48,20 @@ class Artifact(Value):
     uri: rules.ArtifactUri
     digest: rules.Digest | None = None
     size_bytes: Annotated[int, Field(strict=True, ge=0)] | None = None
+    store: rules.StoreName | None = None
+    """The store whose credentials a host has in creds/bundle/<store>.env; None: the default ones.
+    """
+
+    @model_validator(mode="after")
+    def _agrees_with_its_scheme(self) -> Self:
+        scheme = self.uri.partition("://")[0]
+        if scheme == "https" and self.digest is None:
+            raise ValueError(
+                "must have a digest with an https:// URI: a server may answer with anything"
+            )
+        if self.store is not None and scheme not in rules.STORES_WITH_CREDENTIALS:
+            raise ValueError(f"must have no store with a {scheme}:// URI: it has no credentials")
+        return self
 
 
 class Amounts(Value):
@@ -78,7 +96,7 @@ class Gpu(Value):
         return self
 
 
-_Positive = Annotated[int, Field(strict=True, ge=1, le=_LARGEST_VERSION)]
+_Positive = Annotated[int, Field(strict=True, ge=1, le=_LARGEST_PARAMETER)]
 
 
 _ENGINES_MAX_BATCH_SIZE: Final = 1000
@@ -87,10 +105,8 @@ _ENGINES_MAX_BATCH_SIZE: Final = 1000
 class BatchingParameters(Value):
     """TensorFlow Serving's BatchingParameters, by its own field names."""
 
-    model_config = ConfigDict(extra="forbid")
-
     max_batch_size: _Positive | None = None
-    batch_timeout_micros: Annotated[int, Field(strict=True, ge=0, le=_LARGEST_VERSION)] | None = (
+    batch_timeout_micros: Annotated[int, Field(strict=True, ge=0, le=_LARGEST_PARAMETER)] | None = (
         None
     )
     max_enqueued_batches: _Positive | None = None
@@ -99,21 +115,55 @@ class BatchingParameters(Value):
         Annotated[tuple[_Positive, ...], Field(min_length=1, max_length=64)] | None
     ) = None
     pad_variable_length_inputs: Annotated[bool, Field(strict=True)] | None = None
+    thread_pool_name: rules.ThreadPoolName | None = None
+    enable_large_batch_splitting: Annotated[bool, Field(strict=True)] | None = None
+    max_execution_batch_size: _Positive | None = None
+    """The engine reads it only if `enable_large_batch_splitting` is true."""
 
     @property
     def fault(self) -> str:
         """Why the engine would refuse to start with these parameters; empty if it would not.
 
-        The rule is in the comments of the engine's proto. Only the intake checks it: as a rule of
-        the value, it would make compositions unreadable that are published already.
+        The rules are those of the engine's sources (2.20: bundle_factory_util.cc and
+        batching_session.cc). Only the intake checks them: as rules of the value, they would make
+        compositions unreadable that are published already.
         """
+        return self._splitting_fault or self._sizes_fault
+
+    @property
+    def _splitting_fault(self) -> str:
+        if not self.enable_large_batch_splitting:
+            return ""
+        executed, largest = self.max_execution_batch_size, self.max_batch_size
+        if executed is None and largest is None:
+            return (
+                "enable_large_batch_splitting needs max_execution_batch_size or max_batch_size: "
+                "without them the engine would split to batches of size 0"
+            )
+        if executed is not None and executed > (largest or _ENGINES_MAX_BATCH_SIZE):
+            return (
+                f"max_execution_batch_size ({executed}) must be at most max_batch_size "
+                f"({largest or _ENGINES_MAX_BATCH_SIZE})"
+            )
+        return ""
+
+    @property
+    def _sizes_fault(self) -> str:
         sizes, largest = self.allowed_batch_sizes, self.max_batch_size or _ENGINES_MAX_BATCH_SIZE
         if sizes is None:
             return ""
         rises = all(size < following for size, following in pairwise(sizes))
-        if rises and sizes[-1] == largest:
-            return ""
-        return f"allowed_batch_sizes must rise, and end with max_batch_size ({largest})"
+        if not rises or sizes[-1] != largest:
+            return f"allowed_batch_sizes must rise, and end with max_batch_size ({largest})"
+        executed = self.max_execution_batch_size
+        if self.enable_large_batch_splitting and executed not in {None, largest}:
+            # The engine compares the last size with both.
+            return (
+                "allowed_batch_sizes must end with max_execution_batch_size as well, if "
+                f"enable_large_batch_splitting is true: {executed} must be {largest}, or leave "
+                "allowed_batch_sizes out"
+            )
+        return ""
 
 
 class Batching(Value):
@@ -143,16 +193,27 @@ class Serving(Value):
 
 
 def default_serving_version(version: str, uri: str) -> int:
-    """The number of the directory that the engine loads if the producer sends none (protocol 3).
+    """The number of the directory that the engine loads if the producer sends none (protocol 1).
 
-    It is the version if that is a positive integer of 31 bits, else it is derived from
+    It is the version if that is a positive integer of 63 bits, else it is derived from
     sha256(version, URI).
     """
-    is_number = version.isascii() and version.isdigit() and len(version) <= 10
-    if is_number and 1 <= int(version) <= _LARGEST_VERSION:
+    if version.isascii() and version.isdigit() and 1 <= int(version) <= LARGEST_SERVING_VERSION:
         return int(version)
+    return _derived_serving_version(version, uri)
+
+
+def former_serving_version(version: str, uri: str) -> int:
+    """The number that releases before 64-bit numbers gave a model by default (ADR 37)."""
+    is_short = version.isascii() and version.isdigit() and len(version) <= 10
+    if is_short and 1 <= int(version) <= _LARGEST_FORMER:
+        return int(version)
+    return _derived_serving_version(version, uri)
+
+
+def _derived_serving_version(version: str, uri: str) -> int:
     digest = hashlib.sha256(canonical_json([version, uri]).encode()).digest()
-    return int.from_bytes(digest[:8]) % _LARGEST_VERSION + 1
+    return int.from_bytes(digest[:8]) % _LARGEST_FORMER + 1
 
 
 def _default_serving_version(fields: Mapping[str, Any]) -> int:
@@ -168,8 +229,25 @@ class Model(Value):
     artifact: Artifact
     serving: Serving
     serving_version: Annotated[
-        int, Field(strict=True, ge=1, le=_LARGEST_VERSION, default_factory=_default_serving_version)
+        int,
+        Field(
+            strict=True,
+            ge=1,
+            le=LARGEST_SERVING_VERSION,
+            default_factory=_default_serving_version,
+        ),
     ]
+
+    @property
+    def former_number(self) -> int | None:
+        """The serving_version that a release before 64-bit numbers would have derived (ADR 37).
+
+        None if it is the same, or if the producer has chosen the number.
+        """
+        if "serving_version" in self.model_fields_set:
+            return None
+        former = former_serving_version(self.version, self.artifact.uri)
+        return None if former == self.serving_version else former
 
     @cached_property
     def canonical(self) -> str:
@@ -185,7 +263,9 @@ class ModelChange(Value):
     name: rules.DisplayName | None = None
     artifact: Artifact | None = None
     serving: Serving | None = None
-    serving_version: Annotated[int, Field(strict=True, ge=1, le=_LARGEST_VERSION)] | None = None
+    serving_version: Annotated[int, Field(strict=True, ge=1, le=LARGEST_SERVING_VERSION)] | None = (
+        None
+    )
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -317,6 +397,49 @@ class Composition(Value):
         models = tuple(sorted([*others, model], key=lambda member: member.id))
         return self.model_copy(update={"models": models})
 
+    @property
+    def with_former_numbers(self) -> "Composition":
+        """This composition with the numbers that a release before 64-bit numbers derived.
+
+        It is this value itself if the numbers are the same (ADR 37).
+        """
+        return self._former or self
+
+    @cached_property
+    def _former(self) -> "Composition | None":
+        # Not the value itself: a value that has itself among its attributes cannot be compared.
+        former = self._renumbered(lambda model: model.former_number)
+        return None if former is self else former
+
+    def with_numbers_of(self, published: "Composition | None") -> "Composition":
+        """This composition with former numbers where `published` has them.
+
+        A model of the same version and URI keeps its number, as its files are where it says.
+        """
+
+        def kept(model: Model) -> int | None:
+            former = model.former_number
+            other = published.model(model.id) if published and former is not None else None
+            is_same = other is not None and (
+                (other.version, other.artifact.uri, other.serving_version)
+                == (model.version, model.artifact.uri, former)
+            )
+            return former if is_same else None
+
+        return self._renumbered(kept)
+
+    def _renumbered(self, number_of: Callable[[Model], int | None]) -> "Composition":
+        numbers = {model.id: number_of(model) for model in self.models}
+        if not any(numbers.values()):
+            return self
+        models = tuple(
+            model.model_copy(update={"serving_version": number})
+            if (number := numbers[model.id])
+            else model
+            for model in self.models
+        )
+        return self.model_copy(update={"models": models})
+
     @cached_property
     def canonical(self) -> str:
         """Canonical JSON, joined from the cached texts of the models."""
@@ -345,9 +468,10 @@ class RenderDefaults(Value):
     registries: dict[rules.RegistryHost, rules.RegistryPrefix] = Field(
         {}, description="Mirrors: for each registry in an image name, the prefix that replaces it."
     )
-    restart: Literal["no", "always", "on-failure", "unless-stopped"] = Field(
+    restart: rules.Restart = Field(
         "unless-stopped",
-        description="Restart policy of the services; model_download always runs once.",
+        description="Restart policy of the services, such as always or on-failure:5; "
+        "model_download always runs once.",
     )
     resources: Resources = Field(
         Resources(), description="Limits and reservations of models without their own."

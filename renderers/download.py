@@ -14,15 +14,29 @@ from renderers.template_set import Templates
 LIST_PATH: Final = "base/model-serving/model-download/models.txt"
 SCRIPT_PATH: Final = "base/model-serving/model-download/download.sh"
 MODELS_PATH: Final = "base/model-serving/model-download/models/.gitkeep"
-_REMOTES: Final = {"gs": "gcs", "s3": "s3"}
+_REMOTES: Final = {"gs": "gcs", "s3": "s3", "az": "azureblob", "file": "local"}
+"""rclone's backend for each scheme; the rest of the URI is the path in it."""
 
 
 def list_line(model: Model, templates: Templates) -> str:
     """The line of the list for one model: target folder and source."""
-    scheme, _, path = model.artifact.uri.partition("://")
     is_version = PLATFORMS[model.serving.platform].loads_numbers
     folder = f"{model.id}/{model.serving_version}" if is_version else model.id
-    return templates.render("models.txt", folder=folder, source=f"{_REMOTES[scheme]}:{path}")
+    return templates.render("models.txt", folder=folder, source=source_of(model.artifact.uri))
+
+
+def source_of(uri: str) -> str:
+    """An artifact as rclone's connection string, without the leading colon.
+
+    Up to the first colon outside quotes rclone reads a backend and its options, and takes the rest
+    literally, whatever colons, commas and blanks it has. The HTTP backend needs the host as an
+    option; a host has no quotes.
+    """
+    scheme, _, path = uri.partition("://")
+    if scheme == "https":
+        host, _, path = path.partition("/")
+        return f'http,url="https://{host}":{path}'
+    return f"{_REMOTES[scheme]}:{path}"
 
 
 def script(templates: Templates) -> str:

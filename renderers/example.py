@@ -11,7 +11,7 @@ from renderers.compose import ResourceDefaults
 from renderers.composition import BatchingParameters, Model
 from renderers.identifiers import variable_name
 from renderers.platforms import PLATFORMS
-from renderers.template_set import Templates
+from renderers.template_set import Templates, protobuf_string
 
 ENV_PATH: Final = "example/conf/bundle/.env"
 _STATIC: Final = {
@@ -25,7 +25,11 @@ _WRAPPED: Final = (
     "batch_timeout_micros",
     "max_enqueued_batches",
     "num_batch_threads",
+    "thread_pool_name",
+    "enable_large_batch_splitting",
+    "max_execution_batch_size",
 )
+"""The fields whose value is in a message of its own, in the order of the file."""
 
 
 def static_files(templates: Templates) -> dict[str, str]:
@@ -76,7 +80,14 @@ def _parameters(service: str, parameters: BatchingParameters, templates: Templat
     return templates.render(
         "batching_on.txt",
         service=service,
-        wrapped=[(name, value) for name, value in values if value is not None],
+        wrapped=[(name, _literal(value)) for name, value in values if value is not None],
         sizes=parameters.allowed_batch_sizes or (),
         pad=parameters.pad_variable_length_inputs,
     )
+
+
+def _literal(value: object) -> str:
+    """A value in protobuf's text format."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return protobuf_string(value) if isinstance(value, str) else str(value)

@@ -11,16 +11,19 @@ import unicodedata
 from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, BeforeValidator, StringConstraints
+from pydantic import AfterValidator, BeforeValidator, StringConstraints, WithJsonSchema
 
 _SLUG: Final = re.compile(r"[a-z0-9]([a-z0-9_-]*[a-z0-9])?")
 _VERSION: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
 _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
 _DEVICE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9:._-]{0,63}")
+_THREAD_POOL_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _MEMORY: Final = re.compile(
     r"([0-9]{1,15}(?:\.[0-9]{1,3})?)(b|k|kb|kib|m|mb|mib|g|gb|gib)", re.IGNORECASE
 )
-_LABEL_KEY: Final = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
+_LABEL_KEY: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._/-]{0,253}[A-Za-z0-9])?")
+_RESERVED_LABELS: Final = ("com.docker.", "bundle.")
+_RESTART = r"no|always|unless-stopped|on-failure(?::[1-9][0-9]{0,3})?"
 
 # The grammar of the distribution project's reference package, in its lower-case path form.
 _HOST_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
@@ -33,16 +36,34 @@ _IMAGE: Final = re.compile(
 _REGISTRY: Final = re.compile(_DOMAIN)
 _REGISTRY_PREFIX: Final = re.compile(rf"{_DOMAIN}(?:/{_COMPONENT})*")
 
-# The bucket rule is the stricter one of S3 and GCS. The key rule allows what rclone, a shell `read`
-# and a YAML scalar all take literally: a space would end the shell's field, and a colon could start
-# an rclone option.
-_URI: Final = re.compile(
-    r"(s3|gs)://([a-z0-9][a-z0-9._-]{1,61}[a-z0-9])/([A-Za-z0-9._=+@,~/-]{1,1024})"
+# A key may hold what rclone, the last field of a shell `read` and a YAML scalar take literally:
+# blanks inside (`read` cuts those at its ends), and colons and commas (rclone reads its options
+# before the first colon only, which the list of downloads writes). Quotes, `$`, `\`, `*` and `%`
+# are left out, so that no reader unescapes or expands anything.
+_KEY = r"[A-Za-z0-9._=+@,~/:() -]{1,1024}"
+_HTTPS_HOST = rf"{_HOST_LABEL}(?:\.{_HOST_LABEL})*(?::[0-9]{{1,5}})?"
+_URI_RULES: Final = {
+    # The bucket rule is the stricter one of S3 and GCS.
+    "s3": re.compile(rf"[a-z0-9][a-z0-9._-]{{1,61}}[a-z0-9]/({_KEY})"),
+    "gs": re.compile(rf"[a-z0-9][a-z0-9._-]{{1,61}}[a-z0-9]/({_KEY})"),
+    "az": re.compile(rf"(?=[^/]{{3,63}}/)[a-z0-9]+(?:-[a-z0-9]+)*/({_KEY})"),
+    "https": re.compile(rf"{_HTTPS_HOST}/([A-Za-z0-9._=+@,~/-]{{1,1024}}\.(?:tar|tar\.gz|tgz))"),
+    "file": re.compile(rf"/({_KEY})"),
+}
+"""What follows `://`, by scheme; the group is the key."""
+_URI_FORMS: Final = (
+    "must be s3://bucket/key, gs://bucket/key, az://container/key, file:///path, or "
+    "https://host/path of a .tar, .tar.gz or .tgz archive, without user, query or fragment; "
+    "a bucket has 3 to 63 lower-case letters, digits and . _ - (a container no . and _), "
+    "a key holds letters, digits, blanks and . _ = + @ , ~ / : ( ) - (no blanks, : ( ) with https)"
 )
+STORES_WITH_CREDENTIALS: Final = frozenset({"s3", "gs", "az"})
+"""Schemes whose rclone remotes read credentials from variables."""
 
 MODEL_ID_LENGTH: Final = 61  # s<id>s is a DNS label
 BUNDLE_LENGTH: Final = 57  # <bundle>-nginx is a DNS label
 TARGET_LENGTH: Final = 63
+STORE_LENGTH: Final = 63
 
 _MEMORY_UNITS: Final = {"b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
@@ -81,6 +102,14 @@ def _device(text: str) -> str:
     return text
 
 
+def _thread_pool_name(text: str) -> str:
+    if not _THREAD_POOL_NAME.fullmatch(text):
+        raise ValueError(
+            "must start with a letter or digit and hold only letters, digits and . _ - (64 at most)"
+        )
+    return text
+
+
 def _image(text: str) -> str:
     if len(text) > 512 or not _IMAGE.fullmatch(text):
         raise ValueError(
@@ -94,7 +123,7 @@ def _registry_host(text: str) -> str:
     if (
         len(text) > 255
         or not _REGISTRY.fullmatch(text)
-        or not ("." in text or ":" in text or text == "localhost")
+        or not ("." in text or ":" in text or text == "localhost" or text != text.lower())
     ):
         raise ValueError(
             "must be a registry's host as images name it, such as docker.io or "
@@ -111,16 +140,18 @@ def _registry_prefix(text: str) -> str:
 
 
 def _uri(text: str) -> str:
-    match = _URI.fullmatch(text)
+    scheme, _, rest = text.partition("://")
+    rule = _URI_RULES.get(scheme)
+    match = rule.fullmatch(rest) if rule else None
     if match is None:
-        raise ValueError(
-            "must be s3://bucket/key or gs://bucket/key, without user, query or fragment; "
-            "a bucket has 3 to 63 lower-case letters, digits and . _ -, "
-            "a key holds letters, digits and . _ = + @ , ~ / -"
-        )
-    segments = match[3].rstrip("/").split("/")
+        raise ValueError(_URI_FORMS)
+    segments = match[1].rstrip("/").split("/")
     if any(segment in {"", ".", ".."} for segment in segments):
         raise ValueError("must have no empty, '.' or '..' part in its key")
+    if any(segment != segment.strip(" ") for segment in segments):
+        raise ValueError("must have no blank at an end of a part of its key")
+    if scheme == "az" and any(segment.endswith(".") for segment in segments):
+        raise ValueError("must have no part in its key that ends with '.': Azure drops it")
     return text.rstrip("/")
 
 
@@ -163,10 +194,21 @@ def _memory(value: Any) -> int:
 
 
 def _label_key(text: str) -> str:
-    if not _LABEL_KEY.fullmatch(text) or text.startswith(("com.docker.", "bundle.")):
+    # Docker takes any text. Without `$`, Compose has nothing to interpolate; without quotes, `\`
+    # and `=`, every form of labels means the same.
+    if not _LABEL_KEY.fullmatch(text) or text.lower().startswith(_RESERVED_LABELS):
         raise ValueError(
-            "must be lower-case letters, digits and . _ - (63 at most), and not start with "
-            "com.docker. or bundle."
+            "must be letters, digits and . _ / - (255 at most), start and end with a letter or "
+            "digit, and not start with com.docker. or bundle."
+        )
+    return text
+
+
+def _restart(text: str) -> str:
+    if not re.fullmatch(_RESTART, text):
+        raise ValueError(
+            "must be 'no', 'always', 'unless-stopped', 'on-failure', or 'on-failure:' and the "
+            "number of restarts (1 to 9999)"
         )
     return text
 
@@ -181,15 +223,22 @@ DisplayName = Annotated[
     str, StringConstraints(strict=True, min_length=1, max_length=500), AfterValidator(_plain_text)
 ]
 LabelKey = Annotated[_Text, AfterValidator(_label_key)]
+Restart = Annotated[
+    _Text,
+    AfterValidator(_restart),
+    WithJsonSchema({"type": "string", "pattern": f"^(?:{_RESTART})$"}),
+]
 LabelValue = Annotated[
     str, StringConstraints(strict=True, max_length=500), AfterValidator(_plain_text)
 ]
 Digest = Annotated[_Text, AfterValidator(_digest)]
 DeviceId = Annotated[_Text, AfterValidator(_device)]
+ThreadPoolName = Annotated[_Text, AfterValidator(_thread_pool_name)]
 Image = Annotated[_Text, AfterValidator(_image)]
 RegistryHost = Annotated[_Text, AfterValidator(_registry_host)]
 RegistryPrefix = Annotated[_Text, AfterValidator(_registry_prefix)]
 ArtifactUri = Annotated[_Text, AfterValidator(_uri)]
+StoreName = Annotated[_Text, _slug(STORE_LENGTH)]
 Cpus = Annotated[str, BeforeValidator(_cpus)]
 """Normalised decimal text; "0" means no limit."""
 Memory = Annotated[int, BeforeValidator(_memory)]

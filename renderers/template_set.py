@@ -48,6 +48,8 @@ _NGINX_TOKEN: Final = re.compile(r"[a-z0-9_-]+")
 _ENV_NAME: Final = re.compile(r"[A-Za-z0-9_]+")
 _ENV_VALUE: Final = re.compile(r"[A-Za-z0-9._:/-]*")
 _SHELL_WORD: Final = re.compile(r"[A-Za-z0-9._=+@,~:/-]+")
+_LAST_FIELD: Final = re.compile(r"(?! )[A-Za-z0-9._=+@,~:/()\" -]+(?<! )")
+_PROTOBUF_STRING: Final = re.compile(r"[A-Za-z0-9._-]*")
 _MARKDOWN: Final = re.compile(r"[A-Za-z0-9 ._:/-]+")
 
 
@@ -158,7 +160,10 @@ class Templates:
             lstrip_blocks=True,
             keep_trailing_newline=True,
         )
-        filters = (nginx_key, env_name, env_value, shell_word, markdown)
+        filters = (
+            *(nginx_key, env_name, env_value, shell_word, last_field),
+            *(protobuf_string, markdown),
+        )
         environment.filters |= {function.__name__: function for function in filters}
         return environment
 
@@ -187,6 +192,16 @@ def env_value(text: str) -> str:
 def shell_word(text: str) -> str:
     """One field of a line for the shell's `read`."""
     return _allowed(_SHELL_WORD, text, "a field of a shell's read")
+
+
+def last_field(text: str) -> str:
+    """The last field of a line for the shell's `read -r`, which may have blanks inside."""
+    return _allowed(_LAST_FIELD, text, "the last field of a shell's read")
+
+
+def protobuf_string(text: str) -> str:
+    """A quoted string of protobuf's text format, in which no character has to be escaped."""
+    return f'"{_allowed(_PROTOBUF_STRING, text, "a string of protobuf")}"'
 
 
 def markdown(text: str) -> str:

@@ -47,7 +47,7 @@ slugs = st.one_of(
 """Ids, and short enough names of bundles and targets."""
 
 versions = st.one_of(
-    st.sampled_from(("1", "7", "v1.2", "2026-01-01", "0", "1e3")),
+    st.sampled_from(("1", "7", "v1.2", "2026-01-01", "0", "1e3", "20261129101500")),
     st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,8}", fullmatch=True),
 )
 images = st.one_of(
@@ -57,9 +57,20 @@ images = st.one_of(
         fullmatch=True,
     ),
 )
-uris = st.from_regex(
-    r"(s3|gs)://[a-z0-9]{3,8}/[A-Za-z0-9_=+@,~-]{1,8}(/[A-Za-z0-9_=+@,~-]{1,8}){0,2}",
-    fullmatch=True,
+_keys = r"[A-Za-z0-9_=+@,~:()-]([A-Za-z0-9_=+@,~:() -]{0,6}[A-Za-z0-9_=+@,~:()-])?"
+uris = st.one_of(
+    st.from_regex(rf"(s3|gs|az)://[a-z0-9]{{3,8}}/{_keys}(/{_keys}){{0,2}}", fullmatch=True),
+    st.from_regex(rf"file:///{_keys}(/{_keys}){{0,2}}", fullmatch=True),
+    st.sampled_from(
+        [
+            "s3://bucket/a b/c  d (1)/e: f",
+            "gs://bucket/,provider=x/:local:/etc",
+            "az://con-tainer/a/b c",
+            "https://models.example.com/a/model.tar.gz",
+            "https://models.example.com:8443/model,v=1.tar",
+            "https://10.0.0.1/a/model.tgz",
+        ]
+    ),
 )
 plain_texts = st.text(
     st.characters(exclude_categories=("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")),
@@ -105,9 +116,14 @@ _positive = st.integers(1, 2**31 - 1)
 
 def _with_sizes(parameters: dict[str, Any], smaller: list[int] | None) -> dict[str, Any]:
     """Rising sizes up to the largest batch, which is 1000 by default."""
+    largest = parameters.get("max_batch_size", 1000)
+    if parameters.get("enable_large_batch_splitting"):
+        executed = largest
+        if smaller is None:
+            executed = min(parameters.get("max_execution_batch_size", largest), largest)
+        parameters = parameters | {"max_execution_batch_size": executed}
     if smaller is None:
         return parameters
-    largest = parameters.get("max_batch_size", 1000)
     return parameters | {
         "allowed_batch_sizes": [*sorted({size for size in smaller if size < largest}), largest]
     }
@@ -127,12 +143,27 @@ _batching = st.fixed_dictionaries(
                     "max_enqueued_batches": _positive,
                     "num_batch_threads": _positive,
                     "pad_variable_length_inputs": st.booleans(),
+                    "thread_pool_name": st.from_regex(
+                        r"[A-Za-z0-9][A-Za-z0-9._-]{0,8}", fullmatch=True
+                    ),
+                    "enable_large_batch_splitting": st.booleans(),
+                    "max_execution_batch_size": _positive,
                 },
             ),
             st.none() | st.lists(st.integers(1, 5000), max_size=3),
         ),
     },
 )
+
+
+@st.composite
+def _artifacts(draw: st.DrawFn) -> dict[str, Any]:
+    uri = draw(uris)
+    digest = {"digest": f"sha256:{'a' * 64}"}
+    artifact = {"uri": uri} | (digest if uri.startswith("https:") or draw(st.booleans()) else {})
+    if uri.startswith(("s3:", "gs:", "az:")) and draw(st.booleans()):
+        artifact["store"] = draw(slugs)
+    return artifact
 
 
 @st.composite
@@ -144,12 +175,11 @@ def model_documents(draw: st.DrawFn, model_id: str | None = None) -> dict[str, A
     optional = {"resources": _resources} | ({} if able.no_gpu else {"gpu": _gpus})
     optional |= {} if able.no_batching else {"batching": _batching}
     serving |= draw(st.fixed_dictionaries({}, optional=optional))
-    fields = {"name": plain_texts, "serving_version": _positive}
+    fields = {"name": plain_texts, "serving_version": st.integers(1, 2**63 - 1)}
     return {
         "id": model_id or draw(slugs),
         "version": draw(versions),
-        "artifact": {"uri": draw(uris)}
-        | draw(st.fixed_dictionaries({}, optional={"digest": st.just(f"sha256:{'a' * 64}")})),
+        "artifact": draw(_artifacts()),
         "serving": serving,
     } | draw(st.fixed_dictionaries({}, optional=fields))
 
@@ -178,13 +208,20 @@ def compositions(draw: st.DrawFn, max_models: int = 4) -> Composition:
 @st.composite
 def render_defaults(draw: st.DrawFn) -> RenderDefaults:
     """Render defaults with labels and resources."""
-    keys = st.sampled_from(["team", "on", "null", "1e3", "a.b", "cost-centre", "y"])
+    keys = st.sampled_from(
+        [
+            *("team", "on", "null", "1e3", "a.b", "cost-centre", "y", "NULL", "Yes", "1E3"),
+            *("prometheus.io/scrape", "traefik.http.services.modelProxy.port"),
+        ]
+    )
     return RenderDefaults.model_validate(
         {
             "download_image": draw(images),
             "router_image": draw(images),
             "resources": draw(_resources),
-            "restart": draw(st.sampled_from(["no", "always", "on-failure", "unless-stopped"])),
+            "restart": draw(
+                st.sampled_from(["no", "always", "on-failure", "unless-stopped", "on-failure:5"])
+            ),
             "registries": draw(
                 st.dictionaries(
                     st.sampled_from(["docker.io", "registry.example.com", "localhost:5000"]),

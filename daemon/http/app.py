@@ -63,6 +63,8 @@ class AcceptedEvent(BaseModel):
     """Whether the type is unknown; then the event is not stored and has no effect."""
     nearest_type: str | None = None
     """The known type that is most similar to the unknown type."""
+    ignored_fields: list[str] = []
+    """JSON paths of unknown fields of the event, which have no effect; the first 100."""
 
 
 class AcceptedEvents(BaseModel):
@@ -286,4 +288,5 @@ def _accepted(receipt: Receipt) -> AcceptedEvent:
         source=event.source,
         position=str(accepted.position),
         known=accepted.known,
+        ignored_fields=list(receipt.ignored_fields),
     )

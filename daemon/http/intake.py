@@ -19,7 +19,7 @@ from daemon.changes import (
     ModelVersionChanged,
     RollbackRequested,
     StateCreated,
-    interpret,
+    received,
 )
 from daemon.http.auth import Role, Roles
 from daemon.http.problems import RequestRefused, unavailable
@@ -64,6 +64,8 @@ class Receipt:
     event: Event
     accepted: Accepted | None
     """None if the event was ignored, because its type is unknown."""
+    ignored_fields: tuple[str, ...] = ()
+    """JSON paths of unknown fields of the event, which have no effect."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,7 @@ class _ValidEvent:
     event: Event
     change: Change | None
     """None if the type of the event is unknown."""
+    ignored_fields: tuple[str, ...] = ()
 
 
 class Intake:
@@ -177,7 +180,8 @@ class Intake:
                 HTTPStatus.CONFLICT, "conflict", str(error), errors=[problem]
             ) from error
         receipts = [
-            Receipt(event.event, next(accepted) if event.change else None) for event in events
+            Receipt(event.event, next(accepted) if event.change else None, event.ignored_fields)
+            for event in events
         ]
         for receipt in receipts:
             if receipt.accepted is None or not receipt.accepted.known:
@@ -227,8 +231,11 @@ def _validate(decoded: Decoded, bundle_limits: BundleLimits) -> list[_ValidEvent
     for place, event in _with_places(decoded):
         try:
             # An unknown type is not an error of the sender: a later release may know it.
-            change = interpret(event, bundle_limits) if event.type in KNOWN_TYPES else None
-            valid.append(_ValidEvent(place, event, change))
+            if event.type not in KNOWN_TYPES:
+                valid.append(_ValidEvent(place, event, None))
+                continue
+            new = received(event, bundle_limits)
+            valid.append(_ValidEvent(place, event, new.change, new.ignored_fields))
         except InvalidEvent as error:
             problems += [
                 replace(problem, path=place + problem.path.removeprefix("$"))

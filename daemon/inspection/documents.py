@@ -11,6 +11,8 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
+_LARGEST_NUMBER: Final = 2**53
+"""Up to this every integer is exact in a double, which is what many JSON parsers read."""
 INLINE: Final = {"inline": True}
 """Metadata of a field that has no name in the document: the fields of its value take its place.
 
@@ -19,13 +21,14 @@ If the value is None, the document has none of them.
 
 
 def to_document(value: object) -> Any:
-    """The value as plain dicts, lists, texts and numbers.
+    """The value as plain dicts, lists, texts and numbers. An integer above 2^53 is text.
 
     Raises:
         TypeError: the value is of a type that has no form in a document.
     """
     if value is None or isinstance(value, bool | int | float):
-        return value
+        is_exact = not isinstance(value, int) or abs(value) <= _LARGEST_NUMBER
+        return value if is_exact else str(value)
     if isinstance(value, str):
         return str(value)  # YAML knows no members of an enumeration
     if isinstance(value, Mapping):
@@ -33,7 +36,7 @@ def to_document(value: object) -> Any:
     if isinstance(value, list | tuple):
         return [to_document(inner) for inner in value]
     if isinstance(value, BaseModel):
-        return value.model_dump(mode="json")
+        return to_document(value.model_dump(mode="json"))
     if is_dataclass(value) and not isinstance(value, type):
         return _object(value)
     raise TypeError(f"{type(value).__name__} has no form in a document")

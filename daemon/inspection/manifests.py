@@ -16,7 +16,7 @@ class ModelView:
     id: str | None
     version: str | None
     name: str | None
-    serving_version: str | None
+    serving_version: int | None
     artifact: str | None
     platform: str | None
     image: str | None

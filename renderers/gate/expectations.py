@@ -394,9 +394,21 @@ def _pulled_from(image: str, defaults: RenderDefaults) -> str:
     host, slash, rest = image.partition("/")
     if not slash or not (set(host) & {".", ":"} or host == "localhost" or host.lower() != host):
         host, rest = "docker.io", image
-    if host in {"docker.io", "index.docker.io"}:
-        host, rest = "docker.io", rest if "/" in rest else f"library/{rest}"
-    return f"{defaults.registries[host]}/{rest}" if host in defaults.registries else image
+    wanted = _one_name(host)
+    keys = sorted(defaults.registries, key=lambda key: (key != host, key))
+    key = next((key for key in keys if _one_name(key) == wanted), None)
+    if key is None:
+        return image
+    inside = f"library/{rest}" if wanted == "docker.io" and "/" not in rest else rest
+    return f"{defaults.registries[key]}/{inside}"
+
+
+def _one_name(host: str) -> str:
+    # Names of hosts have no case, and 443 is the port of a name without one.
+    name, _, port = host.lower().partition(":")
+    if port in {"", "443"}:
+        return "docker.io" if name in {"index.docker.io", "registry-1.docker.io"} else name
+    return f"{name}:{port}"
 
 
 def _labels(defaults: RenderDefaults) -> dict[str, str]:

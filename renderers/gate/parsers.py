@@ -21,9 +21,15 @@ _MAX_CACHED_LENGTH: Final = 100
 _resolver: Final[Any] = yaml.resolver.Resolver()
 
 _MAP_LINE: Final = re.compile(r"(\\?[a-z0-9_-]+) ([a-z0-9_-]+):([0-9]+);\n")
-_LIST_LINE: Final = re.compile(r"([a-z0-9_-]+)(?:/([0-9]+))? (gcs|s3):([^\s:]+)\n")
+_LIST_LINE: Final = re.compile(
+    r"([a-z0-9_-]+)(?:/([0-9]+))? "
+    r"(?:(gcs|s3|azureblob|local):|http,url=\"(https://[A-Za-z0-9.:-]+)\":)"
+    r"([A-Za-z0-9._=+@,~/:()-](?:[A-Za-z0-9._=+@,~/:() -]*[A-Za-z0-9._=+@,~/:()-])?)\n"
+)
 _ASSIGNMENT: Final = re.compile(r"([A-Z][A-Za-z0-9_]*)=([A-Za-z0-9._:/-]*)")
-_WRAPPED: Final = re.compile(r"([a-z_]+) \{ value: ([0-9]+) \}")
+_WRAPPED: Final = re.compile(
+    r"([a-z_]+) \{ value: (?:([0-9]+)|(true|false)|\"([A-Za-z0-9._-]*)\") \}"
+)
 _PLAIN: Final = re.compile(r"([a-z_]+): ([0-9]+|true|false)")
 _VARIABLE: Final = re.compile(r"\$\{([A-Za-z0-9_]+):-([0-9.]+)([bkmg]?)\}")
 _NOTED: Final = re.compile(r"([CM][A-Z_]+) ([0-9.]+)([bkmg]?)(?:,|$)")
@@ -139,8 +145,13 @@ def list_line(line: str) -> tuple[str, int | None, str]:
     found = _LIST_LINE.fullmatch(line)
     if found is None:
         raise Unreadable(1, "<id>[/<number>] <remote>:<path>", repr(line))
-    scheme = {"gcs": "gs", "s3": "s3"}[found[3]]
-    return found[1], int(found[2]) if found[2] else None, f"{scheme}://{found[4]}"
+    folder, number, remote, server, path = found.groups()
+    if server:
+        uri = f"{server}/{path}"
+    else:
+        scheme = {"gcs": "gs", "s3": "s3", "azureblob": "az", "local": "file"}[remote]
+        uri = f"{scheme}://{path}"
+    return folder, int(number) if number else None, uri
 
 
 def env(text: str) -> dict[str, str]:
@@ -166,7 +177,13 @@ def batching(text: str) -> dict[str, Any]:
     for number, line in _content_lines(text):
         found = _WRAPPED.fullmatch(line)
         if found and found[1] not in fields:
-            fields[found[1]] = int(found[2])
+            _, number_text, truth, text_value = found.groups()
+            value: int | bool | str = text_value
+            if number_text is not None:
+                value = int(number_text)
+            elif truth is not None:
+                value = truth == "true"
+            fields[found[1]] = value
             continue
         found = _PLAIN.fullmatch(line)
         if found and found[1] == "allowed_batch_sizes" and found[2].isdigit():

@@ -43,7 +43,10 @@ def crowd() -> Composition:
     names = iter(ids.values())
     models = [
         model.model_copy(update={"id": next(names, f"p{place.replace(' ', '')}{number}")})
-        for place in ("bucket", "key", "serving image", "image tag", "device")
+        for place in (
+            *("bucket", "key", "container", "path on the host", "server", "archive"),
+            *("serving image", "image tag", "device"),
+        )
         for number, model in enumerate(changed_models(place))
     ]
     assert next(names, None) is None, "an id was left out"
@@ -119,7 +122,7 @@ def test_a_shell_reads_every_line_of_the_list_as_two_words(
         check=True,
     )
 
-    remotes = {"gs": "gcs", "s3": "s3"}
+    remotes = {"gs": "gcs", "s3": "s3", "az": "azureblob", "file": "local"}
     expected = set()
     for model in crowd().models:
         scheme, _, path = model.artifact.uri.partition("://")
@@ -128,6 +131,10 @@ def test_a_shell_reads_every_line_of_the_list_as_two_words(
             if model.serving.platform == "triton"
             else f"{model.id}/{model.serving_version}"
         )
-        expected.add(f"{folder} {remotes[scheme]}:{path}")
+        source = f"{remotes.get(scheme)}:{path}"
+        if scheme == "https":
+            host, _, path = path.partition("/")
+            source = f'http,url="https://{host}":{path}'
+        expected.add(f"{folder} {source}")
     assert set(done.stdout.splitlines()) == expected
     assert done.stderr == ""

@@ -28,6 +28,7 @@ from tests.builders import GOLDEN_DEFAULTS, STAMP, make_composition, make_model
 Field = descriptor_pb2.FieldDescriptorProto
 INT64 = ".google.protobuf.Int64Value"
 STRING = ".google.protobuf.StringValue"
+BOOL = ".google.protobuf.BoolValue"
 MESSAGES: dict[str, dict[str, tuple[int, int, str]]] = {
     "BatchingParameters": {
         "max_batch_size": (1, Field.TYPE_MESSAGE, INT64),
@@ -37,6 +38,8 @@ MESSAGES: dict[str, dict[str, tuple[int, int, str]]] = {
         "thread_pool_name": (5, Field.TYPE_MESSAGE, STRING),
         "allowed_batch_sizes": (6, Field.TYPE_INT64, "repeated"),
         "pad_variable_length_inputs": (7, Field.TYPE_BOOL, ""),
+        "enable_large_batch_splitting": (8, Field.TYPE_MESSAGE, BOOL),
+        "max_execution_batch_size": (9, Field.TYPE_MESSAGE, INT64),
     },
     "PrometheusConfig": {"enable": (1, Field.TYPE_BOOL, ""), "path": (2, Field.TYPE_STRING, "")},
     "MonitoringConfig": {
@@ -84,8 +87,10 @@ def parsed(message: str, text: str) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     if hasattr(value, "ListFields"):
         fields = {field.name: _plain(inner) for field, inner in value.ListFields()}
-        # A wrapped zero is a wrapper with nothing set in it.
-        return fields.get("value", 0) if value.DESCRIPTOR.name == "Int64Value" else fields
+        # A wrapped zero or false is a wrapper with nothing set in it.
+        unset = {"Int64Value": 0, "BoolValue": False, "StringValue": ""}
+        name = value.DESCRIPTOR.name
+        return fields.get("value", unset[name]) if name in unset else fields
     return list(value) if hasattr(value, "extend") else value
 
 
@@ -102,7 +107,12 @@ def expected(composition: Composition, model_id: str) -> dict[str, Any]:
     assert model is not None
     assert model.serving.batching is not None
     fields = model.serving.batching.parameters.model_dump(mode="json", exclude_none=True)
-    return {name: value for name, value in fields.items() if value is not False}
+    return set_in_proto3(fields)
+
+
+def set_in_proto3(fields: dict[str, Any]) -> dict[str, Any]:
+    unset = {"pad_variable_length_inputs": False}
+    return {name: value for name, value in fields.items() if unset.get(name) is not value}
 
 
 def batching_is_on(composition: Composition, model_id: str) -> bool:
@@ -143,6 +153,15 @@ LARGEST = 2**31 - 1
         {"max_batch_size": 64, "allowed_batch_sizes": list(range(1, 65))},
         {"pad_variable_length_inputs": True},
         {"pad_variable_length_inputs": False},
+        {"thread_pool_name": "a" * 64},
+        {"thread_pool_name": "on"},
+        {"enable_large_batch_splitting": False, "max_execution_batch_size": LARGEST},
+        {
+            "max_batch_size": 64,
+            "max_execution_batch_size": 16,
+            "enable_large_batch_splitting": True,
+            "num_batch_threads": 4,
+        },
     ],
     ids=str,
 )
@@ -153,7 +172,7 @@ def test_batching_at_the_limits_of_each_field_round_trips(parameters: dict[str, 
 
     found = parsed("BatchingParameters", files(composition)[ON_PATH.format("b")])
 
-    assert found == {name: value for name, value in parameters.items() if value is not False}
+    assert found == set_in_proto3(parameters)
 
 
 @given(model_id=st.one_of(st.just("a" * 61), strategies.slugs))

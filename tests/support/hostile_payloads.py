@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from daemon.changes import StateCreated, interpret
+from daemon.changes import StateCreated, received
 from events.errors import InvalidEvent
 from events.model import BUNDLE_STATE_CREATED, Event
 from renderers.composition import Composition, RenderDefaults
@@ -65,7 +65,9 @@ def _in_event(change: Callable[[dict[str, Any], str], None]) -> Put:
         data = deepcopy(_DATA)
         change(data, text)
         try:
-            interpreted = interpret(Event(id="e", source="s", type=BUNDLE_STATE_CREATED, data=data))
+            interpreted = received(
+                Event(id="e", source="s", type=BUNDLE_STATE_CREATED, data=data)
+            ).change
         except InvalidEvent as error:
             raise Refused(
                 *((problem.path, problem.expected) for problem in error.problems)
@@ -107,6 +109,20 @@ def _parameter(data: dict[str, Any], text: str) -> None:
     data["models"][0]["serving"]["batching"] = {"parameters": {text: 1}}
 
 
+def _archive(form: str) -> Callable[[dict[str, Any], str], None]:
+    def change(data: dict[str, Any], text: str) -> None:
+        data["models"][0]["artifact"] = {
+            "uri": form.format(text),
+            "digest": f"sha256:{'a' * 64}",
+        }
+
+    return change
+
+
+def _pool_name(data: dict[str, Any], text: str) -> None:
+    data["models"][0]["serving"]["batching"] = {"parameters": {"thread_pool_name": text}}
+
+
 def _signature(value: Callable[[str], Any]) -> Callable[[dict[str, Any], str], None]:
     def change(data: dict[str, Any], text: str) -> None:
         data["proxy"]["signature"] = {"document": {"a": value(text)}}
@@ -141,6 +157,17 @@ PLACES: Mapping[str, tuple[str, Put]] = {
         "$.data.models[0].artifact.uri",
         _in_event(lambda data, text: _model("artifact", "uri")(data, f"s3://bucket/{text}")),
     ),
+    "container": (
+        "$.data.models[0].artifact.uri",
+        _in_event(lambda data, text: _model("artifact", "uri")(data, f"az://{text}/key")),
+    ),
+    "path on the host": (
+        "$.data.models[0].artifact.uri",
+        _in_event(lambda data, text: _model("artifact", "uri")(data, f"file:///{text}")),
+    ),
+    "server": ("$.data.models[0].artifact", _in_event(_archive("https://{}/a.tar"))),
+    "archive": ("$.data.models[0].artifact", _in_event(_archive("https://a.b/{}.tar"))),
+    "store": ("$.data.models[0].artifact", _in_event(_model("artifact", "store"))),
     "artifact digest": (
         "$.data.models[0].artifact.digest",
         _in_event(_model("artifact", "digest")),
@@ -163,6 +190,7 @@ PLACES: Mapping[str, tuple[str, Put]] = {
     ),
     "device": ("$.data.models[0].serving.gpu", _in_event(_gpu)),
     "batching parameter": ("$.data.models[0].serving.batching", _in_event(_parameter)),
+    "thread pool": ("$.data.models[0].serving.batching", _in_event(_pool_name)),
     "bundle": ("$.data.bundle.name", _in_event(_under("bundle", "name"))),
     "target": ("$.data.bundle.target", _in_event(_under("bundle", "target"))),
     "proxy image": ("$.data.proxy.image", _in_event(_under("proxy", "image"))),

@@ -39,7 +39,7 @@ def routes(bundle: tuple[RenderedFile, ...]) -> dict[str, str]:
 def downloads(bundle: tuple[RenderedFile, ...]) -> dict[str, str]:
     """Source by folder, as a shell's `read` splits the list."""
     lines = text_of(bundle, "base/model-serving/model-download/models.txt").splitlines()
-    return dict(line.split() for line in lines)
+    return dict(line.strip(" ").split(" ", maxsplit=1) for line in lines)
 
 
 def variables(bundle: tuple[RenderedFile, ...]) -> dict[str, str | None]:

@@ -20,6 +20,7 @@ from daemon.cli.session import load_settings, printer_of
 from daemon.publishing import archive, manifest
 from daemon.publishing.errors import VerificationFailed
 from daemon.publishing.manifest import Manifest
+from daemon.publishing.wording import some
 from events import strict_json
 from events.dialects import cloudevents
 from events.errors import InvalidEvent, Problem
@@ -41,6 +42,8 @@ class Input:
     stamp: Stamp
     recorded: Manifest | None = None
     """The manifest that it came from, if any."""
+    ignored_fields: tuple[str, ...] = ()
+    """JSON paths of unknown fields in the input, which have no effect."""
 
 
 def render(
@@ -79,6 +82,8 @@ def render(
         ("files", len(files)),
     )
     printer.data({}, () if printer.quiet else pairs(rendered))
+    if source.ignored_fields:
+        printer.warn(f"these fields are unknown and have no effect: {some(source.ignored_fields)}")
     if source.recorded is not None and not _same_renderer(source.recorded, options):
         printer.say(
             "the manifest was written by another renderer or with other templates: "
@@ -158,27 +163,33 @@ def _same_renderer(recorded: Manifest, options: Customisation) -> bool:
 
 def _from_event(body: bytes) -> Input:
     event = cloudevents.decode_structured(body, cloudevents.FILE_LIMITS)
-    return _from_change(changes.interpret(event), event.type)
+    return _from_received(changes.received(event), event.type)
 
 
-def _from_change(change: changes.Change, kind: str = BUNDLE_STATE_CREATED) -> Input:
+def _from_received(new: changes.Received, kind: str = BUNDLE_STATE_CREATED) -> Input:
+    change = new.change
     if not isinstance(change, changes.StateCreated):
         expected = f"must be {BUNDLE_STATE_CREATED}: no other event has a complete composition"
         raise InvalidEvent(Problem("$.type", expected, kind))
-    return Input(change.composition, Stamp(change.state, str(change.revision)))
+    stamp = Stamp(change.state, str(change.revision))
+    return Input(change.composition, stamp, ignored_fields=new.ignored_fields)
 
 
 def _from_data(data: dict[str, Any]) -> Input:
     """Decode the data of an event like the whole event. A composition alone has no state."""
     try:
         if "state" not in data:
-            return Input(changes.composition_of(data), _UNPUBLISHED)
-        event = Event(id="", source="", type=BUNDLE_STATE_CREATED, data=data)
-        return _from_change(changes.interpret(event))
+            composition, ignored = changes.received_composition(data)
+            source = Input(composition, _UNPUBLISHED, ignored_fields=ignored)
+        else:
+            event = Event(id="", source="", type=BUNDLE_STATE_CREATED, data=data)
+            source = _from_received(changes.received(event))
     except InvalidEvent as error:
-        # Paths in the input start at the data, not at the event around it.
-        problems = (
-            replace(problem, path="$" + problem.path.removeprefix("$.data"))
-            for problem in error.problems
-        )
+        problems = (replace(problem, path=_in_data(problem.path)) for problem in error.problems)
         raise InvalidEvent(*problems) from None
+    return replace(source, ignored_fields=tuple(map(_in_data, source.ignored_fields)))
+
+
+def _in_data(path: str) -> str:
+    """A path of an event in a file that has only its data."""
+    return "$" + path.removeprefix("$.data")

@@ -30,7 +30,7 @@ from daemon.cli.failures import (
 from daemon.cli.files import in_file, read_input
 from daemon.cli.formatting import columns
 from daemon.cli.options import DEFAULT_PRINTING, SHARED, Place, Printing
-from daemon.cli.output import error_document
+from daemon.cli.output import Printer, error_document
 from daemon.cli.session import load_settings, printer_of
 from daemon.exit_codes import DONE, FAILED
 from daemon.inspection.journal import NOWHERE
@@ -141,6 +141,7 @@ def send(
                 else "docs/events.md lists the types"
             )
         )
+    _warn_of_ignored_fields(views, printer)
     # Without --wait the views have no `acknowledged_at`.
     if unfinished := [view for view in views if view.get("acknowledged_at", "") is None]:
         printer.warn(
@@ -332,6 +333,23 @@ def _unexpected(client: DaemonClient, answer: Answer) -> DaemonUnreachable:
         f"{client.url} gave an unexpected answer (HTTP {answer.status}): check that it is a "
         "Rebundle daemon"
     )
+
+
+def _warn_of_ignored_fields(views: Sequence[View], printer: Printer) -> None:
+    having = [view for view in views if _ignored_fields(view)]
+    for view in having[:_MOST_LISTED]:
+        printer.warn(
+            f"{view['place']}: these fields are unknown and have no effect: "
+            f"{some(_ignored_fields(view))}"
+        )
+    if more := having[_MOST_LISTED:]:
+        printer.warn(f"{len(more)} more events have unknown fields")
+
+
+def _ignored_fields(view: View) -> list[object]:
+    """The paths of unknown fields; a daemon of an older release reports none."""
+    paths = view.get("ignored_fields")
+    return paths if isinstance(paths, list) else []
 
 
 def _is_dead_letter(view: View) -> bool:

@@ -314,3 +314,77 @@ def test_every_model_that_its_engine_would_refuse_is_reported() -> None:
         f"$.data.models[{place}].serving.batching.parameters" for place in places
     ]
     assert len(places) == 2
+
+
+@pytest.mark.parametrize(
+    ("parameters", "fault"),
+    [
+        ({"enable_large_batch_splitting": True}, "needs max_execution_batch_size or"),
+        (
+            {"enable_large_batch_splitting": True, "max_execution_batch_size": 1001},
+            r"\(1001\) must be at most max_batch_size \(1000\)",
+        ),
+        (
+            {
+                "enable_large_batch_splitting": True,
+                "max_batch_size": 64,
+                "max_execution_batch_size": 65,
+            },
+            r"\(65\) must be at most max_batch_size \(64\)",
+        ),
+        (
+            {
+                "enable_large_batch_splitting": True,
+                "max_batch_size": 64,
+                "max_execution_batch_size": 16,
+                "allowed_batch_sizes": [8, 64],
+            },
+            "must end with max_execution_batch_size as well",
+        ),
+        (
+            {
+                "enable_large_batch_splitting": True,
+                "max_batch_size": 64,
+                "max_execution_batch_size": 16,
+                "allowed_batch_sizes": [8, 16],
+            },
+            r"end with max_batch_size \(64\)",
+        ),
+        ({"thread_pool_name": 'a" }'}, "hold only letters, digits"),
+    ],
+)
+def test_splitting_that_the_engine_would_refuse_to_start_with_is_refused(
+    parameters: dict[str, Any], fault: str
+) -> None:
+    data = state_data()
+    data["models"][0]["serving"]["batching"] = {"parameters": parameters}
+    with pytest.raises(InvalidEvent, match=fault):
+        interpret(event(BUNDLE_STATE_CREATED, data))
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        # A request above the size of an executed batch is split.
+        {
+            "max_batch_size": 64,
+            "max_execution_batch_size": 16,
+            "enable_large_batch_splitting": True,
+            "num_batch_threads": 4,
+        },
+        {"max_batch_size": 64, "enable_large_batch_splitting": True},
+        {"max_execution_batch_size": 1000, "enable_large_batch_splitting": True},
+        {
+            "max_batch_size": 64,
+            "max_execution_batch_size": 64,
+            "allowed_batch_sizes": [8, 64],
+            "enable_large_batch_splitting": True,
+        },
+        # Without splitting the engine does not read it.
+        {"max_batch_size": 8, "max_execution_batch_size": 16, "allowed_batch_sizes": [8]},
+    ],
+)
+def test_splitting_that_the_engine_accepts_is_accepted(parameters: dict[str, Any]) -> None:
+    data = state_data()
+    data["models"][0]["serving"]["batching"] = {"parameters": parameters}
+    assert interpret(event(BUNDLE_STATE_CREATED, data))

@@ -191,7 +191,12 @@ def test_only_the_settings_given_in_a_scope_are_shown_with_their_lines(
             2,
             "is not a setting; `rebundle config schema`",
         ),
-        ('[scopes."a/b".render]\nrestart = 1\n', "scopes.a/b.render.restart", 2, "'always'"),
+        (
+            '[scopes."a/b".render]\nrestart = "on-failure:0"\n',
+            "scopes.a/b.render.restart",
+            2,
+            "'always'",
+        ),
         (
             '[scopes."a/b".render.labels]\n"com.docker.x" = "v"\n',
             "scopes.a/b.render.labels.com.docker.x",

@@ -327,6 +327,22 @@ def test_every_long_running_service_gets_the_restart_policy():
     assert "restart: unless-stopped" not in compose
 
 
+def test_labels_with_capitals_and_slashes_and_a_number_of_restarts_are_for_every_service():
+    labels = {
+        "traefik.http.services.modelProxy.loadbalancer.server.port": "8000",
+        "prometheus.io/scrape": "true",
+    }
+    defaults = RenderDefaults(labels=labels, restart="on-failure:5")
+    bundle = Renderer().render(golden_composition(), defaults, STAMP)
+    gate.check(golden_composition(), defaults, bundle)
+
+    services = pyyaml.safe_load(body(bundle, "base/bundle/docker-compose.yaml"))["services"]
+    assert all(labels.items() <= service["labels"].items() for service in services.values())
+    assert {name: service["restart"] for name, service in services.items()} == {
+        name: "no" if name == "model_download" else "on-failure:5" for name in services
+    }
+
+
 def test_a_custom_template_is_used_for_its_bundle_only():
     own = Templates.built_in().overridden_by({"monitoring.txt": "prometheus_config {}\n"})
     renderer = Renderer()

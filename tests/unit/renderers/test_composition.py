@@ -100,18 +100,88 @@ def test_a_full_bundle_accepts_no_new_model_but_a_new_version(monkeypatch):
         composition.with_model(make_model("new"))
 
 
-@pytest.mark.parametrize("number", ["1", "42", "0042", "2147483647"])
+@pytest.mark.parametrize(
+    "number",
+    ["1", "42", "0042", "2147483647", "2147483648", "20261129101500", "9223372036854775807"],
+)
 def test_a_version_that_is_a_positive_number_is_the_serving_version(number):
     assert default_serving_version(number, "gs://b/a") == int(number)
 
 
-@pytest.mark.parametrize("version", ["0", "2147483648", "v1", "1.0", "٣"])
+@pytest.mark.parametrize("version", ["0", "9223372036854775808", "9" * 128, "v1", "1.0", "٣"])
 def test_another_version_gets_a_stable_number(version):
     number = default_serving_version(version, "gs://b/a")
 
     assert 1 <= number <= 2**31 - 1
     assert number == default_serving_version(version, "gs://b/a")
     assert number != default_serving_version(version, "gs://b/other")
+
+
+@pytest.mark.parametrize(
+    ("version", "former"),
+    [
+        ("7", None),
+        ("v1", None),
+        ("2147483647", None),
+        ("2147483648", 174364855),
+        ("00000000042", 1272589332),
+        ("20261129101500", 1357866173),
+    ],
+)
+def test_the_number_that_releases_before_64_bits_derived_is_known(version, former):
+    model = make_model("101", version=version)
+    chosen = make_model("101", version=version, serving_version=model.serving_version)
+
+    assert model.former_number == former
+    assert chosen.former_number is None
+
+
+def composition_of_versions(**versions):
+    document = composition_document(3)
+    for model in document["models"]:
+        model["version"] = versions[f"m{model['id']}"]
+    return Composition.model_validate(document)
+
+
+def test_numbers_are_kept_of_models_with_the_same_version_and_uri_alone():
+    new = composition_of_versions(m101="20261129101500", m102="20261129101501", m103="1")
+    old = composition_of_versions(
+        m101="20261129101500", m102="20261129101500", m103="1"
+    ).with_former_numbers
+    kept = new.with_numbers_of(old)
+
+    assert [model.serving_version for model in kept.models] == [
+        old.models[0].serving_version,
+        20261129101501,
+        1,
+    ]
+    assert kept.digest == Composition.model_validate_json(kept.canonical).digest
+    assert kept.digest != new.digest
+    for same in (None, new, composition_of_versions(m101="1", m102="1", m103="1")):
+        assert new.with_numbers_of(same) is new
+
+
+@pytest.mark.parametrize("change", ["uri", "number"])
+def test_a_model_of_another_uri_or_with_a_chosen_number_does_not_lend_its_number(change):
+    new = composition_of_versions(m101="20261129101500", m102="1", m103="1")
+    document = json.loads(new.with_former_numbers.canonical)
+    if change == "uri":
+        document["models"][0]["artifact"]["uri"] = "gs://example-bucket/elsewhere"
+    else:
+        document["models"][0]["serving_version"] = 5
+
+    assert new.with_numbers_of(Composition.model_validate(document)) is new
+
+
+def test_a_composition_whose_numbers_no_rule_changed_has_no_former_numbers():
+    composition = composition_of_versions(m101="7", m102="v1", m103="2147483647")
+    assert composition.with_former_numbers is composition
+
+
+def test_a_serving_version_has_at_most_63_bits():
+    assert make_model("101", serving_version=2**63 - 1).serving_version == 2**63 - 1
+    with pytest.raises(ValidationError, match="less than or equal to 9223372036854775807"):
+        make_model("101", serving_version=2**63)
 
 
 def test_a_non_numeric_version_gets_a_serving_version_from_version_and_uri():
@@ -156,9 +226,31 @@ def test_unsupported_settings_of_openvino_model_server_are_refused_with_the_reas
         make_model(platform="openvino", serving=asked)
 
 
-def test_an_unknown_batching_parameter_is_refused():
-    with pytest.raises(ValidationError, match="max_batchsize"):
-        make_model(serving={"batching": {"parameters": {"max_batchsize": 1}}})
+@pytest.mark.parametrize(
+    ("artifact", "message"),
+    [
+        ({"uri": "https://a.example.com/b.tar"}, "must have a digest with an https:// URI"),
+        (
+            {
+                "uri": "https://a.example.com/b.tar",
+                "digest": f"sha256:{'a' * 64}",
+                "store": "other",
+            },
+            "must have no store with a https:// URI",
+        ),
+        ({"uri": "file:///srv/a", "store": "other"}, "must have no store with a file:// URI"),
+        ({"uri": "s3://bucket/a", "store": "Other"}, "must be lower-case letters"),
+    ],
+)
+def test_an_artifact_needs_what_its_scheme_needs(artifact, message):
+    with pytest.raises(ValidationError, match=message):
+        make_model(artifact=artifact)
+
+
+@pytest.mark.parametrize("scheme", ["s3", "gs", "az"])
+def test_a_store_is_part_of_the_composition(scheme):
+    model = make_model(artifact={"uri": f"{scheme}://bucket/a", "store": "team-a"})
+    assert json.loads(model.canonical)["artifact"]["store"] == "team-a"
 
 
 def test_a_signature_by_uri_is_refused_with_a_remedy():

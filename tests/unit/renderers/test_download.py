@@ -7,6 +7,7 @@ import pytest
 from renderers import download
 from renderers.composition import Artifact
 from renderers.errors import UnsafeText
+from renderers.gate import parsers
 from renderers.template_set import Templates
 from tests.builders import golden_composition, make_model
 
@@ -38,7 +39,27 @@ def test_a_version_that_is_not_a_number_gets_one_in_the_list():
     assert model.serving_version >= 1
 
 
-@pytest.mark.parametrize("path", ["a b", "a\nb", "a$b", "a;b"])
+@pytest.mark.parametrize(
+    ("uri", "source"),
+    [
+        ("s3://bucket/a", "s3:bucket/a"),
+        ("gs://bucket/a b/c: (1),x=y", "gcs:bucket/a b/c: (1),x=y"),
+        ("az://con-tainer/a/b", "azureblob:con-tainer/a/b"),
+        ("file:///srv/models/a b", "local:/srv/models/a b"),
+        ("https://a.example.com/b/c.tar.gz", 'http,url="https://a.example.com":b/c.tar.gz'),
+        ("https://a.example.com:8443/c.tar", 'http,url="https://a.example.com:8443":c.tar'),
+    ],
+)
+def test_an_artifact_is_listed_as_rclone_names_it_and_the_gate_reads_its_uri(uri, source):
+    digest = f"sha256:{'a' * 64}"
+    model = make_model("a", artifact={"uri": uri, "digest": digest}, serving_version=2**63 - 1)
+    line = download.list_line(model, BUILT_IN)
+
+    assert line == f"a/9223372036854775807 {source}\n"
+    assert parsers.list_line(line) == ("a", 2**63 - 1, uri)
+
+
+@pytest.mark.parametrize("path", ["a ", "a\tb", "a\nb", "a$b", "a;b", "a'b", "a\\b"])
 def test_a_uri_that_a_shell_would_split_is_refused_even_if_it_got_past_its_rule(path):
     artifact = Artifact.model_construct(uri=f"gs://bucket/{path}")
 

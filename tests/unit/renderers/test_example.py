@@ -84,6 +84,9 @@ def test_parameters_are_in_the_text_format_of_tensorflow_serving():
         "num_batch_threads": 4,
         "allowed_batch_sizes": [8, 64],
         "pad_variable_length_inputs": False,
+        "thread_pool_name": "batch-threads",
+        "enable_large_batch_splitting": True,
+        "max_execution_batch_size": 64,
     }
     text = example.batching_text(
         make_model("a", serving={"batching": {"parameters": parameters}}), BUILT_IN
@@ -94,6 +97,9 @@ def test_parameters_are_in_the_text_format_of_tensorflow_serving():
         "batch_timeout_micros { value: 0 }",
         "max_enqueued_batches { value: 10 }",
         "num_batch_threads { value: 4 }",
+        'thread_pool_name { value: "batch-threads" }',
+        "enable_large_batch_splitting { value: true }",
+        "max_execution_batch_size { value: 64 }",
         "allowed_batch_sizes: 8",
         "allowed_batch_sizes: 64",
         "pad_variable_length_inputs: false",

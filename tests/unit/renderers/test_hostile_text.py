@@ -20,7 +20,7 @@ from tests.strategies import compositions, render_defaults
 from tests.support import hostile_payloads, third_party_readers
 from tests.support.hostile_payloads import PLACES, Refused, payloads
 
-ENTRIES = {"s3": "s3", "gs": "gcs"}
+ENTRIES = {"s3": "s3", "gs": "gcs", "az": "azureblob", "file": "local"}
 
 
 def accepted(place: str) -> list[tuple[str, Composition, RenderDefaults]]:
@@ -101,6 +101,9 @@ def _download(model: Model) -> tuple[str, str]:
     scheme, _, path = model.artifact.uri.partition("://")
     loads_numbers = PLATFORMS[model.serving.platform].loads_numbers
     folder = f"{model.id}/{model.serving_version}" if loads_numbers else model.id
+    if scheme == "https":
+        host, _, path = path.partition("/")
+        return folder, f'http,url="https://{host}":{path}'
     return folder, f"{ENTRIES[scheme]}:{path}"
 
 
@@ -117,10 +120,14 @@ def pulled(image: str, defaults: RenderDefaults) -> str:
     found = re.fullmatch(r"((?:[^/]*[.:][^/]*|localhost)/)?(.*)", image)
     assert found is not None
     registry = found[1][:-1] if found[1] else "docker.io"
-    if registry not in defaults.registries:
+    mirrors = {
+        key.lower().removesuffix(":443"): mirror for key, mirror in defaults.registries.items()
+    }
+    mirror = mirrors.get(registry.lower().removesuffix(":443"))
+    if mirror is None:
         return image
     path = found[2] if found[1] or "/" in found[2] else f"library/{found[2]}"
-    return f"{defaults.registries[registry]}/{path}"
+    return f"{mirror}/{path}"
 
 
 def test_the_corpus_is_large_and_without_repetition():

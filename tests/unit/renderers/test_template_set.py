@@ -28,6 +28,7 @@ def test_an_id_is_unchanged_in_the_map():
         (template_set.env_name, "a variable's name"),
         (template_set.env_value, "an env file"),
         (template_set.shell_word, "a field of a shell's read"),
+        (template_set.protobuf_string, "a string of protobuf"),
         (template_set.markdown, "Markdown"),
     ],
 )

@@ -561,5 +561,21 @@ def test_an_unknown_field_does_not_make_it_another_event(tmp_path: Path) -> None
             event["data"]["unknown"] = "stays in the event, enters no digest"
             (again,) = (await send(service, event)).json()["events"]
             assert again["known"] is True
+            assert again["ignored_fields"] == ["$.data.unknown"]
+
+    run(scenario())
+
+
+def test_an_unknown_field_inside_serving_is_400_with_its_path_and_the_nearest_one(
+    tmp_path: Path,
+) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as service:
+            event = state_event()
+            event["data"]["models"][0]["serving"]["gpus"] = 1
+            (error,) = problem(await send(service, event), 400, "invalid")["errors"]
+            assert error["path"] == "$.data.models[0].serving.gpus"
+            assert "did you mean gpu?" in error["expected"]
+            assert await service.backlog() == 0
 
     run(scenario())

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 import pytest
 import yaml
@@ -65,3 +66,23 @@ def test_models_and_members_of_enumerations_are_plain_in_yaml_too():
 def test_a_value_without_a_form_is_refused(value):
     with pytest.raises(TypeError, match="has no form in a document"):
         to_document({"x": value})
+
+
+@pytest.mark.parametrize(
+    ("number", "shown"),
+    [
+        (2**53, 2**53),
+        (2**53 + 1, "9007199254740993"),
+        (-(2**53) - 1, "-9007199254740993"),
+        (2**63 - 1, "9223372036854775807"),
+        (True, True),
+        (1.5e300, 1.5e300),
+    ],
+)
+def test_an_integer_that_a_double_cannot_hold_is_text(number, shown):
+    class Part(BaseModel):
+        number: Any
+
+    assert to_document({"a": [number]}) == {"a": [shown]}
+    assert to_document(Part(number={"b": number})) == {"number": {"b": shown}}
+    assert type(to_document(number)) is type(shown)

@@ -222,6 +222,8 @@ def test_another_map_line_is_refused(line, message):
 def test_a_list_line_is_read_with_its_uri():
     assert parsers.list_line("101/3 gcs:b/a\n") == ("101", 3, "gs://b/a")
     assert parsers.list_line("103 s3:b/a\n") == ("103", None, "s3://b/a")
+    assert parsers.list_line("103 s3:b/a b:c\n") == ("103", None, "s3://b/a b:c")
+    assert parsers.list_line('1 http,url="https://b":a\n') == ("1", None, "https://b/a")
 
 
 @pytest.mark.parametrize(
@@ -237,12 +239,23 @@ def test_a_list_line_is_read_with_its_uri():
             "line 1: expected <id>[/<number>] <remote>:<path>, found '101/x gcs:b\\n'",
         ),
         (
-            "101 gcs:b a\n",
-            "line 1: expected <id>[/<number>] <remote>:<path>, found '101 gcs:b a\\n'",
+            "101 gcs:b a \n",
+            "line 1: expected <id>[/<number>] <remote>:<path>, found '101 gcs:b a \\n'",
         ),
         (
-            "101 gcs:b:a\n",
-            "line 1: expected <id>[/<number>] <remote>:<path>, found '101 gcs:b:a\\n'",
+            "101 gcs,x=y:a\n",
+            "line 1: expected <id>[/<number>] <remote>:<path>, found '101 gcs,x=y:a\\n'",
+        ),
+        (
+            "101 gcs:b$a\n",
+            "line 1: expected <id>[/<number>] <remote>:<path>, found '101 gcs:b$a\\n'",
+        ),
+        (
+            '101 http,url="http://b":a\n',
+            (
+                "line 1: expected <id>[/<number>] <remote>:<path>, "
+                "found '101 http,url=\"http://b\":a\\n'"
+            ),
         ),
         (
             "a/b/c gcs:b\n",
@@ -288,17 +301,24 @@ def test_commented_amounts_are_read_with_their_units():
 
 def test_batching_parameters_are_read():
     text = "# x\nmax_batch_size { value: 1 }\nallowed_batch_sizes: 1\nallowed_batch_sizes: 2\npad_variable_length_inputs: true\n"
+    text += 'thread_pool_name { value: "a-1" }\nenable_large_batch_splitting { value: false }\n'
 
     assert parsers.batching(text) == {
         "max_batch_size": 1,
         "allowed_batch_sizes": [1, 2],
         "pad_variable_length_inputs": True,
+        "thread_pool_name": "a-1",
+        "enable_large_batch_splitting": False,
     }
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        (
+            'a { value: "b" } c: "" }\n',
+            'line 1: expected a batching parameter, once, found \'a { value: "b" } c: "" }\'',
+        ),
         ("a { value: x }\n", "line 1: expected a batching parameter, once, found 'a { value: x }'"),
         (
             "max_batch_size: 1\n",

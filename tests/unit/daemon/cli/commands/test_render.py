@@ -234,3 +234,28 @@ def test_a_problem_names_the_file(tmp_path, rebundle):
     assert (result.code, f"{tmp_path / 'bad.json'}: $: must be JSON" in result.err) == (1, True)
     absent = rebundle("render", tmp_path / "absent.json", "-o", tmp_path / "out")
     assert (absent.code, f"there is no file {tmp_path / 'absent.json'}" in absent.err) == (3, True)
+
+
+@pytest.mark.parametrize(
+    ("document", "below"),
+    [
+        (event(), "$.data."),
+        (event()["data"], "$."),
+        (golden_document(), "$."),
+    ],
+    ids=["event", "data", "composition"],
+)
+def test_unknown_fields_are_refused_in_serving_and_reported_elsewhere(
+    tmp_path, rebundle, document, below
+):
+    data = document.get("data", document)
+    data["owner"] = "ann"
+    reported = rebundle("render", written(tmp_path, document), "-o", tmp_path / "out")
+    data["models"][0]["serving"]["gpus"] = 1
+    refused = rebundle("render", written(tmp_path, document), "-o", tmp_path / "refused")
+
+    assert reported.code == 0
+    assert f"these fields are unknown and have no effect: {below}owner\n" in reported.err
+    assert refused.code == 1
+    assert f"{below}models[0].serving.gpus: is not a field" in refused.err
+    assert not (tmp_path / "refused").exists()

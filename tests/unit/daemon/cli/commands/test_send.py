@@ -473,3 +473,43 @@ def test_dead_letters_are_listed_whatever_their_number(tmp_path, rebundle):
     out = outcomes_of(tmp_path, rebundle, *dead)
 
     assert "dead-lettered in a/0 as dead letter 0, a/1 as dead letter 1, " in out
+
+
+def test_unknown_fields_are_named_with_the_place_of_their_event(tmp_path, rebundle):
+    def reporting(handler):
+        said = [
+            {
+                "id": event["id"],
+                "source": SOURCE,
+                "position": "j@1",
+                "known": False,
+                "ignored_fields": ["$.data.owner"] if event["id"] == "e2" else [],
+            }
+            for event in json.loads(handler.received)
+        ]
+        says(202, json.dumps({"events": said}).encode())(handler)
+
+    path = write_events(tmp_path, event(1), event(2))
+    with server(reporting) as (url, _):
+        text = rebundle("send", path, "--to", url)
+        document = rebundle("send", path, "--to", url, "-o", "json")
+
+    assert (text.code, document.code) == (0, 0)
+    assert f"{path} event 2: these fields are unknown and have no effect: $.data.owner" in text.err
+    assert "event 1" not in text.err
+    assert [sent["ignored_fields"] for sent in document.json["events"]] == [[], ["$.data.owner"]]
+
+
+def test_of_many_events_with_unknown_fields_only_some_are_named(tmp_path, rebundle):
+    def reporting(handler):
+        said = [
+            {"id": event["id"], "position": "j@1", "known": False, "ignored_fields": ["$.data.a"]}
+            for event in json.loads(handler.received)
+        ]
+        says(202, json.dumps({"events": said}).encode())(handler)
+
+    with server(reporting) as (url, _):
+        result = rebundle("send", write_events(tmp_path, *map(event, range(23))), "--to", url)
+
+    assert result.err.count("have no effect") == 20
+    assert "3 more events have unknown fields" in result.err
