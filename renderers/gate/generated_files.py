@@ -12,7 +12,7 @@ exact in every case.
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Any, Final
@@ -29,12 +29,14 @@ from renderers.gate.checks import (
     check_built_in,
     check_pattern,
     check_plain,
+    check_service,
     check_yaml,
     compare,
     compare_fields,
     readable,
     spellings,
 )
+from renderers.gate.custom_services import free_keys_set_by
 from renderers.gate.expectations import short_digest
 from renderers.gate.incremental import (
     NOTHING,
@@ -236,7 +238,8 @@ def _check_model_block(checked: CheckedBundle, model: Model, piece: Piece, batch
     expected = expectations.model_service(model, checked.composition, checked.defaults, mounted)
     may_add = checked.may_add(f"{model.serving.platform}.yaml")
     comments = expectations.model_comments(model)
-    _check_block(piece, f"s{model.id}s", expected, comments, may_add=may_add)
+    chosen = free_keys_set_by(model)
+    _check_block(piece, f"s{model.id}s", expected, comments, may_add=may_add, chosen=chosen)
 
 
 def _check_map_line(model: Model, piece: Piece) -> None:
@@ -329,7 +332,13 @@ def _check_ends(checked: CheckedBundle, document: parsers.Document) -> None:
 
 
 def _check_block(
-    piece: Piece, name: str, expected: Mapping[str, Any], comments: Sequence[str], *, may_add: bool
+    piece: Piece,
+    name: str,
+    expected: Mapping[str, Any],
+    comments: Sequence[str],
+    *,
+    may_add: bool,
+    chosen: Collection[str] = (),
 ) -> None:
     *lines, end = piece.body.split(b"\n")
     for number, line in enumerate(lines[1:], 2):
@@ -344,7 +353,7 @@ def _check_block(
         wanted = f"one empty line at the end of {name}"
         raise GateFailure(piece.file, piece.before + len(lines), wanted, "another end")
     inside = replace(piece, body=b"services:\n" + piece.body, added=1)
-    check_yaml(inside, {"services": {name: expected}}, may_add=may_add)
+    check_service(inside, name, expected, may_add=may_add, below="services", chosen=chosen)
     if not may_add:
         _check_comments(piece, name, comments)
 
