@@ -20,7 +20,7 @@ from typing import Any, Final
 from renderers.cache import Cache
 from renderers.composition import Composition, Model, RenderDefaults
 from renderers.errors import GateFailure
-from renderers.gate import expectations, parsers
+from renderers.gate import expectations, options, parsers
 from renderers.gate.checks import (
     CheckedBundle,
     Piece,
@@ -239,7 +239,15 @@ def _check_model_block(checked: CheckedBundle, model: Model, piece: Piece, batch
     may_add = checked.may_add(f"{model.serving.platform}.yaml")
     comments = expectations.model_comments(model)
     chosen = free_keys_set_by(model)
-    _check_block(piece, f"s{model.id}s", expected, comments, may_add=may_add, chosen=chosen)
+    _check_block(
+        piece,
+        f"s{model.id}s",
+        expected,
+        comments,
+        may_add=may_add,
+        chosen=chosen,
+        model_id=model.id,
+    )
 
 
 def _check_map_line(model: Model, piece: Piece) -> None:
@@ -339,6 +347,7 @@ def _check_block(
     *,
     may_add: bool,
     chosen: Collection[str] = (),
+    model_id: str = "",
 ) -> None:
     *lines, end = piece.body.split(b"\n")
     for number, line in enumerate(lines[1:], 2):
@@ -356,6 +365,9 @@ def _check_block(
     check_service(inside, name, expected, may_add=may_add, below="services", chosen=chosen)
     if not may_add:
         _check_comments(piece, name, comments)
+    fault = options.fault(piece.text, comments, model_id=model_id)
+    if fault is not None:
+        raise GateFailure(piece.file, piece.before + fault.line, fault.what, fault.found)
 
 
 def _check_comments(piece: Piece, name: str, expected: Sequence[str]) -> None:
