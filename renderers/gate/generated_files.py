@@ -11,7 +11,6 @@ exact in every case.
 """
 
 import hashlib
-import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
@@ -49,6 +48,7 @@ from renderers.gate.incremental import (
     line_at,
     runs,
 )
+from renderers.gate.stamp_file import Entry, check_stamp, entry_of, joined
 from renderers.gate.static_files import (
     ENV,
     README,
@@ -57,15 +57,16 @@ from renderers.gate.static_files import (
     check_readme,
     check_static_files,
 )
-from renderers.values import RenderedFile, canonical_json
+from renderers.values import STAMP_PATH, RenderedFile
 
 _COMPOSE: Final = "base/bundle/docker-compose.yaml"
 _MAP: Final = "base/bundle/nginx/models.map"
 _SIGNATURE: Final = "base/bundle/proxy/bundle-signature.yaml"
 _LIST: Final = "base/model-serving/model-download/models.txt"
 _KEEP: Final = "base/model-serving/model-download/models/.gitkeep"
-_STAMP: Final = "base/.rebundle.json"
-_ALWAYS: Final = frozenset({_COMPOSE, _MAP, _SIGNATURE, _LIST, _KEEP, _STAMP, ENV, README, *STATIC})
+_ALWAYS: Final = frozenset(
+    {_COMPOSE, _MAP, _SIGNATURE, _LIST, _KEEP, STAMP_PATH, ENV, README, *STATIC}
+)
 
 _passed: Final = Cache[bool](16 << 20)
 """Signatures that passed before, by their digest and their document."""
@@ -102,7 +103,6 @@ def check(
         _check_model(checked, current, index)
     _last_passed.put(checked.key, current, current.size)
     _check_signature(checked, bodies[_SIGNATURE])
-    _check_stamp(composition, bodies[_STAMP])
     check_static_files(checked, bodies, current.files[ENV].cuts[0])
     # After the files above: the labels here are digests of those files. A faulty file would fail
     # here too, and the failure should name the file.
@@ -110,6 +110,8 @@ def check(
     _check_fixed_services(checked, document, bodies)
     _check_ends(checked, document)
     check_readme(checked, bodies)  # after the services, because it shows parts of them
+    # At last, because its digest differs if any file does.
+    check_stamp(composition, files, current.services)
 
 
 def _batching_paths(
@@ -122,6 +124,18 @@ def _batching_paths(
         else:
             paths += before.paths[step.before : step.before + step.count]
     return paths
+
+
+def _stamp_entries(
+    models: Sequence[Model], steps: Sequence[Run], before: PassedBundle
+) -> list[Entry]:
+    entries: list[Entry] = []
+    for step in steps:
+        if step.before is None:
+            entries.append(entry_of(models[step.first]))
+        else:
+            entries += before.entries[step.before : step.before + step.count]
+    return entries
 
 
 def _check_paths(files: Mapping[str, RenderedFile], batching: Sequence[str]) -> None:
@@ -166,8 +180,12 @@ def _cut(
             raise GateFailure(
                 file, line, f"nothing more behind the {len(paths)} models", repr(rest)
             )
+    models = checked.composition.models
+    entries = _stamp_entries(models, steps, before)
+    # Few events change any of them.
+    services = before.services if entries == before.entries else joined(entries)
     return PassedBundle(
-        checked.composition.models, files, tuple(paths), batching, frozenset(changed)
+        models, files, tuple(paths), batching, entries, services, frozenset(changed)
     )
 
 
@@ -393,23 +411,6 @@ def _check_signature(checked: CheckedBundle, body: bytes) -> None:
     if not _passed.get(cache_key):
         check_yaml(Piece(_SIGNATURE, body), signature.document)
         _passed.put(cache_key, value=True, size=_ENTRY_SIZE + len(signature.canonical))
-
-
-def _check_stamp(composition: Composition, body: bytes) -> None:
-    piece = Piece(_STAMP, body)
-    try:
-        stamp = json.loads(piece.text)
-    except ValueError as error:
-        raise GateFailure(_STAMP, 1, "JSON", str(error)) from error
-    if not isinstance(stamp, dict) or piece.text != canonical_json(stamp) + "\n":
-        raise GateFailure(_STAMP, 1, "one line of canonical JSON", piece.text[:100])
-    # The gate does not know which state is published: these two need only have a value.
-    free = {key: stamp.pop(key, None) for key in ("state", "revision")}
-    scope = str(composition.scope)
-    compare(piece, {"schema": 1, "scope": scope, "composition": composition.digest}, stamp)
-    for key, value in free.items():
-        if not isinstance(value, str) or not value:
-            raise GateFailure(_STAMP, 1, f"a text for {key}", repr(value))
 
 
 def _top(composition: Composition) -> tuple[str, str]:
