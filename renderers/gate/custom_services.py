@@ -282,12 +282,12 @@ def _gpu_requests(service: Mapping[str, Any]) -> Iterator[Any]:
 
 def _is_for_gpus(request: Any) -> bool:
     match request:
-        case {"capabilities": list(capabilities)}:
-            return "gpu" in capabilities
         case {"driver": "nvidia"}:
             return True
-        case {"device_ids": [name, *_]}:
-            return str(name).startswith(_NVIDIA_CDI)
+        case {"device_ids": [name, *_]} if str(name).startswith(_NVIDIA_CDI):
+            return True
+        case {"capabilities": list(capabilities)}:
+            return "gpu" in capabilities
         case _:
             return not isinstance(request, dict)
 

@@ -437,6 +437,31 @@ def test_a_free_key_is_decided_if_the_composition_sets_it():
     assert paths("start_period") == ("healthcheck", "start_period")
 
 
+@pytest.mark.parametrize(
+    ("request_", "is_wanted"),
+    [
+        ({"capabilities": ["gpu"], "count": 2}, True),
+        ({"driver": "nvidia", "capabilities": ["gpu", "compute"], "count": 2}, True),
+        ({"driver": "nvidia", "capabilities": ["compute"], "count": 2}, False),
+        ({"driver": "nvidia", "count": 2}, False),
+        ({"capabilities": ["gpu"], "count": 2, "device_ids": ["0", "1"]}, False),
+        ({"capabilities": ["gpu"], "device_ids": ["0", "1"]}, False),
+        ({"driver": "cdi", "device_ids": ["nvidia.com/gpu=0"]}, False),
+    ],
+)
+def test_a_request_is_for_the_same_gpus_if_their_number_and_kind_are_the_same(request_, is_wanted):
+    def deploy(device):
+        return {"deploy": {"resources": {"reservations": {"devices": [device]}}}}
+
+    expected = decided("s1s", deploy({"capabilities": ["gpu"], "count": 2}))
+    found = difference(expected, comparable(deploy(request_)), (), may_add=True)
+    without = {"deploy": {"resources": {"reservations": {}}}}
+
+    assert (found is None) is is_wanted
+    # A model without GPUs has none of these requests.
+    assert difference(decided("s1s", without), comparable(deploy(request_)), (), may_add=True)
+
+
 def test_no_free_key_is_decided_for_a_model_that_sets_none():
     assert free_keys_set_by(make_model("1", serving={"gpu": {"count": "all"}})) == frozenset()
 
