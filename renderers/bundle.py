@@ -7,19 +7,20 @@ the composition.
 """
 
 import json
+from bisect import insort
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Final
 
 from renderers import compose, download, example, images, readme, router, yaml_emitter
+from renderers import stamp as stamps
 from renderers.cache import Cache
 from renderers.compose import RenderContext, ResourceDefaults
 from renderers.composition import Composition, Model, Proxy, RenderDefaults, Stamp
 from renderers.template_set import Templates
-from renderers.values import RenderedFile, canonical_digest, canonical_json
+from renderers.values import RenderedFile, Scope, canonical_digest
 
 RENDERER_VERSION: Final = "1"
-STAMP_PATH: Final = "base/.rebundle.json"
 SIGNATURE_PATH: Final = "base/bundle/proxy/bundle-signature.yaml"
 MONITORING_PATH: Final = "base/bundle/monitoring.txt"
 
@@ -47,6 +48,8 @@ class ModelFragment:
     list_line: bytes
     env_lines: bytes
     files: tuple[RenderedFile, ...]
+    service: stamps.Service
+    """Its entry in the stamp."""
     image_folder: str
     """The registry and folder that its image is pulled from."""
 
@@ -54,7 +57,8 @@ class ModelFragment:
     def size(self) -> int:
         """The size of its texts in bytes."""
         texts = (self.block, self.map_line, self.list_line, self.env_lines)
-        return sum(map(len, texts)) + sum(len(file.body) for file in self.files)
+        files = sum(len(file.body) for file in self.files)
+        return sum(map(len, texts)) + files + self.service.size
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +84,8 @@ class Renderer:
         self._parts = Cache[BundleParts](cache_bytes // 8)
         self._signatures = Cache[tuple[bytes, str]](cache_bytes // 8)
         self._readmes = Cache[bytes](cache_bytes // 8)
+        self._files = Cache[RenderedFile](cache_bytes // 4)
+        self._joined = Cache[tuple[list[stamps.Service], str]](cache_bytes // 8)
 
     def render(
         self,
@@ -116,7 +122,6 @@ class Renderer:
         )
         files = [
             RenderedFile(readme.PATH, self._readme(composition, context, models, parts.proxy)),
-            RenderedFile(STAMP_PATH, _stamp(composition, stamp)),
             RenderedFile(compose.PATH, document),
             RenderedFile(MONITORING_PATH, templates.text("monitoring.txt").encode()),
             RenderedFile(router.MAP_PATH, model_map),
@@ -134,10 +139,32 @@ class Renderer:
                 RenderedFile(path, text.encode())
                 for path, text in example.static_files(templates).items()
             ),
-            *(file for model in models for file in model.files),
         ]
+        files = [self._with_digest(composition.scope, file) for file in files]
+        files += (file for model in models for file in model.files)
         # Texts sort like their bytes in UTF-8.
-        return tuple(sorted(files, key=attrgetter("path")))
+        by_path = attrgetter("path")
+        files.sort(key=by_path)
+        services = self._services(composition.scope, [model.service for model in models])
+        insort(files, stamps.stamp_file(composition, stamp, files, services), key=by_path)
+        return tuple(files)
+
+    def _with_digest(self, scope: Scope, file: RenderedFile) -> RenderedFile:
+        """The file; the one of the scope's last rendering if it is the same: it has its digest."""
+        last = self._files.get((scope, file.path))
+        if last == file:
+            return last
+        self._files.put((scope, file.path), file, len(file.body))
+        return file
+
+    def _services(self, scope: Scope, services: list[stamps.Service]) -> str:
+        """The services of the stamp: few events change any."""
+        last = self._joined.get(scope)
+        if last is not None and last[0] == services:
+            return last[1]
+        text = stamps.joined(services)
+        self._joined.put(scope, (services, text), len(text))
+        return text
 
     def _fragments_of(
         self, composition: Composition, context: RenderContext
@@ -212,19 +239,9 @@ def _render_model(model: Model, context: RenderContext) -> ModelFragment:
         list_line=download.list_line(model, templates).encode(),
         env_lines=example.env_lines(model, resources, templates).encode(),
         files=(RenderedFile(path, text.encode()),) if path else (),
+        service=stamps.Service.of(model),
         image_folder=images.folder(context.pulled_from(model.serving.image)),
     )
-
-
-def _stamp(composition: Composition, stamp: Stamp) -> bytes:
-    fields = {
-        "schema": 1,
-        "scope": str(composition.scope),
-        "state": stamp.state,
-        "revision": stamp.revision,
-        "composition": composition.digest,
-    }
-    return canonical_json(fields).encode() + b"\n"
 
 
 def _files_digest(*bodies: bytes) -> str:

@@ -15,6 +15,8 @@ from renderers.template_set import Templates, markdown
 
 PATH: Final = "README.md"
 _KEY: Final = re.compile(r"    ([a-z_]+):")
+_OPTION: Final = re.compile(r" *#[^ \n]")
+"""A remark has a blank behind its sign."""
 
 _SERVING: Final = ("depends_on", "image", "networks", "volumes", "command")
 _LEFT_OUT: Final = "    ...\n"
@@ -45,8 +47,8 @@ def excerpt(block: str, shown: Iterable[str], marked: Iterable[str]) -> str:
         if key:
             keep = key[1] in wanted
         if keep:
-            is_option = line.lstrip().startswith("#") and any(mark in line for mark in marked)
-            result.append(f">{line[1:]}" if is_option else line)
+            is_shown = _OPTION.match(line) and any(mark in line for mark in marked)
+            result.append(f">{line[1:]}" if is_shown else line)
         elif result[-1] != _LEFT_OUT:
             result.append(_LEFT_OUT)
     return "".join(result) if result[-1].endswith("\n") else "".join(result) + "\n"

@@ -6,8 +6,9 @@ are computed (protocol 1). `composition` has what a bundle is made of.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final, Self
 
 from pydantic import BaseModel, ConfigDict
@@ -81,9 +82,14 @@ class BundleName(Value):
         return Scope(self.name, self.target)
 
 
-@dataclass(frozen=True, slots=True)
+STAMP_PATH: Final = "base/.rebundle.json"
+"""A file with the id of the state. The content digest leaves it out, so that two states with equal
+contents have equal content digests."""
+
+
+@dataclass(frozen=True)
 class RenderedFile:
-    """One file below docker-compose-gen/."""
+    """One file below docker-compose-gen/. It has no slots, because it keeps its digest."""
 
     path: str
     body: bytes
@@ -93,6 +99,29 @@ class RenderedFile:
     def mode(self) -> str:
         """The file mode, as in the manifest."""
         return "0755" if self.executable else "0644"
+
+    @cached_property
+    def sha256(self) -> str:
+        """The hex digest of the bytes. Cached: the stamp, the gate and the archive need it."""
+        return hashlib.sha256(self.body).hexdigest()
+
+    @cached_property
+    def counted(self) -> bytes:
+        """The entry that the content digest hashes."""
+        return counted(self.path, self.mode, len(self.body), self.sha256)
+
+
+def counted(path: str, mode: str, size: int, sha256: str) -> bytes:
+    """The entry of a file that the content digest hashes, as canonical JSON."""
+    return canonical_json([path, mode, size, sha256]).encode()
+
+
+def content_digest(rows: Iterable[bytes]) -> str:
+    """The hex SHA-256 over path, mode, size and digest of every file except the stamp (protocol 1).
+
+    `rows` has the entry (`counted`) of each of these files, sorted by the bytes of their paths.
+    """
+    return hashlib.sha256(b"[%b]" % b",".join(rows)).hexdigest()
 
 
 def known_fields(value: BaseModel) -> dict[str, Any]:

@@ -6,13 +6,12 @@ because operators own that folder.
 """
 
 import asyncio
-import json
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
 from daemon.failures import reason_of
-from daemon.publishing import layout, sizes
+from daemon.publishing import documents, layout, sizes
 from daemon.publishing.live_tree.ownership import EXAMPLE
 from daemon.publishing.live_tree.results import FinishedPass, UnfinishedPass
 from daemon.publishing.live_tree.sync import LiveTree
@@ -21,8 +20,7 @@ from daemon.publishing.wording import some
 from daemon.runtime import Runtime
 from daemon.stores.errors import StoreError
 from daemon.stores.port import ObjectStore
-from renderers.bundle import STAMP_PATH
-from renderers.values import Scope
+from renderers.values import STAMP_PATH, Scope
 
 Tree = FinishedPass | UnfinishedPass
 
@@ -99,12 +97,11 @@ async def lag_of(
 
 
 async def _stamped(store: ObjectStore, scope: Scope) -> str | None:
-    """The state that the stamp in base/ of the live tree names."""
+    """The state that the stamp in base/ of the live tree names. Every schema has it."""
+    key = layout.live_tree(scope, STAMP_PATH)
     try:
-        stamp = json.loads(
-            (await store.get(layout.live_tree(scope, STAMP_PATH), max_bytes=sizes.STAMP)).body
-        )
-    except (StoreError, ValueError, RecursionError):
+        stamp = documents.parse((await store.get(key, max_bytes=sizes.STAMP)).body)
+    except (StoreError, documents.Malformed):
         return None
     state = stamp.get("state") if isinstance(stamp, dict) else None
     return state if isinstance(state, str) else None

@@ -1,7 +1,8 @@
 """Compares two states: their models, and their files line by line. Pure, except `compare`.
 
 Files below example/creds/ hold credentials and are neither compared nor shown (protocol 5). The
-stamp base/.rebundle.json is not compared either, because it only names the state.
+stamp base/.rebundle.json is not compared either: it names the state, and digests and services that
+follow from the models and the other files.
 """
 
 import difflib
@@ -13,12 +14,11 @@ from daemon.inspection.documents import INLINE
 from daemon.inspection.escaping import plain
 from daemon.inspection.scopes import PublicationView
 from daemon.publishing import layout
-from daemon.publishing.archive import STAMP_PATH
 from daemon.publishing.pointer import Publication
 from daemon.publishing.reader import Reader
 from daemon.runtime import Runtime
 from renderers.composition import Composition, Model
-from renderers.values import RenderedFile, Scope
+from renderers.values import STAMP_PATH, RenderedFile, Scope
 
 _CONTEXT: Final = 3
 

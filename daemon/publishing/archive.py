@@ -15,12 +15,10 @@ from dataclasses import asdict, dataclass
 from typing import Final
 
 from daemon.publishing.errors import VerificationFailed
+from renderers import values
 from renderers.cache import Cache
-from renderers.values import RenderedFile, Scope, canonical_json
+from renderers.values import STAMP_PATH, RenderedFile, Scope, canonical_json
 
-STAMP_PATH: Final = "base/.rebundle.json"
-"""A file with the id of the state. The content digest leaves it out, so that two states with equal
-contents have equal content digests."""
 _END: Final = 2 * tarfile.BLOCKSIZE
 """Zeros after the last member, before the padding to a whole record."""
 _PIECE: Final = 64 << 10
@@ -52,16 +50,12 @@ class Member:
     """A file and the values that are computed from its bytes, so that they are computed once."""
 
     file: RenderedFile
-    sha256: str
-    """The digest of the bytes of the file."""
     header: bytes
     """The header block in the tar, before the bytes of the file."""
     padding: bytes
     """Zeros after the bytes of the file, up to the next block."""
     listed: bytes
     """The entry in the manifest, as canonical JSON."""
-    counted: bytes
-    """The entry that the content digest hashes, as canonical JSON."""
 
 
 class Packer:
@@ -99,12 +93,18 @@ def digest_files(files: Iterable[RenderedFile]) -> tuple[FileDigest, ...]:
 
 def content_digest(files: Iterable[FileDigest]) -> str:
     """The hex SHA-256 over path, mode, size and digest of every file except the stamp."""
-    return _content_digest((file.path, _counted(file)) for file in files)
+    return values.content_digest(
+        values.counted(file.path, file.mode, file.size, file.sha256)
+        for file in files
+        if file.path != STAMP_PATH
+    )
 
 
 def content_digest_of(members: Iterable[Member]) -> str:
     """The same digest as `content_digest`, from members."""
-    return _content_digest((member.file.path, member.counted) for member in members)
+    return values.content_digest(
+        [member.file.counted for member in members if member.file.path != STAMP_PATH]
+    )
 
 
 def pack(members: Sequence[Member]) -> Archive:
@@ -231,7 +231,7 @@ def _member(file: RenderedFile, last: Member | None) -> Member:
         raise ValueError(f"no USTAR archive can hold the path {file.path!r}: {error}") from error
     padding = bytes(_padding(digest.size))
     listed = canonical_json(asdict(digest)).encode()
-    return Member(file, digest.sha256, header, padding, listed, _counted(digest))
+    return Member(file, header, padding, listed)
 
 
 def _header(path: str, size: int, mode: str) -> bytes:
@@ -252,16 +252,7 @@ def _padding(size: int) -> int:
 
 
 def _digest(file: RenderedFile) -> FileDigest:
-    return FileDigest(file.path, file.mode, len(file.body), hashlib.sha256(file.body).hexdigest())
-
-
-def _counted(file: FileDigest) -> bytes:
-    return canonical_json([file.path, file.mode, file.size, file.sha256]).encode()
-
-
-def _content_digest(counted: Iterable[tuple[str, bytes]]) -> str:
-    rows = b",".join(row for path, row in counted if path != STAMP_PATH)
-    return hashlib.sha256(b"[%b]" % rows).hexdigest()
+    return FileDigest(file.path, file.mode, len(file.body), file.sha256)
 
 
 def _path_bytes(file: RenderedFile) -> bytes:

@@ -129,7 +129,7 @@ class Publisher:
         return _Packed(members, packed, body, manifest.publication(state, attempt, at, body))
 
     async def _signed_statement(self, scope: Scope, packed: "_Packed") -> bytes:
-        files = ((member.file.path, member.sha256) for member in packed.members)
+        files = ((member.file.path, member.file.sha256) for member in packed.members)
         payload = await self._runtime.run_in_thread(
             attestation.statement, str(scope), packed.publication, packed.archive.sha256, files
         )

@@ -23,8 +23,9 @@ SIGNATURE: Final = 16 * MIB
 FRESHNESS: Final = 64 * KIB
 BUCKET_ID: Final = 4 * KIB
 """An id and the time of its creation."""
-STAMP: Final = 64 * KIB
-"""`base/.rebundle.json` of a live tree, which another program may have written."""
+STAMP: Final = 40 * MIB
+"""`base/.rebundle.json` of a live tree, which another program may have written. For each model it
+has less than the composition has (at most 32 MiB)."""
 MARKER: Final = 32 * MIB
 """The digest, publication and version of 16,384 files, and of twice as many that are no longer
 published."""

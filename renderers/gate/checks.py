@@ -5,7 +5,7 @@
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -16,6 +16,7 @@ from typing import Any, Final
 from renderers.composition import Composition, RenderDefaults
 from renderers.errors import GateFailure
 from renderers.gate import parsers
+from renderers.gate.custom_services import comparable, decided
 from renderers.gate.diff import difference, shown
 from renderers.values import canonical_json
 
@@ -89,16 +90,53 @@ def readable(piece: Piece) -> Iterator[None]:
         raise GateFailure(piece.file, piece.before + error.line, error.what, error.found) from error
 
 
-def check_yaml(piece: Piece, expected: Any, *, may_add: bool = False) -> None:
-    """The text is YAML with this value; with `may_add` it may hold more, by the rule of `diff`."""
+def check_yaml(
+    piece: Piece,
+    expected: Any,
+    *,
+    may_add: bool = False,
+    view: Callable[[Any], Any] = lambda value: value,
+) -> None:
+    """The text is YAML with this value; with `may_add` it may hold more, by the rule of `diff`.
+
+    `view` changes the value that was read before it is compared.
+    """
     with readable(piece):
         parsed = parsers.yaml_text(piece.text)
-    different = difference(expected, parsed.value, (), may_add=may_add)
+    different = difference(expected, view(parsed.value), (), may_add=may_add)
     if different is not None:
         path, wanted, actual = different
         where = ".".join(map(str, path)) or "the file"
         line = piece.before + parsed.line(path)
         raise GateFailure(piece.file, line, f"{where} = {wanted}", actual)
+
+
+def check_service(
+    piece: Piece,
+    name: str,
+    expected: Mapping[str, Any],
+    *,
+    may_add: bool,
+    below: str = "",
+    chosen: Collection[str] = (),
+) -> None:
+    """The text is YAML with this one service, below the key `below` if there is one.
+
+    With `may_add`, `custom_services` says what is expected; see there for `chosen`.
+    """
+    if not may_add:
+        check_yaml(piece, {below: {name: expected}} if below else {name: expected})
+        return
+
+    def view(found: Any) -> Any:
+        services = found.get(below) if below and isinstance(found, dict) else found
+        if not isinstance(services, dict):
+            return found
+        compared = {key: comparable(service) for key, service in services.items()}
+        return found | {below: compared} if below else compared
+
+    kept = {name: decided(name, expected, chosen)}
+    check_yaml(piece, {below: kept} if below else kept, may_add=True, view=view)
 
 
 def compare(piece: Piece, expected: Any, actual: Any) -> None:

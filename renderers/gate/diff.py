@@ -2,23 +2,29 @@
 
 The output of a custom template may hold more than is expected: keys in a mapping, entries in a
 list, comments, variables. It must hold everything that is expected, in the same order. It must not
-repeat any of it: no second value for a flag, no other mount at the same path, no further argument
-of a health check, no further device. It must not revoke anything, as `disable` and `replicas` do.
-It must not add a service, an anchor or a tag; the parsers refuse those.
+repeat any of it: no second value for a flag, no other mount at the same path. It must not revoke
+anything, as `disable` and `replicas` do. It must not add a service, an anchor or a tag; the parsers
+refuse those. `custom_services` reduces a service to what is expected of a custom template.
 """
 
 import re
 from collections.abc import Mapping
 from typing import Any, Final
 
+from renderers.gate.custom_services import Condition, Mount
 from renderers.gate.expectations import Default
 
 _WHOLE: Final = frozenset({"test", "entrypoint", "devices", "capabilities", "device_ids"})
 """Lists with one meaning as a whole: an additional entry would change it."""
 _UNDOES: Final = frozenset(
-    {"disable", "replicas", "scale", "profiles", "network_mode", "entrypoint", "extends", "build"}
+    {
+        *("disable", "replicas", "scale", "profiles", "network_mode", "entrypoint", "extends"),
+        *("build", "required"),
+    }
 )
 """Keys that revoke their neighbours: no health check, no container, another image."""
+_SETS_AGAIN: Final = {"cpus": "deploy", "mem_limit": "deploy", "mem_reservation": "deploy"}
+"""Keys that set what another key of the same mapping sets; Compose refuses both."""
 _VARIABLE: Final = re.compile(r"\$\{[^}]*\}")
 
 
@@ -30,10 +36,15 @@ def difference(
     Types count: 1 equals neither true nor 1.0.
     """
     match expected:
-        case Default():
+        case Default() | Condition():
             is_same = expected.is_in(found)
         case dict() if isinstance(found, dict):
-            more = [key for key in found if key not in expected and (not may_add or key in _UNDOES)]
+            more = [
+                key
+                for key in found
+                if key not in expected
+                and (not may_add or key in _UNDOES or _SETS_AGAIN.get(key) in expected)
+            ]
             for key in (*expected, *more):
                 if key not in found or key not in expected:
                     return (*path, key), shown(expected, key), shown(found, key)
@@ -73,7 +84,7 @@ def _list_difference(
         matched.add(index)
     decided = {_slot(entry) for entry in wanted}
     for index, other in enumerate(actual):
-        if index not in matched and _slot(other) in decided:
+        if index not in matched and not decided.isdisjoint({_slot(other), _positive(_slot(other))}):
             return path, "no second entry for what the bundle decides", repr(other)
     return None
 
@@ -98,17 +109,25 @@ def _with_values(entries: list[Any]) -> list[Any]:
 
 def _slot(entry: Any) -> str:
     """What an entry of a list sets: the flag, the target of the mount, the variable or the key."""
+    if isinstance(entry, Mount):
+        return entry.target
     if isinstance(entry, dict) and "target" in entry:
         return str(entry["target"]).rstrip("/")
     text = _VARIABLE.sub("", str(entry))
     if text.startswith("-"):
-        return re.split("[= ]", text, maxsplit=1)[0]
+        # Engines read -name and --name alike.
+        return "--" + re.split("[= ]", text, maxsplit=1)[0].lstrip("-")
     parts = text.split(":")
     return (
         parts[1].rstrip("/")
         if len(parts) > 1 and parts[1].startswith("/")
         else text.partition("=")[0]
     )
+
+
+def _positive(slot: str) -> str:
+    """A flag without the `no` that some engines read as "off"."""
+    return f"--{slot.removeprefix('--no')}" if slot.startswith("--no") else slot
 
 
 def shown(group: Mapping[str, Any], key: str) -> str:

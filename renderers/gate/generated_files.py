@@ -11,8 +11,7 @@ exact in every case.
 """
 
 import hashlib
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Any, Final
@@ -20,7 +19,7 @@ from typing import Any, Final
 from renderers.cache import Cache
 from renderers.composition import Composition, Model, RenderDefaults
 from renderers.errors import GateFailure
-from renderers.gate import expectations, parsers
+from renderers.gate import expectations, options, parsers
 from renderers.gate.checks import (
     CheckedBundle,
     Piece,
@@ -29,12 +28,14 @@ from renderers.gate.checks import (
     check_built_in,
     check_pattern,
     check_plain,
+    check_service,
     check_yaml,
     compare,
     compare_fields,
     readable,
     spellings,
 )
+from renderers.gate.custom_services import free_keys_set_by
 from renderers.gate.expectations import short_digest
 from renderers.gate.incremental import (
     NOTHING,
@@ -47,6 +48,7 @@ from renderers.gate.incremental import (
     line_at,
     runs,
 )
+from renderers.gate.stamp_file import Entry, check_stamp, entry_of, joined
 from renderers.gate.static_files import (
     ENV,
     README,
@@ -55,15 +57,16 @@ from renderers.gate.static_files import (
     check_readme,
     check_static_files,
 )
-from renderers.values import RenderedFile, canonical_json
+from renderers.values import STAMP_PATH, RenderedFile
 
 _COMPOSE: Final = "base/bundle/docker-compose.yaml"
 _MAP: Final = "base/bundle/nginx/models.map"
 _SIGNATURE: Final = "base/bundle/proxy/bundle-signature.yaml"
 _LIST: Final = "base/model-serving/model-download/models.txt"
 _KEEP: Final = "base/model-serving/model-download/models/.gitkeep"
-_STAMP: Final = "base/.rebundle.json"
-_ALWAYS: Final = frozenset({_COMPOSE, _MAP, _SIGNATURE, _LIST, _KEEP, _STAMP, ENV, README, *STATIC})
+_ALWAYS: Final = frozenset(
+    {_COMPOSE, _MAP, _SIGNATURE, _LIST, _KEEP, STAMP_PATH, ENV, README, *STATIC}
+)
 
 _passed: Final = Cache[bool](16 << 20)
 """Signatures that passed before, by their digest and their document."""
@@ -100,7 +103,6 @@ def check(
         _check_model(checked, current, index)
     _last_passed.put(checked.key, current, current.size)
     _check_signature(checked, bodies[_SIGNATURE])
-    _check_stamp(composition, bodies[_STAMP])
     check_static_files(checked, bodies, current.files[ENV].cuts[0])
     # After the files above: the labels here are digests of those files. A faulty file would fail
     # here too, and the failure should name the file.
@@ -108,6 +110,8 @@ def check(
     _check_fixed_services(checked, document, bodies)
     _check_ends(checked, document)
     check_readme(checked, bodies)  # after the services, because it shows parts of them
+    # At last, because its digest differs if any file does.
+    check_stamp(composition, files, current.services)
 
 
 def _batching_paths(
@@ -120,6 +124,18 @@ def _batching_paths(
         else:
             paths += before.paths[step.before : step.before + step.count]
     return paths
+
+
+def _stamp_entries(
+    models: Sequence[Model], steps: Sequence[Run], before: PassedBundle
+) -> list[Entry]:
+    entries: list[Entry] = []
+    for step in steps:
+        if step.before is None:
+            entries.append(entry_of(models[step.first]))
+        else:
+            entries += before.entries[step.before : step.before + step.count]
+    return entries
 
 
 def _check_paths(files: Mapping[str, RenderedFile], batching: Sequence[str]) -> None:
@@ -164,8 +180,12 @@ def _cut(
             raise GateFailure(
                 file, line, f"nothing more behind the {len(paths)} models", repr(rest)
             )
+    models = checked.composition.models
+    entries = _stamp_entries(models, steps, before)
+    # Few events change any of them.
+    services = before.services if entries == before.entries else joined(entries)
     return PassedBundle(
-        checked.composition.models, files, tuple(paths), batching, frozenset(changed)
+        models, files, tuple(paths), batching, entries, services, frozenset(changed)
     )
 
 
@@ -236,7 +256,16 @@ def _check_model_block(checked: CheckedBundle, model: Model, piece: Piece, batch
     expected = expectations.model_service(model, checked.composition, checked.defaults, mounted)
     may_add = checked.may_add(f"{model.serving.platform}.yaml")
     comments = expectations.model_comments(model)
-    _check_block(piece, f"s{model.id}s", expected, comments, may_add=may_add)
+    chosen = free_keys_set_by(model)
+    _check_block(
+        piece,
+        f"s{model.id}s",
+        expected,
+        comments,
+        may_add=may_add,
+        chosen=chosen,
+        model_id=model.id,
+    )
 
 
 def _check_map_line(model: Model, piece: Piece) -> None:
@@ -329,7 +358,14 @@ def _check_ends(checked: CheckedBundle, document: parsers.Document) -> None:
 
 
 def _check_block(
-    piece: Piece, name: str, expected: Mapping[str, Any], comments: Sequence[str], *, may_add: bool
+    piece: Piece,
+    name: str,
+    expected: Mapping[str, Any],
+    comments: Sequence[str],
+    *,
+    may_add: bool,
+    chosen: Collection[str] = (),
+    model_id: str = "",
 ) -> None:
     *lines, end = piece.body.split(b"\n")
     for number, line in enumerate(lines[1:], 2):
@@ -344,9 +380,12 @@ def _check_block(
         wanted = f"one empty line at the end of {name}"
         raise GateFailure(piece.file, piece.before + len(lines), wanted, "another end")
     inside = replace(piece, body=b"services:\n" + piece.body, added=1)
-    check_yaml(inside, {"services": {name: expected}}, may_add=may_add)
+    check_service(inside, name, expected, may_add=may_add, below="services", chosen=chosen)
     if not may_add:
         _check_comments(piece, name, comments)
+    fault = options.fault(piece.text, comments, model_id=model_id)
+    if fault is not None:
+        raise GateFailure(piece.file, piece.before + fault.line, fault.what, fault.found)
 
 
 def _check_comments(piece: Piece, name: str, expected: Sequence[str]) -> None:
@@ -372,23 +411,6 @@ def _check_signature(checked: CheckedBundle, body: bytes) -> None:
     if not _passed.get(cache_key):
         check_yaml(Piece(_SIGNATURE, body), signature.document)
         _passed.put(cache_key, value=True, size=_ENTRY_SIZE + len(signature.canonical))
-
-
-def _check_stamp(composition: Composition, body: bytes) -> None:
-    piece = Piece(_STAMP, body)
-    try:
-        stamp = json.loads(piece.text)
-    except ValueError as error:
-        raise GateFailure(_STAMP, 1, "JSON", str(error)) from error
-    if not isinstance(stamp, dict) or piece.text != canonical_json(stamp) + "\n":
-        raise GateFailure(_STAMP, 1, "one line of canonical JSON", piece.text[:100])
-    # The gate does not know which state is published: these two need only have a value.
-    free = {key: stamp.pop(key, None) for key in ("state", "revision")}
-    scope = str(composition.scope)
-    compare(piece, {"schema": 1, "scope": scope, "composition": composition.digest}, stamp)
-    for key, value in free.items():
-        if not isinstance(value, str) or not value:
-            raise GateFailure(_STAMP, 1, f"a text for {key}", repr(value))
 
 
 def _top(composition: Composition) -> tuple[str, str]:

@@ -53,6 +53,10 @@ class PassedBundle:
     """The path of each model's batching file; None where it has none."""
     batching: Sequence[bytes]
     """The content of that file."""
+    entries: Sequence[tuple[str, str | None, str, str]]
+    """What the stamp must have of each model (`stamp_file`)."""
+    services: str
+    """All of them, joined."""
     changed: frozenset[int]
     """The indexes of the models that differ from the bundle before."""
 
@@ -63,7 +67,7 @@ class PassedBundle:
         return in_files + _BYTES_PER_MODEL * len(self.models)
 
 
-NOTHING: Final = PassedBundle((), {}, (), (), frozenset())
+NOTHING: Final = PassedBundle((), {}, (), (), (), "", frozenset())
 
 EndOf = Callable[[bytes, int, int], int]
 """The end of a piece, from the text, the start of the piece and the index of its model.

@@ -299,6 +299,53 @@ def options(service: str) -> list[tuple[int, tuple[str, int], str]]:
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class Comment:
+    """A line of a service with nothing but a comment."""
+
+    line: int
+    """Counted from 1."""
+    column: int
+    """The column of its `#`."""
+    text: str
+    """From the `#` on."""
+
+    @property
+    def is_option(self) -> bool:
+        """Whether it is an option (`#x`), not a remark (`# x`)."""
+        return self.text[1:2] not in {"", " "}
+
+
+def comments(service: str) -> list[Comment]:
+    """The comment lines of a service. A line of a scalar that begins with `#` is none.
+
+    Raises:
+        Unreadable: the service is not YAML.
+    """
+    inside = _scalar_lines(service)
+    return [
+        Comment(number, len(line) - len(text), text)
+        for number, line in enumerate(service.split("\n"), 1)
+        if (text := line.lstrip(" ")).startswith("#") and number not in inside
+    ]
+
+
+def _scalar_lines(text: str) -> set[int]:
+    """The lines that belong to a scalar which began on a line above them."""
+    lines: set[int] = set()
+    try:
+        for event in yaml.parse(text, Loader=_Loader):
+            if isinstance(event, yaml.ScalarEvent):
+                start: Any = event.start_mark
+                end: Any = event.end_mark
+                # A block ends at the start of the line behind it.
+                lines.update(range(start.line + 2, end.line + 1 + (end.column > 0)))
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        raise Unreadable(mark.line + 1 if mark else 1, "YAML", str(error.problem)) from error
+    return lines
+
+
 def switched_on(listing: str) -> str:
     """The service in a diff listing of the README, with its highlighted options enabled."""
     lines = (line for line in listing.split("\n") if line != "    ...")

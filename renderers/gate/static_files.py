@@ -21,6 +21,7 @@ from renderers.gate.checks import (
     check_built_in,
     check_pattern,
     check_plain,
+    check_service,
     check_yaml,
     readable,
     spellings,
@@ -158,7 +159,11 @@ def _check_listing(checked: CheckedBundle, piece: Piece, name: str) -> None:
             expected = "no option that the service does not have"
             raise GateFailure(README, piece.before + number, expected, repr(option))
     piece = replace(piece, body=parsers.switched_on(listed).encode())
-    check_yaml(piece, expectations.shown(listing, composition), may_add=may_add)
+    ((shown, service),) = expectations.shown(listing, composition).items()
+    if may_add:
+        # A custom template has its own way to give a service its GPUs, and may offer no other.
+        service = {key: value for key, value in service.items() if key != "deploy"}
+    check_service(piece, shown, service, may_add=may_add)
 
 
 def _start_of_line(body: bytes, line: int) -> int:

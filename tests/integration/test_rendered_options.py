@@ -1,9 +1,9 @@
 """Every commented option of the rendered project, enabled like an operator does it: by deleting the
 `#` of its lines.
 
-One bundle has every kind of service. Each option is enabled alone if a single line is valid, in its
-group, and with all others. Docker Compose must accept each, and read exactly its values. The green
-lines of the bundle's README are tested as well, with the effect that the README describes.
+One bundle has every kind of service. Each group of options is enabled alone, with the groups that
+belong to it, and with all others. Docker Compose must accept each, and read exactly its values. The
+green lines of the bundle's README are tested as well, with the effect that the README describes.
 """
 
 import re
@@ -16,9 +16,12 @@ from typing import Any
 import pytest
 import yaml
 
+from renderers.bundle import Customisation, Renderer
+from renderers.checked import render_checked
 from renderers.composition import Composition
 from renderers.platforms import PLATFORMS
-from tests.builders import make_composition, model_document
+from renderers.template_set import Templates
+from tests.builders import STAMP, make_composition, model_document
 from tests.services.compose import Compose, ConfigRefused
 from tests.support.target_host import DeployedBundle
 
@@ -53,8 +56,8 @@ def bundle_of_every_kind(
     )
 
 
-# Lines that belong together according to the bundle's README, by words that they contain.
-GROUPS = {
+# Groups that belong together according to the bundle's README, by words that they contain.
+SETS = {
     "batching": ("batching",),
     "monitoring": ("monitoring",),
     "parallelism": ("_op_parallelism",),
@@ -64,11 +67,20 @@ GROUPS = {
     "service name format": ("service-name-format", "svc_name_format"),
     "target bundle": ("target-bundle", "core-versions"),
 }
-# A list item without its key, or a key without its items, is not a valid document, so these lines
-# belong together.
-INSEPARABLE = {"gpu devices"}
+# What a set consists of: the keys of the service that its groups are below.
+PARTS = {
+    "batching": ["volumes", "command", "command"],
+    "monitoring": ["volumes", "command"],
+    "parallelism": ["command", "command"],
+    "grpc threads": ["command"],
+    "openvino": ["command", "command", "command", "command"],
+    "gpu devices": ["deploy"],
+    "service name format": ["command"],
+    "target bundle": ["command"],
+}
 
-_OPTION = re.compile(r"^( +)#((?:- |[a-z_]+:).*)$")
+# A remark has a blank behind its sign.
+_OPTION = re.compile(r"^( +)#([^ ].*)$")
 _SERVICE = re.compile(r"^  ([a-z0-9_-]+):$")
 _SECTION = re.compile(r"^    ([a-z_]+):")
 
@@ -80,13 +92,16 @@ class OptionLine:
     index: int
     service: str
     section: str
+    column: int
     text: str
+    run: int = 0
+    """The number of the run of comment lines that it belongs to."""
 
     @property
-    def group(self) -> str:
-        """The one of GROUPS, else the line itself (an option of a single platform)."""
+    def set(self) -> str:
+        """The one of SETS, else the line itself (an option of a single platform)."""
         return next(
-            (name for name, words in GROUPS.items() if any(word in self.text for word in words)),
+            (name for name, words in SETS.items() if any(word in self.text for word in words)),
             self.text,
         )
 
@@ -97,14 +112,15 @@ class OptionLine:
 
 
 def option_lines(text: str) -> list[OptionLine]:
-    found, service, section = [], "", ""
+    found, service, section, run = [], "", "", 0
     for index, line in enumerate(text.splitlines()):
+        run += not line.lstrip().startswith("#")
         if header := _SERVICE.match(line):
             service = header[1]
         if key := _SECTION.match(line):
             section = key[1]
         if option := _OPTION.match(line):
-            found.append(OptionLine(index, service, section, option[2]))
+            found.append(OptionLine(index, service, section, len(option[1]), option[2], run))
     return found
 
 
@@ -115,13 +131,37 @@ def switched_on(text: str, options: Iterable[OptionLine]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def choices(options: list[OptionLine]) -> list[list[OptionLine]]:
-    """The ways to enable options of one service: each independent line, each group, all."""
-    groups: dict[str, list[OptionLine]] = {}
+def groups(options: Iterable[OptionLine]) -> list[list[OptionLine]]:
+    """Lines further in belong to the one above them, and in a command a value to its flag."""
+    found: list[list[OptionLine]] = []
     for option in options:
-        groups.setdefault(option.group, []).append(option)
-    alone = [[option] for option in options if option.group not in INSEPARABLE]
-    return [*alone, *(lines for lines in groups.values() if len(lines) > 1), options]
+        group = found[-1] if found else []
+        follows = bool(group) and option.run == group[-1].run
+        if follows and (option.column > group[0].column or is_value(option, group)):
+            group.append(option)
+        else:
+            found.append([option])
+    return found
+
+
+def is_value(option: OptionLine, group: list[OptionLine]) -> bool:
+    (flag, *others) = group
+    return (
+        option.section == "command"
+        and not others
+        and flag.value.startswith("-")
+        and not option.value.startswith("-")
+        and "=" not in flag.value
+    )
+
+
+def choices(options: list[OptionLine]) -> list[list[OptionLine]]:
+    """The ways to enable options of one service: each group, each set of groups, all."""
+    sets: dict[str, list[OptionLine]] = {}
+    for option in options:
+        sets.setdefault(option.set, []).append(option)
+    alone = groups(options)
+    return [*alone, *(lines for lines in sets.values() if lines not in alone), options]
 
 
 # Compose's view of a service
@@ -181,16 +221,27 @@ def test_each_kind_of_service_has_the_options_of_the_bundles_readme(
             set() if "batching" in serving else {"batching"}
         )
 
-    found = {option.group for option in by_service(generated).get(f"s{model['id']}s", [])}
+    found = {option.set for option in by_service(generated).get(f"s{model['id']}s", [])}
 
-    assert found & set(GROUPS) == expected
-    assert {option.group for option in by_service(generated)["model_proxy"]} == {
+    assert found & set(SETS) == expected
+    assert {option.set for option in by_service(generated)["model_proxy"]} == {
         "service name format",
         "target bundle",
     }
 
 
-def test_each_option_alone_and_with_all_others_has_the_effect_of_its_lines(
+def test_each_set_consists_of_whole_groups(generated: str) -> None:
+    for options in by_service(generated).values():
+        found: dict[str, list[str]] = {}
+        for group in groups(options):
+            (name,) = {option.set for option in group}
+            found.setdefault(name, []).append(group[0].section)
+
+        # Where the bundle enables batching itself, it is no option.
+        assert found == {name: PARTS[name] for name in found}
+
+
+def test_each_group_alone_in_its_set_and_with_all_others_has_the_effect_of_its_lines(
     compose: Compose, bundle: DeployedBundle, generated: str
 ) -> None:
     before = compose.config(bundle.directory)["services"]
@@ -326,7 +377,7 @@ def test_a_number_that_replaces_a_placeholder_reaches_the_engine(
 def test_incomplete_lines_are_refused_alone(
     compose: Compose, bundle: DeployedBundle, generated: str
 ) -> None:
-    parts = [option for option in option_lines(generated) if option.group in INSEPARABLE]
+    parts = [option for option in option_lines(generated) if option.section == "deploy"]
     assert len(parts) >= 3
 
     for part in parts:
@@ -368,16 +419,16 @@ def services_for(listing: list[str], generated: str) -> Iterator[tuple[str, list
             yield service, chosen
 
 
-def test_the_readme_shows_every_group_of_options_in_green(bundle: DeployedBundle) -> None:
+def test_the_readme_shows_every_set_of_options_in_green(bundle: DeployedBundle) -> None:
     examples = readme_examples((bundle.folder / "README.md").read_text())
     shown = {
-        OptionLine(0, "", "", line.removeprefix("#")).group
+        OptionLine(0, "", "", 0, line.removeprefix("#")).set
         for listing in examples
         for line in green(listing)
         if line
     }
 
-    assert shown == set(GROUPS)
+    assert shown == set(SETS)
 
 
 def test_lines_that_the_readme_shows_in_green_have_the_effect_shown(
@@ -410,3 +461,65 @@ def test_lines_that_the_readme_shows_in_green_have_the_effect_shown(
                 assert (
                     devices(service) == values["deploy"]["resources"]["reservations"]["devices"]
                 ), name
+
+
+# Custom templates
+
+
+CUSTOM = {
+    "triton.yaml": (
+        "    shm_size: 1g\n",
+        (
+            "    # A Python back end needs more:\n    #ulimits:\n      #memlock: -1\n      # in kilobytes\n"
+            "      #stack: 67108864\n    shm_size: 8g\n"
+        ),
+    ),
+    "proxy.yaml": (
+        "      - -c\n",
+        "      # Logs, by level:\n      #- --log-level\n      #- <level>\n      - -c\n",
+    ),
+    "router.yaml": (
+        "    networks:\n",
+        "    #logging:\n      #driver: local\n      #options:\n        #max-size: 10m\n    networks:\n",
+    ),
+    "model_download.yaml": (
+        "    volumes:\n",
+        (
+            "      #RCLONE_BWLIMIT: 1M\n    volumes:\n      #- type: bind\n        #source: /etc/ssl\n"
+            "        #target: /etc/ssl\n        #read_only: true\n"
+        ),
+    ),
+}
+
+
+def test_options_and_remarks_of_custom_templates_are_read_by_compose_as_by_the_gate(
+    compose: Compose, tmp_path: Path
+) -> None:
+    built_in = Templates.built_in()
+    own = built_in.overridden_by(
+        {name: built_in.text(name).replace(old, new, 1) for name, (old, new) in CUSTOM.items()}
+    )
+    render_checked(bundle_of_every_kind(), STAMP, Customisation(templates=own), renderer=Renderer())
+    bundle = DeployedBundle.install(bundle_of_every_kind(), tmp_path, templates=own)
+    generated = bundle.compose_file.read_text()
+    before = compose.config(bundle.directory)["services"]
+    custom = ("model_download", "striton-cpus", "visual-anomaly-nginx", "model_proxy")
+    options = [option for option in option_lines(generated) if option.service in custom]
+
+    for lines in groups(options):
+        bundle.compose_file.write_text(switched_on(generated, lines))
+        after = compose.config(bundle.directory)["services"]
+        assert [name for name in after if after[name] != before[name]] == [lines[0].service]
+    bundle.compose_file.write_text(switched_on(generated, options))
+    services = compose.config(bundle.directory)["services"]
+
+    assert [len(group) for group in groups(options)] == [1, 4, 3, 4, 2, 2, 2]
+    assert services["striton-cpus"]["ulimits"] == {"memlock": -1, "stack": 67108864}
+    assert services["visual-anomaly-nginx"]["logging"]["options"] == {"max-size": "10m"}
+    assert services["model_download"]["environment"]["RCLONE_BWLIMIT"] == "1M"
+    assert "/etc/ssl" in mounts(services["model_download"])
+    assert words(services["model_proxy"])[4:] == [
+        *("--inference-engine-service-name-format", "<inference_svc_name_format>"),
+        *("--log-level", "<level>", "-c", "/etc/bundle-signature.yaml"),
+        *("--target-bundle", "core-versions"),
+    ]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from renderers.bundle import Renderer
 from renderers.composition import Composition, RenderDefaults
+from renderers.template_set import Templates
 from tests.builders import GOLDEN_DEFAULTS, STAMP
 
 
@@ -22,11 +23,15 @@ class DeployedBundle:
 
     @classmethod
     def install(
-        cls, composition: Composition, folder: Path, defaults: RenderDefaults = GOLDEN_DEFAULTS
+        cls,
+        composition: Composition,
+        folder: Path,
+        defaults: RenderDefaults = GOLDEN_DEFAULTS,
+        templates: Templates | None = None,
     ) -> "DeployedBundle":
         """As the bundle's README says: copy `example/`, set its full path in `.env`."""
         bundle = cls(folder)
-        bundle.replace_base(composition, defaults)
+        bundle.replace_base(composition, defaults, templates)
         shutil.copytree(folder / "example", bundle.directory)
         bundle.set(".env", "REL_DIR", str(bundle.directory))
         return bundle
@@ -42,12 +47,15 @@ class DeployedBundle:
         return self.folder / "base/bundle/docker-compose.yaml"
 
     def replace_base(
-        self, composition: Composition, defaults: RenderDefaults = GOLDEN_DEFAULTS
+        self,
+        composition: Composition,
+        defaults: RenderDefaults = GOLDEN_DEFAULTS,
+        templates: Templates | None = None,
     ) -> None:
         """Replace base/ by the rendering of another composition. The deployment directory stays."""
         for generated in ("base", "example"):
             shutil.rmtree(self.folder / generated, ignore_errors=True)
-        for file in Renderer().render(composition, defaults, STAMP):
+        for file in Renderer().render(composition, defaults, STAMP, templates):
             path = self.folder / file.path
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(file.body)

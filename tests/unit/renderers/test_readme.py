@@ -93,6 +93,14 @@ def test_an_excerpt_shows_three_dots_once_for_keys_left_out():
     )
 
 
+def test_an_excerpt_highlights_options_and_no_remarks():
+    block = "  a:\n    one:\n      # here, too\n      #- here\n      - here\n\n"
+
+    assert readme.excerpt(block, ("one",), ("here",)) == (
+        "  a:\n    one:\n      # here, too\n>     #- here\n      - here\n"
+    )
+
+
 def test_the_page_shows_the_credentials_file_and_the_proxys_volumes_and_command():
     files = files_of(golden_composition())
     proxy = next(block for block in diff_blocks(files["README.md"]) if block[0] == "  model_proxy:")

@@ -255,6 +255,20 @@ def test_hosts_copy_the_state_that_the_stamp_of_base_names():
     assert "reason: busy" in lag.words
 
 
+@pytest.mark.parametrize(
+    "stamp",
+    [
+        b'{"composition":"0","revision":"1","schema":1,"scope":"a/b","state":"state-2"}\n',
+        b'{"composition":"0","content":"1","revision":"1","schema":2,"scope":"a/b","services":{%b},'
+        b'"state":"state-2"}\n'
+        % b",".join(b'"s%ds":{"gpu":null,"model":"%d"}' % (one, one) for one in range(9_999)),
+    ],
+    ids=["schema 1", "schema 2"],
+)
+def test_the_stamp_of_every_schema_names_the_state(stamp):
+    assert lag_in(stamp).copied == "state-2"
+
+
 @pytest.mark.parametrize("stamp", [None, b"{]", b"[]", b'{"state": 7}'])
 def test_a_base_without_a_stamp_is_an_unknown_state(stamp):
     lag = lag_in(stamp)

@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 
 from daemon.publishing import archive
 from daemon.publishing.archive import (
-    STAMP_PATH,
     Archive,
     Packer,
     content_digest,
@@ -25,7 +24,7 @@ from daemon.publishing.archive import (
     unpack,
 )
 from daemon.publishing.errors import VerificationFailed
-from renderers.values import RenderedFile, Scope
+from renderers.values import STAMP_PATH, RenderedFile, Scope
 from tests.builders_publishing import SCOPE, make_files
 
 PATHS = st.lists(

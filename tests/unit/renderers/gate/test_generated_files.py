@@ -230,6 +230,24 @@ FAULTS = {
     "stamp of another scope": Fault(STAMP_FILE, "visual-anomaly/", "other/"),
     "stamp without a state": Fault(STAMP_FILE, '"state":"state-1"', '"state":""'),
     "stamp that is no JSON": Fault(STAMP_FILE, "{", "["),
+    "stamp of an older schema": Fault(STAMP_FILE, '"schema":2', '"schema":1'),
+    "stamp with a fraction": Fault(STAMP_FILE, '"schema":2', '"schema":2.0'),
+    "stamp with another digest of the content": Fault(STAMP_FILE, '"content":"', '"content":"0'),
+    "stamp with another model": Fault(STAMP_FILE, '"model":"101"', '"model":"102"'),
+    "stamp with another platform": Fault(
+        STAMP_FILE,
+        '"model":"101","platform":"tensorflow"',
+        '"model":"101","platform":"triton"',
+    ),
+    "stamp with another number of GPUs": Fault(STAMP_FILE, '"count":2', '"count":3'),
+    "stamp with a name of its own": Fault(STAMP_FILE, '"model":"101"', '"model":"101","name":"x"'),
+    "stamp without a service": Fault(
+        STAMP_FILE,
+        ',"s102s":{"gpu":{"count":"all"},"model":"102","platform":"tensorflow"}',
+        "",
+    ),
+    "stamp with a service more": Fault(STAMP_FILE, '},"state"', ',"s1s":{}},"state"'),
+    "stamp with another key": Fault(STAMP_FILE, '"state-1"', '"state-1","x":1'),
     "include": Fault(
         "example/docker-compose.yaml", "../base/bundle", "./base/bundle", "./base/bundle"
     ),

@@ -95,7 +95,9 @@ def test_a_line_is_counted_from_the_start_of_the_text():
 
 def test_the_size_grows_with_text_and_models():
     models = tuple(_MODELS.values())
-    passed = PassedBundle(models, {"x": Cutting(b"x" * 1000, range(9))}, (), (), frozenset())
+    passed = PassedBundle(
+        models, {"x": Cutting(b"x" * 1000, range(9))}, (), (), (), "", frozenset()
+    )
 
     assert passed.size > 1000
     assert NOTHING.size == 0

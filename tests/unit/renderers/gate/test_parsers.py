@@ -419,6 +419,31 @@ def test_options_are_read_with_the_key_they_are_below():
     ]
 
 
+@pytest.mark.parametrize(
+    ("text", "comments"),
+    [
+        ("  a:\n    b: 1 #c\n", []),
+        ("  a:\n    b: 1\n    #c\n    # d\n    #\n", [(3, 4, True), (4, 4, False), (5, 4, False)]),
+        ("  a:\n    b: |\n      #c\n      #d\n    #e\n", [(5, 4, True)]),
+        ("  a:\n    b:\n      - 'c\n        #d\n        '\n      ##e\n", [(6, 6, True)]),
+        ("  a:\n    b: >-\n      #c\n\n  # d\n", [(5, 2, False)]),
+    ],
+)
+def test_comments_are_read_with_their_place_and_kind(text, comments):
+    found = [
+        (comment.line, comment.column, comment.is_option) for comment in parsers.comments(text)
+    ]
+
+    assert found == comments
+
+
+def test_comments_of_what_is_no_yaml_are_refused_with_the_line():
+    with pytest.raises(Unreadable) as refused:
+        parsers.comments("  a: 1\n  #b\n  c: d: e\n")
+
+    assert refused.value.line == 3
+
+
 def test_a_green_listing_is_active():
     assert (
         parsers.switched_on("  a:\n    ...\n>     #- 1#\n      #- 2")
