@@ -20,9 +20,10 @@ from renderers.composition import Composition, Model, Proxy, RenderDefaults, Sta
 from renderers.template_set import Templates
 from renderers.values import RenderedFile, Scope, canonical_digest
 
-RENDERER_VERSION: Final = "1"
+RENDERER_VERSION: Final = "2"
 SIGNATURE_PATH: Final = "base/bundle/proxy/bundle-signature.yaml"
 MONITORING_PATH: Final = "base/bundle/monitoring.txt"
+UPDATE_PATH: Final = "base/update.sh"
 
 _SIGNATURE_HEADING: Final = (
     "# Types of the models' inputs and outputs, as the registry has them. Not to be edited.\n"
@@ -65,7 +66,7 @@ class ModelFragment:
 class BundleParts:
     """The parts of the compose file that do not depend on the models.
 
-    The blocks of the three services still hold the placeholder of their digest (`compose.sealed`).
+    The blocks of router and proxy still hold the placeholder of their digest (`compose.sealed`).
     """
 
     header: bytes
@@ -110,12 +111,13 @@ class Renderer:
         model_map = b"".join(model.map_line for model in models)
         model_list = b"".join(model.list_line for model in models)
         script = download.script(templates).encode()
+        router_script = router.script(templates).encode()
         document = b"".join(
             (
                 parts.header,
-                compose.sealed(parts.download, _files_digest(model_list, script)),
+                parts.download,
                 *(model.block for model in models),
-                compose.sealed(parts.router, _files_digest(model_map)),
+                compose.sealed(parts.router, _files_digest(router_script)),
                 compose.sealed(parts.proxy, signature_digest),
                 parts.footer,
             )
@@ -125,11 +127,18 @@ class Renderer:
             RenderedFile(compose.PATH, document),
             RenderedFile(MONITORING_PATH, templates.text("monitoring.txt").encode()),
             RenderedFile(router.MAP_PATH, model_map),
+            RenderedFile(router.SCRIPT_PATH, router_script, executable=True),
             RenderedFile(router.CONF_PATH, router.tunables(templates).encode()),
             RenderedFile(SIGNATURE_PATH, signature),
             RenderedFile(download.LIST_PATH, model_list),
             RenderedFile(download.SCRIPT_PATH, script, executable=True),
             RenderedFile(download.MODELS_PATH, b""),
+            RenderedFile(UPDATE_PATH, templates.text("update.sh").encode(), executable=True),
+            RenderedFile(
+                example.UPDATE_PATH,
+                templates.text("deployment_update.sh").encode(),
+                executable=True,
+            ),
             RenderedFile(
                 example.ENV_PATH,
                 example.env_head(templates).encode()

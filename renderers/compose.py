@@ -3,9 +3,10 @@
 A block is the key of a service and everything below it. It ends with its own separator, so joined
 blocks are byte for byte what ruamel.yaml would write for the whole document. (So no template may
 end with a sequence on one line: ruamel.yaml would attach the separator to the document instead of
-the block.) Three services have a label with a digest of files that change with any model. Their
+the block.) Router and proxy have a label with a digest of files that they read at their start. The
 blocks are cached with a placeholder for it, and `sealed` inserts the hex digits, which YAML always
-writes in double quotes.
+writes in double quotes. model_download has no such label: every `up` runs it again, and Compose
+2.22 to 2.28 recreates each service that depends on a recreated one.
 
 Variants (gpu, batching, the number of labels) are chosen in the template's text. Values are set in
 the parsed tree.
@@ -18,7 +19,7 @@ from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from typing import Final, Literal
 
-from renderers import images, yaml_templates
+from renderers import download, images, yaml_templates
 from renderers.composition import Amounts, Composition, Model, RenderDefaults, Resources
 from renderers.errors import TemplateFault
 from renderers.identifiers import variable_name
@@ -109,11 +110,11 @@ class ResourceDefaults:
 
 
 def model_digest(model: Model) -> str:
-    """16 hex digits that change when the service must restart to serve the right files."""
-    artifact = model.artifact
-    return canonical_digest([model.version, artifact.uri, artifact.digest, model.serving_version])[
-        :16
-    ]
+    """16 hex digits that change with the files of a model.
+
+    They are in the labels of a service that only a new container updates.
+    """
+    return canonical_digest([download.identity(model), model.serving_version])[:16]
 
 
 def header(context: RenderContext) -> bytes:
@@ -133,6 +134,7 @@ def model_block(
         gpu=gpu.count if gpu else None,
         devices=len(devices),
         batching=batching is not None,
+        update=model.serving.update or "in_place",
         labels=len(context.labels),
     )
     values = {
@@ -149,7 +151,7 @@ def model_block(
 
 
 def download_block(context: RenderContext) -> bytes:
-    """The service model_download, with the placeholder of its digest."""
+    """The service model_download."""
     return _fixed_block(
         "model_download.yaml", context.pulled_from(context.defaults.download_image), context
     )
@@ -220,9 +222,12 @@ def _template(
     gpu: int | str | None = None,
     devices: int = 0,
     batching: bool = False,
+    update: str = "in_place",
     labels: int = 0,
 ) -> yaml_templates.Template:
-    text = templates.render(name, gpu=gpu, devices=devices, batching=batching, labels=labels)
+    text = templates.render(
+        name, gpu=gpu, devices=devices, batching=batching, update=update, labels=labels
+    )
     lines = text.split("\n")
     try:
         template = yaml_templates.Template.parse(text)

@@ -181,6 +181,7 @@ class Serving(Value):
     resources: Resources = Resources()
     gpu: Gpu | None = None
     batching: Batching | None = None
+    update: Literal["in_place", "restart"] | None = None
 
     @field_validator("batching", "gpu")
     @classmethod

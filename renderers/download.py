@@ -10,33 +10,51 @@ from typing import Final
 from renderers.composition import Model
 from renderers.platforms import PLATFORMS
 from renderers.template_set import Templates
+from renderers.values import canonical_digest
 
 LIST_PATH: Final = "base/model-serving/model-download/models.txt"
 SCRIPT_PATH: Final = "base/model-serving/model-download/download.sh"
 MODELS_PATH: Final = "base/model-serving/model-download/models/.gitkeep"
-_REMOTES: Final = {"gs": "gcs", "s3": "s3", "az": "azureblob", "file": "local"}
+_LOAD_SECONDS: Final = 120
+"""How long an engine may take to load a version."""
+_REMOTES: Final = {"gs": "gcs:", "s3": "s3:", "az": "azureblob:", "file": "local:/files"}
 """rclone's backend for each scheme; the rest of the URI is the path in it."""
 
 
 def list_line(model: Model, templates: Templates) -> str:
-    """The line of the list for one model: target folder and source."""
+    """The line of the list for one model; download.sh explains the fields."""
     is_version = PLATFORMS[model.serving.platform].loads_numbers
     folder = f"{model.id}/{model.serving_version}" if is_version else model.id
-    return templates.render("models.txt", folder=folder, source=source_of(model.artifact.uri))
+    return templates.render(
+        "models.txt",
+        folder=folder,
+        engine=model.serving.platform,
+        name=model.id,
+        update=model.serving.update or "in_place",
+        limit=_LOAD_SECONDS,
+        identity=identity(model),
+        store=model.artifact.store or "-",
+        source=source_of(model.artifact.uri),
+    )
+
+
+def identity(model: Model) -> str:
+    """A text that changes with the content of a model: its digest, or 16 hex digits of its origin.
+
+    Content that changes at the same URI, under the same version and without a digest, is not seen.
+    """
+    artifact = model.artifact
+    return artifact.digest or canonical_digest([model.version, artifact.uri])[:16]
 
 
 def source_of(uri: str) -> str:
-    """An artifact as rclone's connection string, without the leading colon.
+    """An artifact as rclone's connection string without the leading colon; a URL is unchanged.
 
-    Up to the first colon outside quotes rclone reads a backend and its options, and takes the rest
-    literally, whatever colons, commas and blanks it has. The HTTP backend needs the host as an
-    option; a host has no quotes.
+    Up to the first colon rclone reads a backend and its options, and takes the rest literally,
+    whatever colons, commas and blanks it has.
     """
     scheme, _, path = uri.partition("://")
-    if scheme == "https":
-        host, _, path = path.partition("/")
-        return f'http,url="https://{host}":{path}'
-    return f"{_REMOTES[scheme]}:{path}"
+    return uri if scheme == "https" else f"{_REMOTES[scheme]}{path}"
 
 
 def script(templates: Templates) -> str:

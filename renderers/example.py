@@ -13,6 +13,7 @@ from renderers.identifiers import variable_name
 from renderers.platforms import PLATFORMS
 from renderers.template_set import Templates, protobuf_string
 
+UPDATE_PATH: Final = "example/update.sh"
 ENV_PATH: Final = "example/conf/bundle/.env"
 _STATIC: Final = {
     "example/.env": "deployment.env",

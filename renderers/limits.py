@@ -15,7 +15,7 @@ from renderers.errors import Invalid
 from renderers.platforms import PLATFORMS
 from renderers.values import Value
 
-_FILES_WITHOUT_MODELS: Final = 15
+_FILES_WITHOUT_MODELS: Final = 18
 
 
 def not_boolean(value: Any) -> Any:

@@ -18,7 +18,11 @@ class Platform:
     """One kind of serving engine."""
 
     grpc_port: int
-    """Its gRPC port inside the bundle's network."""
+    """Its gRPC port inside the bundle's network.
+
+    It is never the router's port. A gRPC channel stays connected to an address, and Docker may give
+    the address of a router to the next container: a channel to an engine there would be misrouted.
+    """
     loads_numbers: bool
     """True: it serves `<id>/<number>/`, and an artifact is one version.
 
@@ -31,7 +35,7 @@ class Platform:
 
 
 PLATFORMS: Final[dict[Name, Platform]] = {
-    "tensorflow": Platform(grpc_port=8500, loads_numbers=True),
+    "tensorflow": Platform(grpc_port=9000, loads_numbers=True),
     "triton": Platform(
         grpc_port=8001,
         loads_numbers=False,

@@ -30,11 +30,12 @@ _TEXTS: Final = frozenset(
             "creds.env",
             "deployment.env",
             "deployment.yaml",
+            "deployment_update.sh",
             "download.sh",
             "gcs.json",
             "header.yaml",
         ),
-        *("monitoring.txt", "nginx.conf"),
+        *("monitoring.txt", "nginx.conf", "router.sh", "update.sh"),
     }
 )
 """Files that are copied unchanged: jinja2 would read `${#list}` in a script as a comment."""
@@ -97,7 +98,7 @@ class Templates:
             total.update(f"{name}\0{len(source)}\0{source}".encode())
         return total.hexdigest()
 
-    def render(self, name: str, **values: object) -> str:
+    def render(self, name: str, /, **values: object) -> str:
         """Renders template `name` with `values`, which must have every value that it uses.
 
         Raises:

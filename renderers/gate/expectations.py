@@ -13,14 +13,18 @@ from renderers.composition import Amounts, Composition, Model, RenderDefaults
 from renderers.gate import parsers
 from renderers.values import Value, canonical_digest
 
-_GRPC_PORTS: Final = {"tensorflow": 8500, "triton": 8001, "openvino": 9000}
+_GRPC_PORTS: Final = {"tensorflow": 9000, "triton": 8001, "openvino": 9000}
 _LOADS_NUMBERS: Final = frozenset({"tensorflow", "openvino"})
 _BATCHES: Final = frozenset({"tensorflow"})
-_TIMES: Final = {"interval": "30s", "timeout": "5s", "retries": 3}
+_TIMES: Final = {"interval": "5s", "timeout": "5s", "retries": 3}
 _STATUS_PORTS: Final = {"tensorflow": 8501, "openvino": 8000}
 _STATUS_PROBE: Final = (
     "exec 3<>/dev/tcp/127.0.0.1/{port} && printf 'GET /v1/models/{id} HTTP/1.0\\r\\n\\r\\n' >&3"
     " && grep -q '\"AVAILABLE\"' <&3"
+)
+
+_ROUTER_PROBE: Final = (
+    "wget -q -O /dev/null http://127.0.0.1:8080/healthz && find /tmp/watching -mmin -1 | grep -q ."
 )
 
 
@@ -52,13 +56,15 @@ def model_service(
 ) -> dict[str, Any]:
     """The service s<id>s; `batching_file` is the text of the mounted file if batching is on."""
     folder = f"/models/{model.id}"
-    volumes = [f"../model-serving/model-download{folder}:{folder}:ro"]
-    artifact = model.artifact
-    served_files = [model.version, artifact.uri, artifact.digest, model.serving_version]
-    labels = {"bundle.model-version": short_digest(served_files)}
+    mount = folder if loads_numbers(model) else "/models"
+    volumes = [f"../model-serving/model-download{folder}:{mount}:ro"]
+    labels = {"bundle.model": model.id}
+    if update(model) == "restart":
+        labels["bundle.model-version"] = short_digest([identity(model), model.serving_version])
     service: dict[str, Any] = {
         "depends_on": {"model_download": {"condition": "service_completed_successfully"}},
         "image": _pulled_from(model.serving.image, defaults),
+        "init": True,
         "restart": defaults.restart,
         "labels": labels | _labels(defaults),
         "networks": [composition.bundle.name],
@@ -87,6 +93,31 @@ def grpc_port(model: Model) -> int:
 def loads_numbers(model: Model) -> bool:
     """Whether the engine serves the folder of one version; models.txt then has its number."""
     return model.serving.platform in _LOADS_NUMBERS
+
+
+def update(model: Model) -> str:
+    """How the service gets a new version: in_place or restart."""
+    return model.serving.update or "in_place"
+
+
+def identity(model: Model) -> str:
+    """The text in models.txt that changes with the content of the model."""
+    return model.artifact.digest or short_digest([model.version, model.artifact.uri])
+
+
+def list_fields(model: Model) -> tuple[str, ...]:
+    """The fields of the model's line in models.txt, apart from its source."""
+    folder = f"{model.id}/{model.serving_version}" if loads_numbers(model) else model.id
+    platform = model.serving.platform
+    return (
+        folder,
+        platform,
+        model.id,
+        update(model),
+        "120",
+        identity(model),
+        model.artifact.store or "-",
+    )
 
 
 def batching_folder(model: Model) -> str | None:
@@ -177,7 +208,9 @@ def shown(listing: str, composition: Composition) -> dict[str, Any]:
     volumes, command, keys = _SHOWN[listing]
     service["networks"] = ["<network>"]
     service["volumes"] += volumes
-    service["command"] += command
+    # TensorFlow Serving's options stand above its port, the last flag.
+    end = len(service["command"]) - (sample.serving.platform == "tensorflow")
+    service["command"][end:end] = command
     if listing == "gpu":
         service["deploy"]["resources"]["reservations"]["devices"] = [
             {"capabilities": ["gpu"], "count": 1}
@@ -254,15 +287,14 @@ def batching_parameters(model: Model) -> dict[str, Any] | None:
     return {key: value for key, value in parameters.items() if value is not None}
 
 
-def download_service(
-    digest: str, composition: Composition, defaults: RenderDefaults
-) -> dict[str, Any]:
-    """The service model_download; `digest` is the digest of the list and the script."""
+def download_service(composition: Composition, defaults: RenderDefaults) -> dict[str, Any]:
+    """The service model_download."""
     here = "../model-serving/model-download"
     return {
         "image": _pulled_from(defaults.download_image, defaults),
+        "init": True,
         "restart": "no",
-        "labels": {"bundle.models": digest} | _labels(defaults),
+        **({"labels": _labels(defaults)} if defaults.labels else {}),
         "networks": [composition.bundle.name],
         "env_file": ["${REL_DIR}/creds/bundle/.env"],
         "environment": {
@@ -273,6 +305,8 @@ def download_service(
             f"{here}/models:/models",
             f"{here}/models.txt:/etc/model-download/models.txt:ro",
             f"{here}/download.sh:/etc/model-download/download.sh:ro",
+            "./nginx/models.map:/etc/model-download/models.map:ro",
+            f"{composition.bundle.name}-nginx:/router",
             "${REL_DIR}/creds/bundle:/creds:ro",
         ],
         "entrypoint": ["/bin/sh", "/etc/model-download/download.sh"],
@@ -282,19 +316,20 @@ def download_service(
 def router_service(
     digest: str, composition: Composition, defaults: RenderDefaults
 ) -> dict[str, Any]:
-    """The service <bundle>-nginx; `digest` is the digest of the map."""
+    """The service <bundle>-nginx; `digest` is the digest of its program."""
     return {
         "image": _pulled_from(defaults.router_image, defaults),
         "restart": defaults.restart,
-        "labels": {"bundle.models": digest} | _labels(defaults),
+        "labels": {"bundle.router": digest} | _labels(defaults),
         "networks": [composition.bundle.name],
         "sysctls": {"net.ipv4.tcp_tw_reuse": "1"},
         "volumes": [
-            "${REL_DIR}/conf/bundle/nginx.conf:/etc/nginx/nginx.conf:ro",
-            "./nginx:/etc/nginx/bundle:ro",
+            "${REL_DIR}/conf/bundle:/etc/nginx/deployment:ro",
+            "./nginx/router.sh:/etc/router/router.sh:ro",
+            f"{composition.bundle.name}-nginx:/etc/nginx/bundle",
         ],
-        "healthcheck": _TIMES
-        | {"test": ["CMD", "wget", "-q", "-O", "/dev/null", "http://127.0.0.1:8080/healthz"]},
+        "entrypoint": ["/bin/sh", "/etc/router/router.sh"],
+        "healthcheck": _TIMES | {"test": ["CMD", "/bin/sh", "-c", _ROUTER_PROBE]},
     }
 
 
@@ -330,6 +365,7 @@ def _command(model: Model) -> list[str]:
                 f"--model_path=/models/{model.id}",
                 "--port=9000",
                 "--rest_port=8000",
+                *_polling(model),
             ]
 
 
@@ -338,10 +374,18 @@ def _tensorflow_command(model: Model) -> list[str]:
         "--enable_model_warmup",
         f"--model_name={model.id}",
         f"--model_base_path=/models/{model.id}",
+        "--max_num_load_retries=0",
     ]
+    command += _polling(model)
     if batching_parameters(model) is not None:
         command += ["--enable_batching", "--batching_parameters_file=/etc/batching.txt"]
-    return command
+    # Behind the flags of the image's entrypoint, which ends up with the last one.
+    return [*command, "--port=9000"]
+
+
+def _polling(model: Model) -> list[str]:
+    """An engine that only a new container updates looks at its folder once."""
+    return ["--file_system_poll_wait_seconds=0"] if update(model) == "restart" else []
 
 
 def _triton_command(model: Model) -> list[str]:

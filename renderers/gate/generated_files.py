@@ -52,7 +52,8 @@ from renderers.gate.stamp_file import Entry, check_stamp, entry_of, joined
 from renderers.gate.static_files import (
     ENV,
     README,
-    SCRIPT,
+    ROUTER_SCRIPT,
+    SCRIPTS,
     STATIC,
     check_readme,
     check_static_files,
@@ -146,8 +147,8 @@ def _check_paths(files: Mapping[str, RenderedFile], batching: Sequence[str]) -> 
             raise GateFailure(path, 1, "this file", "none")
         raise GateFailure(path, 1, "no such file", "one")
     for file in files.values():
-        if file.executable != (file.path == SCRIPT):
-            raise GateFailure(file.path, 1, "0755 for download.sh alone", file.mode)
+        if file.executable != (file.path in SCRIPTS):
+            raise GateFailure(file.path, 1, "0755 for scripts alone", file.mode)
     if files[_KEEP].body:
         raise GateFailure(_KEEP, 1, "an empty file", repr(files[_KEEP].body[:50]))
 
@@ -275,10 +276,9 @@ def _check_map_line(model: Model, piece: Piece) -> None:
 
 
 def _check_list_line(model: Model, piece: Piece) -> None:
-    number = model.serving_version if expectations.loads_numbers(model) else None
     with readable(piece):
         actual = parsers.list_line(piece.text)
-    compare(piece, (model.id, number, model.artifact.uri), actual)
+    compare(piece, (expectations.list_fields(model), model.artifact.uri), actual)
 
 
 def _check_env(checked: CheckedBundle, model: Model, piece: Piece) -> None:
@@ -331,11 +331,11 @@ def _check_fixed_services(
     checked: CheckedBundle, document: parsers.Document, bodies: Mapping[str, bytes]
 ) -> None:
     composition, defaults = checked.composition, checked.defaults
-    models, router = _digest_of(bodies[_LIST], bodies[SCRIPT]), _digest_of(bodies[_MAP])
+    router = _digest_of(bodies[ROUTER_SCRIPT])
     signature = _digest_of(bodies[_SIGNATURE])
     # With the indexes of the services in the document's cuts; the models are between 1 and 2.
     expected = (
-        ("model_download.yaml", 0, expectations.download_service(models, composition, defaults)),
+        ("model_download.yaml", 0, expectations.download_service(composition, defaults)),
         ("router.yaml", 2, expectations.router_service(router, composition, defaults)),
         ("proxy.yaml", 3, expectations.proxy_service(signature, composition, defaults)),
     )
@@ -353,8 +353,9 @@ def _check_ends(checked: CheckedBundle, document: parsers.Document) -> None:
     if "header.yaml" not in checked.overridden:
         check_built_in(head, "header.yaml")
     foot = Piece(_COMPOSE, text[end:], text, end)
-    networks: dict[str, Any] = {"networks": {checked.composition.bundle.name: {}}}
-    check_yaml(foot, networks, may_add=checked.may_add("networks.yaml"))
+    name = checked.composition.bundle.name
+    shared: dict[str, Any] = {"networks": {name: {}}, "volumes": {f"{name}-nginx": {}}}
+    check_yaml(foot, shared, may_add=checked.may_add("networks.yaml"))
 
 
 def _check_block(

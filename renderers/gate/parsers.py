@@ -22,10 +22,10 @@ _resolver: Final[Any] = yaml.resolver.Resolver()
 
 _MAP_LINE: Final = re.compile(r"(\\?[a-z0-9_-]+) ([a-z0-9_-]+):([0-9]+);\n")
 _LIST_LINE: Final = re.compile(
-    r"([a-z0-9_-]+)(?:/([0-9]+))? "
-    r"(?:(gcs|s3|azureblob|local):|http,url=\"(https://[A-Za-z0-9.:-]+)\":)"
+    r"((?:[^\s]+ ){7})(?:(gcs:|s3:|azureblob:|local:/files)|(https://))"
     r"([A-Za-z0-9._=+@,~/:()-](?:[A-Za-z0-9._=+@,~/:() -]*[A-Za-z0-9._=+@,~/:()-])?)\n"
 )
+_SCHEMES: Final = {"gcs:": "gs", "s3:": "s3", "azureblob:": "az", "local:/files": "file"}
 _ASSIGNMENT: Final = re.compile(r"([A-Z][A-Za-z0-9_]*)=([A-Za-z0-9._:/-]*)")
 _WRAPPED: Final = re.compile(
     r"([a-z_]+) \{ value: (?:([0-9]+)|(true|false)|\"([A-Za-z0-9._-]*)\") \}"
@@ -140,18 +140,14 @@ def map_line(line: str) -> tuple[str, str, int]:
     return key.removeprefix("\\"), found[2], int(found[3])
 
 
-def list_line(line: str) -> tuple[str, int | None, str]:
-    """Id, version number (if the engine loads numbers) and source URI in a line of models.txt."""
+def list_line(line: str) -> tuple[tuple[str, ...], str]:
+    """The fields of a line of models.txt before its source, and the source's URI."""
     found = _LIST_LINE.fullmatch(line)
     if found is None:
-        raise Unreadable(1, "<id>[/<number>] <remote>:<path>", repr(line))
-    folder, number, remote, server, path = found.groups()
-    if server:
-        uri = f"{server}/{path}"
-    else:
-        scheme = {"gcs": "gs", "s3": "s3", "azureblob": "az", "local": "file"}[remote]
-        uri = f"{scheme}://{path}"
-    return folder, int(number) if number else None, uri
+        raise Unreadable(1, "seven fields and a source", repr(line))
+    fields, remote, _, path = found.groups()
+    scheme = _SCHEMES[remote] if remote else "https"
+    return tuple(fields.split()), f"{scheme}://{path}"
 
 
 def env(text: str) -> dict[str, str]:

@@ -29,12 +29,19 @@ from renderers.gate.checks import (
 
 README: Final = "README.md"
 SCRIPT: Final = "base/model-serving/model-download/download.sh"
+ROUTER_SCRIPT: Final = "base/bundle/nginx/router.sh"
+_UPDATE: Final = "base/update.sh"
+_OWN_UPDATE: Final = "example/update.sh"
+SCRIPTS: Final = frozenset({SCRIPT, ROUTER_SCRIPT, _UPDATE, _OWN_UPDATE})
 ENV: Final = "example/conf/bundle/.env"
 _NGINX: Final = "example/conf/bundle/nginx.conf"
 _CREDENTIALS: Final = "example/creds/bundle/gcs.json"
 STATIC: Final = {
     "base/bundle/monitoring.txt": "monitoring.txt",
     SCRIPT: "download.sh",
+    ROUTER_SCRIPT: "router.sh",
+    _UPDATE: "update.sh",
+    _OWN_UPDATE: "deployment_update.sh",
     "example/.env": "deployment.env",
     "example/creds/bundle/.env": "creds.env",
     _CREDENTIALS: "gcs.json",
@@ -85,7 +92,7 @@ def _check_replaced(piece: Piece, template: str) -> None:
             check_yaml(piece, {"include": [bundle]}, may_add=True)
         case "gcs.json":
             _check_holds(piece, '"type": "service_account"')
-        case "download.sh":
+        case "download.sh" | "router.sh" | "update.sh" | "deployment_update.sh":
             _check_holds(piece, "#!/bin/sh\n")
         case "nginx.conf":
             _check_router(piece)

@@ -1,104 +1,553 @@
 #!/bin/sh
-# Brings every model of models.txt below /models, then ends. 0 = all are there; 1 = some are not, each of them named.
+# Fetches every model of models.txt into /models, has the running engines load new versions, then writes the map of
+# the router.
 #
-# A line of models.txt: the folder below /models, a blank, the source as rclone writes it but for the leading colon.
-#   101/3 gcs:bucket/path   TensorFlow Serving, OpenVINO: the folder is a version, its files are the model
-#   103 s3:bucket/path      Triton: the folder is the model, its versions are folders in the source
+# Exit code: 0 = every model is there. 1 = some are not, each of them named. 2 = every model is there, but services
+# have to be restarted to load them, each of them named.
+#
+# A line of models.txt: FOLDER ENGINE NAME UPDATE LIMIT IDENTITY STORE SOURCE
+#   FOLDER    101/3: a version that TensorFlow Serving or OpenVINO loads; 103: a model, or a repository, of Triton
+#   ENGINE    tensorflow, openvino, triton or triton-repository
+#   NAME      the name of the model in its engine; of a repository, the names to load, separated by commas
+#   UPDATE    in_place: the running engine loads the version; restart: a new container does
+#   LIMIT     seconds that the engine may take to load a version
+#   IDENTITY  another text for other content
+#   STORE     -, or the NAME of creds/bundle/NAME.env, which replaces the credentials in creds/bundle/.env
+#   SOURCE    a path of rclone without its leading colon, or the URL of an archive
+#
+# A version appears by one rename, and it is removed only after its engine has switched to another one. A crash at
+# any point is repaired by the next run.
 set -u
 
 list=${LIST:-/etc/model-download/models.txt}
+map=${MAP:-/etc/model-download/models.map}
+router=${ROUTER:-/router}
 models=${DEST:-/models}
-incoming=$models/.incoming
-service_account=${RCLONE_GCS_SERVICE_ACCOUNT_FILE:-/creds/gcs.json}
-
-# Provider names as people write them; rclone knows only its own spelling.
-case ${RCLONE_S3_PROVIDER:-} in
-    [Mm]inio | MinIO | MINIO) export RCLONE_S3_PROVIDER=Minio ;;
-    [Ss]3 | aws | Aws) export RCLONE_S3_PROVIDER=AWS ;;
-esac
+creds=${CREDS:-/creds}
+work=$models/.incoming
 
 log() {
     printf 'model_download: %s\n' "$*"
 }
 
-# Fails, with the file to fill in, when the credentials for source $1 are not there.
-have_credentials() {
-    case $1 in
+# Prints the names in folder $1. None of them has a blank.
+names_in() {
+    for path in "$1"/*; do
+        [ ! -e "$path" ] || echo "${path##*/}"
+    done
+}
+
+# ---- the source ----
+
+# Replaces the credentials of creds/bundle/.env by those of the model's store.
+use_store() {
+    if [ ! -r "$creds/$store.env" ]; then
+        log "$folder needs the credentials of store $store: put them into creds/bundle/$store.env"
+        return 1
+    fi
+    for variable in $(env | sed -n 's/^\(RCLONE_\(S3\|GCS\|AZUREBLOB\)_[A-Z0-9_]*\)=.*/\1/p'); do
+        unset "$variable"
+    done
+    # The file is read, not sourced: nothing in a value is executed. Quotes are as in Compose's env files.
+    while IFS= read -r line || [ -n "$line" ]; do
+        variable=${line%%=*} value=${line#*=}
+        case $variable in
+            '' | [0-9]* | *[!A-Za-z0-9_]*) continue ;;
+        esac
+        case $value in
+            \'*\') value=${value#\'} value=${value%\'} ;;
+            \"*\") value=${value#\"} value=${value%\"} ;;
+        esac
+        export "$variable=$value"
+    done <"$creds/$store.env"
+}
+
+prepare_credentials() {
+    # Provider names as people write them; rclone knows only its own spelling.
+    case ${RCLONE_S3_PROVIDER:-} in
+        [Mm]inio | MinIO | MINIO) export RCLONE_S3_PROVIDER=Minio ;;
+        [Ss]3 | aws | Aws) export RCLONE_S3_PROVIDER=AWS ;;
+    esac
+    # For rclone a service account takes precedence over every other way to authenticate.
+    account=${RCLONE_GCS_SERVICE_ACCOUNT_FILE:-$creds/gcs.json}
+    if [ "${RCLONE_GCS_ENV_AUTH:-}" = true ] || [ "${RCLONE_GCS_ANONYMOUS:-}" = true ]; then
+        unset RCLONE_GCS_SERVICE_ACCOUNT_FILE
+    elif [ ! -s "$account" ] || grep -q '"private-key"' "$account"; then
+        unset RCLONE_GCS_SERVICE_ACCOUNT_FILE
+        account=
+    fi
+}
+
+# Reports whether name, credentials or network are at fault, by rclone's messages in $work/$id.log.
+explain() {
+    file=creds/bundle/.env
+    [ "$store" = - ] || file=creds/bundle/$store.env
+    case $source in
         gcs:*)
-            if [ ! -s "$service_account" ]; then
-                log "$1 needs a service account: put it into creds/bundle/gcs.json"
-                return 1
-            fi
-            if grep -q '"private-key"' "$service_account"; then
-                log "$1 needs a service account: creds/bundle/gcs.json still is the placeholder"
-                return 1
-            fi
+            [ "$store" != - ] || file=creds/bundle/gcs.json
+            [ -n "$account" ] || file="$file, which has no service account yet"
             ;;
         s3:*)
-            if [ -z "${RCLONE_S3_ACCESS_KEY_ID:-}" ] || [ -z "${RCLONE_S3_SECRET_ACCESS_KEY:-}" ]; then
-                log "$1 needs RCLONE_S3_ACCESS_KEY_ID and RCLONE_S3_SECRET_ACCESS_KEY in creds/bundle/.env"
-                return 1
+            if [ -z "${RCLONE_S3_ACCESS_KEY_ID:-}" ] && [ "${RCLONE_S3_ENV_AUTH:-}" != true ]; then
+                file="$file, where RCLONE_S3_ACCESS_KEY_ID is empty"
             fi
             ;;
+    esac
+    # rclone's last message is about the whole; it can have several lines, of which only the first has a date.
+    reason=$(awk '/^[0-9]+[\/ ]/ { text = "" } { text = text " " $0 } END { print text }' "$work/$id.log" | sed 's/^ [0-9/]* [0-9:]* //
+        s/^[A-Z]* *: //
+        s/^Failed to .* with [0-9]* errors: last error was: //')
+    if matches 'connection refused|connection reset|no such host|dial tcp|timeout|no route to host|unreachable|deadline exceeded|tls:|x509:|: EOF'; then
+        : >"$work/unreachable.$store.${source%%:*}"
+        log "$source: the store cannot be reached: check the network, and the endpoint in $file ($reason)"
+    elif matches 'AccessDenied|Forbidden|SignatureDoesNotMatch|InvalidAccessKeyId|Unauthorized|Authori[sz]ationFailure|AuthenticationFailed|invalid_grant|token|credential|(StatusCode|status code|Error):? 40[13]'; then
+        log "$source: access is refused: check the credentials in $file ($reason)"
+    elif matches 'not found|NoSuchBucket|NoSuchKey|does not exist|doesn.t exist|(StatusCode|status code|Error):? 404'; then
+        log "$source: there are no such files: check the URI of the artifact ($reason)"
+    else
+        log "$source cannot be read: $reason"
+    fi
+}
+
+matches() {
+    grep -Eqi "$1" "$work/$id.log"
+}
+
+# Reports what the engine cannot load, by the listing in $work/$id.list.
+check_layout() {
+    case $engine in
+        tensorflow) wanted='saved_model\.pb(txt)?' ;;
+        openvino) wanted='[^/]*\.(xml|onnx|pdmodel|tflite)|saved_model\.pb' ;;
+        triton) wanted='config\.pbtxt|[1-9][0-9]*/.*' ;;
+        triton-repository) wanted='[^/]*/(config\.pbtxt|[1-9][0-9]*/.*)' ;;
+    esac
+    if grep -Eq "^[0-9]* ($wanted)\$" "$work/$id.list"; then
+        return 0
+    fi
+    deeper=$(sed 's/^[0-9]* //' "$work/$id.list" | grep -E "/($wanted)\$" | head -n 1)
+    if [ -n "$deeper" ]; then
+        log "$source: the engine finds no model here; it is below, at $deeper: the URI of the artifact has to end there"
+        return 1
+    fi
+    if [ "$(wc -l <"$work/$id.list")" -eq 1 ] && grep -Eqi '\.(zip|tar|tgz|tar\.[a-z0-9]*)$' "$work/$id.list"; then
+        log "$source: the engine finds no model here, but an archive: publish its content, or name it by an https:// URL"
+        return 1
+    fi
+    log "warning: $source has no file that this engine usually loads"
+}
+
+# Prints the progress of a download now and then, until it is killed.
+report_progress() {
+    # It outlives this process for a moment, and must keep neither the lock nor the log open.
+    while sleep 15 >/dev/null 2>&1 9>&-; do
+        log "$folder: $(du -sk "$incoming" 2>/dev/null | cut -f 1) KiB of $1 KiB"
+    done
+}
+
+# Fetches the source into $incoming.
+fetch() {
+    [ "$store" = - ] || use_store || return 1
+    prepare_credentials
+    if [ -e "$work/unreachable.$store.${source%%:*}" ]; then
+        log "$source is not tried: the store cannot be reached"
+        return 1
+    fi
+    log "$folder: reading $source"
+    case $source in
+        https:*)
+            fetch_archive
+            return
+            ;;
+    esac
+    # A single attempt, so that the reason is known within seconds.
+    timeout 15 rclone lsf ":$source" --recursive --files-only --format sp --separator ' ' --retries 1 \
+        --low-level-retries 1 --contimeout 5s --timeout 10s >"$work/$id.list" 2>"$work/$id.log"
+    case $? in
+        0) ;;
+        124 | 143)
+            echo '0 0 timeout: no answer within 15 s' >"$work/$id.log"
+            explain
+            return 1
+            ;;
         *)
-            log "$1 is on no storage known here (gcs:, s3:)"
+            explain
             return 1
             ;;
     esac
-}
-
-# Makes folder $2 the same as source $1. rclone takes a source that does not exist for an empty one, and would empty
-# the folder: so look first.
-mirror() {
-    if [ -z "$(rclone lsf ":$1" --recursive --files-only | head -n 1)" ]; then
-        log "$1 has no files, or cannot be listed"
+    # A folder that does not exist is an empty one for most stores.
+    if [ ! -s "$work/$id.list" ]; then
+        log "$source: there are no such files: check the URI of the artifact"
         return 1
     fi
-    mkdir -p "$2" && rclone sync ":$1" "$2" --transfers 8 --retries 3 --stats 0
+    check_layout || return 1
+    needed=$(awk '{ sum += $1 } END { printf "%d", sum / 1024 + 1 }' "$work/$id.list")
+    free=$(df -Pk "$models" | awk 'NR == 2 { print $4 }')
+    if [ "$needed" -gt "$free" ]; then
+        log "$folder: the disk is too full: $needed KiB are needed, and $free KiB are free"
+        return 1
+    fi
+    report_progress "$needed" &
+    progress=$!
+    rclone copy ":$source" "$incoming" --transfers 8 --retries 3 --low-level-retries 3 --contimeout 10s \
+        --timeout 60s --stats 0 2>"$work/$id.log"
+    code=$?
+    kill "$progress" 2>/dev/null
+    [ "$code" -eq 0 ] || explain
+    return "$code"
 }
 
-# These engines poll the model's folder, load any number it finds and prefer the highest: they may see a version
-# only when it is whole, and no other one beside it.
-bring_version() {
-    model=$models/${1%/*}
-    if [ -d "$models/$1" ]; then
-        mirror "$2" "$models/$1" || return 1
-    else
-        mirror "$2" "$incoming/$1" || return 1
-        mkdir -p "$model" && mv "$incoming/$1" "$models/$1" || return 1
+# Unpacks an archive that is the one the bundle names: anything can stand at a URL.
+fetch_archive() {
+    if ! rclone copyurl "$source" "$work/$id.archive" --retries 3 --low-level-retries 3 --contimeout 5s \
+        --timeout 60s --stats 0 2>"$work/$id.log"; then
+        explain
+        return 1
     fi
-    for other in "$model"/*; do
-        if [ "$other" != "$models/$1" ]; then
+    digest=$(sha256sum "$work/$id.archive")
+    if [ "sha256:${digest%% *}" != "$identity" ]; then
+        log "$source has the digest sha256:${digest%% *}, and the bundle says $identity"
+        return 1
+    fi
+    mkdir -p "$incoming" && tar -xf "$work/$id.archive" -C "$incoming" || return 1
+    (cd "$incoming" && find . -type f) | sed 's/^\.\//0 /' >"$work/$id.list"
+    check_layout
+}
+
+# ---- the engines ----
+
+client=
+for program in curl wget; do
+    if [ -z "$client" ] && command -v "$program" >/dev/null; then
+        client=$program
+    fi
+done
+
+# Prints the answer to a request: ask SECONDS URL [BODY]. Fails without an answer, and if the answer is an error; then
+# $work/$id.ask has the reason.
+ask() (
+    # A proxy is for the stores, not for the network of the bundle.
+    unset http_proxy HTTP_PROXY https_proxy HTTPS_PROXY all_proxy ALL_PROXY
+    case $client in
+        curl) exec curl -fsS -m "$1" ${3:+--data "$3"} "$2" 2>"$work/$id.ask" ;;
+        wget) exec timeout "$1" wget -q ${3:+--post-data "$3"} -O - "$2" 2>"$work/$id.ask" ;;
+        *) exit 1 ;;
+    esac
+)
+
+# Prints the state of version $number in the engine, in the engine's words; `FAILED` if it could not be loaded,
+# `absent` if the engine has no such version, `down` if no engine answers.
+state() {
+    if answer=$(ask 5 "$url"); then
+        printf '%s' "$answer" | tr -d ' \n\t' | tr '{' '\n' | awk -v "begin=\"version\":\"$number\",\"state\":\"" '
+            index($0, begin) == 1 {
+                state = substr($0, length(begin) + 1)
+                sub(/".*/, "", state)
+                getline
+                if (state == "END" && $0 !~ /^"error_code":"OK"/) state = "FAILED"
+                exit
+            }
+            END { print state ? state : "absent" }'
+    elif grep -q 'returned error' "$work/$id.ask"; then
+        # It runs, and has no version at all.
+        echo absent
+    else
+        echo down
+    fi
+}
+
+# Waits until the engine serves version $number. Prints `served`; `down` if no engine was running; `unseen` if it
+# does not find the version; `failed` if it does not serve it in time, or crashes.
+await_version() {
+    waited=0
+    while :; do
+        case $(state) in
+            AVAILABLE) echo served && return ;;
+            down)
+                [ "$waited" -eq 0 ] && echo down || echo failed
+                return
+                ;;
+            # An engine looks at its folder once a second, and remembers what became of a number before.
+            absent | END) [ "$waited" -lt 15 ] || { echo unseen && return; } ;;
+            FAILED) [ "$waited" -lt 15 ] || { echo failed && return; } ;;
+        esac
+        [ "$waited" -lt "$limit" ] || { echo failed && return; }
+        waited=$((waited + 1))
+        sleep 1
+    done
+}
+
+# Whether the folder of the model is another one than the run before has seen. A container keeps the folder that it
+# was started with.
+is_folder_replaced() {
+    before=$(sed -n "s/^\([0-9]*\) $id\$/\1/p" "$models/.complete/folders" 2>/dev/null)
+    [ -n "$before" ] && [ "$before" != "$(stat -c %i "$models/$id")" ]
+}
+
+# Leaves the version to a new container, because of $1.
+needs_restart() {
+    : >"$models/.restart/$id"
+    log "$folder: $1; run: docker compose restart s${id}s"
+}
+
+report_failed_load() {
+    log "$folder: s${id}s cannot load it, and keeps what it has; see: docker compose logs s${id}s"
+}
+
+no_client='model_download has neither curl nor wget, and cannot ask the engine to load it'
+
+# ---- versions on the disk ----
+
+# The path of the marker of $folder. It is written when the files are complete, and holds their identity.
+marker() {
+    echo "$models/.complete/$(echo "$folder" | tr / -)"
+}
+
+mark() {
+    printf '%s\n' "$identity" >"$(marker).new" && mv "$(marker).new" "$(marker)"
+}
+
+# Whether the wanted files are there.
+is_complete() {
+    [ -e "$models/$target" ] && [ -z "${MODEL_DOWNLOAD_REFRESH:-}" ] || return 1
+    if [ ! -e "$(marker)" ]; then
+        # The release before this one renamed complete versions into their place too, but wrote no markers.
+        [ "$folder" != "$id" ] && mark || return 1
+    fi
+    [ "$(cat "$(marker)")" = "$identity" ]
+}
+
+# Whether number $1 is higher than $2. They have up to 64 bits, more than `test` has in some shells.
+is_higher() {
+    [ "$1" != "$2" ] || return 1
+    [ ${#1} -eq ${#2} ] || { [ ${#1} -gt ${#2} ] && return || return 1; }
+    [ "$(printf '%s\n%s\n' "$1" "$2" | LC_ALL=C sort | tail -n 1)" = "$1" ]
+}
+
+# Moves version $1 out of the engine's sight, and keeps it.
+retire() {
+    mkdir -p "$retired" && rm -rf "${retired:?}/$1" && mv "$models/$id/$1" "$retired/$1"
+}
+
+# Makes $incoming the version $number. The engine polls the folder of the model, and loads the highest number.
+install_version() {
+    mkdir -p "$models/$id" || return 1
+    if [ -e "$models/$target" ]; then
+        running=$(state)
+        retire "$number" && mv "$incoming" "$models/$target" && mark || return 1
+        [ "$update" = restart ] || [ "$running" = down ] ||
+            needs_restart "its files have changed, and the engine does not load a number twice"
+    else
+        mv "$incoming" "$models/$target" && mark
+    fi
+}
+
+# Lets the engine switch to version $number, then removes the others. $1: `new` if this run installed it.
+settle_version() {
+    others=$(names_in "$models/$id" | grep -vFx "$number")
+    for other in $others; do
+        if is_higher "$other" "$number"; then
+            retire "$other" || return 1
+        fi
+    done
+    if [ -z "$others" ] && [ ! -d "$retired" ]; then
+        return 0
+    elif [ "$update" = restart ] || [ -e "$models/.restart/$id" ]; then
+        # The container that runs may need its files until it is replaced.
+        [ "$1" = known ] && [ "$(state)" = AVAILABLE ] || return 0
+    elif [ -z "$client" ]; then
+        [ "$1" = known ] || { needs_restart "$no_client" && return 0; }
+    else
+        log "$folder: waiting for s${id}s to serve it"
+        case $(await_version) in
+            served) ;;
+            # It may be stopped for a moment only: the next run removes what is old.
+            down) [ "$1" = known ] || return 0 ;;
+            unseen)
+                needs_restart 'the engine does not see it, because the folder of the model was replaced'
+                return 0
+                ;;
+            failed)
+                report_failed_load
+                restore_versions
+                return 1
+                ;;
+        esac
+    fi
+    for other in $others; do
+        rm -rf "${models:?}/$id/$other"
+    done
+    rm -rf "$retired"
+}
+
+# Takes version $number away, and brings the retired ones back.
+restore_versions() {
+    for other in $(names_in "$retired"); do
+        [ -e "$models/$id/$other" ] || mv "$retired/$other" "$models/$id/$other"
+    done
+    rm -rf "${models:?}/$target" && rm -f "$(marker)"
+}
+
+# Points the link that Triton reads to $1: one rename replaces a whole model.
+link_to() {
+    rm -f "$models/$id/.link" && ln -s "$1" "$models/$id/.link" && mv -T "$models/$id/.link" "$models/$target"
+}
+
+# Makes $incoming the model of Triton, and has a running Triton load it.
+install_model() {
+    version=.v/$(echo "${identity#sha256:}" | cut -c 1-16)
+    before=$(readlink "$models/$target")
+    mkdir -p "$models/$id/.v" && rm -rf "${models:?}/$id/$version" && mv "$incoming" "$models/$id/$version" || return 1
+    # Triton loads what is newer than what it has, and rclone keeps the times of the source.
+    find "$models/$id/$version" -exec touch {} +
+    link_to "$version" || return 1
+    if [ -z "$before" ] || [ "$update" = restart ]; then
+        mark
+    elif [ -z "$client" ]; then
+        mark && needs_restart "$no_client"
+    elif ask 5 "$url" >/dev/null; then
+        load_model && mark && remove_other_models
+    else
+        mark
+    fi
+}
+
+load_model() {
+    for model in $(echo "$name" | tr , ' '); do
+        log "$folder: waiting for s${id}s to load $model"
+        if ! ask "$limit" "http://s${id}s:8000/v2/repository/models/$model/load" '{}' >/dev/null; then
+            report_failed_load
+            link_to "$before"
+            return 1
+        fi
+    done
+}
+
+# Removes what the link does not lead to, among it what the release before this one left.
+remove_other_models() {
+    current=$(readlink "$models/$target")
+    for other in "$models/$id"/* "$models/$id"/.v/*; do
+        if [ "$other" != "$models/$target" ] && [ "$other" != "$models/$id/$current" ]; then
             rm -rf "$other"
         fi
     done
 }
 
+# ---- one model ----
+
 bring() {
-    have_credentials "$2" || return 1
-    case $1 in
-        */*) bring_version "$1" "$2" ;;
-        *) mirror "$2" "$models/$1" ;;
+    id=${folder%%/*} number=${folder#*/} incoming=$work/$id retired=$models/.retired/$id
+    case $engine in
+        tensorflow) target=$folder url=http://s${id}s:8501/v1/models/$name ;;
+        openvino) target=$folder url=http://s${id}s:8000/v1/models/$name ;;
+        triton) target=$id/$name url=http://s${id}s:8000/v2/health/live ;;
+        triton-repository) target=$id/$id url=http://s${id}s:8000/v2/health/live ;;
     esac
+    if is_complete; then
+        if is_folder_replaced && [ "$(state)" != down ]; then
+            needs_restart 'the engine does not see its files, because the folder of the model was replaced'
+            return 0
+        fi
+        case $folder in
+            */*) settle_version known ;;
+            *) remove_other_models ;;
+        esac
+    elif fetch; then
+        case $folder in
+            */*) install_version && settle_version new ;;
+            *) install_model ;;
+        esac
+    else
+        use_former_model
+    fi
 }
 
-missing=0
-while read -r folder source || [ -n "$folder" ]; do
-    case $folder in
-        '' | '#'*) continue ;;
-    esac
-    # rclone must not read the list.
-    if bring "$folder" "$source" </dev/null; then
-        log "$folder is there"
-    else
-        log "FAILED $folder"
-        missing=$((missing + 1))
+# The release before this one had the files of a Triton model directly in its folder.
+use_former_model() {
+    [ -e "$work/unreachable.$store.${source%%:*}" ] && [ -e "$models/$id/config.pbtxt" ] || return 1
+    if [ ! -e "$models/$target" ]; then
+        rm -rf "$models/$id/.v" && mkdir -p "$models/$id/.v/former" || return 1
+        for file in "$models/$id"/*; do
+            # The container that runs needs them where they are. Links cost no space, where the disk has them.
+            cp -rl "$file" "$models/$id/.v/former/" || cp -r "$file" "$models/$id/.v/former/" || return 1
+        done
+        link_to .v/former || return 1
     fi
-done <"$list"
+    log "warning: $folder is used as it is; whether it is complete is not known"
+}
 
-rm -rf "$incoming"
-if [ "$missing" -gt 0 ]; then
-    log "$missing model(s) could not be brought; the services do not start without them"
-    exit 1
+# Takes the next line of the list that no other process has taken, until there is none.
+bring_models() {
+    count=0
+    while read -r folder engine name update limit identity store source || [ -n "$folder" ]; do
+        count=$((count + 1))
+        case $folder in
+            '' | '#'*) continue ;;
+        esac
+        mkdir "$work/taken.$count" 2>/dev/null || continue
+        # A subshell, because a store has credentials of its own; rclone must not read the list.
+        if (bring) </dev/null; then
+            log "$folder is there"
+        else
+            log "FAILED $folder"
+            : >"$work/failed/${folder%%/*}"
+        fi
+    done <"$list"
+}
+
+# Writes the lines of the map whose models are there. A model that failed keeps its line if it had one.
+write_map() {
+    if [ ! -d "$router" ]; then
+        return 0
+    fi
+    : >"$work/left-out"
+    for id in $(names_in "$work/failed"); do
+        grep -q " s${id}s:" "$router/models.map" 2>/dev/null || echo " s${id}s:" >>"$work/left-out"
+    done
+    # update.sh sends calls to certain containers while it replaces others; if it was killed, they may be gone.
+    rm -f "$router"/pinned.*
+    if [ -s "$work/left-out" ]; then
+        grep -vF -f "$work/left-out" "$map"
+    else
+        cat "$map"
+    fi >"$router/models.new"
+    mv "$router/models.new" "$router/models"
+}
+
+# ---- all models ----
+
+mkdir -p "$models/.complete" "$models/.retired" || exit 1
+# The kernel ends this lock with the process, however that ends.
+exec 9>"$models/.lock"
+if ! command -v flock >/dev/null; then
+    log 'warning: without flock, two model_download that run at once are not kept apart'
+elif ! flock -n 9; then
+    log 'waiting for another model_download that works on these models'
+    flock 9
 fi
-log "every model is there"
+rm -rf "$work" "$models/.restart" && mkdir -p "$work/failed" "$models/.restart" || exit 1
+
+# Three at a time: a large model does not keep the others waiting, and the engine's host keeps its bandwidth.
+bring_models &
+bring_models &
+bring_models &
+wait
+
+for id in $(names_in "$models"); do
+    stat -c "%i $id" "$models/$id"
+done >"$models/.complete/folders"
+failed=$(names_in "$work/failed" | wc -l)
+restarts=$(names_in "$models/.restart" | wc -l)
+write_map || exit 1
+rm -rf "$work"
+if [ "$failed" -gt 0 ]; then
+    if [ "${REQUIRE_ALL_MODELS:-true}" = true ]; then
+        log "$failed model(s) are missing; services that do not run yet do not start without them"
+        exit 1
+    fi
+    log "$failed model(s) are missing; the services of the others start"
+elif [ "$restarts" -gt 0 ]; then
+    log "every model is there; $restarts service(s) have to be restarted to load it"
+    exit 2
+else
+    log 'every model is there'
+fi

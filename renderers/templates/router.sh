@@ -1,0 +1,120 @@
+#!/bin/sh
+# Starts nginx, and applies changes of its configuration and of the map of the models without a restart.
+#
+#   /etc/nginx/deployment/nginx.conf   conf/bundle/nginx.conf of the deployment directory, read only
+#   /etc/nginx/bundle/models           the map that model_download writes when the files of the models are there
+#   /etc/nginx/bundle/pinned.SERVICE   the container that gets the calls of SERVICE while update.sh replaces it
+#   /etc/nginx/bundle/models.map       the map that nginx.conf includes, made of these
+#   /etc/nginx/bundle/accepted.conf    the last nginx.conf that nginx accepted
+set -u
+
+deployment=${DEPLOYMENT:-/etc/nginx/deployment}
+bundle=${BUNDLE:-/etc/nginx/bundle}
+nginx=${NGINX:-/etc/nginx}
+nameservers=${NAMESERVERS:-/etc/resolv.conf}
+alive=${ALIVE:-/tmp/watching}
+
+log() {
+    printf 'router: %s\n' "$*" >&2
+}
+
+# Another text whenever something changes that nginx reads.
+fingerprint() {
+    cat "$deployment"/*.conf "$bundle/models" "$bundle"/pinned.* 2>/dev/null | sha256sum
+}
+
+# Makes models.map. A pinned service is replaced by its container.
+make_map() {
+    if [ ! -e "$bundle/models" ]; then
+        [ -e "$bundle/models.map" ] || : >"$bundle/models.map"
+        return 0
+    fi
+    cp "$bundle/models" "$bundle/map.new"
+    for pin in "$bundle"/pinned.*; do
+        if [ -e "$pin" ]; then
+            sed "s/ ${pin##*/pinned.}:.*/ $(cat "$pin");/" "$bundle/map.new" >"$bundle/map.pinned" &&
+                mv "$bundle/map.pinned" "$bundle/map.new"
+        fi
+    done
+    mv "$bundle/map.new" "$bundle/models.map"
+}
+
+# Makes a configuration of file $1: Podman, for one, has its DNS not where Docker has it.
+resolved() {
+    nameserver=$(sed -n 's/^nameserver[[:space:]]*//p' "$nameservers" | head -n 1)
+    case $nameserver in
+        *:*) nameserver="[$nameserver]" ;;
+    esac
+    sed "s/^\([[:space:]]*resolver[[:space:]].*\)127\.0\.0\.11/\1${nameserver:-127.0.0.11}/" "$1"
+}
+
+# Puts the configuration of file $1 into its place if nginx accepts it.
+accept() {
+    resolved "$1" >"$nginx/candidate.conf" || return 1
+    if nginx -t -q -c "$nginx/candidate.conf"; then
+        mv "$nginx/candidate.conf" "$nginx/nginx.conf"
+    else
+        return 1
+    fi
+}
+
+# Applies what the deployment has. A refused configuration is reported, and the one before stays.
+apply() {
+    make_map
+    if accept "$deployment/nginx.conf"; then
+        cp "$deployment/nginx.conf" "$bundle/accepted.new" && mv "$bundle/accepted.new" "$bundle/accepted.conf"
+    elif [ -e "$bundle/accepted.conf" ] && accept "$bundle/accepted.conf"; then
+        log 'conf/bundle/nginx.conf is refused; the last accepted one is used until it is corrected'
+    else
+        log 'conf/bundle/nginx.conf is refused: correct it'
+        return 1
+    fi
+}
+
+# Reloads nginx, which is process $1, at each change.
+watch() {
+    while sleep 1; do
+        : >"$alive"
+        now=$(fingerprint)
+        if [ "$now" != "$applied" ]; then
+            applied=$now
+            apply && kill -HUP "$1" && log 'the new configuration is applied'
+            # nginx answers a signal at once, but it does not report when it has.
+            sleep 1
+            echo "$applied" >"$alive.applied"
+        fi
+    done
+}
+
+# Waits until nginx uses what the files say, and its former workers have ended. A stream may keep those for long, so
+# this waits at most 15 seconds.
+settle() {
+    waited=0
+    while [ "$waited" -lt 15 ]; do
+        waited=$((waited + 1))
+        sleep 1
+        if [ "$(cat "$alive.applied")" = "$(fingerprint)" ] &&
+            ! grep -lq 'shutting down' /proc/[0-9]*/cmdline 2>/dev/null; then
+            return 0
+        fi
+    done
+}
+
+# update.sh calls these in the running container: pin SERVICE CONTAINER:PORT, unpin SERVICE.
+case ${1:-} in
+    pin)
+        echo "$3" >"$bundle/new.$2" && mv "$bundle/new.$2" "$bundle/pinned.$2" && settle
+        exit
+        ;;
+    unpin)
+        rm -f "$bundle/pinned.$2" && settle
+        exit
+        ;;
+esac
+
+applied=$(fingerprint)
+apply || exit 1
+echo "$applied" >"$alive.applied"
+: >"$alive"
+watch $$ &
+exec nginx -g 'daemon off;'

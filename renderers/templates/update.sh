@@ -1,0 +1,434 @@
+#!/bin/sh
+# Brings the deployment in the current directory to the state of /base, without failed calls where that is possible.
+# It is called by update.sh of a deployment directory; --help shows its options.
+#
+# The order matters: models are fetched, and loaded by the engines that run, before any container changes. So a
+# missing model or an unreachable store leaves everything running. Killed at any point, it is repaired by running it
+# again. It changes no file of the deployment directory.
+set -u
+
+usage() {
+    cat <<'TEXT'
+usage: ./update.sh [--dry-run] [--pull] [--timeout SECONDS] [--skip-override-of SERVICE]...
+
+  --dry-run                   check the host, show what would change, change nothing
+  --pull                      pull every image, not only those that are not on this host
+  --timeout SECONDS           how long a new container may take to become healthy (600)
+  --skip-override-of SERVICE  ignore what docker-compose.override.yaml says of a service that left the bundle
+
+Exit code: 0 = the deployment has the state of /base; 1 = it does not, and the last lines say why; 2 = usage.
+TEXT
+}
+
+say() {
+    printf '%s\n' "$*"
+}
+
+fail() {
+    printf 'update.sh: %s\n' "$*" >&2
+    exit 1
+}
+
+# ---- docker ----
+
+# Unquoted where it is used: the program may have two words.
+program=${DOCKER_COMPOSE:-docker compose}
+
+compose() {
+    if [ -n "$filtered" ]; then
+        $program -f "$project_file" -f "$filtered" --project-directory . "$@"
+    else
+        $program "$@"
+    fi
+}
+
+# The containers of the project, as lines: SERVICE ID HASH STATE NAME. With $1, those of that service alone.
+containers() {
+    docker ps -a --no-trunc --filter "label=com.docker.compose.project=$project" \
+        --filter label=com.docker.compose.oneoff=False ${1:+--filter "label=com.docker.compose.service=$1"} --format \
+        '{{.Label "com.docker.compose.service"}} {{.ID}} {{.Label "com.docker.compose.config-hash"}} {{.State}} {{.Names}}' |
+        sort
+}
+
+# The hash that a container of service $1 has when it is current.
+wanted_hash() {
+    sed -n "s/^$1 //p" "$work/hashes"
+}
+
+# The running containers of service $1, as ID and NAME: outdated ones, or with $2 = current the current ones.
+running() {
+    containers "$1" | while read -r _ id hash state name; do
+        is=outdated
+        [ "$hash" != "$(wanted_hash "$1")" ] || is=current
+        [ "$state" != running ] || [ "$is" != "${2:-outdated}" ] || echo "$id $name"
+    done
+}
+
+# The ids of all running containers of service $1.
+all_running() {
+    containers "$1" | awk '$4 == "running" { print $2 }'
+}
+
+# The lines of the input that are not among the arguments.
+without() {
+    for argument in "$@"; do
+        echo "$argument"
+    done >"$work/without"
+    grep -vxF -f "$work/without"
+}
+
+name_of() {
+    docker inspect --format '{{slice .Name 1}}' "$1"
+}
+
+quietly() {
+    "$@" >"$work/log" 2>&1
+}
+
+health() {
+    docker inspect --format '{{if .State.Health}}{{.State.Health.Status}}{{else}}{{.State.Status}}{{end}}' "$1" 2>/dev/null
+}
+
+# Waits until container $1 of service $2 is healthy.
+await_healthy() {
+    waited=0
+    while :; do
+        case $(health "$1") in
+            healthy) return 0 ;;
+            # Without a health check, it is enough that it runs.
+            running) return 0 ;;
+            exited | dead | '') return 1 ;;
+        esac
+        [ "$waited" -lt "$timeout" ] || return 1
+        waited=$((waited + 1))
+        [ $((waited % 15)) -ne 0 ] || say "    $2 has not become healthy for $waited s"
+        sleep 1
+    done
+}
+
+# ---- before anything changes ----
+
+check_tools() {
+    docker version --format '{{.Server.Version}}' >/dev/null 2>"$work/log" ||
+        fail "the docker engine does not answer: $(tail -n 1 "$work/log")"
+    $program version >/dev/null 2>"$work/log" || fail "'$program' does not work: $(tail -n 1 "$work/log")"
+}
+
+# Whether the project is valid. An override of a service that left the bundle makes the whole project invalid.
+check_project() {
+    if compose config >"$work/project" 2>"$work/log"; then
+        return 0
+    fi
+    gone=$(sed -n 's/.*service "\([^"]*\)" has neither an image nor a build context.*/\1/p' "$work/log" | head -n 1)
+    place=$(grep -n -H "^ *[\"']*${gone}[\"']*:" docker-compose.override.y*ml compose.override.y*ml 2>/dev/null | head -n 1)
+    if [ -z "$gone" ] || [ -z "$place" ]; then
+        fail "the project is not valid: $(tail -n 1 "$work/log")"
+    fi
+    fail "$(echo "$place" | cut -d : -f 1,2) changes $gone, which is not in the bundle any more: remove it there, or run ./update.sh --skip-override-of $gone"
+}
+
+# Prints the first of the arguments that is a file.
+first_of() {
+    for file in "$@"; do
+        if [ -f "$file" ]; then
+            echo "$file"
+            return
+        fi
+    done
+}
+
+# Copies the override file without its services $skipped.
+filter_override() {
+    override=$(first_of docker-compose.override.yaml docker-compose.override.yml compose.override.yaml compose.override.yml)
+    [ -n "$override" ] || fail 'there is no docker-compose.override.yaml here, so --skip-override-of has no meaning'
+    project_file=$(first_of docker-compose.yaml docker-compose.yml compose.yaml compose.yml)
+    # A service is a key below `services:`; the first of them shows how far these are indented.
+    awk -v skipped=" $skipped " '
+        { match($0, /^ */); indent = RLENGTH; text = substr($0, indent + 1) }
+        text == "" || text ~ /^#/ { if (!skipping) print; next }
+        indent == 0 { inside = text ~ /^services: *(#.*)?$/; depth = 0; skipping = 0 }
+        inside && indent > 0 && !depth { depth = indent }
+        inside && depth && indent == depth {
+            name = text; sub(/:.*/, "", name); gsub(/["\047]/, "", name)
+            skipping = index(skipped, " " name " ") > 0
+        }
+        !skipping { print; if (inside && indent == depth && depth) kept = 1 }
+    ' "$override" >"$work/override.yaml"
+    # `services:` without a service is not valid.
+    sed 's/^services: *$/&/' "$work/override.yaml" >"$work/filtered.yaml"
+    if ! awk '/^services:/ { inside = 1; next } inside && /^ +[^ #]/ { found = 1 } /^[^ #]/ { inside = 0 } END { exit !found }' "$work/filtered.yaml"; then
+        sed 's/^services: *$/services: {}/' "$work/override.yaml" >"$work/filtered.yaml"
+    fi
+    filtered=$work/filtered.yaml
+}
+
+check_host() {
+    if grep -q '^ *runtime: nvidia' "$work/project" &&
+        ! docker info --format '{{range $name, $_ := .Runtimes}}{{$name}} {{end}}' | grep -qw nvidia; then
+        fail "$(services_with '^ *runtime: nvidia') need the runtime nvidia, which docker does not have here: install the NVIDIA container toolkit, or set 'runtime: runc' for them in docker-compose.override.yaml"
+    fi
+    cpus=$(docker info --format '{{.NCPU}}')
+    awk -v cpus="$cpus" '
+        /^  [^ ]/ { service = $1; sub(/:$/, "", service) }
+        /^        limits:/ { limits = 1; next } /^        [^ ]/ { limits = 0 }
+        limits && /^ *cpus:/ { value = $2; gsub(/["\047]/, "", value); if (value + 0 > cpus + 0) print service, value }
+    ' "$work/project" >"$work/too-many-cpus"
+    if [ -s "$work/too-many-cpus" ]; then
+        read -r service value <"$work/too-many-cpus"
+        fail "$service may use $value CPUs, and this host has $cpus, so docker refuses it: set SERVING_${service}_CPU_LIMIT (without the s at both ends) in conf/bundle/.env"
+    fi
+}
+
+# The services with a line that matches $1.
+services_with() {
+    awk -v pattern="$1" '/^  [^ ]/ { service = $1; sub(/:$/, "", service) } $0 ~ pattern { print service }' \
+        "$work/project" | sort -u | tr '\n' ' ' | sed 's/ $//'
+}
+
+# ---- the router ----
+
+# Runs a command of router.sh in the running router.
+route() {
+    docker exec "$router" /bin/sh /etc/router/router.sh "$@"
+}
+
+# The address of the engine in container $1, whose name is $2.
+address_of() {
+    command=$(docker inspect --format '{{join .Config.Entrypoint " "}} {{join .Config.Cmd " "}}' "$1")
+    port=$(echo "$command" | tr ' ' '\n' | sed -n 's/^--port=//p' | tail -n 1)
+    case $command in
+        *tritonserver*) port=8001 ;;
+    esac
+    echo "$2:${port:-8500}"
+}
+
+# Replaces the router if its container is outdated. Engines that are outdated too may listen on other ports than the
+# new map has, so until they are replaced the router calls their containers.
+update_router() {
+    service=$(sed -n 's/^  \([^ ]*-nginx\):$/\1/p' ../base/bundle/docker-compose.yaml)
+    if [ -n "$(running "$service")" ]; then
+        say "==> replacing the router"
+        for model in $models; do
+            running "$model" | while read -r container name; do
+                echo "echo $(address_of "$container" "$name") >/router/pinned.$model"
+            done
+        done >"$work/pins"
+        compose run --rm --no-deps -T --entrypoint /bin/sh model_download -s <"$work/pins" || return 1
+        quietly compose up -d --no-deps "$service" || fail "$service cannot be replaced: $(tail -n 1 "$work/log")"
+        await_healthy "$(running "$service" current | cut -d ' ' -f 1)" "$service" ||
+            fail "$service does not become healthy; see: docker compose logs $service"
+    fi
+    router=$(running "$service" current | cut -d ' ' -f 1)
+}
+
+# ---- the models ----
+
+# Whether a second container of service $1 fits beside container $2.
+fits_twice() {
+    id=${1#s} id=${id%s}
+    if [ -z "$router" ] || grep -Eq "^$id(/[0-9]+)? [^ ]+ [^ ]+ restart " "$list"; then
+        return 1
+    fi
+    # The GPUs of one container cannot be promised to a second one.
+    if compose config "$1" 2>/dev/null | grep -Eq '^ +(runtime: nvidia|-? ?capabilities:)'; then
+        return 1
+    fi
+    used=$(docker stats --no-stream --format '{{.MemUsage}}' "$2" | awk '{
+        factor["B"] = 1 / 1024; factor["KiB"] = 1; factor["MiB"] = 1024; factor["GiB"] = 1048576
+        unit = $1; gsub(/[0-9.]/, "", unit); printf "%d", $1 * factor[unit] }')
+    free=$(docker exec "$router" sed -n 's/^MemAvailable: *\([0-9]*\).*/\1/p' /proc/meminfo)
+    [ "${free:-0}" -gt $((${used:-0} + ${used:-0} / 4)) ]
+}
+
+# Replaces the containers of service $1, whose ids are the other arguments: starts a new one, sends the calls there
+# when it is healthy, and stops the old ones when they have answered.
+replace() {
+    service=$1
+    shift
+    started=$(all_running "$service" | without "$@")
+    if [ -z "$started" ]; then
+        route pin "$service" "$(address_of "$1" "$(name_of "$1")")" || return 1
+        quietly compose up -d --no-deps --no-recreate --scale "$service=$(($# + 1))" "$service" || return 1
+        started=$(all_running "$service" | without "$@")
+    fi
+    if [ -z "$started" ] || ! await_healthy "$started" "$service"; then
+        docker logs --tail 5 "$started" 2>&1 | sed 's/^/      /'
+        [ -z "$started" ] || docker rm -f "$started" >/dev/null
+        route unpin "$service"
+        return 1
+    fi
+    route pin "$service" "$(address_of "$started" "$(name_of "$started")")" || return 1
+    for old in "$@"; do
+        docker stop "$old" >/dev/null && docker rm "$old" >/dev/null
+    done
+    route unpin "$service"
+}
+
+# Replaces the container of each model that needs a new one, one model after the other.
+update_models() {
+    for model in $models; do
+        old=$(running "$model" | cut -d ' ' -f 1)
+        if [ -z "$old" ] && grep -qx "$model" "$work/restarts"; then
+            old=$(all_running "$model")
+        fi
+        if [ -z "$old" ]; then
+            continue
+        fi
+        # Each id is an argument.
+        # shellcheck disable=SC2086
+        if fits_twice "$model" "$(echo "$old" | head -n 1)"; then
+            say "==> $model: starting a new container beside the old one"
+            replace "$model" $old || note_failure "$model" 'the new container does not become healthy, and the old one stays'
+        else
+            say "==> $model: replacing its container"
+            quietly compose up -d --no-deps --force-recreate "$model" || note_failure "$model" "$(tail -n 1 "$work/log")"
+        fi
+    done
+}
+
+note_failure() {
+    echo "$1" >>"$work/failed"
+    say "    $1: $2"
+}
+
+# ---- the whole ----
+
+pull_images() {
+    compose config --images | sort -u >"$work/images"
+    while read -r image; do
+        if [ -z "$pull" ] && docker image inspect "$image" >/dev/null 2>&1; then
+            continue
+        fi
+        say "==> pulling $image"
+        if ! docker pull -q "$image" >/dev/null 2>"$work/log"; then
+            docker image inspect "$image" >/dev/null 2>&1 ||
+                fail "$image cannot be pulled, and no container was changed: $(tail -n 1 "$work/log")"
+            say "    it cannot be pulled; the one on this host is used"
+        fi
+    done <"$work/images"
+}
+
+# Fetches the models, and has the running engines load them.
+download_models() {
+    say '==> fetching models'
+    compose run --rm --no-deps -T model_download </dev/null
+    code=$?
+    : >"$work/restarts"
+    case $code in
+        0) ;;
+        2) (cd "$folder/.restart" && printf 's%ss\n' *) >"$work/restarts" ;;
+        *) fail 'model_download failed, and no container was changed; its messages are above' ;;
+    esac
+}
+
+# Prints what would change.
+show_plan() {
+    while read -r target _ _ update _ identity _ source; do
+        marker=$folder/.complete/$(echo "$target" | tr / -)
+        if [ ! -e "$marker" ] || [ "$(cat "$marker")" != "$identity" ]; then
+            say "fetch    $target from $source ($update)"
+        fi
+    done <"$list"
+    while read -r service _; do
+        if [ -z "$(containers "$service")" ]; then
+            say "start    $service"
+        elif [ -n "$(running "$service")" ]; then
+            say "replace  $service"
+        fi
+    done <"$work/hashes"
+    containers '' | cut -d ' ' -f 1 | sort -u | while read -r service; do
+        grep -q "^$service " "$work/hashes" || say "remove   $service"
+    done
+}
+
+# Starts what is not running, and removes the services that left. Services that failed stay as they are.
+start_all() {
+    say '==> starting what is new, removing what has left'
+    cut -d ' ' -f 1 "$work/hashes" | grep -vxF -f "$work/failed" >"$work/services"
+    # Each name is an argument.
+    # shellcheck disable=SC2046
+    compose up -d --remove-orphans $(cat "$work/services") >"$work/log" 2>&1 || {
+        tail -n 5 "$work/log"
+        fail 'docker compose up failed; its last lines are above'
+    }
+}
+
+# Waits until every container is healthy, and prints what became of each service.
+report() {
+    containers '' >"$work/after"
+    printf '\n%-32s %-10s %s\n' SERVICE CONTAINER HEALTH
+    while read -r service id _; do
+        what=started
+        if grep -q "^$service $id" "$work/before"; then
+            what=kept
+        elif grep -q "^$service " "$work/before"; then
+            what=replaced
+        fi
+        if [ "$service" = model_download ]; then
+            state=finished
+        else
+            await_healthy "$id" "$service" || note_failure "$service" "it is not healthy; see: docker compose logs $service"
+            state=$(health "$id")
+        fi
+        printf '%-32s %-10s %s\n' "$service" "$what" "$state"
+    done <"$work/after"
+    cut -d ' ' -f 1 "$work/before" | sort -u | while read -r service; do
+        grep -q "^$service " "$work/after" || printf '%-32s %-10s %s\n' "$service" removed -
+    done
+}
+
+main() {
+    dry_run='' pull='' timeout=600 skipped='' filtered='' router=''
+    while [ "$#" -gt 0 ]; do
+        case $1 in
+            --dry-run) dry_run=yes ;;
+            --pull) pull=yes ;;
+            --timeout | --skip-override-of)
+                [ "$#" -ge 2 ] || { usage >&2; exit 2; }
+                [ "$1" = --timeout ] && timeout=$2 || skipped="$skipped $2"
+                shift
+                ;;
+            -h | --help) usage; exit 0 ;;
+            *) usage >&2; exit 2 ;;
+        esac
+        shift
+    done
+    case $timeout in
+        '' | *[!0-9]*) usage >&2; exit 2 ;;
+    esac
+    [ -f ../base/bundle/docker-compose.yaml ] ||
+        fail "call it in a deployment directory, which is beside /base: $(pwd)/../base/bundle/docker-compose.yaml is not there"
+    list=../base/model-serving/model-download/models.txt
+    folder=../base/model-serving/model-download/models
+    work=$(mktemp -d) || exit 1
+    trap 'rm -rf "$work"' EXIT
+    trap 'exit 130' INT TERM
+    : >"$work/failed"
+
+    say '==> checking this host'
+    check_tools
+    [ -z "$skipped" ] || filter_override
+    check_project
+    check_host
+    project=$(sed -n 's/^name: //p' "$work/project" | tr -d '"')
+    compose config --hash '*' >"$work/hashes" 2>"$work/log" || fail "$(tail -n 1 "$work/log")"
+    models=$(sed -n 's/^\([^ /#]*\).*/s\1s/p' "$list")
+    containers '' >"$work/before"
+    if [ -n "$dry_run" ]; then
+        show_plan
+        exit 0
+    fi
+    pull_images
+    download_models
+    update_router
+    update_models
+    start_all
+    report
+    if [ -s "$work/failed" ]; then
+        fail "not updated: $(sort -u "$work/failed" | tr '\n' ' ')"
+    fi
+    say 'the deployment is up to date'
+}
+
+# The file may be replaced while it runs, so the shell has to have read all of it.
+main "$@"; exit
