@@ -202,7 +202,7 @@ def test_what_does_not_follow_from_the_composition_is_free(changes):
     check(*changes)
 
 
-MODEL_FLAG = "      - --load-model=<model_id>\n"
+MODEL_FLAG = "      - --load-model=<engine_name>\n"
 CONTRADICTIONS = {
     "another image": (("triton.yaml", "image: <image>", "image: other:1"), ".image = "),
     "no dependency": (
@@ -229,7 +229,7 @@ CONTRADICTIONS = {
         ".depends_on.model_download.required = nothing",
     ),
     "a flag with another value": (
-        ("triton.yaml", MODEL_FLAG, MODEL_FLAG.replace("<model_id>", "x")),
+        ("triton.yaml", MODEL_FLAG, MODEL_FLAG.replace("<engine_name>", "x")),
         ".command.3 = '--load-model=103', found '--load-model=x'",
     ),
     "a flag again": (
@@ -517,11 +517,11 @@ def test_malformed_services_differ_and_raise_nothing(service):
         ),
         ({"environment": {"A": "$b"}}, ("<env_value:", "x<env_value:"), "environment.A = '$$b'"),
         (
-            {"arguments": ["--a=$b"]},
+            {"arguments": ["--xa=$b"]},
             ('      - "<argument:', '      - --c\n      - "<argument:'),
             None,
         ),
-        ({"arguments": ["--a=$b"]}, ("<argument:", "--x<argument:"), "'--a=$$b'"),
+        ({"arguments": ["--xa=$b"]}, ("<argument:", "--x<argument:"), "'--xa=$$b'"),
         ({"engine_name": "N"}, ("=<engine_name>", "=<model_id>"), "'--load-model=N'"),
         ({"repository": {"models": ["N"]}}, ("<loaded_model:", "x<loaded_model:"), "load-model=N"),
     ],

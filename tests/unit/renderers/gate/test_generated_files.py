@@ -564,8 +564,8 @@ CONTRADICTIONS = {
     "a flag again": ("tensorflow.yaml", COMMAND, COMMAND + "      - --model_name=other\n"),
     "a flag again behind": (
         "tensorflow.yaml",
-        "_path=/models/<model_id>\n",
-        "_path=/models/<model_id>\n      - --model_name=other\n",
+        "_path=/models/<engine_name>\n",
+        "_path=/models/<engine_name>\n      - --model_name=other\n",
     ),
     "a flag between another and its value": (
         "proxy.yaml",
@@ -599,7 +599,7 @@ CONTRADICTIONS = {
     ),
     "a word in the probe": ("router.yaml", '["CMD", "wget"', '["CMD", "true", "wget"'),
     "no image": ("triton.yaml", "    image: <image>\n", ""),
-    "a flag less": ("triton.yaml", "      - --load-model=<model_id>\n", ""),
+    "a flag less": ("triton.yaml", "      - --load-model=<engine_name>\n", ""),
     "flags in another order": (
         "proxy.yaml",
         "      - mproxy\n      - server\n",
