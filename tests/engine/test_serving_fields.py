@@ -86,7 +86,9 @@ def test_a_new_version_of_a_model_with_a_name_of_its_own_is_loaded_without_a_fai
         host.update(before)
         host.wait_for_factors(FACTORS)
 
-    assert {model: load.results[model].failures for model in FACTORS} == dict.fromkeys(FACTORS, {})
+    assert {model: load.results[model].failures for model in FACTORS} == {
+        key: {} for key in FACTORS
+    }
     assert {name for name in after if after[name] != containers[name]} <= {"model_download"}
 
 
