@@ -90,8 +90,16 @@ AMOUNTS = ("CPU_LIMIT", "MEM_LIMIT", "CPU_RESERVATION", "MEM_RESERVATION")
 def _service_says(service: dict[str, Any], model: Model, defaults: RenderDefaults) -> None:
     folder = f"/models/{model.id}"
     assert service["image"] == pulled(model.serving.image, defaults)
-    assert service["volumes"][0] == f"../model-serving/model-download{folder}:{folder}:ro"
-    assert any(argument.endswith(f"={model.id}") for argument in service["command"])
+    loads_numbers = PLATFORMS[model.serving.platform].loads_numbers
+    target = f"/models/{model.engine_name}" if loads_numbers else "/models"
+    assert service["volumes"][0] == f"../model-serving/model-download{folder}:{target}:ro"
+    repository = model.serving.repository
+    loaded = repository.models if repository else (model.engine_name,)
+    assert all(
+        any(argument.endswith(f"={name}") for argument in service["command"]) for name in loaded
+    )
+    assert service.get("environment", {}) == model.serving.environment
+    assert set(model.serving.arguments or ()) <= set(service["command"])
     devices = service["deploy"]["resources"]["reservations"].get("devices")
     if model.serving.gpu is not None and model.serving.gpu.device_ids is not None:
         assert [device["device_ids"] for device in devices] == [list(model.serving.gpu.device_ids)]
@@ -216,6 +224,35 @@ def test_accepted_labels_round_trip(place):
     assert len(labels) > 90
 
     checked(make_composition(2), RenderDefaults.model_validate({"labels": labels}))
+
+
+@pytest.mark.parametrize(
+    ("place", "count"),
+    [
+        ("engine name", 20),
+        ("variable", 20),
+        ("value of a variable", 90),
+        ("value of an argument", 90),
+        ("loaded model", 20),
+    ],
+)
+def test_accepted_text_about_an_engine_is_read_back_by_compose(place, count):
+    taken = accepted(place)
+    assert len(taken) > count
+
+    for _, composition, defaults in taken:
+        bundle = Renderer().render(composition, defaults, STAMP)
+        gate.check(composition, defaults, bundle)
+        model = composition.models[0]
+        serving, service = (
+            model.serving,
+            third_party_readers.compose(bundle)["services"][f"s{model.id}s"],
+        )
+        assert service.get("environment", {}) == serving.environment
+        assert set(serving.arguments or ()) <= set(service["command"])
+        names = serving.repository.models if serving.repository else (model.engine_name,)
+        named = {word.rpartition("=")[2] for word in service["command"]}
+        assert set(names) <= named
 
 
 @pytest.mark.parametrize("place", ["signature text", "signature key"])
