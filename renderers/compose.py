@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from typing import Final, Literal
 
-from renderers import download, images, yaml_templates
+from renderers import images, yaml_templates
 from renderers.composition import Amounts, Composition, Model, RenderDefaults, Resources
 from renderers.errors import TemplateFault
 from renderers.identifiers import variable_name
@@ -114,7 +114,7 @@ def model_digest(model: Model) -> str:
 
     They are in the labels of a service that only a new container updates.
     """
-    return canonical_digest([download.identity(model), model.serving_version])[:16]
+    return canonical_digest([model.identity, model.serving_version])[:16]
 
 
 def header(context: RenderContext) -> bytes:

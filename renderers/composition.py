@@ -250,6 +250,15 @@ class Model(Value):
         former = former_serving_version(self.version, self.artifact.uri)
         return None if former == self.serving_version else former
 
+    @property
+    def identity(self) -> str:
+        """A text that changes with the files: their digest, or 16 hex digits of their origin.
+
+        Files that change at the same URI, under the same version and without a digest, are not
+        seen.
+        """
+        return self.artifact.digest or canonical_digest([self.version, self.artifact.uri])[:16]
+
     @cached_property
     def canonical(self) -> str:
         """Canonical JSON. Cached: every change computes the composition's digest from it."""

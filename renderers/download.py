@@ -10,7 +10,6 @@ from typing import Final
 from renderers.composition import Model
 from renderers.platforms import PLATFORMS
 from renderers.template_set import Templates
-from renderers.values import canonical_digest
 
 LIST_PATH: Final = "base/model-serving/model-download/models.txt"
 SCRIPT_PATH: Final = "base/model-serving/model-download/download.sh"
@@ -32,19 +31,10 @@ def list_line(model: Model, templates: Templates) -> str:
         name=model.id,
         update=model.serving.update or "in_place",
         limit=_LOAD_SECONDS,
-        identity=identity(model),
+        identity=model.identity,
         store=model.artifact.store or "-",
         source=source_of(model.artifact.uri),
     )
-
-
-def identity(model: Model) -> str:
-    """A text that changes with the content of a model: its digest, or 16 hex digits of its origin.
-
-    Content that changes at the same URI, under the same version and without a digest, is not seen.
-    """
-    artifact = model.artifact
-    return artifact.digest or canonical_digest([model.version, artifact.uri])[:16]
 
 
 def source_of(uri: str) -> str:
