@@ -111,6 +111,7 @@ _gpus = st.one_of(
         st.from_regex(r"[A-Za-z0-9][A-Za-z0-9:._-]{0,8}", fullmatch=True), min_size=1, max_size=3
     ).map(lambda ids: {"device_ids": ids}),
 )
+_updates = st.sampled_from(["in_place", "restart"])
 _positive = st.integers(1, 2**31 - 1)
 
 
@@ -172,7 +173,9 @@ def model_documents(draw: st.DrawFn, model_id: str | None = None) -> dict[str, A
     platform = draw(st.sampled_from(list(PLATFORMS)))
     serving: dict[str, Any] = {"platform": platform, "image": draw(images)}
     able = PLATFORMS[platform]
-    optional = {"resources": _resources} | ({} if able.no_gpu else {"gpu": _gpus})
+    optional = {"resources": _resources, "update": _updates} | (
+        {} if able.no_gpu else {"gpu": _gpus}
+    )
     optional |= {} if able.no_batching else {"batching": _batching}
     serving |= draw(st.fixed_dictionaries({}, optional=optional))
     fields = {"name": plain_texts, "serving_version": st.integers(1, 2**63 - 1)}

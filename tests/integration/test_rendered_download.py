@@ -8,7 +8,7 @@ renderer writes.
 import json
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -93,7 +93,10 @@ class Host:
             "PATH": f"{self.rclone.parent}:{os.environ['PATH']}",
             "HOME": str(self.bundle.folder),
             "LIST": str(generated / "models.txt"),
+            "MAP": str(self.bundle.folder / "base/bundle/nginx/models.map"),
             "DEST": str(self.models),
+            "ROUTER": str(self.router),
+            "CREDS": str(self.bundle.directory / "creds/bundle"),
             "RCLONE_CONFIG": "/dev/null",
             "RCLONE_GCS_ENDPOINT": self.gcs.endpoint,
             "RCLONE_GCS_SERVICE_ACCOUNT_FILE": str(self.bundle.directory / "creds/bundle/gcs.json"),
@@ -115,13 +118,27 @@ class Host:
         return self.bundle.folder / "downloaded"
 
     @property
+    def router(self) -> Path:
+        """The volume that model_download shares with the router."""
+        return self.bundle.folder / "router"
+
+    @property
     def files(self) -> dict[str, str]:
-        """The files below /models now."""
+        """The files that engines see below /models now."""
         return {
             str(path.relative_to(self.models)): path.read_text()
-            for path in self.models.rglob("*")
-            if path.is_file()
+            for path in self._visible(self.models)
         }
+
+    def _visible(self, folder: Path) -> Iterator[Path]:
+        # Triton follows links, and neither engine reads hidden folders.
+        for path in folder.iterdir():
+            if path.name.startswith("."):
+                continue
+            if path.is_dir():
+                yield from self._visible(path)
+            else:
+                yield path
 
 
 @pytest.fixture
@@ -141,6 +158,7 @@ def host(
     bundle = DeployedBundle.install(make_composition(1), tmp_path / "a host")
     found = Host(bundle, *shell_and_rclone, s3_server, bucket, client, gcs_server)
     found.models.mkdir()
+    found.router.mkdir()
     return found
 
 
@@ -157,8 +175,8 @@ def test_every_model_is_fetched_into_the_folder_its_engine_reads(host: Host) -> 
     assert host.files == {
         "101/3/saved_model.pb": "101 3 saved_model.pb",
         "101/3/variables/data": "101 3 variables/data",
-        "103/config.pbtxt": "103 2 config.pbtxt",
-        "103/1/model.onnx": "103 2 1/model.onnx",
+        "103/103/config.pbtxt": "103 2 config.pbtxt",
+        "103/103/1/model.onnx": "103 2 1/model.onnx",
     }
 
 
@@ -326,7 +344,8 @@ def test_a_bundle_on_both_storages_is_fetched_with_the_service_account_and_the_k
 
     assert code == 0, log
     assert set(host.files) == {
-        *("101/3/saved_model.pb", "101/3/variables/data", "103/config.pbtxt", "103/1/model.onnx"),
+        *("101/3/saved_model.pb", "101/3/variables/data"),
+        *("103/103/config.pbtxt", "103/103/1/model.onnx"),
         *("ov/1/model.xml", "ov/1/model.bin"),
     }
     assert host.files["101/3/variables/data"] == "101 3 variables/data"

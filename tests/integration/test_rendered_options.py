@@ -294,6 +294,8 @@ def test_all_options_give_tensorflow_serving_its_flags_in_the_readmes_order(
         "--batching_parameters_file=/etc/batching.txt",
         "--monitoring_config_file=/etc/monitoring.txt",
         "--grpc_max_threads=<int_val>",
+        # The port is the last flag, so that the image's own does not win.
+        "--port=9000",
     ]
     batching = bundle.folder / "base/bundle" if suffix else bundle.directory / "conf/bundle"
     assert mounts(service)["/etc/batching.txt"] == f"{batching}/batching_{model_id}.txt"

@@ -18,7 +18,7 @@ from renderers.values import canonical_digest
 def whole_compose_file(
     composition: Composition, defaults: RenderDefaults, digests: dict[str, str]
 ) -> str:
-    """The compose file; `digests` has the 16 hex digits for model_download, router and proxy."""
+    """The compose file; `digests` has the 16 hex digits for router and proxy."""
     templates = Templates.built_in()
     frame = RenderContext.of(composition, defaults, templates)
     shared = _shared(frame)
@@ -30,11 +30,7 @@ def whole_compose_file(
     )
     yaml_templates.fill(
         tree,
-        shared
-        | {
-            "image": frame.pulled_from(defaults.download_image),
-            "content_digest": digests["model_download"],
-        },
+        shared | {"image": frame.pulled_from(defaults.download_image)},
     )
     services = tree["services"]
     for model in composition.models:
@@ -70,6 +66,7 @@ def _model(
         gpu=gpu.count if gpu else None,
         devices=len(devices),
         batching=batching_is_on(model),
+        update=model.serving.update or "in_place",
         labels=len(frame.labels),
     )
     values = shared | {

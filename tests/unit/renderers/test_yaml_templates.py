@@ -409,6 +409,7 @@ def _variants() -> Iterator[pytest.ParameterSet]:
         "gpu": (None, "all", 2),
         "devices": (0, 2),
         "batching": (False, True),
+        "update": ("in_place", "restart"),
     }
     for name in ("model_download", "router", "proxy", "networks", *PLATFORMS):
         for shape in product(*shapes.values()):
