@@ -150,11 +150,17 @@ def model_block(
     return _block(template, values, context)
 
 
-def download_block(context: RenderContext) -> bytes:
-    """The service model_download."""
-    return _fixed_block(
-        "model_download.yaml", context.pulled_from(context.defaults.download_image), context
+def download_block(context: RenderContext, *, files: bool) -> bytes:
+    """The service model_download; `files` if it reads models from a folder of the host."""
+    template = _template(
+        context.templates,
+        "model_download.yaml",
+        labels=len(context.labels),
+        files=files,
+        require_all=context.defaults.require_all_models,
     )
+    image = context.pulled_from(context.defaults.download_image)
+    return _block(template, {"image": image}, context)
 
 
 def router_block(context: RenderContext) -> bytes:
@@ -224,9 +230,18 @@ def _template(
     batching: bool = False,
     update: str = "in_place",
     labels: int = 0,
+    files: bool = False,
+    require_all: bool = True,
 ) -> yaml_templates.Template:
     text = templates.render(
-        name, gpu=gpu, devices=devices, batching=batching, update=update, labels=labels
+        name,
+        gpu=gpu,
+        devices=devices,
+        batching=batching,
+        update=update,
+        labels=labels,
+        files=files,
+        require_all=require_all,
     )
     lines = text.split("\n")
     try:

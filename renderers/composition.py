@@ -483,6 +483,11 @@ class RenderDefaults(Value):
         description="Restart policy of the services, such as always or on-failure:5; "
         "model_download always runs once.",
     )
+    require_all_models: Annotated[bool, Field(strict=True)] = Field(
+        True,
+        description="Whether no service starts before the files of every model are there; "
+        "otherwise a missing model keeps only its own service from serving.",
+    )
     resources: Resources = Field(
         Resources(), description="Limits and reservations of models without their own."
     )

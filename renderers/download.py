@@ -7,7 +7,7 @@ its version folders, so its line has only the id.
 
 from typing import Final
 
-from renderers.composition import Model
+from renderers.composition import Composition, Model
 from renderers.platforms import PLATFORMS
 from renderers.template_set import Templates
 
@@ -35,6 +35,11 @@ def list_line(model: Model, templates: Templates) -> str:
         store=model.artifact.store or "-",
         source=source_of(model.artifact.uri),
     )
+
+
+def reads_files(composition: Composition) -> bool:
+    """Whether a model is in a folder of the host."""
+    return any(model.artifact.uri.startswith("file:") for model in composition.models)
 
 
 def source_of(uri: str) -> str:

@@ -162,6 +162,7 @@ def expected_command(model: Model) -> list[str]:
                     "--enable_model_warmup",
                     f"--model_name={model.id}",
                     f"--model_base_path=/models/{model.id}",
+                    "--max_num_load_retries=0",
                 ),
                 *polling(model),
                 *(batching if has_batching(model) else []),
@@ -304,7 +305,7 @@ def shown_devices(service: dict[str, Any]) -> list[dict[str, object]]:
 
 def shown_labels(service: dict[str, Any]) -> dict[str, str]:
     """`config` doubles each `$` of its output, so that its output can be read again."""
-    return {key: value.replace("$$", "$") for key, value in service["labels"].items()}
+    return {key: value.replace("$$", "$") for key, value in service.get("labels", {}).items()}
 
 
 def check_model(

@@ -288,6 +288,7 @@ def test_all_options_give_tensorflow_serving_its_flags_in_the_readmes_order(
         "--enable_model_warmup",
         f"--model_name={model_id}",
         f"--model_base_path=/models/{model_id}",
+        "--max_num_load_retries=0",
         "--tensorflow_inter_op_parallelism=<int_val>",
         "--tensorflow_intra_op_parallelism=<int_val>",
         "--enable_batching",

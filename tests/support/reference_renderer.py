@@ -22,7 +22,8 @@ def whole_compose_file(
     templates = Templates.built_in()
     frame = RenderContext.of(composition, defaults, templates)
     shared = _shared(frame)
-    download = _service_text("model_download.yaml", frame)
+    files = any(model.artifact.uri.startswith("file://") for model in composition.models)
+    download = _service_text("model_download.yaml", frame, files=files)
     tree = yaml_templates.load(
         templates.text("header.yaml")
         + download.removeprefix("services:\n")
@@ -83,8 +84,13 @@ def _model(
     return text, values | {f"device:{index}": device for index, device in enumerate(devices)}
 
 
-def _service_text(name: str, frame: RenderContext) -> str:
-    return frame.templates.render(name, labels=len(frame.labels))
+def _service_text(name: str, frame: RenderContext, *, files: bool = False) -> str:
+    return frame.templates.render(
+        name,
+        labels=len(frame.labels),
+        files=files,
+        require_all=frame.defaults.require_all_models,
+    )
 
 
 def _shared(frame: RenderContext) -> dict[str, str]:
