@@ -345,7 +345,7 @@ show_plan() {
 # Starts what is not running, and removes the services that left. Services that failed stay as they are.
 start_all() {
     say '==> starting what is new, removing what has left'
-    cut -d ' ' -f 1 "$work/hashes" | grep -vxF -f "$work/failed" >"$work/services"
+    cut -d ' ' -f 1 "$work/hashes" | grep -vxF -e " " -f "$work/failed" >"$work/services"
     # Each name is an argument.
     # shellcheck disable=SC2046
     compose up -d --remove-orphans $(cat "$work/services") >"$work/log" 2>&1 || {

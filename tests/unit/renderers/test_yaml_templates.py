@@ -410,6 +410,8 @@ def _variants() -> Iterator[pytest.ParameterSet]:
         "devices": (0, 2),
         "batching": (False, True),
         "update": ("in_place", "restart"),
+        "files": (False, True),
+        "require_all": (True, False),
     }
     for name in ("model_download", "router", "proxy", "networks", *PLATFORMS):
         for shape in product(*shapes.values()):

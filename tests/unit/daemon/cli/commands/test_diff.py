@@ -28,10 +28,7 @@ def test_names_alone(bucket, rebundle):
     result = rebundle("diff", SCOPE, "state-1", "state-2", "--name-only", "--quiet")
 
     assert result.err == ""
-    assert result.out.splitlines() == [
-        "base/bundle/docker-compose.yaml",
-        "base/model-serving/model-download/models.txt",
-    ]
+    assert result.out.splitlines() == ["base/model-serving/model-download/models.txt"]
 
 
 def test_the_document_has_models_and_each_files_diff(bucket, rebundle):
