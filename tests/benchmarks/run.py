@@ -360,9 +360,9 @@ def _digests(text: str) -> dict[str, str]:
     lines = [
         line.split('"')[1]
         for line in text.splitlines()
-        if re.search("bundle[.](models|router|signature):", line)
+        if re.search("bundle[.](router|signature):", line)
     ]
-    return dict(zip(("model_download", "router", "proxy"), lines, strict=True))
+    return dict(zip(("router", "proxy"), lines, strict=True))
 
 
 def to_archive(models: int) -> Iterator[Result]:
