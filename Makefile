@@ -15,7 +15,7 @@ stamp := .venv/set-up-$(python_version)
 run := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test check audit bench bench-check bench-stores flood crash-long contract-long simulate simulate-bugs fuzz mutants lock clean
+.PHONY: help setup demo demo-run run test check audit bench bench-check bench-stores flood crash-long contract-long updates-long simulate simulate-bugs fuzz mutants lock clean
 
 help: ## show the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -38,6 +38,9 @@ $(stamp): requirements/dev.lock requirements/install.py pyproject.toml
 
 demo: setup ## play the main job on the real daemon, below ./var/demo
 	$(run) docs/demo/story.py
+
+demo-run: setup ## play a bundle on a Docker Engine, below ./var/demo-run: event, answers, update under load, rollback
+	$(run) -m tests.support.demo_run
 
 run: setup ## the daemon in the foreground, everything below ./var
 	.venv/bin/rebundle run
@@ -78,6 +81,10 @@ simulate: setup ## play SEEDS simulated worlds (docs/simulation.md), or one with
 
 simulate-bugs: setup ## plant each bug into hundreds of worlds, write the table of docs/simulation.md
 	$(run) -m tests.simulation.run --bugs 100
+
+updates-long: setup ## updates of a running bundle under load, with figures in var/updates.jsonl
+	@mkdir -p var && rm -f var/updates.jsonl
+	REBUNDLE_UPDATES=var/updates.jsonl REBUNDLE_UPDATE_ROUNDS=10 $(run) -m pytest tests/engine/test_updates.py -q
 
 fuzz: setup ## fuzz every parser of foreign bytes for MINUTES in all (ARGS=pointer-json: one of them)
 	$(run) -m tests.fuzz.run --minutes $(MINUTES) $(ARGS)

@@ -194,12 +194,13 @@ class Renderer:
         return fragment
 
     def _bundle_parts(self, composition: Composition, context: RenderContext) -> BundleParts:
-        key = (context.key, composition.proxy.image)
+        files = download.reads_files(composition)
+        key = (context.key, composition.proxy.image, files)
         parts = self._parts.get(key)
         if parts is None:
             parts = BundleParts(
                 compose.header(context),
-                compose.download_block(context),
+                compose.download_block(context, files=files),
                 compose.router_block(context),
                 compose.proxy_block(composition.proxy.image, context),
                 compose.footer(context),

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from typing import Final, Literal
 
-from renderers import download, images, yaml_templates
+from renderers import images, yaml_templates
 from renderers.composition import Amounts, Composition, Model, RenderDefaults, Resources
 from renderers.errors import TemplateFault
 from renderers.identifiers import variable_name
@@ -121,7 +121,7 @@ def model_digest(model: Model) -> str:
 
     They are in the labels of a service that only a new container updates.
     """
-    return canonical_digest([download.identity(model), model.serving_version])[:16]
+    return canonical_digest([model.identity, model.serving_version])[:16]
 
 
 def header(context: RenderContext) -> bytes:
@@ -182,11 +182,17 @@ def model_block(
     return _block(template, values, context)
 
 
-def download_block(context: RenderContext) -> bytes:
-    """The service model_download."""
-    return _fixed_block(
-        "model_download.yaml", context.pulled_from(context.defaults.download_image), context
+def download_block(context: RenderContext, *, files: bool) -> bytes:
+    """The service model_download; `files` if it reads models from a folder of the host."""
+    template = _template(
+        context.templates,
+        "model_download.yaml",
+        labels=len(context.labels),
+        files=files,
+        require_all=context.defaults.require_all_models,
     )
+    image = context.pulled_from(context.defaults.download_image)
+    return _block(template, {"image": image}, context)
 
 
 def router_block(context: RenderContext) -> bytes:
@@ -267,6 +273,8 @@ def _template(
     start_period: bool = False,
     loaded_models: int = 0,
     labels: int = 0,
+    files: bool = False,
+    require_all: bool = True,
 ) -> yaml_templates.Template:
     text = templates.render(
         name,
@@ -283,6 +291,8 @@ def _template(
         start_period=start_period,
         loaded_models=loaded_models,
         labels=labels,
+        files=files,
+        require_all=require_all,
     )
     lines = text.split("\n")
     try:

@@ -402,6 +402,15 @@ class Model(Value):
         own = (self.engine_name,) if repository is None else repository.models
         return frozenset({self.id, *(name.lower() for name in own)})
 
+    @property
+    def identity(self) -> str:
+        """A text that changes with the files: their digest, or 16 hex digits of their origin.
+
+        Files that change at the same URI, under the same version and without a digest, are not
+        seen.
+        """
+        return self.artifact.digest or canonical_digest([self.version, self.artifact.uri])[:16]
+
     @cached_property
     def canonical(self) -> str:
         """Canonical JSON. Cached: every change computes the composition's digest from it."""
@@ -642,6 +651,11 @@ class RenderDefaults(Value):
         "unless-stopped",
         description="Restart policy of the services, such as always or on-failure:5; "
         "model_download always runs once.",
+    )
+    require_all_models: Annotated[bool, Field(strict=True)] = Field(
+        True,
+        description="Whether no service starts before the files of every model are there; "
+        "otherwise a missing model keeps only its own service from serving.",
     )
     resources: Resources = Field(
         Resources(), description="Limits and reservations of models without their own."

@@ -7,10 +7,9 @@ its version folders, or a whole repository. So its line has only the id.
 
 from typing import Final
 
-from renderers.composition import Model
+from renderers.composition import Composition, Model
 from renderers.platforms import PLATFORMS
 from renderers.template_set import Templates
-from renderers.values import canonical_digest
 
 LIST_PATH: Final = "base/model-serving/model-download/models.txt"
 SCRIPT_PATH: Final = "base/model-serving/model-download/download.sh"
@@ -31,19 +30,15 @@ def list_line(model: Model, templates: Templates) -> str:
         name=",".join(repository.models) if repository else model.engine_name,
         update=model.serving.update_or_default,
         limit=model.serving.start_seconds,
-        identity=identity(model),
+        identity=model.identity,
         store=model.artifact.store or "-",
         source=source_of(model.artifact.uri),
     )
 
 
-def identity(model: Model) -> str:
-    """A text that changes with the content of a model: its digest, or 16 hex digits of its origin.
-
-    Content that changes at the same URI, under the same version and without a digest, is not seen.
-    """
-    artifact = model.artifact
-    return artifact.digest or canonical_digest([model.version, artifact.uri])[:16]
+def reads_files(composition: Composition) -> bool:
+    """Whether a model is in a folder of the host."""
+    return any(model.artifact.uri.startswith("file:") for model in composition.models)
 
 
 def source_of(uri: str) -> str:

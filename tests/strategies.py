@@ -289,6 +289,7 @@ def render_defaults(draw: st.DrawFn) -> RenderDefaults:
             "download_image": draw(images),
             "router_image": draw(images),
             "resources": draw(_resources),
+            "require_all_models": draw(st.booleans()),
             "restart": draw(
                 st.sampled_from(["no", "always", "on-failure", "unless-stopped", "on-failure:5"])
             ),

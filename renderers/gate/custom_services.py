@@ -31,7 +31,7 @@ _MAPPINGS: Final = ("environment", "labels")
 _NVIDIA_CDI: Final = "nvidia.com/gpu="
 _IGNORES: Final = re.compile(r"(\|\||;|&)\s*(true|:|exit\s+0)\s*$")
 """The end of a shell command that succeeds whatever its test found."""
-_SUCCEEDS: Final = frozenset({"true", "/bin/true", "/usr/bin/true", ":", "exit"})
+_SUCCEEDS: Final = frozenset({"true", "/bin/true", "/usr/bin/true", ":", "exit", "echo"})
 """Commands that ask nothing."""
 _PORT: Final = re.compile(r"(?:127\.0\.0\.1|localhost)[:/]([0-9]+)")
 _PART: Final = re.compile(r"(?:\$\{[^}]*\}|[^:$]|\$)+")

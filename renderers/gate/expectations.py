@@ -341,6 +341,7 @@ def download_service(composition: Composition, defaults: RenderDefaults) -> dict
         "environment": {
             "RCLONE_CONFIG": "/dev/null",
             "RCLONE_GCS_SERVICE_ACCOUNT_FILE": "/creds/gcs.json",
+            **({} if defaults.require_all_models else {"REQUIRE_ALL_MODELS": "false"}),
         },
         "volumes": [
             f"{here}/models:/models",
@@ -349,9 +350,14 @@ def download_service(composition: Composition, defaults: RenderDefaults) -> dict
             "./nginx/models.map:/etc/model-download/models.map:ro",
             f"{composition.bundle.name}-nginx:/router",
             "${REL_DIR}/creds/bundle:/creds:ro",
+            *(["${REL_DIR}/files:/files:ro"] if _reads_files(composition) else []),
         ],
         "entrypoint": ["/bin/sh", "/etc/model-download/download.sh"],
     }
+
+
+def _reads_files(composition: Composition) -> bool:
+    return any(model.artifact.uri.startswith("file://") for model in composition.models)
 
 
 def router_service(

@@ -118,7 +118,11 @@ check_layout() {
     case $engine in
         tensorflow) wanted='saved_model\.pb(txt)?' ;;
         openvino) wanted='[^/]*\.(xml|onnx|pdmodel|tflite)|saved_model\.pb' ;;
-        triton) wanted='config\.pbtxt|[1-9][0-9]*/.*' ;;
+        triton)
+            wanted='config\.pbtxt'
+            # Triton completes the configuration of some models, which then have versions alone.
+            grep -Eq '/config\.pbtxt$' "$work/$id.list" || wanted="$wanted|[1-9][0-9]*/.*"
+            ;;
         triton-repository) wanted='[^/]*/(config\.pbtxt|[1-9][0-9]*/.*)' ;;
     esac
     if grep -Eq "^[0-9]* ($wanted)\$" "$work/$id.list"; then

@@ -9,7 +9,7 @@ set -u
 
 usage() {
     cat <<'TEXT'
-usage: ./update.sh [--dry-run] [--pull] [--timeout SECONDS] [--skip-override-of SERVICE]...
+usage: sh update.sh [--dry-run] [--pull] [--timeout SECONDS] [--skip-override-of SERVICE]...
 
   --dry-run                   check the host, show what would change, change nothing
   --pull                      pull every image, not only those that are not on this host
@@ -124,7 +124,7 @@ check_project() {
     if [ -z "$gone" ] || [ -z "$place" ]; then
         fail "the project is not valid: $(tail -n 1 "$work/log")"
     fi
-    fail "$(echo "$place" | cut -d : -f 1,2) changes $gone, which is not in the bundle any more: remove it there, or run ./update.sh --skip-override-of $gone"
+    fail "$(echo "$place" | cut -d : -f 1,2) changes $gone, which is not in the bundle any more: remove it there, or run sh update.sh --skip-override-of $gone"
 }
 
 # Prints the first of the arguments that is a file.
@@ -165,7 +165,7 @@ filter_override() {
 check_host() {
     if grep -q '^ *runtime: nvidia' "$work/project" &&
         ! docker info --format '{{range $name, $_ := .Runtimes}}{{$name}} {{end}}' | grep -qw nvidia; then
-        fail "$(services_with '^ *runtime: nvidia') need the runtime nvidia, which docker does not have here: install the NVIDIA container toolkit, or set 'runtime: runc' for them in docker-compose.override.yaml"
+        fail "$(services_with '^ *runtime: nvidia'): docker has no runtime nvidia here, so no service would start: install the NVIDIA container toolkit, or set 'runtime: runc' in docker-compose.override.yaml"
     fi
     cpus=$(docker info --format '{{.NCPU}}')
     awk -v cpus="$cpus" '
@@ -175,7 +175,8 @@ check_host() {
     ' "$work/project" >"$work/too-many-cpus"
     if [ -s "$work/too-many-cpus" ]; then
         read -r service value <"$work/too-many-cpus"
-        fail "$service may use $value CPUs, and this host has $cpus, so docker refuses it: set SERVING_${service}_CPU_LIMIT (without the s at both ends) in conf/bundle/.env"
+        id=${service#s}
+        fail "$service may use $value CPUs, and this host has $cpus, so docker refuses it: set SERVING_$(echo "${id%s}" | tr - _)_CPU_LIMIT in conf/bundle/.env"
     fi
 }
 
@@ -344,7 +345,7 @@ show_plan() {
 # Starts what is not running, and removes the services that left. Services that failed stay as they are.
 start_all() {
     say '==> starting what is new, removing what has left'
-    cut -d ' ' -f 1 "$work/hashes" | grep -vxF -f "$work/failed" >"$work/services"
+    cut -d ' ' -f 1 "$work/hashes" | grep -vxF -e " " -f "$work/failed" >"$work/services"
     # Each name is an argument.
     # shellcheck disable=SC2046
     compose up -d --remove-orphans $(cat "$work/services") >"$work/log" 2>&1 || {

@@ -11,6 +11,7 @@ import contextlib
 import gzip
 import hashlib
 import json
+import re
 import sys
 import tempfile
 import time
@@ -359,9 +360,9 @@ def _digests(text: str) -> dict[str, str]:
     lines = [
         line.split('"')[1]
         for line in text.splitlines()
-        if "bundle.models:" in line or "bundle.signature:" in line
+        if re.search("bundle[.](router|signature):", line)
     ]
-    return dict(zip(("model_download", "router", "proxy"), lines, strict=True))
+    return dict(zip(("router", "proxy"), lines, strict=True))
 
 
 def to_archive(models: int) -> Iterator[Result]:

@@ -8,21 +8,12 @@ from tests.services import compose as compose_service
 from tests.services.availability import available
 from tests.services.compose import Compose
 from tests.support.engine_host import Host, Models
+from tests.support.updates import UPDATE_SH, failures
 
 
 @pytest.fixture(scope="module", params=compose_service.ENGINE_EDITIONS)
 def edition(request: pytest.FixtureRequest) -> Compose:
     return available(lambda: compose_service.compose(request.param))
-
-
-@pytest.fixture
-def cascades(request: pytest.FixtureRequest, edition: Compose) -> None:
-    """Up to 2.28, Compose recreates every service that depends on a recreated one, here on
-    model_download (`setDependentLifecycle` of its pkg/compose/convergence.go).
-    """
-    if request.node.callspec.params["edition"] == "2.22.0":
-        reason = "Compose before 2.29 recreates what depends on a recreated service"
-        request.node.add_marker(pytest.mark.xfail(reason=reason))
 
 
 def test_a_bundle_starts_and_stays_as_it_is(
@@ -42,10 +33,12 @@ def test_a_bundle_starts_and_stays_as_it_is(
     assert host.containers() == before
 
 
-@pytest.mark.usefixtures("cascades")
 def test_a_model_that_leaves_recreates_no_other(
     edition: Compose, deploy: Callable[..., Host], models: Models
 ) -> None:
+    """Up to 2.28, Compose recreates every service that depends on a recreated one, as all models
+    depend on model_download (`setDependentLifecycle` of its pkg/compose/convergence.go).
+    """
     kept = models.tensorflow("101", "3", factor=3)
     host = deploy(models.bundle(kept, models.tensorflow("102", "7", factor=7)), compose=edition)
     host.up()
@@ -54,3 +47,21 @@ def test_a_model_that_leaves_recreates_no_other(
 
     assert set(before) - set(host.containers()) == {"s102s"}
     assert host.containers()["s101s"] == before["s101s"]
+
+
+def test_update_sh_fails_no_call(
+    edition: Compose, deploy: Callable[..., Host], models: Models
+) -> None:
+    other = models.tensorflow("102", "7", factor=7)
+    host = deploy(models.bundle(models.tensorflow("101", "3", factor=3), other), compose=edition)
+    host.up()
+    host.wait_for_factors({"101": 3, "102": 7})
+    limits = {"resources": {"limits": {"memory": "1g"}}}
+
+    with host.load() as load:
+        for version, serving in (("4", {}), ("5", limits)):
+            changed = models.tensorflow("101", version, factor=float(version), **serving)
+            UPDATE_SH.update(host, models.bundle(changed, other))
+
+    assert failures(load) == {}
+    assert load.factors("101") == [3, 4, 5]

@@ -1,5 +1,7 @@
 """Every accepted hostile text, many to a bundle: the real tools read each as the text that it is."""
 
+import hashlib
+import json
 import subprocess
 from functools import cache
 from pathlib import Path
@@ -15,7 +17,13 @@ from tests.support.hostile_payloads import PLACES, Refused, payloads
 from tests.support.target_host import DeployedBundle
 
 _LIMIT_SECONDS = 30
-_READ = 'while read -r folder source || [ -n "$folder" ]; do printf "%s %s\\n" "$folder" "$source"; done'
+# As download.sh reads it.
+_READ = """\
+while read -r folder engine name update limit identity store source || [ -n "$folder" ]; do
+    printf "%s|" "$folder" "$engine" "$name" "$update" "$limit" "$identity" "$store" "$source"
+    echo
+done
+"""
 
 
 @cache
@@ -107,7 +115,7 @@ def test_nginx_reads_every_id_as_a_key_of_its_map(nginx: Nginx, tmp_path: Path) 
     assert nginx.check(lay_out(bundle, free_port(), free_port(), 53)) == ""
 
 
-def test_a_shell_reads_every_line_of_the_list_as_two_words(
+def test_a_shell_reads_every_line_of_the_list_as_eight_words(
     shell: tuple[str, ...], tmp_path: Path
 ) -> None:
     bundle = DeployedBundle.install(crowd(), tmp_path)
@@ -122,7 +130,7 @@ def test_a_shell_reads_every_line_of_the_list_as_two_words(
         check=True,
     )
 
-    remotes = {"gs": "gcs", "s3": "s3", "az": "azureblob", "file": "local"}
+    remotes = {"gs": "gcs:", "s3": "s3:", "az": "azureblob:", "file": "local:/files"}
     expected = set()
     for model in crowd().models:
         scheme, _, path = model.artifact.uri.partition("://")
@@ -131,10 +139,13 @@ def test_a_shell_reads_every_line_of_the_list_as_two_words(
             if model.serving.platform == "triton"
             else f"{model.id}/{model.serving_version}"
         )
-        source = f"{remotes.get(scheme)}:{path}"
-        if scheme == "https":
-            host, _, path = path.partition("/")
-            source = f'http,url="https://{host}":{path}'
-        expected.add(f"{folder} {source}")
+        source = model.artifact.uri if scheme == "https" else f"{remotes[scheme]}{path}"
+        origin = json.dumps([model.version, model.artifact.uri], separators=(",", ":"))
+        fields = (
+            *(folder, model.serving.platform, model.id, model.serving.update or "in_place", "120"),
+            model.artifact.digest or hashlib.sha256(origin.encode()).hexdigest()[:16],
+            *(model.artifact.store or "-", source),
+        )
+        expected.add("".join(f"{field}|" for field in fields))
     assert set(done.stdout.splitlines()) == expected
     assert done.stderr == ""

@@ -79,7 +79,7 @@ def of_models(*documents: dict[str, Any], **bundle: str) -> Composition:
 
 
 def mixed(models: int) -> Composition:
-    """As many models: every platform, with and without GPUs, on both clouds."""
+    """As many models: every platform, with and without GPUs, on both clouds, and either update."""
     documents = []
     for index in range(models):
         name = list(PLATFORMS)[index % len(PLATFORMS)]
@@ -93,6 +93,8 @@ def mixed(models: int) -> Composition:
             ][index // 2 % 4]
         if not PLATFORMS[name].no_batching and index % 3 == 0:
             serving |= {"batching": {"parameters": {"max_batch_size": index + 1}}}
+        if index % 7 == 0:
+            serving |= {"update": ["restart", "in_place"][index // 7 % 2]}
         if index % 5 == 0:
             serving |= {
                 "resources": {
@@ -160,8 +162,11 @@ def expected_command(model: Model) -> list[str]:
                     "--enable_model_warmup",
                     f"--model_name={model.id}",
                     f"--model_base_path=/models/{model.id}",
+                    "--max_num_load_retries=0",
                 ),
+                *polling(model),
                 *(batching if has_batching(model) else []),
+                "--port=9000",
             ]
         case "triton":
             return [
@@ -174,11 +179,21 @@ def expected_command(model: Model) -> list[str]:
                 f"--model_path=/models/{model.id}",
                 "--port=9000",
                 "--rest_port=8000",
+                *polling(model),
             ]
         case other:
             pytest.fail(
                 f"platform {other} is new: say in {Path(__file__).name} which command its service has"
             )
+
+
+def is_restarted(model: Model) -> bool:
+    """Whether a new version is loaded by a new container, and not by the engine that runs."""
+    return model.serving.update == "restart"
+
+
+def polling(model: Model) -> list[str]:
+    return ["--file_system_poll_wait_seconds=0"] if is_restarted(model) else []
 
 
 def has_batching(model: Model) -> bool:
@@ -188,7 +203,8 @@ def has_batching(model: Model) -> bool:
 def expected_mounts(model: Model, bundle: DeployedBundle) -> dict[str, tuple[str, bool]]:
     """By target, the source and whether it is read only."""
     models = bundle.folder / "base/model-serving/model-download/models"
-    mounts = {f"/models/{model.id}": (f"{models}/{model.id}", True)}
+    target = "/models" if model.serving.platform == "triton" else f"/models/{model.id}"
+    mounts = {target: (f"{models}/{model.id}", True)}
     if has_batching(model):
         mounts["/etc/batching.txt"] = (
             f"{bundle.folder}/base/bundle/batching_{model.id}.txt",
@@ -237,21 +253,37 @@ def expected_image(image: str, defaults: RenderDefaults) -> str:
 
 def expected_labels(model: Model, defaults: RenderDefaults) -> dict[str, str]:
     """Without the digest of a batching file, which depends on its text."""
-    serves = [model.version, model.artifact.uri, model.artifact.digest, model.serving_version]
-    text = json.dumps(serves, separators=(",", ":"), ensure_ascii=False)
+    identity = model.artifact.digest or short_digest(model.version, model.artifact.uri)
+    version = short_digest(identity, model.serving_version)
     return {
         **defaults.labels,
-        "bundle.model-version": hashlib.sha256(text.encode()).hexdigest()[:16],
+        "bundle.model": model.id,
+        **({"bundle.model-version": version} if is_restarted(model) else {}),
     }
+
+
+def short_digest(*values: object) -> str:
+    text = json.dumps(values, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 # Output of `docker-compose config`, in the same form
 
 
 def shown_mounts(service: dict[str, Any]) -> dict[str, tuple[str, bool]]:
+    """The folders and files of the host."""
+    return _mounts_of("bind", service)
+
+
+def shown_volumes(service: dict[str, Any]) -> dict[str, tuple[str, bool]]:
+    return _mounts_of("volume", service)
+
+
+def _mounts_of(kind: str, service: dict[str, Any]) -> dict[str, tuple[str, bool]]:
     return {
         volume["target"]: (volume["source"], volume.get("read_only", False))
         for volume in service.get("volumes", [])
+        if volume["type"] == kind
     }
 
 
@@ -273,7 +305,7 @@ def shown_devices(service: dict[str, Any]) -> list[dict[str, object]]:
 
 def shown_labels(service: dict[str, Any]) -> dict[str, str]:
     """`config` doubles each `$` of its output, so that its output can be read again."""
-    return {key: value.replace("$$", "$") for key, value in service["labels"].items()}
+    return {key: value.replace("$$", "$") for key, value in service.get("labels", {}).items()}
 
 
 def check_model(
@@ -286,6 +318,8 @@ def check_model(
     assert service["image"] == expected_image(model.serving.image, defaults)
     assert service["command"] == expected_command(model)
     assert shown_mounts(service) == expected_mounts(model, bundle)
+    assert shown_volumes(service) == {}
+    assert service["init"] is True
     assert shown_resources(service) == expected_resources(model, defaults)
     assert shown_devices(service) == expected_devices(model.serving.gpu)
     assert (service.get("runtime") == "nvidia") == sees_all_gpus(model)
@@ -333,6 +367,12 @@ def check_project(
             source for source, _ in shown_mounts(service).values() if not Path(source).exists()
         } == set(), name
     assert set(project["networks"]) == {network}
+    # model_download writes the map there that the router reads.
+    assert set(project["volumes"]) == {router}
+    assert shown_volumes(services["model_download"]) == {"/router": (router, False)}
+    assert shown_volumes(services[router]) == {"/etc/nginx/bundle": (router, False)}
+    assert shown_volumes(services["model_proxy"]) == {}
+    assert services["model_download"]["init"] is True
     assert services["model_proxy"]["command"] == [
         *(
             "mproxy",

@@ -8,7 +8,7 @@ renderer writes.
 import json
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -93,7 +93,10 @@ class Host:
             "PATH": f"{self.rclone.parent}:{os.environ['PATH']}",
             "HOME": str(self.bundle.folder),
             "LIST": str(generated / "models.txt"),
+            "MAP": str(self.bundle.folder / "base/bundle/nginx/models.map"),
             "DEST": str(self.models),
+            "ROUTER": str(self.router),
+            "CREDS": str(self.bundle.directory / "creds/bundle"),
             "RCLONE_CONFIG": "/dev/null",
             "RCLONE_GCS_ENDPOINT": self.gcs.endpoint,
             "RCLONE_GCS_SERVICE_ACCOUNT_FILE": str(self.bundle.directory / "creds/bundle/gcs.json"),
@@ -115,13 +118,27 @@ class Host:
         return self.bundle.folder / "downloaded"
 
     @property
+    def router(self) -> Path:
+        """The volume that model_download shares with the router."""
+        return self.bundle.folder / "router"
+
+    @property
     def files(self) -> dict[str, str]:
-        """The files below /models now."""
+        """The files that engines see below /models now."""
         return {
             str(path.relative_to(self.models)): path.read_text()
-            for path in self.models.rglob("*")
-            if path.is_file()
+            for path in self._visible(self.models)
         }
+
+    def _visible(self, folder: Path) -> Iterator[Path]:
+        # Triton follows links, and neither engine reads hidden folders.
+        for path in folder.iterdir():
+            if path.name.startswith("."):
+                continue
+            if path.is_dir():
+                yield from self._visible(path)
+            else:
+                yield path
 
 
 @pytest.fixture
@@ -141,6 +158,7 @@ def host(
     bundle = DeployedBundle.install(make_composition(1), tmp_path / "a host")
     found = Host(bundle, *shell_and_rclone, s3_server, bucket, client, gcs_server)
     found.models.mkdir()
+    found.router.mkdir()
     return found
 
 
@@ -157,8 +175,8 @@ def test_every_model_is_fetched_into_the_folder_its_engine_reads(host: Host) -> 
     assert host.files == {
         "101/3/saved_model.pb": "101 3 saved_model.pb",
         "101/3/variables/data": "101 3 variables/data",
-        "103/config.pbtxt": "103 2 config.pbtxt",
-        "103/1/model.onnx": "103 2 1/model.onnx",
+        "103/103/config.pbtxt": "103 2 config.pbtxt",
+        "103/103/1/model.onnx": "103 2 1/model.onnx",
     }
 
 
@@ -190,7 +208,7 @@ def test_fetching_again_changes_nothing(host: Host) -> None:
     assert {path: (host.models / path).stat().st_mtime_ns for path in host.files} == before
 
 
-def test_a_missing_source_fails_and_keeps_the_files(host: Host) -> None:
+def test_what_is_on_disk_needs_no_network_and_a_refresh_that_fails_keeps_it(host: Host) -> None:
     tensorflow, triton = (
         model("101", "3", host.bucket),
         model("103", "2", host.bucket, platform="triton"),
@@ -201,7 +219,14 @@ def test_a_missing_source_fails_and_keeps_the_files(host: Host) -> None:
     for listed in host.client.list_objects_v2(Bucket=host.bucket)["Contents"]:
         host.client.delete_object(Bucket=host.bucket, Key=listed["Key"])
 
-    code, log = host.download(composition(tensorflow, triton))
+    nowhere = host.credentials | {"RCLONE_S3_ENDPOINT": "http://127.0.0.1:9"}
+    code, log = host.download(composition(tensorflow, triton), nowhere)
+
+    assert code == 0, log
+    assert host.files == before
+
+    refresh = host.credentials | {"MODEL_DOWNLOAD_REFRESH": "1"}
+    code, log = host.download(composition(tensorflow, triton), refresh)
 
     assert code == 1
     assert all(f"FAILED {folder}" in log for folder in ("101/3", "103"))
@@ -228,8 +253,8 @@ def test_a_new_version_replaces_the_old_one_and_a_rollback_restores_it(
     for wanted in (old, new, old):
         code, log = host.download(composition(wanted))
         assert code == 0, log
-        # The engine serves the highest number, so another folder beside it would be served instead.
-        assert {path.name for path in (host.models / "101").iterdir()} == {wanted.version}
+        # The engine serves the highest number. No engine runs, so what is lower stays for a run.
+        assert max(path.name for path in (host.models / "101").iterdir()) == wanted.version
         assert (
             host.files[f"101/{wanted.version}/saved_model.pb"]
             == f"101 {wanted.version} saved_model.pb"
@@ -252,6 +277,8 @@ def test_a_version_is_not_visible_before_it_is_complete(host: Host, tmp_path: Pa
 
     assert code == 0, log
     assert set((tmp_path / "seen").read_text().split()) == {"3"}
+    assert {path.name for path in (host.models / "101").iterdir()} == {"3", "4"}
+    host.download(composition(new))
     assert {path.name for path in (host.models / "101").iterdir()} == {"4"}
 
 
@@ -326,7 +353,8 @@ def test_a_bundle_on_both_storages_is_fetched_with_the_service_account_and_the_k
 
     assert code == 0, log
     assert set(host.files) == {
-        *("101/3/saved_model.pb", "101/3/variables/data", "103/config.pbtxt", "103/1/model.onnx"),
+        *("101/3/saved_model.pb", "101/3/variables/data"),
+        *("103/103/config.pbtxt", "103/103/1/model.onnx"),
         *("ov/1/model.xml", "ov/1/model.bin"),
     }
     assert host.files["101/3/variables/data"] == "101 3 variables/data"
@@ -386,3 +414,126 @@ def test_a_common_spelling_of_a_provider_is_one_that_rclone_knows(
     assert code == 0, log
     # rclone guesses, prints a notice, and continues.
     assert "provider" not in log
+
+
+@pytest.mark.parametrize(
+    ("platform", "files", "where"),
+    [
+        ("tensorflow", ["MLmodel", "data/model/saved_model.pb"], "data/model/saved_model.pb"),
+        ("tensorflow", ["0001/saved_model.pb"], "0001/saved_model.pb"),
+        ("triton", ["103/config.pbtxt", "103/1/model.onnx"], "103/config.pbtxt"),
+        ("openvino", ["1/model.xml", "1/model.bin"], "1/model.xml"),
+        ("tensorflow", ["model.tar.gz"], "an archive"),
+    ],
+    ids=["mlflow", "a root of versions", "a repository", "openvino", "an archive"],
+)
+def test_what_the_engine_would_not_load_is_reported_with_its_place(
+    host: Host, platform: str, files: list[str], where: str
+) -> None:
+    wanted = model("101", "3", host.bucket, platform)
+    for file in files:
+        host.client.put_object(Bucket=host.bucket, Key=f"models/101/3/{file}", Body=b"x")
+
+    code, log = host.download(composition(wanted))
+
+    assert (code, host.files) == (1, {})
+    assert "the engine finds no model here" in log
+    assert where in log
+
+
+def test_a_store_that_cannot_be_reached_is_tried_once_and_reported_at_once(host: Host) -> None:
+    wanted = [model(str(number), "1", host.bucket) for number in range(101, 109)]
+    nowhere = host.credentials | {"RCLONE_S3_ENDPOINT": "http://127.0.0.1:9"}
+
+    code, log = host.download(composition(*wanted), nowhere)
+
+    assert code == 1
+    lines = log.splitlines()
+    # Three at a time; the others are not tried.
+    assert 1 <= sum("the store cannot be reached: check the network" in line for line in lines) <= 3
+    assert sum("is not tried: the store cannot be reached" in line for line in lines) >= 5
+    assert "reading s3:" in lines[0]
+
+
+def test_wrong_keys_are_told_from_a_wrong_name(host: Host) -> None:
+    wanted = model("101", "3", host.bucket)
+
+    _, log = host.download(composition(wanted))
+    assert "there are no such files: check the URI of the artifact" in log
+
+    gone = make_model("102", artifact={"uri": "s3://no-such-bucket-here/a"})
+    _, log = host.download(composition(gone))
+    assert "there are no such files: check the URI of the artifact" in log
+
+
+def test_a_store_of_its_own_has_its_own_credentials(host: Host) -> None:
+    own = make_model("101", artifact={"uri": f"s3://{host.bucket}/models/101/1", "store": "team-a"})
+    host.upload(own)
+    wrong = host.credentials | {"RCLONE_S3_ENDPOINT": "http://127.0.0.1:9", "RCLONE_S3_REGION": "x"}
+
+    code, log = host.download(composition(own), wrong)
+
+    assert code == 1
+    assert "put them into creds/bundle/team-a.env" in log
+
+    lines = [f"{name}='{value}'" for name, value in host.credentials.items()]
+    text = "# team a\n" + "\n".join(lines) + "\nIGNORED-NAME=$(touch /tmp/executed)\n"
+    (host.bundle.directory / "creds/bundle/team-a.env").write_text(text)
+    code, log = host.download(composition(own), wrong)
+
+    assert code == 0, log
+    assert "101/1/saved_model.pb" in host.files
+
+
+def test_a_file_uri_is_below_the_folder_files_of_the_deployment_directory(host: Host) -> None:
+    wanted = make_model("101", artifact={"uri": "file:///models/101"})
+    listed = host.bundle.folder / "base/model-serving/model-download/models.txt"
+    host.bundle.replace_base(composition(wanted))
+    assert listed.read_text().endswith(" local:/files/models/101\n")
+    assert "- ${REL_DIR}/files:/files:ro\n" in host.bundle.compose_file.read_text()
+
+
+def test_a_disk_that_is_too_full_keeps_what_is_there(host: Host) -> None:
+    old, new = model("101", "3", host.bucket), model("101", "4", host.bucket)
+    host.upload(old, new)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", host.models], check=True)
+    try:
+        host.client.put_object(
+            Bucket=host.bucket, Key="models/101/4/variables/data", Body=bytes(5 << 20)
+        )
+        host.download(composition(old))
+        before = host.files
+
+        code, log = host.download(composition(new))
+
+        assert (code, host.files) == (1, before)
+        assert "101/4: the disk is too full: " in log
+    finally:
+        subprocess.run(["umount", host.models], check=True)
+
+
+def test_the_map_has_the_models_that_are_there(host: Host) -> None:
+    there, missing = model("101", "3", host.bucket), model("102", "1", host.bucket)
+    host.upload(there)
+    (host.router / "models.map").write_text("")
+
+    host.download(composition(there, missing))
+    assert (host.router / "models").read_text() == "101 s101s:9000;\n"
+
+    # A model that was served keeps its line when its new version is missing.
+    (host.router / "models.map").write_text("102 s102s:9000;\n")
+    host.download(composition(there, missing))
+    assert (host.router / "models").read_text() == "101 s101s:9000;\n102 s102s:9000;\n"
+
+
+def test_the_others_may_start_without_a_model_that_is_missing(host: Host) -> None:
+    there, missing = model("101", "3", host.bucket), model("102", "1", host.bucket)
+    host.upload(there)
+
+    code, log = host.download(
+        composition(there, missing), host.credentials | {"REQUIRE_ALL_MODELS": "false"}
+    )
+
+    assert code == 0
+    assert "FAILED 102/1" in log
+    assert "1 model(s) are missing; the services of the others start" in log

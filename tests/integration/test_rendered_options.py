@@ -291,12 +291,15 @@ def test_all_options_give_tensorflow_serving_its_flags_in_the_readmes_order(
         "--enable_model_warmup",
         f"--model_name={model_id}",
         f"--model_base_path=/models/{model_id}",
+        "--max_num_load_retries=0",
         "--tensorflow_inter_op_parallelism=<int_val>",
         "--tensorflow_intra_op_parallelism=<int_val>",
         "--enable_batching",
         "--batching_parameters_file=/etc/batching.txt",
         "--monitoring_config_file=/etc/monitoring.txt",
         "--grpc_max_threads=<int_val>",
+        # The port is the last flag, so that the image's own does not win.
+        "--port=9000",
     ]
     batching = bundle.folder / "base/bundle" if suffix else bundle.directory / "conf/bundle"
     assert mounts(service)["/etc/batching.txt"] == f"{batching}/batching_{model_id}.txt"

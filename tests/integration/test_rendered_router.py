@@ -8,6 +8,8 @@ import contextlib
 import http.client
 import json
 import random
+import re
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -43,26 +45,31 @@ def replaced(text: str, *pairs: tuple[str, str]) -> str:
     return text
 
 
-def lay_out(bundle: DeployedBundle, port: int, health_port: int, dns_port: int) -> Path:
-    """nginx.conf of the deployment directory, for this machine."""
-    conf = bundle.folder / "nginx.conf"
-    text = (bundle.directory / "conf/bundle/nginx.conf").read_text()
+def for_this_machine(text: str, folder: Path, maps: Path, port: int, health_port: int) -> str:
+    """An nginx.conf whose nginx writes to `folder` only, reads its map in `maps`, and needs no
+    privilege.
+    """
     # Only root may write to the paths that Debian compiled in.
     kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    temporary = "".join(f"{kind}_temp_path {bundle.folder}/temporary;\n" for kind in kinds)
-    conf.write_text(
-        replaced(
-            text,
-            ("listen 8500", f"listen {LOOPBACK}:{port}"),
-            ("127.0.0.1:8080", f"{LOOPBACK}:{health_port}"),
-            ("resolver 127.0.0.11 ", f"resolver {LOOPBACK}:{dns_port} "),
-            ("/etc/nginx/bundle/", f"{bundle.folder}/base/bundle/nginx/"),
-            ("/tmp/nginx.pid", f"{bundle.folder}/nginx.pid"),
-            ("/dev/stderr", f"{bundle.folder}/error.log"),
-            ("/dev/stdout", f"{bundle.folder}/access.log"),
-            ("http {", f"http {{\n{temporary}"),
-        )
+    temporary = "".join(f"{kind}_temp_path {folder}/temporary;\n" for kind in kinds)
+    return replaced(
+        text,
+        ("listen 8500", f"listen {LOOPBACK}:{port}"),
+        ("127.0.0.1:8080", f"{LOOPBACK}:{health_port}"),
+        ("/etc/nginx/bundle/", f"{maps}/"),
+        ("/tmp/nginx.pid", f"{folder}/nginx.pid"),
+        ("/dev/stderr", f"{folder}/error.log"),
+        ("/dev/stdout", f"{folder}/access.log"),
+        ("http {", f"http {{\n{temporary}"),
     )
+
+
+def lay_out(bundle: DeployedBundle, port: int, health_port: int, dns_port: int) -> Path:
+    """nginx.conf of the deployment directory, for this machine."""
+    conf, maps = bundle.folder / "nginx.conf", bundle.folder / "base/bundle/nginx"
+    text = (bundle.directory / "conf/bundle/nginx.conf").read_text()
+    own = for_this_machine(text, bundle.folder, maps, port, health_port)
+    conf.write_text(replaced(own, ("resolver 127.0.0.11 ", f"resolver {LOOPBACK}:{dns_port} ")))
     return conf
 
 
@@ -110,7 +117,7 @@ class Router:
 
     @contextlib.contextmanager
     def backend(
-        self, model_id: str, host: int, *, port: int = 8500, name: str | None = None
+        self, model_id: str, host: int, *, port: int = 9000, name: str | None = None
     ) -> Iterator[None]:
         """The engine of a model, as container number `host` of the bundle's network."""
         address = f"{self.network}.{host}"
@@ -180,8 +187,8 @@ def routed(nginx: Nginx, tmp_path_factory: pytest.TempPathFactory) -> Iterator[R
         contextlib.ExitStack() as engines,
     ):
         for model_id, host, port in (
-            ("101", 1, 8500),
-            ("102", 2, 8500),
+            ("101", 1, 9000),
+            ("102", 2, 9000),
             ("103", 3, 8001),
             ("ov", 4, 9000),
         ):
@@ -203,7 +210,7 @@ def test_a_call_reaches_the_engine_of_its_model_with_its_metadata(
     ("model_id", "more", "status"),
     [
         pytest.param("999", [], "NOT_FOUND", id="unknown id"),
-        pytest.param("s101s:8500", [], "NOT_FOUND", id="a host is no id"),
+        pytest.param("s101s:9000", [], "NOT_FOUND", id="a host is no id"),
         pytest.param(None, [], "INVALID_ARGUMENT", id="no id"),
         pytest.param("", [], "INVALID_ARGUMENT", id="empty id"),
         # nginx before 1.23 uses the first, later ones join both with a comma. Neither may reach
@@ -235,6 +242,20 @@ def test_an_error_of_the_engine_passes_through_untouched(routed: Router) -> None
         "RESOURCE_EXHAUSTED",
         "backend says exhausted",
     )
+
+
+def test_the_log_has_the_status_of_answers_and_of_refusals(routed: Router) -> None:
+    routed.call("101", method="Echo")
+    routed.status("101", method="Refuse")
+    routed.status("999", method="Echo")
+
+    def logged() -> set[tuple[str, ...]]:
+        log = (routed.bundle.folder / "access.log").read_text()
+        return set(re.findall(r'/(Echo|Refuse)" model-id=(\S+) .* grpc-status=(\S+) ', log))
+
+    expected = {("Echo", "101", "0"), ("Refuse", "101", "8"), ("Echo", "999", "5")}
+    # nginx writes a line when the answer is sent.
+    assert eventually(lambda: logged() >= expected), logged()
 
 
 def test_a_hundred_megabytes_go_there_and_back_unchanged(routed: Router) -> None:
@@ -298,9 +319,13 @@ def test_the_health_check_answers_in_http_1(routed: Router) -> None:
 
 
 def eventually(condition: Callable[[], bool]) -> bool:
-    """Whether it becomes true within the limit. Each try is a call, so no pause is needed."""
-    pause, tries = Event(), 100
-    return any(condition() or pause.wait(_LIMIT_SECONDS / tries) for _ in range(tries))
+    """Whether it becomes true within the limit."""
+    pause, end = Event(), time.monotonic() + _LIMIT_SECONDS
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        pause.wait(0.1)
+    return True
 
 
 def test_an_engine_that_returns_at_another_address_is_found(nginx: Nginx, tmp_path: Path) -> None:

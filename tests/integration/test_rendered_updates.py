@@ -16,7 +16,11 @@ from tests.services.compose import Compose
 from tests.support.target_host import DeployedBundle
 
 REGISTRY = "registry.example.com"
-BASIS = make_composition(9)
+BASIS = (
+    make_composition(9)
+    .with_model(make_model("201", serving={"update": "restart"}))
+    .with_model(make_model("202", platform="triton", serving={"update": "restart"}))
+)
 ROUTER = f"{BASIS.bundle.name}-nginx"
 DOWNLOAD, PROXY = "model_download", "model_proxy"
 MODELS = {f"s{model.id}s" for model in BASIS.models}
@@ -73,21 +77,35 @@ def with_defaults(**fields: Any) -> RenderDefaults:
 
 
 # In the basis 101 is a plain model of TensorFlow, 104 has resources, 105 batching, 102 all GPUs,
-# 106 some, 107 two.
+# 106 some, 107 two. A new container updates 201 and 202, their engines the others.
 CHANGES: Mapping[str, Change] = {
     "the same composition": Change(set()),
     "its models in another order": Change(
         set(),
         Composition(bundle=BASIS.bundle, models=tuple(reversed(BASIS.models)), proxy=BASIS.proxy),
     ),
-    "another version": Change({DOWNLOAD, "s101s"}, with_fields("101", version="77")),
+    "another version": Change(set(), with_fields("101", version="77")),
+    "another version on Triton": Change(set(), with_fields("103", version="77")),
+    "another version of a model that is restarted": Change(
+        {"s201s"}, with_fields("201", version="77")
+    ),
+    "another version of a model on Triton that is restarted": Change(
+        {"s202s"}, with_fields("202", version="77")
+    ),
     "other files of the same version": Change(
-        {DOWNLOAD, "s101s"}, with_fields("101", artifact={"uri": "s3://example-bucket/moved"})
+        set(), with_fields("101", artifact={"uri": "s3://example-bucket/moved"})
+    ),
+    "other files of the same version of a model that is restarted": Change(
+        {"s201s"}, with_fields("201", artifact={"uri": "s3://example-bucket/moved"})
     ),
     "another digest of the files": Change(
-        {"s101s"}, with_fields("101", artifact=ARTIFACT | {"digest": f"sha256:{'a' * 64}"})
+        set(), with_fields("101", artifact=ARTIFACT | {"digest": f"sha256:{'a' * 64}"})
     ),
-    "another serving version": Change({DOWNLOAD, "s101s"}, with_fields("101", serving_version=12)),
+    "another serving version": Change(set(), with_fields("101", serving_version=12)),
+    "a restart at each version": Change({"s101s"}, with_serving("101", update="restart")),
+    "a restart at each version on Triton": Change({"s103s"}, with_serving("103", update="restart")),
+    "no more restarts": Change({"s201s"}, with_serving("201", update="in_place")),
+    "the default written out": Change(set(), with_serving("101", update="in_place")),
     "another image of a model": Change(
         {"s101s"}, with_serving("101", image=f"{REGISTRY}/other/engine:3")
     ),
@@ -113,13 +131,11 @@ CHANGES: Mapping[str, Change] = {
     "all GPUs": Change({"s101s"}, with_serving("101", gpu={"count": "all"})),
     "another number of GPUs": Change({"s107s"}, with_serving("107", gpu={"count": 1})),
     "other GPUs": Change({"s106s"}, with_serving("106", gpu={"device_ids": ["0", "2"]})),
-    "another platform": Change(
-        {DOWNLOAD, ROUTER, "s101s"}, BASIS.with_model(make_model("101", platform="triton"))
-    ),
-    "a model joins": Change({DOWNLOAD, ROUTER, "s500s"}, BASIS.with_model(make_model("500"))),
-    "a model leaves": Change({DOWNLOAD, ROUTER, "s101s"}, without("101")),
+    "another platform": Change({"s101s"}, BASIS.with_model(make_model("101", platform="triton"))),
+    "a model joins": Change({"s500s"}, BASIS.with_model(make_model("500"))),
+    "a model leaves": Change({"s101s"}, without("101")),
     "a model is replaced by another": Change(
-        {DOWNLOAD, ROUTER, "s101s", "s500s"}, without("101").with_model(make_model("500"))
+        {"s101s", "s500s"}, without("101").with_model(make_model("500"))
     ),
     "another image of the proxy": Change({PROXY}, with_proxy(image=f"{REGISTRY}/model-proxy:2")),
     "another signature": Change({PROXY}, with_proxy(signature={"document": {"other": True}})),

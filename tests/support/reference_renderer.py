@@ -18,11 +18,12 @@ from renderers.values import canonical_digest
 def whole_compose_file(
     composition: Composition, defaults: RenderDefaults, digests: dict[str, str]
 ) -> str:
-    """The compose file; `digests` has the 16 hex digits for model_download, router and proxy."""
+    """The compose file; `digests` has the 16 hex digits for router and proxy."""
     templates = Templates.built_in()
     frame = RenderContext.of(composition, defaults, templates)
     shared = _shared(frame)
-    download = _service_text("model_download.yaml", frame)
+    files = any(model.artifact.uri.startswith("file://") for model in composition.models)
+    download = _service_text("model_download.yaml", frame, files=files)
     tree = yaml_templates.load(
         templates.text("header.yaml")
         + download.removeprefix("services:\n")
@@ -30,11 +31,7 @@ def whole_compose_file(
     )
     yaml_templates.fill(
         tree,
-        shared
-        | {
-            "image": frame.pulled_from(defaults.download_image),
-            "content_digest": digests["model_download"],
-        },
+        shared | {"image": frame.pulled_from(defaults.download_image)},
     )
     services = tree["services"]
     for model in composition.models:
@@ -119,8 +116,13 @@ def _memory(amount: int) -> str:
     return f"{amount}b"
 
 
-def _service_text(name: str, frame: RenderContext) -> str:
-    return frame.templates.render(name, labels=len(frame.labels))
+def _service_text(name: str, frame: RenderContext, *, files: bool = False) -> str:
+    return frame.templates.render(
+        name,
+        labels=len(frame.labels),
+        files=files,
+        require_all=frame.defaults.require_all_models,
+    )
 
 
 def _shared(frame: RenderContext) -> dict[str, str]:

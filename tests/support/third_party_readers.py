@@ -36,10 +36,10 @@ def routes(bundle: tuple[RenderedFile, ...]) -> dict[str, str]:
     return {key.removeprefix("\\"): target.removesuffix(";") for key, target in lines}
 
 
-def downloads(bundle: tuple[RenderedFile, ...]) -> dict[str, str]:
-    """Source by folder, as a shell's `read` splits the list."""
+def downloads(bundle: tuple[RenderedFile, ...]) -> list[list[str]]:
+    """The fields of each model, as a shell's `read` splits the list."""
     lines = text_of(bundle, "base/model-serving/model-download/models.txt").splitlines()
-    return dict(line.strip(" ").split(" ", maxsplit=1) for line in lines)
+    return [line.strip(" ").split(" ", maxsplit=7) for line in lines]
 
 
 def variables(bundle: tuple[RenderedFile, ...]) -> dict[str, str | None]:

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from renderers import compose, gate, yaml_templates
 from renderers.bundle import Renderer
-from renderers.composition import Composition, RenderDefaults, Stamp
+from renderers.composition import Composition, ModelChange, RenderDefaults, Stamp
 from renderers.gate import parsers
+from renderers.platforms import PLATFORMS
 from renderers.template_set import Templates
 from renderers.values import STAMP_PATH, RenderedFile
 from tests.builders import (
@@ -39,13 +40,13 @@ def body(bundle: tuple[RenderedFile, ...], path: str) -> str:
     return next(file.body.decode() for file in bundle if file.path == path)
 
 
-def blocks_of(composition: Composition, renderer: Renderer) -> list[bytes]:
+def blocks_of(
+    composition: Composition, renderer: Renderer, templates: Templates | None = None
+) -> list[bytes]:
     """The text of each service, in the order of the file."""
-    services = (
-        files_of(composition, renderer)[compose.PATH]
-        .body.partition(b"\nservices:\n")[2]
-        .rpartition(b"networks:\n")[0]
-    )
+    rendered = renderer.render(composition, GOLDEN_DEFAULTS, STAMP, templates)
+    document = body(rendered, compose.PATH).encode()
+    services = document.partition(b"\nservices:\n")[2].rpartition(b"networks:\n")[0]
     blocks = re.split(rb"(?m)^(?=  [a-z0-9_-]+:$)", services)[1:]
     assert len(blocks) == len(composition.models) + 3
     return blocks
@@ -71,10 +72,12 @@ def test_the_golden_composition_gives_the_golden_files():
         "base/bundle/docker-compose.yaml",
         "base/bundle/monitoring.txt",
         "base/bundle/nginx/models.map",
+        "base/bundle/nginx/router.sh",
         "base/bundle/proxy/bundle-signature.yaml",
         "base/model-serving/model-download/download.sh",
         "base/model-serving/model-download/models.txt",
         "base/model-serving/model-download/models/.gitkeep",
+        "base/update.sh",
         "example/.env",
         "example/conf/bundle/.env",
         "example/conf/bundle/batching_101.txt",
@@ -83,10 +86,14 @@ def test_the_golden_composition_gives_the_golden_files():
         "example/creds/bundle/.env",
         "example/creds/bundle/gcs.json",
         "example/docker-compose.yaml",
+        "example/update.sh",
     ]
     assert files["base/model-serving/model-download/models/.gitkeep"].body == b""
     assert [path for path, file in files.items() if file.mode == "0755"] == [
-        "base/model-serving/model-download/download.sh"
+        "base/bundle/nginx/router.sh",
+        "base/model-serving/model-download/download.sh",
+        "base/update.sh",
+        "example/update.sh",
     ]
 
 
@@ -168,8 +175,7 @@ def test_any_sequence_of_changes_ends_in_what_ruamel_writes_for_the_whole_docume
     document = body(rendered, compose.PATH)
     services = pyyaml.safe_load(document)["services"]
     digests = {
-        "model_download": services["model_download"]["labels"]["bundle.models"],
-        "router": services["visual-anomaly-nginx"]["labels"]["bundle.models"],
+        "router": services["visual-anomaly-nginx"]["labels"]["bundle.router"],
         "proxy": services["model_proxy"]["labels"]["bundle.signature"],
     }
     assert rendered == Renderer().render(composition, defaults, STAMP)
@@ -210,41 +216,60 @@ def test_a_removed_model_keeps_the_blocks_of_the_others():
     assert new[1:-2] == [block for block in old[1:-2] if b"s103s" not in block]
 
 
-def test_a_new_version_restarts_its_service_the_download_and_nothing_else():
-    """model_proxy only when the signature changes, the router only when the map does."""
-    renderer, before = Renderer(), make_composition(6)
-    old, new = (
-        blocks_of(before, renderer),
-        blocks_of(
-            before.with_model(
-                make_model(
-                    "103", version="99", platform="triton", serving={"gpu": {"count": "all"}}
-                )
-            ),
-            renderer,
-        ),
+def changed_services(
+    before: Composition, after: Composition, templates: Templates | None = None
+) -> list[bytes]:
+    """The services of `after`, rendered from `templates`, that an update starts or replaces."""
+    renderer = Renderer()
+    old, new = blocks_of(before, renderer), blocks_of(after, renderer, templates)
+    return [block.split(b":")[0].strip() for block in new if block not in old]
+
+
+@pytest.mark.parametrize("model_id", ["101", "103"])
+def test_a_new_version_replaces_no_service(model_id):
+    before = make_composition(6)
+    model = before.model(model_id)
+    assert model is not None
+    after = before.with_model(ModelChange(id=model_id, version="99").applied_to(model))
+
+    assert changed_services(before, after) == []
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_a_new_version_of_a_model_that_is_restarted_replaces_its_service_and_no_other(platform):
+    before, after = (
+        make_composition(2).with_model(
+            make_model("500", version=version, platform=platform, serving={"update": "restart"})
+        )
+        for version in ("1", "2")
     )
 
-    changed = [
-        block.split(b":")[0].strip()
-        for block, other in zip(new, old, strict=True)
-        if block != other
-    ]
-    assert changed == [b"model_download", b"s103s"]
+    assert changed_services(before, after) == [b"s500s"]
 
 
-def test_a_new_model_restarts_the_router_and_the_download_and_no_other_model():
-    renderer, before = Renderer(), make_composition(2)
-    old, new = (
-        blocks_of(before, renderer),
-        blocks_of(before.with_model(make_model("999")), renderer),
+def test_a_new_model_starts_its_service_and_replaces_neither_router_nor_another_model():
+    before = make_composition(2)
+
+    assert changed_services(before, before.with_model(make_model("999"))) == [b"s999s"]
+
+
+def test_a_model_that_leaves_changes_no_service():
+    before = make_composition(3)
+    after = before.model_copy(update={"models": before.models[:-1]})
+
+    assert changed_services(before, after) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "services"), [("download.sh", []), ("router.sh", [b"visual-anomaly-nginx"])]
+)
+def test_a_new_script_replaces_only_a_service_that_does_not_start_anew_at_every_up(name, services):
+    composition = make_composition(2)
+    own = Templates.built_in().overridden_by(
+        {name: Templates.built_in().text(name) + "# a new release\n"}
     )
 
-    assert [block.split(b":")[0].strip() for block in new if block not in old] == [
-        b"model_download",
-        b"s999s",
-        b"visual-anomaly-nginx",
-    ]
+    assert changed_services(composition, composition, own) == services
 
 
 @pytest.mark.parametrize("models", [8, 40])

@@ -1,9 +1,11 @@
 """The compose file equals what ruamel.yaml writes for the whole document, and the golden one except
-intended changes.
+its digests.
 """
 
+import re
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml as pyyaml
@@ -33,8 +35,7 @@ def rendered(
 def digests_in(document: str, composition: Composition) -> dict[str, str]:
     services = pyyaml.safe_load(document)["services"]
     return {
-        "model_download": services["model_download"]["labels"]["bundle.models"],
-        "router": services[f"{composition.bundle.name}-nginx"]["labels"]["bundle.models"],
+        "router": services[f"{composition.bundle.name}-nginx"]["labels"]["bundle.router"],
         "proxy": services["model_proxy"]["labels"]["bundle.signature"],
     }
 
@@ -74,16 +75,16 @@ def test_a_change_after_a_change_is_what_ruamel_writes_for_the_whole_document():
         )
 
 
-def test_the_golden_composition_gives_the_golden_services_except_intended_changes():
-    actual, golden = (
-        pyyaml.safe_load(rendered(golden_composition())),
-        pyyaml.safe_load(GOLDEN.read_text()),
-    )
+def test_the_golden_composition_gives_the_golden_document_except_its_digests():
+    def without_digests(text: str) -> dict[str, Any]:
+        document = pyyaml.safe_load(text)
+        for service in document["services"].values():
+            for key, value in service.get("labels", {}).items():
+                if re.fullmatch("[0-9a-f]{16}", value):
+                    service["labels"][key] = "<digest>"
+        return document
 
-    for service in (*actual["services"].values(), *golden["services"].values()):
-        label = service.pop("labels")
-        assert len(label) == 1
-    assert actual == golden
+    assert without_digests(rendered(golden_composition())) == without_digests(GOLDEN.read_text())
 
 
 def test_the_golden_composition_gives_the_golden_options_at_their_places():
@@ -107,7 +108,7 @@ def test_a_digest_of_files_is_shortened_to_16_digits():
 
     assert [len(digest) for digest in digests_in(rendered(composition), composition).values()] == [
         16
-    ] * 3
+    ] * 2
     assert (
         compose.sealed(b'x: "<content_digest>"\n', "a" * 16 + "b" * 48)
         == b'x: "' + b"a" * 16 + b'"\n'

@@ -253,6 +253,20 @@ def test_a_store_is_part_of_the_composition(scheme):
     assert json.loads(model.canonical)["artifact"]["store"] == "team-a"
 
 
+@pytest.mark.parametrize("update", ["rolling", "", True, "Restart"])
+def test_an_unknown_way_to_update_is_refused(update):
+    with pytest.raises(ValidationError, match="'in_place' or 'restart'"):
+        make_model(serving={"update": update})
+
+
+def test_a_model_without_an_update_has_no_field_for_it():
+    """The digests of compositions that were accepted before stay."""
+    written = make_model("9", serving={"update": "restart"}).model_dump(exclude_none=True)
+
+    assert written["serving"]["update"] == "restart"
+    assert "update" not in make_model("9").model_dump(exclude_none=True)["serving"]
+
+
 def test_a_signature_by_uri_is_refused_with_a_remedy():
     document = golden_document()
     document["proxy"]["signature"] = {"uri": "gs://b/signature.yaml"}

@@ -2,6 +2,7 @@
 it back.
 """
 
+import hashlib
 import json
 import re
 import unicodedata
@@ -20,7 +21,7 @@ from tests.strategies import compositions, render_defaults
 from tests.support import hostile_payloads, third_party_readers
 from tests.support.hostile_payloads import PLACES, Refused, payloads
 
-ENTRIES = {"s3": "s3", "gs": "gcs", "az": "azureblob", "file": "local"}
+ENTRIES = {"s3": "s3:", "gs": "gcs:", "az": "azureblob:", "file": "local:/files"}
 
 
 def accepted(place: str) -> list[tuple[str, Composition, RenderDefaults]]:
@@ -52,10 +53,13 @@ def says_what_it_was_given(
     fixed = ["model_download", f"{name}-nginx", "model_proxy"]
     assert sorted(services) == sorted([*fixed, *(f"s{model.id}s" for model in composition.models)])
     assert document["networks"] == {name: {}}
+    assert document["volumes"] == {f"{name}-nginx": {}}
     for service in services.values():
         assert service["networks"] == [name]
         own = {
-            key: value for key, value in service["labels"].items() if not key.startswith("bundle.")
+            key: value
+            for key, value in service.get("labels", {}).items()
+            if not key.startswith("bundle.")
         }
         assert own == defaults.labels
     assert services["model_download"]["image"] == pulled(defaults.download_image, defaults)
@@ -68,7 +72,7 @@ def says_what_it_was_given(
         model.id: f"s{model.id}s:{PLATFORMS[model.serving.platform].grpc_port}"
         for model in composition.models
     }
-    assert third_party_readers.downloads(bundle) == dict(map(_download, composition.models))
+    assert third_party_readers.downloads(bundle) == list(map(_download, composition.models))
     assert json.dumps(third_party_readers.signature(bundle), sort_keys=True) == json.dumps(
         composition.proxy.signature.document, sort_keys=True
     )
@@ -100,19 +104,28 @@ def _service_says(service: dict[str, Any], model: Model, defaults: RenderDefault
     )
     assert service.get("environment", {}) == model.serving.environment
     assert set(model.serving.arguments or ()) <= set(service["command"])
+    assert service["labels"]["bundle.model"] == model.id
     devices = service["deploy"]["resources"]["reservations"].get("devices")
     if model.serving.gpu is not None and model.serving.gpu.device_ids is not None:
         assert [device["device_ids"] for device in devices] == [list(model.serving.gpu.device_ids)]
 
 
-def _download(model: Model) -> tuple[str, str]:
+def _download(model: Model) -> list[str]:
     scheme, _, path = model.artifact.uri.partition("://")
-    loads_numbers = PLATFORMS[model.serving.platform].loads_numbers
+    serving = model.serving
+    platform, repository = serving.platform, serving.repository
+    engine, name = platform, serving.engine_name or model.id
+    if repository is not None:
+        engine, name = "triton-repository", ",".join(repository.models)
+    update = serving.update or ("restart" if repository else "in_place")
+    limit = str(serving.start_period or 120)
+    loads_numbers = PLATFORMS[platform].loads_numbers
     folder = f"{model.id}/{model.serving_version}" if loads_numbers else model.id
-    if scheme == "https":
-        host, _, path = path.partition("/")
-        return folder, f'http,url="https://{host}":{path}'
-    return folder, f"{ENTRIES[scheme]}:{path}"
+    source = model.artifact.uri if scheme == "https" else f"{ENTRIES[scheme]}{path}"
+    origin = json.dumps([model.version, model.artifact.uri], separators=(",", ":"))
+    identity = model.artifact.digest or hashlib.sha256(origin.encode()).hexdigest()[:16]
+    store = model.artifact.store or "-"
+    return [folder, engine, name, update, limit, identity, store, source]
 
 
 def _shown_target(bundle: tuple[RenderedFile, ...]) -> str:

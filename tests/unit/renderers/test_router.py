@@ -20,14 +20,14 @@ def test_the_golden_models_give_the_golden_map():
 
 
 @pytest.mark.parametrize(
-    ("platform", "port"), [("tensorflow", 8500), ("triton", 8001), ("openvino", 9000)]
+    ("platform", "port"), [("tensorflow", 9000), ("triton", 8001), ("openvino", 9000)]
 )
 def test_requests_go_to_the_grpc_port_of_the_platform(platform, port):
     assert router.map_line(make_model("a", platform=platform), BUILT_IN) == f"a sas:{port};\n"
 
 
 def test_an_id_that_is_a_keyword_of_nginx_keeps_its_service():
-    assert router.map_line(make_model("default"), BUILT_IN) == "\\default sdefaults:8500;\n"
+    assert router.map_line(make_model("default"), BUILT_IN) == "\\default sdefaults:9000;\n"
 
 
 def test_the_tunables_are_the_golden_ones_except_wording():

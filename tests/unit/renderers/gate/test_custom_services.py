@@ -15,7 +15,7 @@ BUNDLE = make_composition(8)
 DEFAULTS = RenderDefaults(labels={"team": "vision"})
 BUILT_IN = Templates.built_in()
 
-MOUNT = "      - ../model-serving/model-download/models/<model_id>:/models/<model_id>:ro\n"
+MOUNT = "      - ../model-serving/model-download/models/<model_id>:/models:ro\n"
 ALL_GPUS = """\
 {% if gpu == "all" %}
           devices:
@@ -35,10 +35,13 @@ STATUS_TEST = (
 )
 READY_TEST = '["CMD", "curl", "-fsS", "-o", "/dev/null", "http://127.0.0.1:8000/v2/health/ready"]'
 LABELS = """\
+      bundle.model: "<model_id>"
+{% if update == "restart" %}
       bundle.model-version: "<model_digest>"
+{% endif %}
 {% include "labels.yaml" %}
 """
-LABELS_AS_LIST = "      - bundle.model-version=<model_digest>\n      - team=vision\n"
+LABELS_AS_LIST = "      - bundle.model=<model_id>\n      - team=vision\n"
 COUNT = "              count: {{ gpu }}\n"
 
 
@@ -73,12 +76,12 @@ FREE = {
     "an environment as a list": [key("environment: [OMP_NUM_THREADS=4]")],
     "a slow start": [("triton.yaml", "start_period: 120s", "start_period: 15m")],
     "another pace of the health check": [
-        ("triton.yaml", "interval: 30s", "interval: 5s"),
+        ("triton.yaml", "interval: 5s", "interval: 30s"),
         ("triton.yaml", "timeout: 5s", "timeout: 20s"),
         ("triton.yaml", "retries: 3", "retries: 10\n      start_interval: 1s"),
     ],
     "no times of the health check": [
-        ("router.yaml", "      interval: 30s\n      timeout: 5s\n      retries: 3\n", "")
+        ("router.yaml", "      interval: 5s\n      timeout: 5s\n      retries: 3\n", "")
     ],
     "a probe with another tool": [
         ("triton.yaml", READY_TEST, '"wget -qO- http://localhost:8000/v2/health/live || exit 1"'),
@@ -124,7 +127,7 @@ FREE = {
     ],
     "options of a mount": [("triton.yaml", MOUNT, MOUNT.replace(":ro", ":ro,z"))],
     "other options of a mount": [
-        ("router.yaml", "/etc/nginx/bundle:ro", "/etc/nginx/bundle:Z"),
+        ("router.yaml", "/etc/nginx/deployment:ro", "/etc/nginx/deployment:ro,Z"),
         ("model_download.yaml", "/models:/models", "/models:/models:z"),
     ],
     "a mount in the long form": [
@@ -134,7 +137,7 @@ FREE = {
             (
                 "      - type: bind\n"
                 "        source: ../model-serving/model-download/models/<model_id>\n"
-                "        target: /models/<model_id>\n        read_only: true\n"
+                "        target: /models\n        read_only: true\n"
                 "        bind: {selinux: z}\n"
             ),
         )
@@ -260,39 +263,39 @@ CONTRADICTIONS = {
     "another entry point": (key("entrypoint: [sh]"), ".entrypoint = nothing"),
     "another source of the model": (
         ("triton.yaml", MOUNT, MOUNT.replace("models/<model_id>:/", "models/x:/")),
-        ".volumes.0 = '../model-serving/model-download/models/103:/models/103:ro', found ",
+        ".volumes.0 = '../model-serving/model-download/models/103:/models:ro', found ",
     ),
     "another target of the model": (
-        ("triton.yaml", MOUNT, MOUNT.replace(":/models/<model_id>", ":/x")),
+        ("triton.yaml", MOUNT, MOUNT.replace(":/models:", ":/x:")),
         ".volumes.0 = ",
     ),
     "another source in the long form": (
         (
             "triton.yaml",
             MOUNT,
-            "      - type: bind\n        source: ../x\n        target: /models/<model_id>\n",
+            "      - type: bind\n        source: ../x\n        target: /models\n",
         ),
         ".volumes.0 = ",
     ),
     "a volume at the model": (
-        ("triton.yaml", MOUNT, f"{MOUNT}      - /models/<model_id>\n"),
+        ("triton.yaml", MOUNT, f"{MOUNT}      - /models\n"),
         ".volumes = no second entry",
     ),
     "a file system in memory at the model": (
-        key("tmpfs: '/models/<model_id>:size=1g'"),
-        ".volumes = no second entry for what the bundle decides, found 'tmpfs /models/103:size=1g'",
+        key("tmpfs: '/models:size=1g'"),
+        ".volumes = no second entry for what the bundle decides, found 'tmpfs /models:size=1g'",
     ),
     "a secret at a file of the bundle": (
-        key("secrets: [{source: x, target: /etc/nginx/nginx.conf}]", name="router.yaml"),
+        key("secrets: [{source: x, target: /etc/router/router.sh}]", name="router.yaml"),
         ".volumes = no second entry",
     ),
     "another label of the version": (
-        ("triton.yaml", '"<model_digest>"', '"1"'),
-        ".labels.bundle.model-version = ",
+        ("triton.yaml", '      bundle.model: "<model_id>"', '      bundle.model: "1"'),
+        ".labels.bundle.model = ",
     ),
     "a label twice in a list": (
         ("triton.yaml", LABELS, LABELS_AS_LIST + "      - team=other\n"),
-        ".labels = {'bundle.model-version': ",
+        ".labels = {'bundle.model': ",
     ),
     "no label of the settings": (
         ("labels.yaml", "<label_value:{{ label }}>", "x"),

@@ -34,7 +34,8 @@ ENV = "example/conf/bundle/.env"
 BATCHING = "base/bundle/batching_105.txt"
 STAMP_FILE = "base/.rebundle.json"
 
-MIXED = make_composition(8)
+RESTARTED = make_model("109", serving={"update": "restart"})
+MIXED = make_composition(8).with_model(RESTARTED)
 DEFAULTS = RenderDefaults.model_validate(
     {**GOLDEN_DEFAULTS.model_dump(), "labels": {"team": "vision $1"}}
 )
@@ -111,8 +112,21 @@ FAULTS = {
         COMPOSE, "RCLONE_CONFIG: /dev/null", "RCLONE_CONFIG: /etc/x", "RCLONE_CONFIG"
     ),
     "a model's label": Fault(
+        COMPOSE, 'bundle.model: "101"', 'bundle.model: "102"', 'bundle.model: "102"'
+    ),
+    "the digest of a model that a new container updates": Fault(
         COMPOSE, 'bundle.model-version: "', 'bundle.model-version: "0', "bundle.model-version"
     ),
+    "polling of a model that a new container updates": Fault(
+        COMPOSE, "      - --file_system_poll_wait_seconds=0\n", ""
+    ),
+    "no polling of a model that its engine updates": Fault(
+        COMPOSE,
+        "      - --model_base_path=/models/101\n",
+        "      - --model_base_path=/models/101\n      - --file_system_poll_wait_seconds=0\n",
+    ),
+    "port of an engine": Fault(COMPOSE, "--port=9000", "--port=8500", "--port=8500"),
+    "a first process that does not end its children": Fault(COMPOSE, "    init: true\n", ""),
     "a label of the defaults": Fault(COMPOSE, "vision $$1", "vision $1", "vision $1"),
     "a number for a text": Fault(
         COMPOSE, 'net.ipv4.tcp_tw_reuse: "1"', "net.ipv4.tcp_tw_reuse: 1", "net.ipv4"
@@ -142,6 +156,15 @@ FAULTS = {
     "network": Fault(COMPOSE, "      - visual-anomaly\n", "      - host\n", "- host"),
     "networks": Fault(
         COMPOSE, "  visual-anomaly: {}", "  visual-anomaly: {external: true}", "external"
+    ),
+    "a shared volume": Fault(
+        COMPOSE,
+        "  visual-anomaly-nginx: {}",
+        "  visual-anomaly-nginx: {external: true}",
+        "external",
+    ),
+    "the router's folder": Fault(
+        COMPOSE, "visual-anomaly-nginx:/router", "visual-anomaly-nginx:/routes", ":/routes"
     ),
     "a second top-level key": Fault(COMPOSE, "networks:\n", "volumes: {}\nnetworks:\n"),
     "a top-level key above the services": Fault(
@@ -191,17 +214,29 @@ FAULTS = {
         COMPOSE, "\n  s102s:\n", "\n  # s102s\n  s102s:\n", "  # s102s"
     ),
     "service in the map": Fault(MAP, "101 s101s", "101 s102s", "101 s102s"),
-    "port in the map": Fault(MAP, "s103s:8001", "s103s:8500", "s103s:8500"),
-    "a model missing in the map": Fault(MAP, "102 s102s:8500;\n", ""),
+    "port in the map": Fault(MAP, "s103s:8001", "s103s:9000", "s103s:9000"),
+    "a model missing in the map": Fault(MAP, "102 s102s:9000;\n", ""),
     "a directive in the map": Fault(
-        MAP, "102 s102s:8500;", "102 s102s:8500; include x;", "include x;"
+        MAP, "102 s102s:9000;", "102 s102s:9000; include x;", "include x;"
     ),
     "version in the list": Fault(LIST, "102/2 ", "102/3 ", "102/3 "),
+    "engine in the list": Fault(LIST, "tensorflow 102", "openvino 102", "openvino 102"),
+    "name in the list": Fault(LIST, "tensorflow 102", "tensorflow 101", "102/2 tensorflow 101"),
+    "update in the list": Fault(LIST, "102 in_place", "102 restart", "102 restart"),
+    "time limit in the list": Fault(LIST, "102 in_place 120", "102 in_place 0", "in_place 0 "),
+    "identity in the list": Fault(
+        LIST, "102 in_place 120 ", "102 in_place 120 0", "102 in_place 120 0"
+    ),
+    "store in the list": Fault(
+        LIST, "- gcs:example-bucket/models/102", "x gcs:example-bucket/models/102", " x gcs:"
+    ),
     "no version in the list": Fault(LIST, "102/2 ", "102 ", "102 "),
     "source in the list": Fault(
         LIST, "gcs:example-bucket/models/102", "gcs:example-bucket/models/101/../102"
     ),
-    "storage in the list": Fault(LIST, "s3:example-bucket", "gcs:example-bucket", "103 gcs:"),
+    "storage in the list": Fault(
+        LIST, "s3:example-bucket", "gcs:example-bucket", "gcs:example-bucket/models/103"
+    ),
     "an option in the list": Fault(
         LIST, "gcs:example-bucket/models/102/2", "gcs:example-bucket/models/102/2 --x", "--x"
     ),
@@ -265,6 +300,11 @@ FAULTS = {
     "the script": Fault(
         "base/model-serving/model-download/download.sh", "set -u", "set -eu", "set -eu"
     ),
+    "the router's script": Fault("base/bundle/nginx/router.sh", "set -u", "set -eu", "set -eu"),
+    "the script that updates": Fault("base/update.sh", "set -u", "set -eu", "set -eu"),
+    "the script that calls the one that updates": Fault(
+        "example/update.sh", "../base/update.sh", "./update.sh", "./update.sh"
+    ),
     "a directive in nginx.conf": Fault(
         "example/conf/bundle/nginx.conf",
         "client_max_body_size 0;",
@@ -317,7 +357,7 @@ FAULTS = {
         "README.md", "### visual-anomaly-nginx", "### other-nginx", "### other-nginx"
     ),
     "the end of the README": Fault(
-        "README.md", "a removed model\n", "a removed model\nand more\n", "and more"
+        "README.md", "restart s<model_id>s`.\n", "restart s<model_id>s`.\nand more\n", "and more"
     ),
     "credentials in the README": Fault("README.md", '"project_id": "string"', '"project_id": "x"'),
     "a key of a listing in the README": Fault(
@@ -364,7 +404,7 @@ FAULTS = {
     ),
     "no empty line in the env file": Fault(ENV, "\n\n# s102s in", "\n# s102s in"),
     "something behind the map": Fault(
-        MAP, "108 s108s:8001;\n", "108 s108s:8001;\n109 s109s:8001;\n", "109"
+        MAP, "109 s109s:9000;\n", "109 s109s:9000;\n110 s110s:8001;\n", "110"
     ),
     "the service in a batching file's comment": Fault(BATCHING, "s105s", "s104s", "s104s"),
     "a placeholder of a batching file": Fault(
@@ -433,7 +473,7 @@ def test_a_script_that_is_not_executable_fails():
     bundle = render()
     files = tuple(RenderedFile(file.path, file.body) for file in bundle)
 
-    with pytest.raises(GateFailure, match=r"0755 for download\.sh alone"):
+    with pytest.raises(GateFailure, match="0755 for scripts alone"):
         gate.check(MIXED, DEFAULTS, files)
 
 
@@ -488,6 +528,7 @@ def with_change(name: str, old: str, new: str) -> tuple[tuple[RenderedFile, ...]
 
 
 COMMAND = "      - --enable_model_warmup\n"
+BASE_PATH = "_path=/models/<engine_name>\n"
 MOUNT = "    volumes:\n"
 ADDITIONS = {
     "a logging driver": (
@@ -544,6 +585,14 @@ ADDITIONS = {
         "client_max_body_size 100m;",
     ),
     "a line of the script": ("download.sh", "set -u\n", "set -u\necho hello\n"),
+    "a line of the router's script": ("router.sh", "set -u\n", "set -u\necho hello\n"),
+    "a line of the script that updates": ("update.sh", "set -u\n", "set -u\necho hello\n"),
+    "a line of the script that calls it": ("deployment_update.sh", "cd ", "umask 077\ncd "),
+    "options of a volume": (
+        "networks.yaml",
+        "<bundle>-nginx: {}",
+        "<bundle>-nginx:\n    labels:\n      a: b",
+    ),
     "a chapter of the README": ("README.md", "## Introduction", "## Ours\n## Introduction"),
     "a comment on batching": ("batching_on.txt", "# How", "# Ask the platform team.\n# How"),
     "other places for batching": ("batching_placeholder.txt", "{ value: 32 }", "{ value: 64 }"),
@@ -564,8 +613,13 @@ CONTRADICTIONS = {
     "a flag again": ("tensorflow.yaml", COMMAND, COMMAND + "      - --model_name=other\n"),
     "a flag again behind": (
         "tensorflow.yaml",
-        "_path=/models/<engine_name>\n",
-        "_path=/models/<engine_name>\n      - --model_name=other\n",
+        BASE_PATH,
+        BASE_PATH + "      - --model_name=other\n",
+    ),
+    "another port behind that of an engine": (
+        "tensorflow.yaml",
+        "      - --port=9000\n",
+        "      - --port=9000\n      - --port=8500\n",
     ),
     "a flag between another and its value": (
         "proxy.yaml",
@@ -597,7 +651,7 @@ CONTRADICTIONS = {
         "              count: {{ gpu }}\n",
         "              count: {{ gpu }}\n            - capabilities: [gpu]\n              count: 7\n",
     ),
-    "a word in the probe": ("router.yaml", '["CMD", "wget"', '["CMD", "true", "wget"'),
+    "a word in the probe": ("router.yaml", "        - CMD\n", "        - CMD\n        - echo\n"),
     "no image": ("triton.yaml", "    image: <image>\n", ""),
     "a flag less": ("triton.yaml", "      - --load-model=<engine_name>\n", ""),
     "flags in another order": (
@@ -605,11 +659,14 @@ CONTRADICTIONS = {
         "      - mproxy\n      - server\n",
         "      - server\n      - mproxy\n      - x\n",
     ),
+    "a volume for another": ("networks.yaml", "<bundle>-nginx: {}", "other: {}"),
     "a network for another": ("networks.yaml", "<network>: {}", "other: {}"),
     "a top-level key above": ("header.yaml", "services:", "name: x\nservices:"),
     "a value for a limit": ("serving.env", "_MEM_LIMIT=", "_MEM_LIMIT=1g"),
     "another port of a model": ("models.map", "{{ port }}", "1"),
     "another folder of a model": ("models.txt", "{{ folder | shell_word }}", "x"),
+    "another update of a model": ("models.txt", "{{ update | shell_word }}", "restart"),
+    "another identity of a model": ("models.txt", "{{ identity | shell_word }}", "x"),
     "another parameter of batching": ("batching_on.txt", "{{ value }}", "1"),
     "no place for batching": (
         "batching_placeholder.txt",
@@ -627,10 +684,17 @@ CONTRADICTIONS = {
     "a secret": ("creds.env", "SECRET_ACCESS_KEY=", "SECRET_ACCESS_KEY=x"),
     "another kind of key": ("gcs.json", "service_account", "authorized_user"),
     "another shell": ("download.sh", "#!/bin/sh", "#!/bin/bash"),
+    "another shell of the router": ("router.sh", "#!/bin/sh", "#!/bin/bash"),
+    "another shell that updates": ("update.sh", "#!/bin/sh", "#!/bin/bash"),
+    "another shell that calls the one that updates": (
+        "deployment_update.sh",
+        "#!/bin/sh",
+        "#!/bin/bash",
+    ),
     "no map in the router": ("nginx.conf", "        include /etc/nginx/bundle/models.map;\n", ""),
     "a map for nothing": ("nginx.conf", "grpc_pass grpc://$serving_backend;", "return 404;"),
     "no port of the router": ("nginx.conf", "listen 8500 http2;", "listen 8501 http2;"),
-    "no resolver": ("nginx.conf", "resolver 127.0.0.11 ipv6=off valid=5s;", ""),
+    "no resolver": ("nginx.conf", "resolver 127.0.0.11 ipv6=off valid=1s;", ""),
     "a brace that is open": ("nginx.conf", "events {", "events { x {"),
 }
 
@@ -656,7 +720,7 @@ def test_a_custom_template_may_not_contradict_the_composition(name, change):
         (lambda files: files[1:], "README.md:1: expected this file, found none"),
         (
             lambda files: tuple(RenderedFile(file.path, file.body, True) for file in files),
-            "README.md:1: expected 0755 for download.sh alone, found 0755",
+            "README.md:1: expected 0755 for scripts alone, found 0755",
         ),
     ],
     ids=["twice", "unknown", "missing", "mode"],

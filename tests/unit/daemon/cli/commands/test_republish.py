@@ -7,6 +7,7 @@ import pytest
 
 from daemon.publishing import operator_commands, protocol
 from daemon.publishing.errors import OperationRefused
+from renderers.bundle import RENDERER_VERSION
 from renderers.template_set import Templates
 from tests.support.buckets import SCOPE, composition_with, in_bucket, pointer
 
@@ -156,7 +157,9 @@ def test_a_retired_scope_has_nothing_to_republish(bucket, rebundle):
 
 def test_a_publication_of_a_newer_renderer_is_not_overwritten(bucket, rebundle):
     path = bucket / str(SCOPE) / "pointer.json"
-    path.write_bytes(path.read_bytes().replace(b'"renderer":"1"', b'"renderer":"999.1"'))
+    text, own = path.read_text(), f'"renderer":"{RENDERER_VERSION}"'
+    assert own in text
+    path.write_text(text.replace(own, '"renderer":"999.1"'))
 
     result = rebundle("republish", SCOPE)
 
