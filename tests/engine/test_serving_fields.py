@@ -7,7 +7,7 @@ import pytest
 
 from renderers.composition import Composition
 from tests.services.engine import Engine
-from tests.support.engine_host import Host, Models
+from tests.support.engine_host import Host, Models, eventually
 
 TEXT = "$HOME ${x} \"a\" 'b' \\ # c: d"
 FACTORS = {"101": 3.0, "102": 5.0, "103": 2.0, "104": 42.0}
@@ -138,7 +138,8 @@ def test_a_flag_that_the_engine_does_not_know_is_in_its_log(
 
     host.run("up", "--detach")
 
-    assert "unknown argument: --no_such_flag=1" in host.logs("s101s")
+    # `up` does not wait for what the process prints.
+    eventually(lambda: "unknown argument: --no_such_flag=1" in host.logs("s101s"))
 
 
 GPUS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
