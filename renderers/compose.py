@@ -39,6 +39,7 @@ _KNOWN: Final = (
         "image",
         "content_digest",
         "model_id",
+        "engine_name",
         "variable",
     ),
     *(
@@ -48,9 +49,15 @@ _KNOWN: Final = (
         "mem_limit",
         "cpu_reservation",
         "mem_reservation",
+        "memory_fraction",
+        "shm_size",
+        "start_period",
     ),
 )
-_FILLED: Final = re.compile(rf"{'|'.join(_KNOWN)}|(?:device|label_key|label_value):[0-9]+")
+_LISTED: Final = (
+    *("device", "label_key", "label_value", "env_name", "env_value", "argument", "loaded_model"),
+)
+_FILLED: Final = re.compile(rf"{'|'.join(_KNOWN)}|(?:{'|'.join(_LISTED)}):[0-9]+")
 _MEMORY_UNITS: Final = ((1 << 30, "g"), (1 << 20, "m"), (1 << 10, "k"), (1, "b"))
 
 
@@ -126,27 +133,52 @@ def model_block(
     model: Model, context: RenderContext, resources: ResourceDefaults, batching: str | None
 ) -> bytes:
     """The service of a model; `batching` is the text of its batching file if batching is on."""
-    gpu = model.serving.gpu
+    serving = model.serving
+    gpu = serving.gpu
     devices = (gpu.device_ids or ()) if gpu else ()
+    arguments, repository = serving.arguments or (), serving.repository
+    loaded = repository.models if repository else ()
     template = _template(
         context.templates,
-        f"{model.serving.platform}.yaml",
+        f"{serving.platform}.yaml",
         gpu=gpu.count if gpu else None,
         devices=len(devices),
+        driver=gpu.driver if gpu else None,
+        memory_fraction=gpu is not None and gpu.memory_fraction is not None,
         batching=batching is not None,
-        update=model.serving.update or "in_place",
+        update=serving.update_or_default,
+        environment=len(serving.environment),
+        arguments=len(arguments),
+        options_set=serving.options_set,
+        shm_size=serving.shm_size is not None,
+        start_period=serving.start_period is not None,
+        loaded_models=len(loaded),
         labels=len(context.labels),
     )
     values = {
         "model_id": model.id,
+        "engine_name": model.engine_name,
         "variable": variable_name(model.id),
-        "image": context.pulled_from(model.serving.image),
+        "image": context.pulled_from(serving.image),
         "model_digest": model_digest(model),
+        "start_period": f"{serving.start_seconds}s",
         **asdict(resources),
     }
     if batching is not None:
         values["batching_digest"] = canonical_digest(batching)[:16]
+    if gpu is not None and gpu.memory_fraction is not None:
+        values["memory_fraction"] = gpu.memory_fraction
+    if serving.shm_size is not None:
+        values["shm_size"] = _memory(serving.shm_size)
     values |= {f"device:{index}": device for index, device in enumerate(devices)}
+    values |= {f"loaded_model:{index}": name for index, name in enumerate(loaded)}
+    # Compose interpolates commands and variables.
+    values |= {
+        f"argument:{index}": argument.replace("$", "$$") for index, argument in enumerate(arguments)
+    }
+    for index, (name, value) in enumerate(sorted(serving.environment.items())):
+        values[f"env_name:{index}"] = name
+        values[f"env_value:{index}"] = value.replace("$", "$$")
     return _block(template, values, context)
 
 
@@ -188,7 +220,10 @@ def sample(platform: str, templates: Templates, gpu: Literal["all"] | None = Non
 
     It is made from the template of the compose file, so the README and that file agree.
     """
-    values = {field.name: "0" for field in fields(ResourceDefaults)} | {"variable": "<model_id>"}
+    values = {field.name: "0" for field in fields(ResourceDefaults)} | {
+        "variable": "<model_id>",
+        "engine_name": "<model_id>",
+    }
     return _template(templates, f"{platform}.yaml", gpu=gpu).filled(values).removeprefix(_SERVICES)
 
 
@@ -227,8 +262,16 @@ def _template(
     *,
     gpu: int | str | None = None,
     devices: int = 0,
+    driver: str | None = None,
+    memory_fraction: bool = False,
     batching: bool = False,
     update: str = "in_place",
+    environment: int = 0,
+    arguments: int = 0,
+    options_set: frozenset[str] = frozenset(),
+    shm_size: bool = False,
+    start_period: bool = False,
+    loaded_models: int = 0,
     labels: int = 0,
     files: bool = False,
     require_all: bool = True,
@@ -237,8 +280,16 @@ def _template(
         name,
         gpu=gpu,
         devices=devices,
+        driver=driver,
+        memory_fraction=memory_fraction,
         batching=batching,
         update=update,
+        environment=environment,
+        arguments=arguments,
+        options_set=options_set,
+        shm_size=shm_size,
+        start_period=start_period,
+        loaded_models=loaded_models,
         labels=labels,
         files=files,
         require_all=require_all,

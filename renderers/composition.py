@@ -40,6 +40,10 @@ LARGEST_SERVING_VERSION: Final = 2**63 - 1
 _LARGEST_FORMER: Final = 2**31 - 1
 """The largest serving_version of the releases before 64-bit numbers (ADR 37)."""
 _LARGEST_PARAMETER: Final = 2**31 - 1
+_MAX_EXTRAS: Final = 100
+"""Variables, and arguments, of one model."""
+DEFAULT_START_PERIOD: Final = 120
+"""Seconds that an engine may take to load a model that says nothing else."""
 
 
 class Artifact(Value):
@@ -82,17 +86,43 @@ class Resources(Value):
 
 
 class Gpu(Value):
-    """The GPUs that a service can use: a number of them, all, or certain devices."""
+    """The GPUs that a service can use: a number of them, all, or certain devices.
+
+    `driver` is the one that a request names: None leaves the choice to Docker, `cdi` stands for the
+    Container Device Interface, which names devices in its own way.
+    """
 
     count: Annotated[int, Field(strict=True, ge=1, le=1024)] | Literal["all"] | None = None
     device_ids: Annotated[tuple[rules.DeviceId, ...], Field(min_length=1, max_length=64)] | None = (
         None
     )
+    driver: Literal["nvidia", "cdi"] | None = None
+    memory_fraction: rules.Fraction | None = None
+    """The share of each GPU's memory that the engine takes at most."""
 
     @model_validator(mode="after")
     def _one_of_two(self) -> Self:
         if (self.count is None) == (self.device_ids is None):
             raise ValueError("must have exactly one of count and device_ids")
+        return self
+
+    @model_validator(mode="after")
+    def _ids_agree_with_the_driver(self) -> Self:
+        if self.driver == "cdi" and self.device_ids is None:
+            raise ValueError(
+                "must have device_ids such as nvidia.com/gpu=0 or nvidia.com/gpu=all with the "
+                "driver cdi: it has no count"
+            )
+        for device in self.device_ids or ():
+            if rules.is_cdi_device(device) != (self.driver == "cdi"):
+                raise ValueError(
+                    f"must name devices as the driver reads them: {device} is "
+                    + (
+                        "no name of a CDI device, such as nvidia.com/gpu=0"
+                        if self.driver == "cdi"
+                        else "the name of a CDI device, which needs driver: cdi"
+                    )
+                )
         return self
 
 
@@ -173,6 +203,21 @@ class Batching(Value):
     parameters: BatchingParameters = BatchingParameters()
 
 
+class Repository(Value):
+    """An artifact that is a whole repository of models, some of which the engine loads."""
+
+    models: Annotated[tuple[rules.EngineName, ...], Field(min_length=1, max_length=64)]
+    """The models that are loaded, in this order. An ensemble loads the models that it is made of.
+    """
+
+    @field_validator("models")
+    @classmethod
+    def _unique(cls, models: tuple[str, ...]) -> tuple[str, ...]:
+        if len({name.lower() for name in models}) != len(models):
+            raise ValueError("must have each name once, whatever its case")
+        return models
+
+
 class Serving(Value):
     """The serving settings of a model."""
 
@@ -182,15 +227,106 @@ class Serving(Value):
     gpu: Gpu | None = None
     batching: Batching | None = None
     update: Literal["in_place", "restart"] | None = None
+    """None takes the default (`update_or_default`)."""
+    engine_name: rules.EngineName | None = None
+    """The name of the model in its engine, which clients call it by; None takes the id."""
+    environment: Annotated[
+        dict[rules.VariableName, rules.VariableValue], Field(max_length=_MAX_EXTRAS)
+    ] = Field({})
+    """Variables of the engine's process."""
+    arguments: (
+        Annotated[tuple[rules.Argument, ...], Field(min_length=1, max_length=_MAX_EXTRAS)] | None
+    ) = None
+    """Flags of the engine, in addition to those of the bundle; a value may follow its flag."""
+    shm_size: rules.SharedMemory | None = None
+    """Bytes of /dev/shm; None takes the default of the platform."""
+    start_period: rules.Seconds | None = None
+    """Seconds that the engine may take to load the model; None takes DEFAULT_START_PERIOD."""
+    repository: Repository | None = None
 
-    @field_validator("batching", "gpu")
+    @field_validator("batching", "gpu", "repository")
     @classmethod
     def _only_if_supported(cls, value: Any, info: ValidationInfo) -> Any:
         platform = info.data.get("platform")
-        reason = getattr(PLATFORMS[platform], f"no_{info.field_name}") if platform else ""
-        if value is not None and reason:
+        if value is None or platform is None:
+            return value
+        engine = PLATFORMS[platform]
+        reason = getattr(engine, f"no_{info.field_name}")
+        if reason:
             raise ValueError(f"must be absent on {platform}: {reason}")
+        if isinstance(value, Gpu) and value.memory_fraction and engine.no_memory_fraction:
+            raise ValueError(
+                f"must have no memory_fraction on {platform}: {engine.no_memory_fraction}"
+            )
         return value
+
+    @field_validator("arguments")
+    @classmethod
+    def _only_free_flags(
+        cls, arguments: tuple[str, ...] | None, info: ValidationInfo
+    ) -> tuple[str, ...] | None:
+        if arguments is None or "platform" not in info.data:
+            return arguments
+        before = ""
+        for argument in arguments:
+            is_value = not argument.startswith("-")
+            if is_value and (not before.startswith("-") or set(before) & {"=", " "}):
+                raise ValueError(f"must have a flag before each value, such as {argument!r}")
+            before = argument
+        refused = dict(PLATFORMS[info.data["platform"]].flags)
+        if info.data.get("batching") is not None:
+            refused |= dict.fromkeys(platforms.BATCHING_FLAGS, "serving.batching sets it")
+        for argument in arguments:
+            reason = _reason_against(argument, refused, PLATFORMS[info.data["platform"]])
+            if reason:
+                flag = argument.partition("=")[0]
+                raise ValueError(f"must not set {flag}: {reason}")
+        return arguments
+
+    @model_validator(mode="after")
+    def _one_kind_of_name(self) -> Self:
+        if self.repository is not None and self.engine_name is not None:
+            raise ValueError(
+                "must have only one of repository and engine_name: the models of a repository have "
+                "their own names"
+            )
+        return self
+
+    @property
+    def update_or_default(self) -> Literal["in_place", "restart"]:
+        """How the service gets a new version.
+
+        A running engine loads the models of a repository one by one. Calls between them would fail
+        if the new models do not fit to the old ones, so it gets a new container by default.
+        """
+        return self.update or ("in_place" if self.repository is None else "restart")
+
+    @property
+    def start_seconds(self) -> int:
+        """How long the engine may take to load the model."""
+        return self.start_period or DEFAULT_START_PERIOD
+
+    @property
+    def options_set(self) -> frozenset[str]:
+        """The options of the platform's template that `arguments` sets, by the flag's name.
+
+        Flags that only have a meaning together count as one: batching is one option.
+        """
+        arguments = self.arguments or ()
+        names = frozenset(name for argument in arguments for name in rules.flag_names(argument))
+        found = names & PLATFORMS[self.platform].options
+        return found | platforms.BATCHING_FLAGS if found & platforms.BATCHING_FLAGS else found
+
+
+def _reason_against(
+    argument: str, refused: Mapping[str, str], engine: platforms.Platform
+) -> str | None:
+    """Why a composition may not set the flag of an argument; None if it may."""
+    for name in rules.flag_names(argument):
+        for flag, reason in refused.items():
+            if name == flag or (engine.abbreviates and name and flag.startswith(name)):
+                return reason
+    return None
 
 
 def default_serving_version(version: str, uri: str) -> int:
@@ -249,6 +385,22 @@ class Model(Value):
             return None
         former = former_serving_version(self.version, self.artifact.uri)
         return None if former == self.serving_version else former
+
+    @property
+    def engine_name(self) -> str:
+        """The name of the model in its engine. A repository has several (`repository`)."""
+        return self.serving.engine_name or self.id
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """The names in small letters that no other model of the bundle may have.
+
+        These are the id and the names in the engine. A client that reaches the engine of another
+        model, as by an address that has changed, gets an error then, and no answer of that model.
+        """
+        repository = self.serving.repository
+        own = (self.engine_name,) if repository is None else repository.models
+        return frozenset({self.id, *(name.lower() for name in own)})
 
     @property
     def identity(self) -> str:
@@ -349,7 +501,8 @@ class Proxy(Value):
 class Composition(Value):
     """The full content of a scope.
 
-    Models are sorted by id. Ids are unique, also after `-` is replaced by `_`.
+    Models are sorted by id. Ids are unique, also after `-` is replaced by `_`. No name in an engine
+    is an id or a name of another model, whatever its case.
     """
 
     bundle: BundleName
@@ -368,6 +521,11 @@ class Composition(Value):
                     f"{model.id!r}"
                 )
             taken[name] = model.id
+        owners: dict[str, str] = {}
+        for model in models:
+            for name in model.names:
+                if owners.setdefault(name, model.id) != model.id:
+                    raise ValueError(_name_clash(name, owners[name], model.id))
         return tuple(sorted(models, key=lambda model: model.id))
 
     @property
@@ -392,8 +550,8 @@ class Composition(Value):
         """This composition with `model` added, or replaced if its id exists already.
 
         Raises:
-            ValueError: the id differs from another one only by `-` and `_`, or there are too many
-                models.
+            ValueError: the id differs from another one only by `-` and `_`, a name is taken, or
+                there are too many models.
         """
         others = [other for other in self.models if other.id != model.id]
         name = rules.variable_name(model.id)
@@ -402,6 +560,10 @@ class Composition(Value):
             raise ValueError(
                 f"ids must be unique, also with '-' read as '_': {clash!r} and {model.id!r}"
             )
+        other = next((other for other in others if not other.names.isdisjoint(model.names)), None)
+        if other is not None:
+            (name, *_) = sorted(other.names & model.names)
+            raise ValueError(_name_clash(name, other.id, model.id))
         if len(others) >= MAX_MODELS:
             raise ValueError(f"a bundle has at most {MAX_MODELS} models")
         models = tuple(sorted([*others, model], key=lambda member: member.id))
@@ -461,6 +623,13 @@ class Composition(Value):
     def digest(self) -> str:
         """The composition digest, 64 hex digits (protocol 1)."""
         return hashlib.sha256(self.canonical.encode()).hexdigest()
+
+
+def _name_clash(name: str, one: str, other: str) -> str:
+    return (
+        f"must have names in engines that are unique, and no other model's id, whatever the case: "
+        f"models {one!r} and {other!r} both have {name!r}"
+    )
 
 
 class RenderDefaults(Value):

@@ -2,7 +2,7 @@
 
 TensorFlow Serving and OpenVINO Model Server load `<id>/<number>/`, so a line has the number
 (`serving_version`). A Triton artifact is a model's folder of a repository, with config.pbtxt and
-its version folders, so its line has only the id.
+its version folders, or a whole repository. So its line has only the id.
 """
 
 from typing import Final
@@ -14,23 +14,22 @@ from renderers.template_set import Templates
 LIST_PATH: Final = "base/model-serving/model-download/models.txt"
 SCRIPT_PATH: Final = "base/model-serving/model-download/download.sh"
 MODELS_PATH: Final = "base/model-serving/model-download/models/.gitkeep"
-_LOAD_SECONDS: Final = 120
-"""How long an engine may take to load a version."""
 _REMOTES: Final = {"gs": "gcs:", "s3": "s3:", "az": "azureblob:", "file": "local:/files"}
 """rclone's backend for each scheme; the rest of the URI is the path in it."""
 
 
 def list_line(model: Model, templates: Templates) -> str:
     """The line of the list for one model; download.sh explains the fields."""
+    repository = model.serving.repository
     is_version = PLATFORMS[model.serving.platform].loads_numbers
     folder = f"{model.id}/{model.serving_version}" if is_version else model.id
     return templates.render(
         "models.txt",
         folder=folder,
-        engine=model.serving.platform,
-        name=model.id,
-        update=model.serving.update or "in_place",
-        limit=_LOAD_SECONDS,
+        engine="triton-repository" if repository else model.serving.platform,
+        name=",".join(repository.models) if repository else model.engine_name,
+        update=model.serving.update_or_default,
+        limit=model.serving.start_seconds,
         identity=model.identity,
         store=model.artifact.store or "-",
         source=source_of(model.artifact.uri),

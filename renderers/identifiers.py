@@ -17,7 +17,16 @@ _SLUG: Final = re.compile(r"[a-z0-9]([a-z0-9_-]*[a-z0-9])?")
 _VERSION: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
 _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
 _DEVICE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9:._-]{0,63}")
+_CDI_DEVICE: Final = re.compile(
+    r"[a-z0-9][a-z0-9.-]{0,62}/[A-Za-z0-9][A-Za-z0-9_.-]{0,62}=[A-Za-z0-9][A-Za-z0-9:._-]{0,63}"
+)
+"""A device's name in the Container Device Interface: vendor/class=name."""
 _THREAD_POOL_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_ENGINE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
+_FLAG: Final = re.compile(r"--?[A-Za-z0-9][A-Za-z0-9_.-]*(?:[= ].*)?")
+_DURATION: Final = re.compile(r"([1-9][0-9]{0,5})([smh])")
+_MAX_SECONDS: Final = 24 * 60 * 60
 _MEMORY: Final = re.compile(
     r"([0-9]{1,15}(?:\.[0-9]{1,3})?)(b|k|kb|kib|m|mb|mib|g|gb|gib)", re.IGNORECASE
 )
@@ -65,6 +74,15 @@ BUNDLE_LENGTH: Final = 57  # <bundle>-nginx is a DNS label
 TARGET_LENGTH: Final = 63
 STORE_LENGTH: Final = 63
 
+_SECONDS: Final = {"s": 1, "m": 60, "h": 60 * 60}
+_RESERVED_VARIABLES: Final = {
+    "NVIDIA_VISIBLE_DEVICES": "serving.gpu gives a model its GPUs",
+    "CUDA_VISIBLE_DEVICES": "serving.gpu gives a model its GPUs",
+    "MODEL_NAME": "serving.engine_name is the name of a model in its engine",
+    "MODEL_BASE_PATH": "the bundle mounts the model and names its folder",
+    "PATH": "the program that runs belongs in the image",
+}
+"""Variables that the bundle, or the entrypoint of an engine's image, uses, with what to do."""
 _MEMORY_UNITS: Final = {"b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 
@@ -97,9 +115,87 @@ def _digest(text: str) -> str:
 
 
 def _device(text: str) -> str:
-    if not _DEVICE.fullmatch(text):
-        raise ValueError("must be a device index or UUID: letters, digits and : . _ - (64 at most)")
+    if text.startswith("MIG-GPU-") and "/" in text:
+        raise ValueError(
+            "must name a MIG device by its UUID, MIG-<uuid>, as `nvidia-smi -L` shows it: the form "
+            "MIG-GPU-<uuid>/<instance>/<instance> changes whenever the GPU is partitioned, and "
+            "newer drivers do not know it"
+        )
+    if not _DEVICE.fullmatch(text) and not is_cdi_device(text):
+        raise ValueError(
+            "must be a device index or UUID: letters, digits and : . _ - (64 at most); or, with "
+            "the driver cdi, a name such as nvidia.com/gpu=0"
+        )
     return text
+
+
+def is_cdi_device(text: str) -> bool:
+    """Whether it names a device as the Container Device Interface does: `nvidia.com/gpu=0`."""
+    return _CDI_DEVICE.fullmatch(text) is not None
+
+
+def _engine_name(text: str) -> str:
+    if not _ENGINE_NAME.fullmatch(text):
+        raise ValueError(
+            "must start with a letter or digit and hold only letters, digits and . _ - (128 at "
+            "most)"
+        )
+    return text
+
+
+def _variable(text: str) -> str:
+    if not _VARIABLE.fullmatch(text):
+        raise ValueError(
+            "must be a variable's name: letters, digits and _, no digit at its start (100 at most)"
+        )
+    reason = _RESERVED_VARIABLES.get(text)
+    if text.startswith("LD_"):
+        reason = "the libraries that are loaded belong in the image"
+    if reason:
+        raise ValueError(f"must not set {text}: {reason}")
+    return text
+
+
+def _argument(text: str) -> str:
+    if text.startswith("-") and not _FLAG.fullmatch(text):
+        raise ValueError("must be a flag such as --name=value or --name, or the value of a flag")
+    return text
+
+
+def flag_names(argument: str) -> frozenset[str]:
+    """The names of the flag that an argument may set; none if it is the value of a flag.
+
+    Engines read -name and --name alike, many read - and _ in a name alike, and --noname as "off".
+    """
+    if not argument.startswith("-"):
+        return frozenset()
+    name = re.split("[= ]", argument, maxsplit=1)[0].lstrip("-").replace("-", "_").lower()
+    return frozenset({name, name.removeprefix("no").lstrip("_")})
+
+
+def _seconds(value: Any) -> int:
+    match = _DURATION.fullmatch(value) if isinstance(value, str) else None
+    if match is not None:
+        seconds = int(match[1]) * _SECONDS[match[2]]
+    elif isinstance(value, int) and not isinstance(value, bool):
+        seconds = value
+    else:
+        raise ValueError("must be a time such as 90s, 10m or 1h, or a number of seconds")
+    if not 1 <= seconds <= _MAX_SECONDS:
+        raise ValueError("must be from 1 second to 24 hours")
+    return seconds
+
+
+def _fraction(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError("must be a number above 0 and at most 1, such as 0.4")
+    try:
+        number = Decimal(str(value))
+    except InvalidOperation:
+        raise ValueError("must be a number above 0 and at most 1, such as 0.4") from None
+    if not number.is_finite() or not 0 < number <= 1 or number != round(number, 3):
+        raise ValueError("must be above 0 and at most 1, with at most 3 decimals")
+    return format(number.normalize(), "f")
 
 
 def _thread_pool_name(text: str) -> str:
@@ -193,6 +289,13 @@ def _memory(value: Any) -> int:
     return amount
 
 
+def _shared_memory(value: Any) -> int:
+    amount = _memory(value)
+    if amount == 0:
+        raise ValueError("must be more than 0; leave it out for the default")
+    return amount
+
+
 def _label_key(text: str) -> str:
     # Docker takes any text. Without `$`, Compose has nothing to interpolate; without quotes, `\`
     # and `=`, every form of labels means the same.
@@ -243,6 +346,23 @@ Cpus = Annotated[str, BeforeValidator(_cpus)]
 """Normalised decimal text; "0" means no limit."""
 Memory = Annotated[int, BeforeValidator(_memory)]
 """Bytes; 0 means no limit."""
+SharedMemory = Annotated[int, BeforeValidator(_shared_memory)]
+"""Bytes, more than 0."""
+Seconds = Annotated[int, BeforeValidator(_seconds)]
+"""1 second to 24 hours, from seconds or a text such as 10m."""
+Fraction = Annotated[str, BeforeValidator(_fraction)]
+"""Normalised decimal text, above 0 and at most 1."""
+EngineName = Annotated[_Text, AfterValidator(_engine_name)]
+VariableName = Annotated[_Text, AfterValidator(_variable)]
+VariableValue = Annotated[
+    str, StringConstraints(strict=True, max_length=4096), AfterValidator(_plain_text)
+]
+Argument = Annotated[
+    str,
+    StringConstraints(strict=True, min_length=1, max_length=1024),
+    AfterValidator(_plain_text),
+    AfterValidator(_argument),
+]
 
 
 def variable_name(model_id: str) -> str:

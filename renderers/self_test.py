@@ -32,6 +32,29 @@ _BATCHING: Final[tuple[dict[str, Any] | None, ...]] = (
         }
     },
 )
+_EVERYWHERE: Final[dict[str, Any]] = {
+    "engine_name": "Model-1.0",
+    "environment": {"OMP_NUM_THREADS": "4", "on": 'a: "$b" # c'},
+    "arguments": ["--some-flag=$x", "--another", "a value: of it"],
+    "shm_size": "1536m",
+    "start_period": "10m",
+    "update": "restart",
+}
+"""Fields that every platform has."""
+_ALL_BY_DRIVER: Final = {"count": "all", "driver": "nvidia"}
+_BY_CDI: Final = {"device_ids": ["nvidia.com/gpu=0", "nvidia.com/gpu=1:0"], "driver": "cdi"}
+_OF_ONE_PLATFORM: Final[tuple[dict[str, Any], ...]] = (
+    *(
+        {"platform": platform, "arguments": [f"--{option}=1"]}
+        for platform, engine in PLATFORMS.items()
+        for option in sorted(engine.options)
+    ),
+    {"platform": "tensorflow", "gpu": _ALL_BY_DRIVER | {"memory_fraction": 0.4}},
+    {"platform": "tensorflow", "gpu": _BY_CDI},
+    {"platform": "triton", "gpu": {"count": 2, "driver": "nvidia"}},
+    {"platform": "triton", "repository": {"models": ["first", "Second"]}},
+    {"platform": "triton", "repository": {"models": ["third"]}, "update": "in_place"},
+)
 _RESOURCES: Final = {
     "limits": {"cpus": "1.5", "memory": "4g"},
     "reservations": {"cpus": "1", "memory": "512m"},
@@ -53,7 +76,10 @@ def run(customisation: Customisation) -> None:
 
 @cache
 def _every_kind() -> Composition:
-    """A composition with a model for each combination of platform, GPUs, resources and batching."""
+    """A composition with a model for each combination of platform, GPUs, resources and batching.
+
+    Other fields change what is written in one way each, so each of them has only a few models.
+    """
     kinds: list[dict[str, Any]] = []
     for name, platform in PLATFORMS.items():
         gpus = (None,) if platform.no_gpu else _GPUS
@@ -65,6 +91,9 @@ def _every_kind() -> Composition:
             if batching is not None:
                 kind["batching"] = batching
             kinds.append(kind)
+        own = {"platform": name, "engine_name": f"{name}-{_EVERYWHERE['engine_name']}"}
+        kinds.append(_EVERYWHERE | own)
+    kinds += _OF_ONE_PLATFORM
     return _composition([_model(f"model-{number}", kind) for number, kind in enumerate(kinds)])
 
 

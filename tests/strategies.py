@@ -104,14 +104,26 @@ _amounts = st.fixed_dictionaries(
     },
 )
 _resources = st.fixed_dictionaries({}, optional={"limits": _amounts, "reservations": _amounts})
-_gpus = st.one_of(
+_gpus_by_docker = st.one_of(
     st.just({"count": "all"}),
     st.integers(1, 1024).map(lambda count: {"count": count}),
     st.lists(
         st.from_regex(r"[A-Za-z0-9][A-Za-z0-9:._-]{0,8}", fullmatch=True), min_size=1, max_size=3
     ).map(lambda ids: {"device_ids": ids}),
 )
-_updates = st.sampled_from(["in_place", "restart"])
+_gpus_by_cdi = st.lists(
+    st.from_regex(
+        r"[a-z0-9.]{1,6}/[a-z]{1,4}=[A-Za-z0-9][A-Za-z0-9:._-]{0,4}", fullmatch=True
+    ).filter(lambda name: name[0] != "."),
+    min_size=1,
+    max_size=3,
+).map(lambda ids: {"device_ids": ids, "driver": "cdi"})
+_gpus = st.one_of(
+    _gpus_by_docker,
+    _gpus_by_docker.map(lambda gpu: gpu | {"driver": "nvidia"}),
+    _gpus_by_cdi,
+)
+_fractions = st.sampled_from([1, 0.4, 0.125, "0.50"])
 _positive = st.integers(1, 2**31 - 1)
 
 
@@ -167,20 +179,75 @@ def _artifacts(draw: st.DrawFn) -> dict[str, Any]:
     return artifact
 
 
+_awkward_texts = st.sampled_from(
+    ["", "$x", "${A:-b}", "<image>", "<env_value:1>", "a: b", " #", "on", "'\"\\", "12:30", "- a"]
+)
+_environments = st.dictionaries(
+    st.one_of(
+        st.sampled_from(["on", "null", "Y", "_", "A" * 100, "x1e3"]),
+        st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,8}", fullmatch=True),
+    ).filter(lambda name: not name.startswith("LD_") and name != "PATH"),
+    st.one_of(_awkward_texts, plain_texts),
+    max_size=3,
+)
+
+
+@st.composite
+def _arguments(draw: st.DrawFn, platform: str) -> list[str]:
+    """Flags with and without values, among them options of the platform's template."""
+    known = st.sampled_from(sorted(PLATFORMS[platform].options) or ["x-known"])  # type: ignore[index]
+    arguments: list[str] = []
+    for name in draw(st.lists(known | st.from_regex(r"x[a-z_-]{0,5}", fullmatch=True), max_size=3)):
+        value = draw(st.none() | _awkward_texts | plain_texts)
+        if value is None:
+            arguments.append(f"--{name}")
+        elif draw(st.booleans()) and value and not value.startswith("-"):
+            arguments += [f"--{name}", value]
+        else:
+            arguments.append(f"-{name}={value}")
+    return arguments or ["--x"]
+
+
+@st.composite
+def _names_and_more(draw: st.DrawFn, platform: str, model_id: str) -> dict[str, Any]:
+    """Fields of `serving` that every platform has, with names that no other model has."""
+    # No id has a dot.
+    name = st.from_regex(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,6}}\.{model_id}", fullmatch=True)
+    fields: dict[str, st.SearchStrategy[Any]] = {
+        "engine_name": name,
+        "environment": _environments,
+        "arguments": _arguments(platform),
+        "shm_size": st.sampled_from(["64m", "1000b", 1 << 40, "1.5g"]),
+        "start_period": st.sampled_from(["90s", "10m", "1h", 1, 86400]),
+        "update": st.sampled_from(["in_place", "restart"]),
+    }
+    if platform == "triton":
+        names = st.lists(name, min_size=1, max_size=3, unique_by=str.lower)
+        fields["repository"] = names.map(lambda models: {"models": models})
+    chosen = draw(st.fixed_dictionaries({}, optional=fields))
+    if "repository" in chosen:
+        chosen.pop("engine_name", None)
+    if "batching" in "".join(chosen.get("arguments", [])):
+        chosen["batching"] = None
+    return chosen
+
+
 @st.composite
 def model_documents(draw: st.DrawFn, model_id: str | None = None) -> dict[str, Any]:
     """A model as in an event."""
     platform = draw(st.sampled_from(list(PLATFORMS)))
     serving: dict[str, Any] = {"platform": platform, "image": draw(images)}
     able = PLATFORMS[platform]
-    optional = {"resources": _resources, "update": _updates} | (
-        {} if able.no_gpu else {"gpu": _gpus}
-    )
+    optional = {"resources": _resources} | ({} if able.no_gpu else {"gpu": _gpus})
     optional |= {} if able.no_batching else {"batching": _batching}
     serving |= draw(st.fixed_dictionaries({}, optional=optional))
+    model_id = model_id or draw(slugs)
+    serving |= draw(_names_and_more(platform, model_id))
+    if platform == "tensorflow" and "gpu" in serving and draw(st.booleans()):
+        serving["gpu"] = serving["gpu"] | {"memory_fraction": draw(_fractions)}
     fields = {"name": plain_texts, "serving_version": st.integers(1, 2**63 - 1)}
     return {
-        "id": model_id or draw(slugs),
+        "id": model_id,
         "version": draw(versions),
         "artifact": draw(_artifacts()),
         "serving": serving,

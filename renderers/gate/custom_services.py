@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from renderers.composition import Model
+from renderers.gate.parsers import seconds, size
 
 _DECIDED: Final = frozenset(
     {
@@ -131,6 +132,36 @@ class Gpus(Condition):
         if self.wanted is None:
             return "no request for a GPU"
         return f"[{dict(self.wanted)!r}]" + (" or no request" if self.are_optional else "")
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Bytes(Condition):
+    """An amount of memory, in any unit."""
+
+    amount: int
+    written: str
+    """As the bundle's own templates write it."""
+
+    def is_in(self, found: Any) -> bool:
+        """Whether `found` is this amount."""
+        return size(found) == self.amount
+
+    def __repr__(self) -> str:
+        return repr(self.written)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Duration(Condition):
+    """A time, in any units."""
+
+    seconds: int
+
+    def is_in(self, found: Any) -> bool:
+        """Whether `found` is this time."""
+        return seconds(found) == self.seconds
+
+    def __repr__(self) -> str:
+        return repr(f"{self.seconds}s")
 
 
 _ALL_GPUS: Final = {"capabilities": ["gpu"], "count": "all"}

@@ -4,22 +4,26 @@ The gate compares the rendered file with these values. They repeat the rules of 
 purpose: the only code shared with it is the model of a composition.
 """
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import lru_cache
 from typing import Any, Final
 
-from renderers.composition import Amounts, Composition, Model, RenderDefaults
+from renderers.composition import Amounts, Composition, Model, RenderDefaults, Serving
 from renderers.gate import parsers
+from renderers.gate.custom_services import Bytes, Duration
 from renderers.values import Value, canonical_digest
 
 _GRPC_PORTS: Final = {"tensorflow": 9000, "triton": 8001, "openvino": 9000}
 _LOADS_NUMBERS: Final = frozenset({"tensorflow", "openvino"})
 _BATCHES: Final = frozenset({"tensorflow"})
 _TIMES: Final = {"interval": "5s", "timeout": "5s", "retries": 3}
+_TRITONS_SHARED_MEMORY: Final = 1 << 30
 _STATUS_PORTS: Final = {"tensorflow": 8501, "openvino": 8000}
 _STATUS_PROBE: Final = (
-    "exec 3<>/dev/tcp/127.0.0.1/{port} && printf 'GET /v1/models/{id} HTTP/1.0\\r\\n\\r\\n' >&3"
+    "exec 3<>/dev/tcp/127.0.0.1/{port} && printf 'GET /v1/models/{name} HTTP/1.0\\r\\n\\r\\n' >&3"
     " && grep -q '\"AVAILABLE\"' <&3"
 )
 
@@ -55,9 +59,9 @@ def model_service(
     model: Model, composition: Composition, defaults: RenderDefaults, batching_file: str | None
 ) -> dict[str, Any]:
     """The service s<id>s; `batching_file` is the text of the mounted file if batching is on."""
-    folder = f"/models/{model.id}"
-    mount = folder if loads_numbers(model) else "/models"
-    volumes = [f"../model-serving/model-download{folder}:{mount}:ro"]
+    serving = model.serving
+    mount = f"/models/{_engine_name(model)}" if loads_numbers(model) else "/models"
+    volumes = [f"../model-serving/model-download/models/{model.id}:{mount}:ro"]
     labels = {"bundle.model": model.id}
     if update(model) == "restart":
         labels["bundle.model-version"] = short_digest([identity(model), model.serving_version])
@@ -70,13 +74,18 @@ def model_service(
         "networks": [composition.bundle.name],
         "volumes": volumes,
         "command": _command(model),
-        "healthcheck": _TIMES | {"start_period": "120s", "test": _probe(model)},
+        "healthcheck": _TIMES
+        | {"start_period": Duration(_start_seconds(model)), "test": _probe(model)},
         "deploy": {"resources": _resources(model, defaults)},
     }
-    if model.serving.gpu is not None and model.serving.gpu.count == "all":
+    if _takes_all_by_runtime(serving):
         service["runtime"] = "nvidia"
-    if model.serving.platform == "triton":
-        service["shm_size"] = "1g"
+    if serving.shm_size is not None or serving.platform == "triton":
+        service["shm_size"] = _bytes(serving.shm_size or _TRITONS_SHARED_MEMORY)
+    if serving.environment:
+        service["environment"] = {
+            name: _literal(value) for name, value in serving.environment.items()
+        }
     if batching_file is not None:
         service["labels"] = (
             labels | {"bundle.batching": short_digest(batching_file)} | _labels(defaults)
@@ -97,7 +106,9 @@ def loads_numbers(model: Model) -> bool:
 
 def update(model: Model) -> str:
     """How the service gets a new version: in_place or restart."""
-    return model.serving.update or "in_place"
+    if model.serving.update is not None:
+        return model.serving.update
+    return "in_place" if model.serving.repository is None else "restart"
 
 
 def identity(model: Model) -> str:
@@ -108,13 +119,16 @@ def identity(model: Model) -> str:
 def list_fields(model: Model) -> tuple[str, ...]:
     """The fields of the model's line in models.txt, apart from its source."""
     folder = f"{model.id}/{model.serving_version}" if loads_numbers(model) else model.id
-    platform = model.serving.platform
+    serving = model.serving
+    engine, name = str(serving.platform), _engine_name(model)
+    if serving.repository is not None:
+        engine, name = "triton-repository", ",".join(serving.repository.models)
     return (
         folder,
-        platform,
-        model.id,
+        engine,
+        name,
         update(model),
-        "120",
+        str(_start_seconds(model)),
         identity(model),
         model.artifact.store or "-",
     )
@@ -134,9 +148,36 @@ def batching_folder(model: Model) -> str | None:
 
 def model_comments(model: Model) -> list[str]:
     """The commented-out options of a model's service, in order, as the file has them."""
-    platform, gpu = model.serving.platform, model.serving.gpu
-    comments = _options(platform, model.id, batching=batching_parameters(model) is not None)
-    return comments + (_GPU_OPTIONS if gpu is not None and gpu.count == "all" else [])
+    serving = model.serving
+    comments = _options(serving.platform, model.id, batching=batching_parameters(model) is not None)
+    if serving.platform == "tensorflow" and serving.gpu is not None:
+        comments += [] if serving.gpu.memory_fraction else [_MEMORY_OPTION]
+    if serving.arguments is not None:
+        comments = [option for option in comments if not _is_set(option, serving.arguments)]
+    return comments + (_GPU_OPTIONS if _takes_all_by_runtime(serving) else [])
+
+
+_MEMORY_OPTION: Final = "#- --per_process_gpu_memory_fraction=<float>"
+_TOGETHER: Final = (
+    ("batching_", "--enable_batching", "--batching_parameters_file"),
+    ("/etc/monitoring.txt", "--monitoring_config_file"),
+)
+"""For each option of several lines: what all of its lines contain one of, the flags among it."""
+
+
+def _is_set(option: str, arguments: Sequence[str]) -> bool:
+    """Whether the arguments set an option, or one that has no meaning without it."""
+    flags = [_bare(argument) for argument in arguments if argument.startswith("-")]
+    for texts in _TOGETHER:
+        if any(text in option for text in texts):
+            return any(_bare(text) in flags for text in texts if text.startswith("--"))
+    return option.startswith("#- --") and _bare(option[3:]) in flags
+
+
+def _bare(flag: str) -> str:
+    """The name of a flag, without what makes no difference to an engine."""
+    name = re.split("[= ]", flag, maxsplit=1)[0].strip("-").lower().replace("-", "_")
+    return name[2:].lstrip("_") if name.startswith("no") else name
 
 
 _OPENVINO_NUMBERS: Final = ("nireq", "grpc_workers", "rest_workers")
@@ -367,26 +408,34 @@ def _command(model: Model) -> list[str]:
             return _triton_command(model)
         case "openvino":
             return [
-                f"--model_name={model.id}",
-                f"--model_path=/models/{model.id}",
+                f"--model_name={_engine_name(model)}",
+                f"--model_path=/models/{_engine_name(model)}",
                 "--port=9000",
                 "--rest_port=8000",
                 *_polling(model),
+                *_arguments(model),
             ]
 
 
 def _tensorflow_command(model: Model) -> list[str]:
     command = [
         "--enable_model_warmup",
-        f"--model_name={model.id}",
-        f"--model_base_path=/models/{model.id}",
+        f"--model_name={_engine_name(model)}",
+        f"--model_base_path=/models/{_engine_name(model)}",
         "--max_num_load_retries=0",
     ]
     command += _polling(model)
     if batching_parameters(model) is not None:
         command += ["--enable_batching", "--batching_parameters_file=/etc/batching.txt"]
+    gpu = model.serving.gpu
+    if gpu is not None and gpu.memory_fraction is not None:
+        command.append(f"--per_process_gpu_memory_fraction={gpu.memory_fraction}")
     # Behind the flags of the image's entrypoint, which ends up with the last one.
-    return [*command, "--port=9000"]
+    return [*command, *_arguments(model), "--port=9000"]
+
+
+def _arguments(model: Model) -> list[str]:
+    return [_literal(argument) for argument in model.serving.arguments or ()]
 
 
 def _polling(model: Model) -> list[str]:
@@ -395,18 +444,42 @@ def _polling(model: Model) -> list[str]:
 
 
 def _triton_command(model: Model) -> list[str]:
+    repository = model.serving.repository
+    # model_download makes models/<id>/<id> lead to the files of a repository.
+    folder = "/models" if repository is None else f"/models/{model.id}"
+    loaded = (_engine_name(model),) if repository is None else repository.models
     options = [
-        "--model-repository=/models",
+        f"--model-repository={folder}",
         "--model-control-mode=explicit",
-        f"--load-model={model.id}",
+        *(f"--load-model={name}" for name in loaded),
     ]
-    return ["tritonserver", *options]
+    return ["tritonserver", *options, *_arguments(model)]
+
+
+def _engine_name(model: Model) -> str:
+    return model.id if model.serving.engine_name is None else model.serving.engine_name
+
+
+def _start_seconds(model: Model) -> int:
+    period = model.serving.start_period
+    return 120 if period is None else period
+
+
+def _takes_all_by_runtime(serving: Serving) -> bool:
+    """Whether the service has all GPUs without a device request."""
+    return serving.gpu is not None and serving.gpu.count == "all" and serving.gpu.driver is None
+
+
+def _bytes(amount: int) -> Bytes:
+    units = ((30, "g"), (20, "m"), (10, "k"), (0, "b"))
+    shift, unit = next((shift, unit) for shift, unit in units if amount % (1 << shift) == 0)
+    return Bytes(amount, f"{amount >> shift}{unit}")
 
 
 def _probe(model: Model) -> list[str]:
     port = _STATUS_PORTS.get(model.serving.platform)
     if port is not None:
-        return ["CMD", "bash", "-c", _STATUS_PROBE.format(port=port, id=model.id)]
+        return ["CMD", "bash", "-c", _STATUS_PROBE.format(port=port, name=_engine_name(model))]
     return ["CMD", "curl", "-fsS", "-o", "/dev/null", "http://127.0.0.1:8000/v2/health/ready"]
 
 
@@ -424,10 +497,16 @@ def _resources(model: Model, defaults: RenderDefaults) -> dict[str, Any]:
     resources: dict[str, dict[str, Any]] = {**amounts(model, defaults)}
     reservations = resources["reservations"]
     gpu = model.serving.gpu
-    if gpu is not None and gpu.device_ids is not None:
-        reservations["devices"] = [{"capabilities": ["gpu"], "device_ids": list(gpu.device_ids)}]
-    elif gpu is not None and gpu.count != "all":
-        reservations["devices"] = [{"capabilities": ["gpu"], "count": gpu.count}]
+    if gpu is None or _takes_all_by_runtime(model.serving):
+        return resources
+    request: dict[str, Any] = {"capabilities": ["gpu"]}
+    if gpu.driver is not None:
+        request["driver"] = gpu.driver
+    if gpu.device_ids is not None:
+        request["device_ids"] = list(gpu.device_ids)
+    else:
+        request["count"] = gpu.count
+    reservations["devices"] = [request]
     return resources
 
 
@@ -462,8 +541,12 @@ def _one_name(host: str) -> str:
 
 
 def _labels(defaults: RenderDefaults) -> dict[str, str]:
-    # Compose reads $$ as $.
-    return {key: value.replace("$", "$$") for key, value in defaults.labels.items()}
+    return {key: _literal(value) for key, value in defaults.labels.items()}
+
+
+def _literal(text: str) -> str:
+    """A text as it stands in a compose file: Compose reads $$ as $."""
+    return text.replace("$", "$$")
 
 
 def short_digest(value: object) -> str:

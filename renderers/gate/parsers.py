@@ -32,6 +32,8 @@ _WRAPPED: Final = re.compile(
 )
 _PLAIN: Final = re.compile(r"([a-z_]+): ([0-9]+|true|false)")
 _VARIABLE: Final = re.compile(r"\$\{([A-Za-z0-9_]+):-([0-9.]+)([bkmg]?)\}")
+_SIZE: Final = re.compile(r"([0-9]{1,18})([bkmg]?)")
+_TIME: Final = re.compile(r"(?:([0-9]{1,9})h)?(?:([0-9]{1,9})m)?(?:([0-9]{1,9})s)?")
 _NOTED: Final = re.compile(r"([CM][A-Z_]+) ([0-9.]+)([bkmg]?)(?:,|$)")
 _PLACEHOLDER: Final = re.compile(r"\{\{ *([a-z_.]+)[^}]*\}\}")
 _UNITS: Final = {"": 1, "b": 1, "k": 2**10, "m": 2**20, "g": 2**30}
@@ -357,6 +359,23 @@ def amount(text: Any) -> tuple[str, str, int] | None:
     """Variable, number and factor of the unit in `${NAME:-default}`; None for any other text."""
     found = _VARIABLE.fullmatch(text) if isinstance(text, str) else None
     return (found[1], found[2], _UNITS[found[3]]) if found else None
+
+
+def size(found: Any) -> int | None:
+    """The bytes of an amount of memory such as 8g; None for anything else."""
+    parts = _SIZE.fullmatch(found) if isinstance(found, str) else None
+    if parts is not None:
+        return int(parts[1]) * _UNITS[parts[2]]
+    return found if type(found) is int else None
+
+
+def seconds(found: Any) -> int | None:
+    """The seconds of a time such as 1h30m; None for anything else."""
+    parts = _TIME.fullmatch(found) if isinstance(found, str) and found else None
+    if parts is None:
+        return None
+    hours, minutes, rest = (int(part or 0) for part in parts.groups())
+    return (hours * 60 + minutes) * 60 + rest
 
 
 def _content_lines(text: str) -> Iterator[tuple[int, str]]:

@@ -73,6 +73,10 @@ apply() {
 
 # Reloads nginx, which is process $1, at each change.
 watch() {
+    # A signal that arrives before nginx handles it is lost, and a map may be written at any time.
+    until grep -q 'master process' "/proc/$1/cmdline"; do
+        sleep 1
+    done
     while sleep 1; do
         : >"$alive"
         now=$(fingerprint)

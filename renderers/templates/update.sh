@@ -227,7 +227,7 @@ update_router() {
 # Whether a second container of service $1 fits beside container $2.
 fits_twice() {
     id=${1#s} id=${id%s}
-    if [ -z "$router" ] || grep -Eq "^$id(/[0-9]+)? [^ ]+ [^ ]+ restart " "$list"; then
+    if [ -z "$router" ] || [ -e "$work/scale-is-hashed" ] || grep -Eq "^$id(/[0-9]+)? [^ ]+ [^ ]+ restart " "$list"; then
         return 1
     fi
     # The GPUs of one container cannot be promised to a second one.
@@ -242,7 +242,7 @@ fits_twice() {
 }
 
 # Replaces the containers of service $1, whose ids are the other arguments: starts a new one, sends the calls there
-# when it is healthy, and stops the old ones when they have answered.
+# when it is healthy, and stops the old ones when they have answered. Fails with 2 where Compose cannot do that.
 replace() {
     service=$1
     shift
@@ -251,6 +251,13 @@ replace() {
         route pin "$service" "$(address_of "$1" "$(name_of "$1")")" || return 1
         quietly compose up -d --no-deps --no-recreate --scale "$service=$(($# + 1))" "$service" || return 1
         started=$(all_running "$service" | without "$@")
+        # Older releases of Compose count the scale among what a container is made of, and would replace the new one.
+        if [ -n "$started" ] && ! containers "$service" | grep -q "$started $(wanted_hash "$service") "; then
+            : >"$work/scale-is-hashed"
+            docker rm -f "$started" >/dev/null
+            route unpin "$service"
+            return 2
+        fi
     fi
     if [ -z "$started" ] || ! await_healthy "$started" "$service"; then
         docker logs --tail 5 "$started" 2>&1 | sed 's/^/      /'
@@ -279,12 +286,21 @@ update_models() {
         # shellcheck disable=SC2086
         if fits_twice "$model" "$(echo "$old" | head -n 1)"; then
             say "==> $model: starting a new container beside the old one"
-            replace "$model" $old || note_failure "$model" 'the new container does not become healthy, and the old one stays'
+            replace "$model" $old
+            case $? in
+                0) ;;
+                2) recreate "$model" ;;
+                *) note_failure "$model" 'the new container does not become healthy, and the old one stays' ;;
+            esac
         else
-            say "==> $model: replacing its container"
-            quietly compose up -d --no-deps --force-recreate "$model" || note_failure "$model" "$(tail -n 1 "$work/log")"
+            recreate "$model"
         fi
     done
+}
+
+recreate() {
+    say "==> $1: replacing its container"
+    quietly compose up -d --no-deps --force-recreate "$1" || note_failure "$1" "$(tail -n 1 "$work/log")"
 }
 
 note_failure() {

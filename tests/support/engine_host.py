@@ -166,6 +166,31 @@ class TritonPythonModel:
 """
 
 
+_ENSEMBLE_CONFIG = """\
+name: "both"
+platform: "ensemble"
+max_batch_size: 0
+input [ { name: "x" data_type: TYPE_FP32 dims: [ 1 ] } ]
+output [ { name: "y" data_type: TYPE_FP32 dims: [ 1 ] } ]
+ensemble_scheduling {
+  step [
+    {
+      model_name: "Step1"
+      model_version: -1
+      input_map { key: "x" value: "x" }
+      output_map { key: "y" value: "between" }
+    },
+    {
+      model_name: "Step2"
+      model_version: -1
+      input_map { key: "x" value: "between" }
+      output_map { key: "y" value: "y" }
+    }
+  ]
+}
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Models:
     """Makes models, with their files on a store.
@@ -236,7 +261,12 @@ class Models:
         self, *models: Model, name: str = "visual-anomaly", target: str = "core-versions"
     ) -> Composition:
         """A composition of these models, whose signature lists them for the proxy."""
-        signature = {"models": {model.id: {"engine": model.serving.platform} for model in models}}
+        signature = {
+            "models": {
+                model.id: {"engine": model.serving.platform, "name": called_by(model)}
+                for model in models
+            }
+        }
         return Composition.model_validate(
             {
                 "bundle": {"name": name, "target": target},
@@ -247,6 +277,25 @@ class Models:
                 },
             }
         )
+
+    def ensemble(
+        self, model_id: str, version: str, factors: tuple[float, float], **serving: Any
+    ) -> Model:
+        """For the real Triton: a repository with the ensemble `both` of two steps of its Python
+        back end, `Step1` and `Step2`, each of which multiplies by its factor.
+        """
+        files = {"both/config.pbtxt": _ENSEMBLE_CONFIG.encode(), "both/1/.keep": b""}
+        for number, factor in enumerate(factors, 1):
+            step = f"Step{number}"
+            code = _TRITON_MODEL.format(factor=float(factor), load_seconds=0)
+            files[f"{step}/config.pbtxt"] = _TRITON_CONFIG.format(name=step).encode()
+            files[f"{step}/1/model.py"] = code.encode()
+        serving = {
+            "platform": "triton",
+            "image": self.images.triton,
+            "repository": {"models": ["both"]},
+        } | serving
+        return self._model(model_id, version, files, serving)
 
     def _model(
         self, model_id: str, version: str, files: Mapping[str, bytes], serving: Mapping[str, Any]
@@ -260,6 +309,12 @@ class Models:
                 "serving": dict(serving),
             }
         )
+
+
+def called_by(model: Model) -> str:
+    """The name by which clients call a model in its engine; of a repository, its first model."""
+    repository = model.serving.repository
+    return repository.models[0] if repository else model.engine_name
 
 
 def _as_document(model: Model) -> dict[str, Any]:
@@ -541,7 +596,7 @@ class Host:
         It lasts as long as the block and `seconds` more; `pause` is the time between two calls.
         """
         called = [model for model in self.composition.models if not models or model.id in models]
-        targets = [f"{model.serving.platform}:{model.id}:{model.id}" for model in called]
+        targets = [f"{model.serving.platform}:{called_by(model)}:{model.id}" for model in called]
         router = f"{self.composition.bundle.name}-nginx:8500"
         words = ("run", "--rm", "--interactive", "--network", self._network(), self.images.python)
         program = ("python3", "/opt/standins/load.py", router, str(pause), *targets)

@@ -91,8 +91,8 @@ def _in_defaults(document: Callable[[str], dict[str, Any]]) -> Put:
     return put
 
 
-def _model(*way: str) -> Callable[[dict[str, Any], str], None]:
-    def change(data: dict[str, Any], text: str) -> None:
+def _model(*way: str) -> Callable[[dict[str, Any], Any], None]:
+    def change(data: dict[str, Any], text: Any) -> None:
         at = data["models"][0]
         for name in way[:-1]:
             at = at.setdefault(name, {})
@@ -189,6 +189,61 @@ PLACES: Mapping[str, tuple[str, Put]] = {
         _in_event(_model("serving", "resources", "limits", "memory")),
     ),
     "device": ("$.data.models[0].serving.gpu", _in_event(_gpu)),
+    "driver of a device": (
+        "$.data.models[0].serving.gpu",
+        _in_event(
+            lambda data, text: _model("serving", "gpu")(
+                data,
+                {"device_ids": [text], "driver": "cdi"},
+            )
+        ),
+    ),
+    "share of memory": (
+        "$.data.models[0].serving.gpu",
+        _in_event(
+            lambda data, text: _model("serving", "gpu")(data, {"count": 1, "memory_fraction": text})
+        ),
+    ),
+    "engine name": (
+        "$.data.models[0].serving.engine_name",
+        _in_event(_model("serving", "engine_name")),
+    ),
+    "variable": (
+        "$.data.models[0].serving.environment",
+        _in_event(lambda data, text: _model("serving", "environment")(data, {text: "x"})),
+    ),
+    "value of a variable": (
+        "$.data.models[0].serving.environment",
+        _in_event(_model("serving", "environment", "A")),
+    ),
+    "argument": (
+        "$.data.models[0].serving.arguments",
+        _in_event(lambda data, text: _model("serving", "arguments")(data, [text])),
+    ),
+    "value of an argument": (
+        "$.data.models[0].serving.arguments",
+        _in_event(lambda data, text: _model("serving", "arguments")(data, [f"--x={text}"])),
+    ),
+    "shared memory": (
+        "$.data.models[0].serving.shm_size",
+        _in_event(_model("serving", "shm_size")),
+    ),
+    "start period": (
+        "$.data.models[0].serving.start_period",
+        _in_event(_model("serving", "start_period")),
+    ),
+    "loaded model": (
+        "$.data.models[0].serving.repository",
+        _in_event(
+            lambda data, text: data["models"][0].update(
+                serving={
+                    "platform": "triton",
+                    "image": "a:1",
+                    "repository": {"models": [text]},
+                }
+            )
+        ),
+    ),
     "batching parameter": ("$.data.models[0].serving.batching", _in_event(_parameter)),
     "thread pool": ("$.data.models[0].serving.batching", _in_event(_pool_name)),
     "bundle": ("$.data.bundle.name", _in_event(_under("bundle", "name"))),

@@ -62,16 +62,29 @@ def _model(
 ) -> tuple[str, dict[str, str]]:
     gpu, allotment = model.serving.gpu, ResourceDefaults.of(model, frame.defaults.resources)
     devices = list(gpu.device_ids or []) if gpu else []
+    loaded = model.serving.repository.models if model.serving.repository else ()
     text = frame.templates.render(
         f"{model.serving.platform}.yaml",
         gpu=gpu.count if gpu else None,
         devices=len(devices),
+        driver=gpu.driver if gpu else None,
+        memory_fraction=bool(gpu and gpu.memory_fraction),
         batching=batching_is_on(model),
-        update=model.serving.update or "in_place",
+        update=model.serving.update_or_default,
+        environment=len(model.serving.environment),
+        arguments=len(model.serving.arguments or ()),
+        options_set=model.serving.options_set,
+        shm_size=bool(model.serving.shm_size),
+        start_period=bool(model.serving.start_period),
+        loaded_models=len(loaded),
         labels=len(frame.labels),
     )
     values = shared | {
         "model_id": model.id,
+        "engine_name": model.serving.engine_name or model.id,
+        "start_period": f"{model.serving.start_period}s",
+        "shm_size": _memory(model.serving.shm_size or 0),
+        "memory_fraction": (gpu.memory_fraction if gpu else None) or "",
         "variable": model.id.replace("-", "_"),
         "image": frame.pulled_from(model.serving.image),
         "model_digest": model_digest(model),
@@ -81,7 +94,26 @@ def _model(
         "mem_reservation": allotment.mem_reservation,
         "batching_digest": canonical_digest(batching_text(model, frame.templates))[:16],
     }
-    return text, values | {f"device:{index}": device for index, device in enumerate(devices)}
+    for kind, texts in (
+        ("device", devices),
+        ("loaded_model", loaded),
+        ("argument", [_in_compose(text) for text in model.serving.arguments or ()]),
+        ("env_name", sorted(model.serving.environment)),
+        ("env_value", [_in_compose(text) for _, text in sorted(model.serving.environment.items())]),
+    ):
+        values |= {f"{kind}:{index}": value for index, value in enumerate(texts)}
+    return text, values
+
+
+def _in_compose(text: str) -> str:
+    return text.replace("$", "$$")
+
+
+def _memory(amount: int) -> str:
+    for unit, size in (("g", 1 << 30), ("m", 1 << 20), ("k", 1 << 10)):
+        if amount % size == 0:
+            return f"{amount // size}{unit}"
+    return f"{amount}b"
 
 
 def _service_text(name: str, frame: RenderContext, *, files: bool = False) -> str:

@@ -11,7 +11,7 @@ import pytest
 import yaml as pyyaml
 from hypothesis import given, settings
 
-from renderers import compose
+from renderers import compose, gate
 from renderers.bundle import Renderer
 from renderers.compose import ResourceDefaults
 from renderers.composition import Composition, RenderDefaults, Resources
@@ -238,3 +238,166 @@ def test_a_sample_is_the_service_of_a_model_without_limits_with_its_placeholders
         }
         for group, suffix in (("limits", "LIMIT"), ("reservations", "RESERVATION"))
     }
+
+
+def service_of(model):
+    """The service of one model as YAML has it, and its lines without indentation."""
+    composition = make_composition(1).with_model(model)
+    files = Renderer().render(composition, RenderDefaults(), STAMP)
+    gate.check(composition, RenderDefaults(), files)
+    text = next(file.body.decode() for file in files if file.path == compose.PATH)
+    block = text.partition(f"\n  s{model.id}s:\n")[2].partition("\n  s")[0]
+    service = pyyaml.safe_load(text)["services"][f"s{model.id}s"]
+    return service, [line.strip() for line in block.splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("platform", "flags"),
+    [
+        ("tensorflow", ["--model_name=Big-1.0", "--model_base_path=/models/Big-1.0"]),
+        ("openvino", ["--model_name=Big-1.0", "--model_path=/models/Big-1.0"]),
+        ("triton", ["--load-model=Big-1.0"]),
+    ],
+)
+def test_an_engine_has_its_own_name_of_a_model_and_the_host_has_the_id(platform, flags):
+    model = make_model("x1", platform=platform, serving={"engine_name": "Big-1.0"})
+    service, _ = service_of(model)
+    target = "/models" if platform == "triton" else "/models/Big-1.0"
+
+    assert [flag for flag in service["command"] if "Big" in flag] == flags
+    assert service["volumes"][0] == f"../model-serving/model-download/models/x1:{target}:ro"
+    assert ("GET /v1/models/Big-1.0 " in str(service["healthcheck"])) is (platform != "triton")
+    assert service["labels"]["bundle.model"] == "x1"
+
+
+@pytest.mark.parametrize("platform", ["tensorflow", "openvino", "triton"])
+def test_variables_and_arguments_reach_the_process_as_they_were_given(platform):
+    arguments = ("--xa=$HOME: # x", "--xb", "a \"b\" \\ 'c'", "--xc")
+    environment = {"on": "$x ${y}", "A": "", "B": "1e3"}
+    model = make_model(
+        "x1", platform=platform, serving={"arguments": arguments, "environment": environment}
+    )
+    service, _ = service_of(model)
+    dollars = [argument.replace("$", "$$") for argument in arguments]
+    end = -1 if platform == "tensorflow" else None
+
+    assert service["environment"] == {"on": "$$x $${y}", "A": "", "B": "1e3"}
+    assert service["command"][:end][-4:] == dollars
+    assert platform != "tensorflow" or service["command"][-1] == "--port=9000"
+
+
+@pytest.mark.parametrize(
+    ("platform", "argument", "left_out"),
+    [
+        ("tensorflow", "--grpc_max_threads=3", ["#- --grpc_max_threads=<int_val>"]),
+        (
+            "tensorflow",
+            "--tensorflow_inter_op_parallelism=3",
+            ["#- --tensorflow_inter_op_parallelism=<int_val>"],
+        ),
+        (
+            "tensorflow",
+            "--batching-parameters-file=/x",
+            [
+                "#- ${REL_DIR}/conf/bundle/batching_x1.txt:/etc/batching.txt",
+                "#- --enable_batching",
+                "#- --batching_parameters_file=/etc/batching.txt",
+            ],
+        ),
+        (
+            "tensorflow",
+            "--monitoring_config_file=/x",
+            [
+                "#- ./monitoring.txt:/etc/monitoring.txt",
+                "#- --monitoring_config_file=/etc/monitoring.txt",
+            ],
+        ),
+        ("openvino", "--nometrics_enable", ["#- --metrics_enable"]),
+        ("openvino", "--grpc_workers=2", ["#- --grpc_workers=<int_val>"]),
+    ],
+)
+def test_an_option_that_an_argument_sets_is_not_offered(platform, argument, left_out):
+    def options(**serving):
+        _, lines = service_of(make_model("x1", platform=platform, serving=serving))
+        return [line for line in lines if line.startswith("#")]
+
+    offered = options()
+
+    assert [option for option in offered if option in left_out] == left_out
+    assert options(arguments=[argument]) == [option for option in offered if option not in left_out]
+
+
+@pytest.mark.parametrize(
+    ("platform", "given", "shown"),
+    [
+        ("triton", None, "1g"),
+        ("triton", "8192m", "8g"),
+        ("tensorflow", None, None),
+        ("tensorflow", 1000, "1000b"),
+        ("openvino", "64m", "64m"),
+    ],
+)
+def test_shared_memory_has_the_largest_unit(platform, given, shown):
+    service, _ = service_of(make_model("x1", platform=platform, serving={"shm_size": given}))
+
+    assert service.get("shm_size") == shown
+
+
+@pytest.mark.parametrize("platform", ["tensorflow", "openvino", "triton"])
+def test_a_start_period_is_in_seconds(platform):
+    service, _ = service_of(make_model("x1", platform=platform, serving={"start_period": "10m"}))
+
+    assert service["healthcheck"]["start_period"] == "600s"
+
+
+@pytest.mark.parametrize(
+    ("gpu", "request_"),
+    [
+        ({"count": "all"}, None),
+        ({"count": "all", "driver": "nvidia"}, {"count": "all", "driver": "nvidia"}),
+        ({"count": 2, "driver": "nvidia"}, {"count": 2, "driver": "nvidia"}),
+        (
+            {"device_ids": ["nvidia.com/gpu=0"], "driver": "cdi"},
+            {"device_ids": ["nvidia.com/gpu=0"], "driver": "cdi"},
+        ),
+    ],
+)
+@pytest.mark.parametrize("platform", ["tensorflow", "triton"])
+def test_a_driver_is_named_in_a_device_request_and_replaces_the_runtime(platform, gpu, request_):
+    service, lines = service_of(make_model("x1", platform=platform, serving={"gpu": gpu}))
+    requests = service["deploy"]["resources"]["reservations"].get("devices")
+
+    assert requests == (request_ and [{"capabilities": ["gpu"]} | request_])
+    assert service.get("runtime") == (None if request_ else "nvidia")
+    assert ("#devices:" in lines) is (request_ is None)
+
+
+def test_tensorflow_with_a_gpu_takes_its_share_of_the_memory_or_offers_the_option():
+    option = "#- --per_process_gpu_memory_fraction=<float>"
+    for gpu in ({"count": "all"}, {"count": 1}, {"device_ids": ["0"]}):
+        _, lines = service_of(make_model("x1", serving={"gpu": gpu}))
+        service, shared = service_of(
+            make_model("x1", serving={"gpu": gpu | {"memory_fraction": 0.4}})
+        )
+
+        assert lines.count(option) == 1
+        assert option not in shared
+        assert "--per_process_gpu_memory_fraction=0.4" in service["command"]
+    _, without = service_of(make_model("x1"))
+    assert option not in without
+
+
+def test_a_repository_is_mounted_as_one_folder_of_which_the_named_models_are_loaded():
+    model = make_model("x1", platform="triton", serving={"repository": {"models": ["b", "A"]}})
+    service, _ = service_of(model)
+
+    assert service["command"] == [
+        "tritonserver",
+        "--model-repository=/models/x1",
+        "--model-control-mode=explicit",
+        "--load-model=b",
+        "--load-model=A",
+    ]
+    assert service["volumes"] == ["../model-serving/model-download/models/x1:/models:ro"]
+    assert "bundle.model-version" in service["labels"]
+    assert "/v2/health/ready" in str(service["healthcheck"]["test"])

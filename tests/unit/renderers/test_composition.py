@@ -361,3 +361,228 @@ def test_render_defaults_parse_back_to_the_same_digest(defaults):
 def test_an_unknown_render_default_is_refused():
     with pytest.raises(ValidationError):
         RenderDefaults.model_validate({"download_img": "x"})
+
+
+def refusal(platform="tensorflow", **serving):
+    """The message with which these fields of `serving` are refused."""
+    with pytest.raises(ValidationError) as refused:
+        make_model("101", platform=platform, serving=serving)
+    return refused.value.errors()[0]["msg"]
+
+
+def test_absent_fields_of_serving_are_in_no_canonical_form():
+    plain = make_model("101")
+
+    assert plain.canonical == make_model("101", serving={"environment": {}}).canonical
+    assert json.loads(plain.canonical)["serving"].keys() == {"platform", "image"}
+
+
+def test_fields_of_serving_have_one_spelling_in_the_canonical_form():
+    one = {"start_period": "10m", "shm_size": "8g", "gpu": {"count": 1, "memory_fraction": 0.40}}
+    other = {
+        "start_period": 600,
+        "shm_size": 8 << 30,
+        "gpu": {"count": 1, "memory_fraction": "0.4"},
+    }
+
+    assert make_model("101", serving=one).canonical == make_model("101", serving=other).canonical
+
+
+@pytest.mark.parametrize("name", ["", "-a", ".", "a/b", "a b", "a" * 129, "$a", "é"])
+def test_an_engine_name_is_one_word(name):
+    assert "must start with a letter or digit" in refusal(engine_name=name)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "name"),
+    [
+        ({"engine_name": "Llama"}, {"engine_name": "lLAMA"}, "llama"),
+        ({"engine_name": "B"}, {}, "b"),
+        ({}, {"engine_name": "A"}, "a"),
+        ({"repository": {"models": ["x", "B"]}}, {}, "b"),
+        ({"repository": {"models": ["x", "Y"]}}, {"engine_name": "y"}, "y"),
+        ({"repository": {"models": ["x"]}}, {"repository": {"models": ["X"]}}, "x"),
+    ],
+)
+def test_a_name_in_an_engine_is_no_name_and_no_id_of_another_model(one, other, name):
+    models = [
+        make_model(model_id, platform="triton", serving=serving)
+        for model_id, serving in (("a", one), ("b", other))
+    ]
+    document = composition_document(1) | {
+        "models": [json.loads(model.canonical) for model in models]
+    }
+    message = f"models 'a' and 'b' both have '{name}'"
+
+    with pytest.raises(ValidationError, match=message):
+        Composition.model_validate(document)
+    with pytest.raises(ValueError, match=message):
+        make_composition(1).with_model(models[0]).with_model(models[1])
+
+
+def test_a_model_may_have_its_own_id_as_a_name_and_keep_its_name_in_a_new_version():
+    composition = make_composition(1).with_model(
+        make_model("a", platform="triton", serving={"repository": {"models": ["A", "c"]}})
+    )
+    named = make_model("b", serving={"engine_name": "Llama"})
+
+    assert composition.with_model(named).with_model(named).model("b") == named
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("NVIDIA_VISIBLE_DEVICES", "serving.gpu"),
+        ("CUDA_VISIBLE_DEVICES", "serving.gpu"),
+        ("LD_PRELOAD", "libraries"),
+        ("LD_LIBRARY_PATH", "libraries"),
+        ("MODEL_NAME", "serving.engine_name"),
+        ("MODEL_BASE_PATH", "folder"),
+        ("PATH", "image"),
+        ("1A", "variable's name"),
+        ("A-B", "variable's name"),
+        ("A=B", "variable's name"),
+        ("", "variable's name"),
+    ],
+)
+def test_variables_of_the_bundle_and_of_the_image_are_refused_with_the_reason(name, reason):
+    assert reason in refusal(environment={name: "x"})
+
+
+@pytest.mark.parametrize("text", ["a\nb", "a\tb", "a\x00", "\u202ea", "\u2028"])
+def test_variables_and_arguments_are_plain_text_of_one_line(text):
+    assert "must have no control" in refusal(environment={"A": text})
+    assert "must have no control" in refusal(arguments=[f"--a={text}"])
+
+
+@pytest.mark.parametrize(
+    ("platform", "flag", "field"),
+    [
+        ("tensorflow", "--model_name=x", "serving.engine_name"),
+        ("tensorflow", "-model_name", "serving.engine_name"),
+        ("tensorflow", "--model-base-path=/x", "folder"),
+        ("tensorflow", "--noenable_model_warmup", "the bundle sets it"),
+        ("tensorflow", "--PORT 1", "ports"),
+        ("tensorflow", "--rest_api_port=1", "ports"),
+        ("tensorflow", "--file_system_poll_wait_seconds=9", "serving.update"),
+        ("tensorflow", "--per_process_gpu_memory_fraction=1", "serving.gpu.memory_fraction"),
+        ("triton", "--load-model=x", "serving.repository.models"),
+        ("triton", "--model_store=/x", "folder"),
+        ("triton", "--model-repo=/x", "folder"),
+        ("triton", "--http-port=1", "ports"),
+        ("openvino", "--model_path=/x", "folder"),
+        ("openvino", "--no-rest_port", "ports"),
+        ("openvino", "--config_path=/x", "one model"),
+    ],
+)
+def test_flags_of_the_bundle_are_refused_with_the_field_to_use(platform, flag, field):
+    message = refusal(platform, arguments=["--other", "x", flag])
+
+    assert f"must not set {flag.partition('=')[0]}: " in message
+    assert field in message
+
+
+def test_batching_flags_are_refused_only_beside_batching():
+    flags = ["--enable_batching", "--batching_parameters_file=/x"]
+
+    assert make_model("1", serving={"arguments": flags}).serving.arguments == tuple(flags)
+    for batching in ({}, {"enabled": False}):
+        assert "serving.batching" in refusal(arguments=flags, batching=batching)
+
+
+@pytest.mark.parametrize("arguments", [["x"], ["--a=b", "x"], ["--a", "b", "x"], ["--a b", "x"]])
+def test_a_value_without_its_flag_is_refused(arguments):
+    assert "must have a flag before each value" in refusal(arguments=arguments)
+
+
+@pytest.mark.parametrize("argument", ["-", "--", "--=x", "---a", "--a\u00e9"])
+def test_what_only_resembles_a_flag_is_refused(argument):
+    assert "must be a flag such as" in refusal(arguments=[argument])
+
+
+@pytest.mark.parametrize("period", [0, -1, 86401, "25h", "90", "1.5h", "1m30s", True, None, "0s"])
+def test_a_start_period_is_a_time_of_a_day_at_most(period):
+    if period is None:
+        assert make_model("1", serving={"start_period": None}).serving.start_seconds == 120
+        return
+    assert "must be " in refusal(start_period=period)
+
+
+@pytest.mark.parametrize(("given", "seconds"), [("90s", 90), ("10m", 600), ("1h", 3600), (7, 7)])
+def test_a_start_period_has_a_unit_or_is_in_seconds(given, seconds):
+    assert make_model("1", serving={"start_period": given}).serving.start_seconds == seconds
+
+
+def test_no_shared_memory_at_all_is_refused():
+    assert "more than 0" in refusal(shm_size=0)
+
+
+@pytest.mark.parametrize("fraction", [0, 1.001, -0.1, 0.0001, "x", True, "nan", "1e-400"])
+def test_a_share_of_the_memory_is_a_number_of_three_decimals_up_to_1(fraction):
+    assert "at most 1" in refusal(gpu={"count": 1, "memory_fraction": fraction})
+
+
+def test_a_share_of_the_memory_is_for_tensorflow_alone():
+    message = refusal("triton", gpu={"count": 1, "memory_fraction": 0.5})
+
+    assert "must have no memory_fraction on triton: " in message
+
+
+@pytest.mark.parametrize(
+    ("gpu", "message"),
+    [
+        ({"count": 1, "driver": "cdi"}, "must have device_ids such as nvidia.com/gpu=0"),
+        ({"count": "all", "driver": "cdi"}, "must have device_ids such as nvidia.com/gpu=0"),
+        ({"device_ids": ["0"], "driver": "cdi"}, "0 is no name of a CDI device"),
+        ({"device_ids": ["nvidia.com/gpu=0"]}, "which needs driver: cdi"),
+        ({"device_ids": ["nvidia.com/gpu=0"], "driver": "nvidia"}, "which needs driver: cdi"),
+        ({"device_ids": ["MIG-GPU-0a1b/1/0"]}, "must name a MIG device by its UUID"),
+        ({"count": 1, "driver": "amd"}, "'nvidia' or 'cdi'"),
+    ],
+)
+def test_devices_are_named_as_their_driver_reads_them(gpu, message):
+    assert message in refusal(gpu=gpu)
+
+
+@pytest.mark.parametrize(
+    "gpu",
+    [
+        {"device_ids": ["MIG-c7384736-a75d-5afc-978f-d2f1294409fd"]},
+        {"device_ids": ["0:1"], "driver": "nvidia"},
+        {"device_ids": ["nvidia.com/gpu=all"], "driver": "cdi"},
+        {"device_ids": ["nvidia.com/gpu=mig0:1", "nvidia.com/gpu=GPU-1"], "driver": "cdi"},
+        {"count": "all", "driver": "nvidia"},
+    ],
+)
+def test_devices_of_each_driver_are_taken(gpu):
+    assert make_model("1", serving={"gpu": gpu}).serving.gpu.driver == gpu.get("driver")
+
+
+@pytest.mark.parametrize("platform", ["tensorflow", "openvino"])
+def test_a_repository_is_for_triton_alone(platform):
+    assert "only Triton" in refusal(platform, repository={"models": ["a"]})
+
+
+@pytest.mark.parametrize("models", [[], ["a", "A"], ["a,b"], ["a/b"], [".v"]])
+def test_a_repository_has_models_with_different_names(models):
+    assert refusal("triton", repository={"models": models})
+
+
+def test_a_repository_has_no_name_of_its_own():
+    message = refusal("triton", repository={"models": ["a"]}, engine_name="b")
+
+    assert "must have only one of repository and engine_name" in message
+
+
+@pytest.mark.parametrize(
+    ("serving", "update"),
+    [
+        ({}, "in_place"),
+        ({"repository": {"models": ["a"]}}, "restart"),
+        ({"repository": {"models": ["a"]}, "update": "in_place"}, "in_place"),
+    ],
+)
+def test_a_repository_gets_a_new_container_unless_it_says_otherwise(serving, update):
+    model = make_model("1", platform="triton", serving=serving)
+
+    assert model.serving.update_or_default == update

@@ -122,3 +122,20 @@ def test_a_uri_that_a_shell_would_split_is_refused_even_if_it_got_past_its_rule(
 def test_the_script_runs_in_any_posix_shell():
     assert download.script(BUILT_IN).startswith("#!/bin/sh\n")
     assert "[[" not in download.script(BUILT_IN)
+
+
+@pytest.mark.parametrize(
+    ("platform", "serving", "fields"),
+    [
+        ("tensorflow", {"engine_name": "Llama7b"}, "a/1 tensorflow Llama7b in_place 120"),
+        ("openvino", {"start_period": "1h"}, "a/1 openvino a in_place 3600"),
+        ("triton", {"engine_name": "b-1.0", "update": "restart"}, "a triton b-1.0 restart 120"),
+        ("triton", {"repository": {"models": ["x", "Y"]}}, "a triton-repository x,Y restart 120"),
+    ],
+)
+def test_a_line_has_the_names_in_the_engine_and_the_time_to_load(platform, serving, fields):
+    model = make_model("a", platform=platform, serving=serving)
+    line = download.list_line(model, BUILT_IN)
+
+    assert line.startswith(f"{fields} ")
+    assert " ".join(parsers.list_line(line)[0][:5]) == fields

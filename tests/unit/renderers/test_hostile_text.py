@@ -94,11 +94,17 @@ AMOUNTS = ("CPU_LIMIT", "MEM_LIMIT", "CPU_RESERVATION", "MEM_RESERVATION")
 def _service_says(service: dict[str, Any], model: Model, defaults: RenderDefaults) -> None:
     folder = f"/models/{model.id}"
     assert service["image"] == pulled(model.serving.image, defaults)
-    # Triton reads a folder of models, the others the folder of their own model.
-    mount = "/models" if model.serving.platform == "triton" else folder
-    assert service["volumes"][0] == f"../model-serving/model-download{folder}:{mount}:ro"
+    loads_numbers = PLATFORMS[model.serving.platform].loads_numbers
+    target = f"/models/{model.engine_name}" if loads_numbers else "/models"
+    assert service["volumes"][0] == f"../model-serving/model-download{folder}:{target}:ro"
+    repository = model.serving.repository
+    loaded = repository.models if repository else (model.engine_name,)
+    assert all(
+        any(argument.endswith(f"={name}") for argument in service["command"]) for name in loaded
+    )
+    assert service.get("environment", {}) == model.serving.environment
+    assert set(model.serving.arguments or ()) <= set(service["command"])
     assert service["labels"]["bundle.model"] == model.id
-    assert any(argument.endswith(f"={model.id}") for argument in service["command"])
     devices = service["deploy"]["resources"]["reservations"].get("devices")
     if model.serving.gpu is not None and model.serving.gpu.device_ids is not None:
         assert [device["device_ids"] for device in devices] == [list(model.serving.gpu.device_ids)]
@@ -106,14 +112,20 @@ def _service_says(service: dict[str, Any], model: Model, defaults: RenderDefault
 
 def _download(model: Model) -> list[str]:
     scheme, _, path = model.artifact.uri.partition("://")
-    platform, update = model.serving.platform, model.serving.update or "in_place"
+    serving = model.serving
+    platform, repository = serving.platform, serving.repository
+    engine, name = platform, serving.engine_name or model.id
+    if repository is not None:
+        engine, name = "triton-repository", ",".join(repository.models)
+    update = serving.update or ("restart" if repository else "in_place")
+    limit = str(serving.start_period or 120)
     loads_numbers = PLATFORMS[platform].loads_numbers
     folder = f"{model.id}/{model.serving_version}" if loads_numbers else model.id
     source = model.artifact.uri if scheme == "https" else f"{ENTRIES[scheme]}{path}"
     origin = json.dumps([model.version, model.artifact.uri], separators=(",", ":"))
     identity = model.artifact.digest or hashlib.sha256(origin.encode()).hexdigest()[:16]
     store = model.artifact.store or "-"
-    return [folder, platform, model.id, update, "120", identity, store, source]
+    return [folder, engine, name, update, limit, identity, store, source]
 
 
 def _shown_target(bundle: tuple[RenderedFile, ...]) -> str:
@@ -225,6 +237,35 @@ def test_accepted_labels_round_trip(place):
     assert len(labels) > 90
 
     checked(make_composition(2), RenderDefaults.model_validate({"labels": labels}))
+
+
+@pytest.mark.parametrize(
+    ("place", "count"),
+    [
+        ("engine name", 20),
+        ("variable", 20),
+        ("value of a variable", 90),
+        ("value of an argument", 90),
+        ("loaded model", 20),
+    ],
+)
+def test_accepted_text_about_an_engine_is_read_back_by_compose(place, count):
+    taken = accepted(place)
+    assert len(taken) > count
+
+    for _, composition, defaults in taken:
+        bundle = Renderer().render(composition, defaults, STAMP)
+        gate.check(composition, defaults, bundle)
+        model = composition.models[0]
+        serving, service = (
+            model.serving,
+            third_party_readers.compose(bundle)["services"][f"s{model.id}s"],
+        )
+        assert service.get("environment", {}) == serving.environment
+        assert set(serving.arguments or ()) <= set(service["command"])
+        names = serving.repository.models if serving.repository else (model.engine_name,)
+        named = {word.rpartition("=")[2] for word in service["command"]}
+        assert set(names) <= named
 
 
 @pytest.mark.parametrize("place", ["signature text", "signature key"])

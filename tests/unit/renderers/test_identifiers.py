@@ -141,7 +141,10 @@ LABEL = "must be letters, digits and . _ / - (255 at most), start and end with a
         (
             "DeviceId",
             "a" * 65,
-            "must be a device index or UUID: letters, digits and : . _ - (64 at most)",
+            (
+                "must be a device index or UUID: letters, digits and : . _ - (64 at most); or, "
+                "with the driver cdi, a name such as nvidia.com/gpu=0"
+            ),
         ),
         (
             "Image",

@@ -60,7 +60,7 @@ def test_a_template_that_adds_passes(name):
     [
         ("tensorflow.yaml", "    image: <image>\n", ""),
         ("tensorflow.yaml", "image: <image>", "image: other:1"),
-        ("triton.yaml", "      - --load-model=<model_id>\n", ""),
+        ("triton.yaml", "      - --load-model=<engine_name>\n", ""),
         (
             "resources.yaml",
             "capabilities: [gpu]\n              count: {{ gpu }}",

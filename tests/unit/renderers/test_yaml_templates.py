@@ -413,10 +413,16 @@ def _variants() -> Iterator[pytest.ParameterSet]:
         "files": (False, True),
         "require_all": (True, False),
     }
+    plain = dict.fromkeys(
+        ("environment", "arguments", "loaded_models", "shm_size", "start_period"), 0
+    ) | {"driver": None, "memory_fraction": False, "options_set": ()}
+    options = {option for platform in PLATFORMS.values() for option in platform.options}
+    full = dict.fromkeys(plain, 2) | {"driver": "nvidia", "options_set": options}
     for name in ("model_download", "router", "proxy", "networks", *PLATFORMS):
-        for shape in product(*shapes.values()):
-            text = built_in.render(f"{name}.yaml", **dict(zip(shapes, shape, strict=True)))
-            yield pytest.param(text, id=f"{name}-{'-'.join(map(str, shape))}")
+        for more, shape in product((plain, full), product(*shapes.values())):
+            text = built_in.render(f"{name}.yaml", **more, **dict(zip(shapes, shape, strict=True)))
+            kind = "-full" if more is full else ""
+            yield pytest.param(text, id=f"{name}-{'-'.join(map(str, shape))}{kind}")
 
 
 VARIANTS = {variant.values[0]: variant for variant in _variants()}.values()

@@ -24,12 +24,12 @@ ALL_GPUS = """\
               count: all
 """
 COMMENTED_GPUS = """\
-{% if gpu == "all" %}
+{% if gpu == "all" and not driver %}
           #devices:
             #- capabilities: [gpu]
               #count: 1
 """
-RUNTIME = '{% if gpu == "all" %}\n    runtime: nvidia\n{% endif %}\n'
+RUNTIME = '{% if gpu == "all" and not driver %}\n    runtime: nvidia\n{% endif %}\n'
 STATUS_TEST = (
     BUILT_IN.text("tensorflow.yaml").partition("      test:\n")[2].partition("      int")[0]
 )
@@ -205,7 +205,7 @@ def test_what_does_not_follow_from_the_composition_is_free(changes):
     check(*changes)
 
 
-MODEL_FLAG = "      - --load-model=<model_id>\n"
+MODEL_FLAG = "      - --load-model=<engine_name>\n"
 CONTRADICTIONS = {
     "another image": (("triton.yaml", "image: <image>", "image: other:1"), ".image = "),
     "no dependency": (
@@ -232,7 +232,7 @@ CONTRADICTIONS = {
         ".depends_on.model_download.required = nothing",
     ),
     "a flag with another value": (
-        ("triton.yaml", MODEL_FLAG, MODEL_FLAG.replace("<model_id>", "x")),
+        ("triton.yaml", MODEL_FLAG, MODEL_FLAG.replace("<engine_name>", "x")),
         ".command.3 = '--load-model=103', found '--load-model=x'",
     ),
     "a flag again": (
@@ -499,3 +499,69 @@ def test_malformed_services_differ_and_raise_nothing(service):
     }
 
     assert difference(decided("s1s", expected), comparable(service), (), may_add=True)
+
+
+@pytest.mark.parametrize(
+    ("serving", "change", "message"),
+    [
+        ({"shm_size": "8g"}, ("shm_size: <shm_size>", "shm_size: 8192m"), None),
+        ({"shm_size": "8g"}, ("shm_size: <shm_size>", "shm_size: 4g"), "shm_size = '8g'"),
+        ({"shm_size": "8g"}, ("    shm_size: <shm_size>\n", ""), "shm_size = '8g'"),
+        ({"start_period": 600}, ("start_period: <start_period>", "start_period: 10m"), None),
+        (
+            {"start_period": 600},
+            ("start_period: <start_period>", "start_period: 60s"),
+            "start_period = '600s'",
+        ),
+        (
+            {"environment": {"A": "$b"}},
+            ("    environment:\n", "    environment:\n      C: d\n"),
+            None,
+        ),
+        ({"environment": {"A": "$b"}}, ("<env_value:", "x<env_value:"), "environment.A = '$$b'"),
+        (
+            {"arguments": ["--xa=$b"]},
+            ('      - "<argument:', '      - --c\n      - "<argument:'),
+            None,
+        ),
+        ({"arguments": ["--xa=$b"]}, ("<argument:", "--x<argument:"), "'--xa=$$b'"),
+        ({"engine_name": "N"}, ("=<engine_name>", "=<model_id>"), "'--load-model=N'"),
+        ({"repository": {"models": ["N"]}}, ("<loaded_model:", "x<loaded_model:"), "load-model=N"),
+    ],
+)
+def test_a_custom_template_keeps_what_the_composition_says_of_one_model(serving, change, message):
+    text = BUILT_IN.text("triton.yaml")
+    assert change[0] in text
+    templates = BUILT_IN.overridden_by({"triton.yaml": text.replace(*change)})
+    bundle = make_composition(1).with_model(make_model("103", platform="triton", serving=serving))
+    files = Renderer().render(bundle, DEFAULTS, STAMP, templates)
+
+    if message is None:
+        gate.check(bundle, DEFAULTS, files, templates.overridden)
+        return
+    with pytest.raises(GateFailure) as failure:
+        gate.check(bundle, DEFAULTS, files, templates.overridden)
+    assert message in str(failure.value)
+
+
+@pytest.mark.parametrize(
+    "gpu",
+    [
+        {"count": "all", "driver": "nvidia"},
+        {"count": 2, "driver": "nvidia"},
+        {"device_ids": ["nvidia.com/gpu=0"], "driver": "cdi"},
+    ],
+)
+def test_a_custom_template_keeps_the_driver_of_the_gpus(gpu):
+    text = BUILT_IN.text("resources.yaml")
+    assert "driver: {{ driver }}" in text
+    templates = BUILT_IN.overridden_by(
+        {"resources.yaml": text.replace("driver: {{ driver }}", "driver: other")}
+    )
+    bundle = make_composition(1).with_model(
+        make_model("103", platform="triton", serving={"gpu": gpu})
+    )
+    files = Renderer().render(bundle, DEFAULTS, STAMP, templates)
+
+    with pytest.raises(GateFailure, match=r"devices = .*'driver': "):
+        gate.check(bundle, DEFAULTS, files, templates.overridden)

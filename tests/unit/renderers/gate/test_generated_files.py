@@ -528,7 +528,7 @@ def with_change(name: str, old: str, new: str) -> tuple[tuple[RenderedFile, ...]
 
 
 COMMAND = "      - --enable_model_warmup\n"
-BASE_PATH = "_path=/models/<model_id>\n"
+BASE_PATH = "_path=/models/<engine_name>\n"
 MOUNT = "    volumes:\n"
 ADDITIONS = {
     "a logging driver": (
@@ -653,7 +653,7 @@ CONTRADICTIONS = {
     ),
     "a word in the probe": ("router.yaml", "        - CMD\n", "        - CMD\n        - echo\n"),
     "no image": ("triton.yaml", "    image: <image>\n", ""),
-    "a flag less": ("triton.yaml", "      - --load-model=<model_id>\n", ""),
+    "a flag less": ("triton.yaml", "      - --load-model=<engine_name>\n", ""),
     "flags in another order": (
         "proxy.yaml",
         "      - mproxy\n      - server\n",
