@@ -456,8 +456,8 @@ BUGS: dict[str, Bug] = {
     "every-fifth-state-ignored": Bug(
         "every fifth state is ignored as already published",
         folding, "_fold_state",
-        "    if desired.used.same(change.state, change.revision, digest):",
-        "    if change.revision % 5 == 0 or desired.used.same(change.state, change.revision, digest):",
+        "    if any(desired.used.same(change.state, change.revision, digest) for digest in digests):",
+        "    if change.revision % 5 == 0 or any(desired.used.same(change.state, change.revision, digest) for digest in digests):",
     ),
     "model-superseded-for-nothing": Bug(
         "every `.created` model version counts as lower than the present one",
@@ -486,8 +486,8 @@ BUGS: dict[str, Bug] = {
     "late-state-replaces-moves": Bug(
         "a late state skips the model versions before it",
         folding, "plan",
-        "publications.append(_explicit(change, delivery, late=True))",
-        "publications.append(_explicit(change, delivery, late=True, skipped=skip_moves(change.state)))",
+        "publications.append(_explicit(change, composition, delivery, late=True))",
+        "publications.append(_explicit(change, composition, delivery, late=True, skipped=skip_moves(change.state)))",
     ),
     "too-many-states": Bug(
         "a batch has two states more than it may",
