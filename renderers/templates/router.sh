@@ -61,8 +61,9 @@ accept() {
 # Applies what the deployment has. A refused configuration is reported, and the one before stays.
 apply() {
     make_map
-    if accept "$deployment/nginx.conf"; then
-        cp "$deployment/nginx.conf" "$bundle/accepted.new" && mv "$bundle/accepted.new" "$bundle/accepted.conf"
+    # The copy is tested: the file itself may be edited between the test and the copy.
+    if cp "$deployment/nginx.conf" "$bundle/accepted.new" && accept "$bundle/accepted.new"; then
+        mv "$bundle/accepted.new" "$bundle/accepted.conf"
     elif [ -e "$bundle/accepted.conf" ] && accept "$bundle/accepted.conf"; then
         log 'conf/bundle/nginx.conf is refused; the last accepted one is used until it is corrected'
     else
@@ -82,16 +83,18 @@ watch() {
         now=$(fingerprint)
         if [ "$now" != "$applied" ]; then
             applied=$now
-            apply && kill -HUP "$1" && log 'the new configuration is applied'
-            # nginx answers a signal at once, but it does not report when it has.
-            sleep 1
-            echo "$applied" >"$alive.applied"
+            if apply && kill -HUP "$1"; then
+                log 'the map and the configuration are applied'
+                # nginx answers a signal at once, but it does not report when it has.
+                sleep 1
+                echo "$applied" >"$alive.applied"
+            fi
         fi
     done
 }
 
 # Waits until nginx uses what the files say, and its former workers have ended. A stream may keep those for long, so
-# this waits at most 15 seconds.
+# this waits at most 15 seconds. Fails if nginx does not use the files by then.
 settle() {
     waited=0
     while [ "$waited" -lt 15 ]; do
@@ -102,6 +105,7 @@ settle() {
             return 0
         fi
     done
+    [ "$(cat "$alive.applied")" = "$(fingerprint)" ]
 }
 
 # update.sh calls these in the running container: pin SERVICE CONTAINER:PORT, unpin SERVICE.

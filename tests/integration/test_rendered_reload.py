@@ -474,3 +474,12 @@ def test_the_watcher_shows_that_it_works(host: RouterHost) -> None:
         os.utime(host.alive, (0, 0))
 
         assert eventually(lambda: host.alive.stat().st_mtime > 0)
+
+
+def test_a_pin_that_nginx_refuses_fails_and_calls_go_where_they_went(
+    host: RouterHost, pinnable: Router
+) -> None:
+    """update.sh stops a container only if the pin of the other one is in effect."""
+    assert host.done("pin", "s11s", "not an address") != 0
+
+    assert host.backend_of("11") == "engine of 11"
