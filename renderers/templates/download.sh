@@ -98,7 +98,7 @@ explain() {
         s/^[A-Z]* *: //
         s/^Failed to .* with [0-9]* errors: last error was: //')
     if matches 'connection refused|connection reset|no such host|dial tcp|timeout|no route to host|unreachable|deadline exceeded|tls:|x509:|: EOF'; then
-        : >"$work/unreachable.$store.${source%%:*}"
+        : >"$unreachable"
         log "$source: the store cannot be reached: check the network, and the endpoint in $file ($reason)"
     elif matches 'AccessDenied|Forbidden|SignatureDoesNotMatch|InvalidAccessKeyId|Unauthorized|Authori[sz]ationFailure|AuthenticationFailed|invalid_grant|token|credential|(StatusCode|status code|Error):? 40[13]'; then
         log "$source: access is refused: check the credentials in $file ($reason)"
@@ -152,7 +152,7 @@ report_progress() {
 fetch() {
     [ "$store" = - ] || use_store || return 1
     prepare_credentials
-    if [ -e "$work/unreachable.$store.${source%%:*}" ]; then
+    if [ -e "$unreachable" ]; then
         log "$source is not tried: the store cannot be reached"
         return 1
     fi
@@ -166,18 +166,15 @@ fetch() {
     # A single attempt, so that the reason is known within seconds.
     timeout 15 rclone lsf ":$source" --recursive --files-only --format sp --separator ' ' --retries 1 \
         --low-level-retries 1 --contimeout 5s --timeout 10s >"$work/$id.list" 2>"$work/$id.log"
-    case $? in
-        0) ;;
-        124 | 143)
-            echo '0 0 timeout: no answer within 15 s' >"$work/$id.log"
-            explain
-            return 1
-            ;;
-        *)
-            explain
-            return 1
-            ;;
-    esac
+    code=$?
+    if [ "$code" -ne 0 ]; then
+        case $code in
+            # What `timeout` returns, and what that of busybox does.
+            124 | 143) echo '0 0 timeout: no answer within 15 s' >"$work/$id.log" ;;
+        esac
+        explain
+        return 1
+    fi
     # A folder that does not exist is an empty one for most stores.
     if [ ! -s "$work/$id.list" ]; then
         log "$source: there are no such files: check the URI of the artifact"
@@ -251,7 +248,7 @@ state() {
                 exit
             }
             END { print state ? state : "absent" }'
-    elif grep -q 'returned error' "$work/$id.ask"; then
+    elif grep -qs 'returned error' "$work/$id.ask"; then
         # It runs, and has no version at all.
         echo absent
     else
@@ -301,30 +298,27 @@ no_client='model_download has neither curl nor wget, and cannot ask the engine t
 
 # ---- versions on the disk ----
 
-# The path of the marker of $folder. It is written when the files are complete, and holds their identity.
-marker() {
-    echo "$models/.complete/$(echo "$folder" | tr / -)"
-}
-
 mark() {
-    printf '%s\n' "$identity" >"$(marker).new" && mv "$(marker).new" "$(marker)"
+    printf '%s\n' "$identity" >"$marker.new" && mv "$marker.new" "$marker"
 }
 
 # Whether the wanted files are there.
 is_complete() {
     [ -e "$models/$target" ] && [ -z "${MODEL_DOWNLOAD_REFRESH:-}" ] || return 1
-    if [ ! -e "$(marker)" ]; then
+    if [ ! -e "$marker" ]; then
         # The release before this one renamed complete versions into their place too, but wrote no markers.
         [ "$folder" != "$id" ] && mark || return 1
     fi
-    [ "$(cat "$(marker)")" = "$identity" ]
+    [ "$(cat "$marker")" = "$identity" ]
 }
 
 # Whether number $1 is higher than $2. They have up to 64 bits, more than `test` has in some shells.
 is_higher() {
-    [ "$1" != "$2" ] || return 1
-    [ ${#1} -eq ${#2} ] || { [ ${#1} -gt ${#2} ] && return || return 1; }
-    [ "$(printf '%s\n%s\n' "$1" "$2" | LC_ALL=C sort | tail -n 1)" = "$1" ]
+    if [ ${#1} -ne ${#2} ]; then
+        [ ${#1} -gt ${#2} ]
+        return
+    fi
+    [ "$1" != "$2" ] && [ "$(printf '%s\n%s\n' "$1" "$2" | LC_ALL=C sort | tail -n 1)" = "$1" ]
 }
 
 # Moves version $1 out of the engine's sight, and keeps it.
@@ -388,7 +382,7 @@ restore_versions() {
     for other in $(names_in "$retired"); do
         [ -e "$models/$id/$other" ] || mv "$retired/$other" "$models/$id/$other"
     done
-    rm -rf "${models:?}/$target" && rm -f "$(marker)"
+    rm -rf "${models:?}/$target" && rm -f "$marker"
 }
 
 # Points the link that Triton reads to $1: one rename replaces a whole model.
@@ -440,11 +434,16 @@ remove_other_models() {
 
 bring() {
     id=${folder%%/*} number=${folder#*/} incoming=$work/$id retired=$models/.retired/$id
+    # It is there once the store of the model could not be reached.
+    unreachable=$work/unreachable.$store.${source%%:*}
+    # It is written when the files are complete, and holds their identity.
+    marker=$models/.complete/$(echo "$folder" | tr / -)
+    target=$folder url=http://s${id}s:8000/v2/health/live
     case $engine in
-        tensorflow) target=$folder url=http://s${id}s:8501/v1/models/$name ;;
-        openvino) target=$folder url=http://s${id}s:8000/v1/models/$name ;;
-        triton) target=$id/$name url=http://s${id}s:8000/v2/health/live ;;
-        triton-repository) target=$id/$id url=http://s${id}s:8000/v2/health/live ;;
+        tensorflow) url=http://s${id}s:8501/v1/models/$name ;;
+        openvino) url=http://s${id}s:8000/v1/models/$name ;;
+        triton) target=$id/$name ;;
+        triton-repository) target=$id/$id ;;
     esac
     if is_complete; then
         if is_folder_replaced && [ "$(state)" != down ]; then
@@ -467,7 +466,7 @@ bring() {
 
 # The release before this one had the files of a Triton model directly in its folder.
 use_former_model() {
-    [ -e "$work/unreachable.$store.${source%%:*}" ] && [ -e "$models/$id/config.pbtxt" ] || return 1
+    [ -e "$unreachable" ] && [ -e "$models/$id/config.pbtxt" ] || return 1
     if [ ! -e "$models/$target" ]; then
         rm -rf "$models/$id/.v" && mkdir -p "$models/$id/.v/former" || return 1
         for file in "$models/$id"/*; do
@@ -536,9 +535,7 @@ bring_models &
 bring_models &
 wait
 
-for id in $(names_in "$models"); do
-    stat -c "%i $id" "$models/$id"
-done >"$models/.complete/folders"
+(cd "$models" && stat -c '%i %n' -- *) >"$models/.complete/folders" 2>/dev/null
 failed=$(names_in "$work/failed" | wc -l)
 restarts=$(names_in "$models/.restart" | wc -l)
 write_map || exit 1

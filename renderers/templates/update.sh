@@ -50,22 +50,14 @@ containers() {
         sort
 }
 
-# The hash that a container of service $1 has when it is current.
-wanted_hash() {
-    sed -n "s/^$1 //p" "$work/hashes"
+# The running containers that the project as it is now would recreate, as lines: SERVICE ID NAME.
+outdated() {
+    containers '' | awk 'NR == FNR { wanted[$1] = $2; next }
+        $4 == "running" && $1 in wanted && $3 != wanted[$1] { print $1, $2, $5 }' "$work/hashes" -
 }
 
-# The running containers of service $1, as ID and NAME: outdated ones, or with $2 = current the current ones.
+# The ids of the running containers of service $1.
 running() {
-    containers "$1" | while read -r _ id hash state name; do
-        is=outdated
-        [ "$hash" != "$(wanted_hash "$1")" ] || is=current
-        [ "$state" != running ] || [ "$is" != "${2:-outdated}" ] || echo "$id $name"
-    done
-}
-
-# The ids of all running containers of service $1.
-all_running() {
     containers "$1" | awk '$4 == "running" { print $2 }'
 }
 
@@ -94,9 +86,8 @@ await_healthy() {
     waited=0
     while :; do
         case $(health "$1") in
-            healthy) return 0 ;;
             # Without a health check, it is enough that it runs.
-            running) return 0 ;;
+            healthy | running) return 0 ;;
             exited | dead | '') return 1 ;;
         esac
         [ "$waited" -lt "$timeout" ] || return 1
@@ -104,6 +95,11 @@ await_healthy() {
         [ $((waited % 15)) -ne 0 ] || say "    $2 has not become healthy for $waited s"
         sleep 1
     done
+}
+
+# The id of the model that service $1 serves.
+model_id() {
+    echo "$1" | sed 's/^s//; s/s$//'
 }
 
 # ---- before anything changes ----
@@ -152,14 +148,14 @@ filter_override() {
             name = text; sub(/:.*/, "", name); gsub(/["\047]/, "", name)
             skipping = index(skipped, " " name " ") > 0
         }
-        !skipping { print; if (inside && indent == depth && depth) kept = 1 }
+        !skipping
     ' "$override" >"$work/override.yaml"
+    filtered=$work/override.yaml
     # `services:` without a service is not valid.
-    sed 's/^services: *$/&/' "$work/override.yaml" >"$work/filtered.yaml"
-    if ! awk '/^services:/ { inside = 1; next } inside && /^ +[^ #]/ { found = 1 } /^[^ #]/ { inside = 0 } END { exit !found }' "$work/filtered.yaml"; then
-        sed 's/^services: *$/services: {}/' "$work/override.yaml" >"$work/filtered.yaml"
+    if ! awk '/^services:/ { inside = 1; next } inside && /^ +[^ #]/ { found = 1 } /^[^ #]/ { inside = 0 } END { exit !found }' "$filtered"; then
+        sed 's/^services: *$/services: {}/' "$filtered" >"$work/no-services.yaml"
+        filtered=$work/no-services.yaml
     fi
-    filtered=$work/filtered.yaml
 }
 
 check_host() {
@@ -175,8 +171,7 @@ check_host() {
     ' "$work/project" >"$work/too-many-cpus"
     if [ -s "$work/too-many-cpus" ]; then
         read -r service value <"$work/too-many-cpus"
-        id=${service#s}
-        fail "$service may use $value CPUs, and this host has $cpus, so docker refuses it: set SERVING_$(echo "${id%s}" | tr - _)_CPU_LIMIT in conf/bundle/.env"
+        fail "$service may use $value CPUs, and this host has $cpus, so docker refuses it: set SERVING_$(model_id "$service" | tr - _)_CPU_LIMIT in conf/bundle/.env"
     fi
 }
 
@@ -207,27 +202,26 @@ address_of() {
 # new map has, so until they are replaced the router calls their containers.
 update_router() {
     service=$(sed -n 's/^  \([^ ]*-nginx\):$/\1/p' ../base/bundle/docker-compose.yaml)
-    if [ -n "$(running "$service")" ]; then
+    if grep -q "^$service " "$work/outdated"; then
         say "==> replacing the router"
-        for model in $models; do
-            running "$model" | while read -r container name; do
+        while read -r model container name; do
+            if grep -qx "$model" "$work/models"; then
                 echo "echo $(address_of "$container" "$name") >/router/pinned.$model"
-            done
-        done >"$work/pins"
+            fi
+        done <"$work/outdated" >"$work/pins"
         compose run --rm --no-deps -T --entrypoint /bin/sh model_download -s <"$work/pins" || return 1
         quietly compose up -d --no-deps "$service" || fail "$service cannot be replaced: $(tail -n 1 "$work/log")"
-        await_healthy "$(running "$service" current | cut -d ' ' -f 1)" "$service" ||
+        await_healthy "$(running "$service")" "$service" ||
             fail "$service does not become healthy; see: docker compose logs $service"
     fi
-    router=$(running "$service" current | cut -d ' ' -f 1)
+    router=$(running "$service")
 }
 
 # ---- the models ----
 
 # Whether a second container of service $1 fits beside container $2.
 fits_twice() {
-    id=${1#s} id=${id%s}
-    if [ -z "$router" ] || [ -e "$work/scale-is-hashed" ] || grep -Eq "^$id(/[0-9]+)? [^ ]+ [^ ]+ restart " "$list"; then
+    if [ -z "$router" ] || [ -e "$work/scale-is-hashed" ] || grep -Eq "^$(model_id "$1")(/[0-9]+)? [^ ]+ [^ ]+ restart " "$list"; then
         return 1
     fi
     # The GPUs of one container cannot be promised to a second one.
@@ -246,13 +240,13 @@ fits_twice() {
 replace() {
     service=$1
     shift
-    started=$(all_running "$service" | without "$@")
+    started=$(running "$service" | without "$@")
     if [ -z "$started" ]; then
         route pin "$service" "$(address_of "$1" "$(name_of "$1")")" || return 1
         quietly compose up -d --no-deps --no-recreate --scale "$service=$(($# + 1))" "$service" || return 1
-        started=$(all_running "$service" | without "$@")
+        started=$(running "$service" | without "$@")
         # Older releases of Compose count the scale among what a container is made of, and would replace the new one.
-        if [ -n "$started" ] && ! containers "$service" | grep -q "$started $(wanted_hash "$service") "; then
+        if [ -n "$started" ] && outdated | grep -q " $started "; then
             : >"$work/scale-is-hashed"
             docker rm -f "$started" >/dev/null
             route unpin "$service"
@@ -274,14 +268,10 @@ replace() {
 
 # Replaces the container of each model that needs a new one, one model after the other.
 update_models() {
-    for model in $models; do
-        old=$(running "$model" | cut -d ' ' -f 1)
-        if [ -z "$old" ] && grep -qx "$model" "$work/restarts"; then
-            old=$(all_running "$model")
-        fi
-        if [ -z "$old" ]; then
-            continue
-        fi
+    for model in $(cut -d ' ' -f 1 "$work/outdated" | cat - "$work/restarts" | sort -u | grep -xF -f "$work/models"); do
+        old=$(sed -n "s/^$model \([^ ]*\) .*/\1/p" "$work/outdated")
+        old=${old:-$(running "$model")}
+        [ -n "$old" ] || continue
         # Each id is an argument.
         # shellcheck disable=SC2086
         if fits_twice "$model" "$(echo "$old" | head -n 1)"; then
@@ -347,13 +337,13 @@ show_plan() {
         fi
     done <"$list"
     while read -r service _; do
-        if [ -z "$(containers "$service")" ]; then
+        if ! grep -q "^$service " "$work/before"; then
             say "start    $service"
-        elif [ -n "$(running "$service")" ]; then
+        elif grep -q "^$service " "$work/outdated"; then
             say "replace  $service"
         fi
     done <"$work/hashes"
-    containers '' | cut -d ' ' -f 1 | sort -u | while read -r service; do
+    cut -d ' ' -f 1 "$work/before" | sort -u | while read -r service; do
         grep -q "^$service " "$work/hashes" || say "remove   $service"
     done
 }
@@ -429,8 +419,9 @@ main() {
     check_host
     project=$(sed -n 's/^name: //p' "$work/project" | tr -d '"')
     compose config --hash '*' >"$work/hashes" 2>"$work/log" || fail "$(tail -n 1 "$work/log")"
-    models=$(sed -n 's/^\([^ /#]*\).*/s\1s/p' "$list")
+    sed -n 's/^\([^ /#]*\).*/s\1s/p' "$list" >"$work/models"
     containers '' >"$work/before"
+    outdated >"$work/outdated"
     if [ -n "$dry_run" ]; then
         show_plan
         exit 0
