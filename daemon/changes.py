@@ -97,7 +97,7 @@ Change = StateCreated | ModelVersionChanged | RollbackRequested
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """What a new event asks for, and what it has in vain."""
+    """What a new event asks for, and its fields that have no effect."""
 
     change: Change
     ignored_fields: tuple[str, ...]

@@ -116,6 +116,33 @@ class ResourceDefaults:
         )
 
 
+@dataclass(frozen=True)
+class Variant:
+    """What the template of a service makes of its text; the values are set in the parsed tree."""
+
+    gpu: int | str | None = None
+    """The number of GPUs, "all", or None."""
+    devices: int = 0
+    driver: str | None = None
+    memory_fraction: bool = False
+    batching: bool = False
+    update: str = "in_place"
+    environment: int = 0
+    arguments: int = 0
+    options_set: frozenset[str] = frozenset()
+    """Options that the composition sets, which are not rendered."""
+    shm_size: bool = False
+    start_period: bool = False
+    loaded_models: int = 0
+    labels: int = 0
+    files: bool = False
+    """Whether model_download reads models from a folder of the host."""
+    require_all: bool = True
+
+
+_PLAIN: Final = Variant()
+
+
 def model_digest(model: Model) -> str:
     """16 hex digits that change with the files of a model.
 
@@ -141,19 +168,21 @@ def model_block(
     template = _template(
         context.templates,
         f"{serving.platform}.yaml",
-        gpu=gpu.count if gpu else None,
-        devices=len(devices),
-        driver=gpu.driver if gpu else None,
-        memory_fraction=gpu is not None and gpu.memory_fraction is not None,
-        batching=batching is not None,
-        update=serving.update_or_default,
-        environment=len(serving.environment),
-        arguments=len(arguments),
-        options_set=serving.options_set,
-        shm_size=serving.shm_size is not None,
-        start_period=serving.start_period is not None,
-        loaded_models=len(loaded),
-        labels=len(context.labels),
+        Variant(
+            gpu=gpu.count if gpu else None,
+            devices=len(devices),
+            driver=gpu.driver if gpu else None,
+            memory_fraction=gpu is not None and gpu.memory_fraction is not None,
+            batching=batching is not None,
+            update=serving.update_or_default,
+            environment=len(serving.environment),
+            arguments=len(arguments),
+            options_set=serving.options_set,
+            shm_size=serving.shm_size is not None,
+            start_period=serving.start_period is not None,
+            loaded_models=len(loaded),
+            labels=len(context.labels),
+        ),
     )
     values = {
         "model_id": model.id,
@@ -172,37 +201,32 @@ def model_block(
         values["shm_size"] = _memory(serving.shm_size)
     values |= {f"device:{index}": device for index, device in enumerate(devices)}
     values |= {f"loaded_model:{index}": name for index, name in enumerate(loaded)}
-    # Compose interpolates commands and variables.
-    values |= {
-        f"argument:{index}": argument.replace("$", "$$") for index, argument in enumerate(arguments)
-    }
+    values |= {f"argument:{index}": _literal(text) for index, text in enumerate(arguments)}
     for index, (name, value) in enumerate(sorted(serving.environment.items())):
         values[f"env_name:{index}"] = name
-        values[f"env_value:{index}"] = value.replace("$", "$$")
+        values[f"env_value:{index}"] = _literal(value)
     return _block(template, values, context)
 
 
 def download_block(context: RenderContext, *, files: bool) -> bytes:
     """The service model_download; `files` if it reads models from a folder of the host."""
-    template = _template(
-        context.templates,
-        "model_download.yaml",
-        labels=len(context.labels),
-        files=files,
-        require_all=context.defaults.require_all_models,
+    variant = Variant(
+        labels=len(context.labels), files=files, require_all=context.defaults.require_all_models
     )
     image = context.pulled_from(context.defaults.download_image)
-    return _block(template, {"image": image}, context)
+    return _fixed_block("model_download.yaml", image, context, variant)
 
 
 def router_block(context: RenderContext) -> bytes:
     """The router's service, with the placeholder of its digest."""
-    return _fixed_block("router.yaml", context.pulled_from(context.defaults.router_image), context)
+    image = context.pulled_from(context.defaults.router_image)
+    return _fixed_block("router.yaml", image, context, Variant(labels=len(context.labels)))
 
 
 def proxy_block(image: str, context: RenderContext) -> bytes:
     """The service model_proxy, with the placeholder of its digest."""
-    return _fixed_block("proxy.yaml", context.pulled_from(image), context)
+    variant = Variant(labels=len(context.labels))
+    return _fixed_block("proxy.yaml", context.pulled_from(image), context, variant)
 
 
 def sealed(block: bytes, digest: str) -> bytes:
@@ -224,13 +248,12 @@ def sample(platform: str, templates: Templates, gpu: Literal["all"] | None = Non
         "variable": "<model_id>",
         "engine_name": "<model_id>",
     }
-    return _template(templates, f"{platform}.yaml", gpu=gpu).filled(values).removeprefix(_SERVICES)
+    template = _template(templates, f"{platform}.yaml", Variant(gpu=gpu))
+    return template.filled(values).removeprefix(_SERVICES)
 
 
-def _fixed_block(name: str, image: str, context: RenderContext) -> bytes:
-    return _block(
-        _template(context.templates, name, labels=len(context.labels)), {"image": image}, context
-    )
+def _fixed_block(name: str, image: str, context: RenderContext, variant: Variant) -> bytes:
+    return _block(_template(context.templates, name, variant), {"image": image}, context)
 
 
 def _block(
@@ -249,51 +272,20 @@ def _context_values(context: RenderContext) -> dict[str, str]:
     }
     for index, (key, value) in enumerate(context.labels):
         values[f"label_key:{index}"] = key
-        values[f"label_value:{index}"] = value.replace(
-            "$", "$$"
-        )  # Compose interpolates label values
+        values[f"label_value:{index}"] = _literal(value)
     return values
+
+
+def _literal(text: str) -> str:
+    """The text as Compose, which interpolates variables, reads it unchanged."""
+    return text.replace("$", "$$")
 
 
 @lru_cache(maxsize=256)
 def _template(
-    templates: Templates,
-    name: str,
-    *,
-    gpu: int | str | None = None,
-    devices: int = 0,
-    driver: str | None = None,
-    memory_fraction: bool = False,
-    batching: bool = False,
-    update: str = "in_place",
-    environment: int = 0,
-    arguments: int = 0,
-    options_set: frozenset[str] = frozenset(),
-    shm_size: bool = False,
-    start_period: bool = False,
-    loaded_models: int = 0,
-    labels: int = 0,
-    files: bool = False,
-    require_all: bool = True,
+    templates: Templates, name: str, variant: Variant = _PLAIN
 ) -> yaml_templates.Template:
-    text = templates.render(
-        name,
-        gpu=gpu,
-        devices=devices,
-        driver=driver,
-        memory_fraction=memory_fraction,
-        batching=batching,
-        update=update,
-        environment=environment,
-        arguments=arguments,
-        options_set=options_set,
-        shm_size=shm_size,
-        start_period=start_period,
-        loaded_models=loaded_models,
-        labels=labels,
-        files=files,
-        require_all=require_all,
-    )
+    text = templates.render(name, **vars(variant))
     lines = text.split("\n")
     try:
         template = yaml_templates.Template.parse(text)

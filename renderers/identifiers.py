@@ -50,13 +50,13 @@ _REGISTRY_PREFIX: Final = re.compile(rf"{_DOMAIN}(?:/{_COMPONENT})*")
 # before the first colon only, which the list of downloads writes). Quotes, `$`, `\`, `*` and `%`
 # are left out, so that no reader unescapes or expands anything.
 _KEY = r"[A-Za-z0-9._=+@,~/:() -]{1,1024}"
-_HTTPS_HOST = rf"{_HOST_LABEL}(?:\.{_HOST_LABEL})*(?::[0-9]{{1,5}})?"
+# The bucket rule is the stricter one of S3 and GCS.
+_IN_A_BUCKET: Final = re.compile(rf"[a-z0-9][a-z0-9._-]{{1,61}}[a-z0-9]/({_KEY})")
 _URI_RULES: Final = {
-    # The bucket rule is the stricter one of S3 and GCS.
-    "s3": re.compile(rf"[a-z0-9][a-z0-9._-]{{1,61}}[a-z0-9]/({_KEY})"),
-    "gs": re.compile(rf"[a-z0-9][a-z0-9._-]{{1,61}}[a-z0-9]/({_KEY})"),
+    "s3": _IN_A_BUCKET,
+    "gs": _IN_A_BUCKET,
     "az": re.compile(rf"(?=[^/]{{3,63}}/)[a-z0-9]+(?:-[a-z0-9]+)*/({_KEY})"),
-    "https": re.compile(rf"{_HTTPS_HOST}/([A-Za-z0-9._=+@,~/-]{{1,1024}}\.(?:tar|tar\.gz|tgz))"),
+    "https": re.compile(rf"{_DOMAIN}/([A-Za-z0-9._=+@,~/-]{{1,1024}}\.(?:tar|tar\.gz|tgz))"),
     "file": re.compile(rf"/({_KEY})"),
 }
 """What follows `://`, by scheme; the group is the key."""
@@ -99,19 +99,13 @@ def _slug(max_length: int) -> AfterValidator:
     return AfterValidator(check)
 
 
-def _version(text: str) -> str:
-    if not _VERSION.fullmatch(text):
-        raise ValueError(
-            "must start with a letter or digit and hold only letters, digits and . _ + - (128 "
-            "at most)"
-        )
-    return text
+def _matching(pattern: re.Pattern[str], rule: str) -> AfterValidator:
+    def check(text: str) -> str:
+        if not pattern.fullmatch(text):
+            raise ValueError(rule)
+        return text
 
-
-def _digest(text: str) -> str:
-    if not _DIGEST.fullmatch(text):
-        raise ValueError("must be sha256: and 64 lower-case hex digits")
-    return text
+    return AfterValidator(check)
 
 
 def _device(text: str) -> str:
@@ -132,15 +126,6 @@ def _device(text: str) -> str:
 def is_cdi_device(text: str) -> bool:
     """Whether it names a device as the Container Device Interface does: `nvidia.com/gpu=0`."""
     return _CDI_DEVICE.fullmatch(text) is not None
-
-
-def _engine_name(text: str) -> str:
-    if not _ENGINE_NAME.fullmatch(text):
-        raise ValueError(
-            "must start with a letter or digit and hold only letters, digits and . _ - (128 at "
-            "most)"
-        )
-    return text
 
 
 def _variable(text: str) -> str:
@@ -186,24 +171,21 @@ def _seconds(value: Any) -> int:
     return seconds
 
 
-def _fraction(value: Any) -> str:
+def _decimal(value: Any, rule: str) -> Decimal:
+    """The number that `value` is, or writes. Raises ValueError with the rule."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise ValueError("must be a number above 0 and at most 1, such as 0.4")
+        raise ValueError(rule)
     try:
-        number = Decimal(str(value))
+        return Decimal(str(value))
     except InvalidOperation:
-        raise ValueError("must be a number above 0 and at most 1, such as 0.4") from None
+        raise ValueError(rule) from None
+
+
+def _fraction(value: Any) -> str:
+    number = _decimal(value, "must be a number above 0 and at most 1, such as 0.4")
     if not number.is_finite() or not 0 < number <= 1 or number != round(number, 3):
         raise ValueError("must be above 0 and at most 1, with at most 3 decimals")
     return format(number.normalize(), "f")
-
-
-def _thread_pool_name(text: str) -> str:
-    if not _THREAD_POOL_NAME.fullmatch(text):
-        raise ValueError(
-            "must start with a letter or digit and hold only letters, digits and . _ - (64 at most)"
-        )
-    return text
 
 
 def _image(text: str) -> str:
@@ -262,12 +244,7 @@ def _plain_text(text: str) -> str:
 
 
 def _cpus(value: Any) -> str:
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise ValueError("must be a number of CPUs, such as 2 or 0.5")
-    try:
-        number = Decimal(str(value))
-    except InvalidOperation:
-        raise ValueError("must be a number of CPUs, such as 2 or 0.5") from None
+    number = _decimal(value, "must be a number of CPUs, such as 2 or 0.5")
     if not number.is_finite() or not 0 <= number <= 10_000 or number != round(number, 3):
         raise ValueError("must be from 0 to 10000 with at most 3 decimals")
     return format(number.normalize(), "f") if number else "0"
@@ -307,36 +284,43 @@ def _label_key(text: str) -> str:
     return text
 
 
-def _restart(text: str) -> str:
-    if not re.fullmatch(_RESTART, text):
-        raise ValueError(
-            "must be 'no', 'always', 'unless-stopped', 'on-failure', or 'on-failure:' and the "
-            "number of restarts (1 to 9999)"
-        )
-    return text
-
-
 _Text = Annotated[str, StringConstraints(strict=True)]
 
 ModelId = Annotated[_Text, _slug(MODEL_ID_LENGTH)]
 BundleName = Annotated[_Text, _slug(BUNDLE_LENGTH)]
 TargetName = Annotated[_Text, _slug(TARGET_LENGTH)]
-ModelVersion = Annotated[_Text, AfterValidator(_version)]
+ModelVersion = Annotated[
+    _Text,
+    _matching(
+        _VERSION,
+        "must start with a letter or digit and hold only letters, digits and . _ + - (128 at most)",
+    ),
+]
 DisplayName = Annotated[
     str, StringConstraints(strict=True, min_length=1, max_length=500), AfterValidator(_plain_text)
 ]
 LabelKey = Annotated[_Text, AfterValidator(_label_key)]
 Restart = Annotated[
     _Text,
-    AfterValidator(_restart),
+    _matching(
+        re.compile(_RESTART),
+        "must be 'no', 'always', 'unless-stopped', 'on-failure', or 'on-failure:' and the number "
+        "of restarts (1 to 9999)",
+    ),
     WithJsonSchema({"type": "string", "pattern": f"^(?:{_RESTART})$"}),
 ]
 LabelValue = Annotated[
     str, StringConstraints(strict=True, max_length=500), AfterValidator(_plain_text)
 ]
-Digest = Annotated[_Text, AfterValidator(_digest)]
+Digest = Annotated[_Text, _matching(_DIGEST, "must be sha256: and 64 lower-case hex digits")]
 DeviceId = Annotated[_Text, AfterValidator(_device)]
-ThreadPoolName = Annotated[_Text, AfterValidator(_thread_pool_name)]
+ThreadPoolName = Annotated[
+    _Text,
+    _matching(
+        _THREAD_POOL_NAME,
+        "must start with a letter or digit and hold only letters, digits and . _ - (64 at most)",
+    ),
+]
 Image = Annotated[_Text, AfterValidator(_image)]
 RegistryHost = Annotated[_Text, AfterValidator(_registry_host)]
 RegistryPrefix = Annotated[_Text, AfterValidator(_registry_prefix)]
@@ -352,7 +336,13 @@ Seconds = Annotated[int, BeforeValidator(_seconds)]
 """1 second to 24 hours, from seconds or a text such as 10m."""
 Fraction = Annotated[str, BeforeValidator(_fraction)]
 """Normalised decimal text, above 0 and at most 1."""
-EngineName = Annotated[_Text, AfterValidator(_engine_name)]
+EngineName = Annotated[
+    _Text,
+    _matching(
+        _ENGINE_NAME,
+        "must start with a letter or digit and hold only letters, digits and . _ - (128 at most)",
+    ),
+]
 VariableName = Annotated[_Text, AfterValidator(_variable)]
 VariableValue = Annotated[
     str, StringConstraints(strict=True, max_length=4096), AfterValidator(_plain_text)

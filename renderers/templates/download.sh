@@ -197,7 +197,7 @@ fetch() {
     return "$code"
 }
 
-# Unpacks an archive that is the one the bundle names: anything can stand at a URL.
+# Unpacks the archive if its digest is that of the bundle: a server can answer with anything.
 fetch_archive() {
     if ! rclone copyurl "$source" "$work/$id.archive" --retries 3 --low-level-retries 3 --contimeout 5s \
         --timeout 60s --stats 0 2>"$work/$id.log"; then
