@@ -1,6 +1,6 @@
 """The engine, its images and an S3 store. Without them the tests are skipped with the reason."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from tests.services.compose import Compose
 from tests.services.engine import Engine
 from tests.services.images import Images
 from tests.support.engine_host import Host, Models, Store
+from tests.support.updates import FACTORS, UP, UPDATE_SH, Way
 
 
 @pytest.fixture(scope="session")
@@ -63,3 +64,44 @@ def deploy(
     yield deploy_bundle
     for host in hosts:
         host.remove()
+
+
+@pytest.fixture(params=[UP, UPDATE_SH], ids=["up", "update.sh"])
+def way(request: pytest.FixtureRequest) -> Way:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def basis(models: Models) -> Composition:
+    """The bundle that the tests start from, with FACTORS."""
+    return models.bundle(
+        models.tensorflow("101", "3", factor=3),
+        models.tensorflow("102", "7", factor=7),
+        models.triton("103", "2", factor=2),
+    )
+
+
+@pytest.fixture(scope="module")
+def factors() -> Mapping[str, float]:
+    """The factors of `basis`."""
+    return FACTORS
+
+
+@pytest.fixture(scope="module")
+def deployed(
+    deploy: Callable[[Composition], Host], basis: Composition, factors: Mapping[str, float]
+) -> Host:
+    host = deploy(basis)
+    host.up()
+    host.wait_for_factors(factors)
+    return host
+
+
+@pytest.fixture
+def host(deployed: Host, basis: Composition, factors: Mapping[str, float]) -> Host:
+    """The host with the basis, whatever the test before has done."""
+    (deployed.directory / "docker-compose.override.yaml").unlink(missing_ok=True)
+    deployed.replace_base(basis)
+    deployed.run("up", "--detach", "--remove-orphans")
+    deployed.wait_for_factors(factors)
+    return deployed

@@ -11,6 +11,8 @@ from renderers.composition import Composition
 from tests.services.engine import Engine
 from tests.support.engine_host import Host, Models, Store, eventually
 from tests.support.updates import (
+    FACTORS,
+    ROUTER,
     UP,
     UPDATE_SH,
     Way,
@@ -20,40 +22,7 @@ from tests.support.updates import (
     with_models,
 )
 
-FACTORS = {"101": 3.0, "102": 7.0, "103": 2.0}
-ROUTER = "visual-anomaly-nginx"
 RENDERER_1 = Path(__file__).parents[1] / "data/renderer-1"
-
-
-@pytest.fixture(params=[UP, UPDATE_SH], ids=["up", "update.sh"])
-def way(request: pytest.FixtureRequest) -> Way:
-    return request.param
-
-
-@pytest.fixture(scope="module")
-def basis(models: Models) -> Composition:
-    return models.bundle(
-        models.tensorflow("101", "3", factor=3),
-        models.tensorflow("102", "7", factor=7),
-        models.triton("103", "2", factor=2),
-    )
-
-
-@pytest.fixture(scope="module")
-def deployed(deploy: Callable[[Composition], Host], basis: Composition) -> Host:
-    host = deploy(basis)
-    host.up()
-    host.wait_for_factors(FACTORS)
-    return host
-
-
-@pytest.fixture
-def host(deployed: Host, basis: Composition) -> Host:
-    """The host with the basis, whatever the test before has done."""
-    deployed.replace_base(basis)
-    deployed.run("up", "--detach", "--remove-orphans")
-    deployed.wait_for_factors(FACTORS)
-    return deployed
 
 
 def test_restarted_containers_serve_what_they_served(host: Host) -> None:

@@ -2,36 +2,10 @@
 
 from collections.abc import Callable
 
-import pytest
-
 from renderers.composition import Composition
 from tests.services.engine import Engine
-from tests.support.engine_host import Host, Models, eventually
-
-FACTORS = {"101": 3.0, "102": 7.0, "103": 2.0}
-
-
-@pytest.fixture(scope="module")
-def basis(models: Models) -> Composition:
-    return models.bundle(
-        models.tensorflow("101", "3", factor=3),
-        models.tensorflow("102", "7", factor=7),
-        models.triton("103", "2", factor=2),
-    )
-
-
-@pytest.fixture(scope="module")
-def host(deploy: Callable[[Composition], Host], basis: Composition) -> Host:
-    host = deploy(basis)
-    host.up()
-    host.wait_for_factors(FACTORS)
-    return host
-
-
-@pytest.fixture(autouse=True)
-def as_deployed(host: Host, basis: Composition) -> None:
-    host.update(basis)
-    host.wait_for_factors(FACTORS)
+from tests.support.engine_host import Host, eventually
+from tests.support.updates import FACTORS
 
 
 def test_each_model_answers_with_its_own_factor_through_the_proxy_and_through_the_router(

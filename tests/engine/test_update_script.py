@@ -3,16 +3,15 @@
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Mapping
 
 import pytest
 
 from renderers.composition import Composition
 from tests.support.engine_host import Host, Models
-from tests.support.updates import UPDATE_SH, failures, update_sh, with_models
+from tests.support.updates import ROUTER, UPDATE_SH, failures, update_sh, with_models
 
 FACTORS = {"101": 3.0, "102": 7.0}
-ROUTER = "visual-anomaly-nginx"
 
 
 @pytest.fixture(scope="module")
@@ -23,20 +22,8 @@ def basis(models: Models) -> Composition:
 
 
 @pytest.fixture(scope="module")
-def deployed(deploy: Callable[[Composition], Host], basis: Composition) -> Host:
-    host = deploy(basis)
-    host.up()
-    host.wait_for_factors(FACTORS)
-    return host
-
-
-@pytest.fixture
-def host(deployed: Host, basis: Composition) -> Iterator[Host]:
-    deployed.replace_base(basis)
-    deployed.run("up", "--detach", "--remove-orphans")
-    deployed.wait_for_factors(FACTORS)
-    yield deployed
-    (deployed.directory / "docker-compose.override.yaml").unlink(missing_ok=True)
+def factors() -> Mapping[str, float]:
+    return FACTORS
 
 
 def override(host: Host, text: str) -> None:

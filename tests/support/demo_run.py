@@ -21,13 +21,19 @@ from tests.services.engine import Engine, engine
 from tests.services.images import Images, images
 from tests.support.daemon_process import DaemonProcess, post
 from tests.support.engine_host import Host, Load, Models, Store, eventually
+from tests.support.publishing_daemon import (
+    BUCKET,
+    LIVE_TREE,
+    bucket_url,
+    credentials,
+    publishing_daemon,
+    stamp,
+)
 from tests.support.scenes import GOLDEN, event
 from tests.support.updates import update_sh
 
 FOLDER = Path("var/demo-run")
 SCOPE = str(GOLDEN)
-LIVE_TREE = f"{SCOPE}/docker-compose-gen"
-BUCKET = "bundles"
 
 
 def main() -> None:
@@ -48,10 +54,8 @@ def _parts() -> Iterator[tuple[Store, Models, DaemonProcess, Host]]:
         running: Engine = stack.enter_context(engine())
         built: Images = images(running)
         store = stack.enter_context(Store.running(running, built))
-        with contextlib.closing(store.client()) as client:
-            client.create_bucket(Bucket=BUCKET)
         models = Models(built, store)
-        daemon = stack.enter_context(_daemon(store, built))
+        daemon = stack.enter_context(publishing_daemon(store, built, FOLDER.absolute()))
         first = models.bundle(
             models.tensorflow("101", "1", factor=2), models.triton("103", "1", factor=5)
         )
@@ -59,18 +63,6 @@ def _parts() -> Iterator[tuple[Store, Models, DaemonProcess, Host]]:
         host = Host.beside(running, compose, first, (FOLDER / "host").absolute(), built)
         stack.callback(lambda: host.remove() if host.directory.exists() else None)
         yield store, models, daemon, host
-
-
-def _daemon(store: Store, built: Images) -> DaemonProcess:
-    environment = {
-        "AWS_ACCESS_KEY_ID": store.access_key,
-        "AWS_SECRET_ACCESS_KEY": store.secret_key,
-        "REBUNDLE_RENDER__DOWNLOAD_IMAGE": built.rclone,
-        "REBUNDLE_RENDER__ROUTER_IMAGE": built.nginx,
-    }
-    url = f"s3://{BUCKET}?endpoint={store.endpoint}&region=us-east-1"
-    journal, log = (FOLDER / "journal.db").absolute(), (FOLDER / "daemon.log").absolute()
-    return DaemonProcess(url, journal, log, environment=environment)
 
 
 def _story(store: Store, models: Models, daemon: DaemonProcess, host: Host) -> None:
@@ -119,17 +111,7 @@ def _send(daemon: DaemonProcess, event_id: str, kind: str, data: dict[str, objec
 
 def _copy(store: Store, host: Host, mark: str) -> None:
     """Copies the live tree to the host when it has the state with this mark."""
-    key = f"{LIVE_TREE}/base/.rebundle.json"
-
-    def is_live() -> bool:
-        with contextlib.closing(store.client()) as client:
-            try:
-                found = client.get_object(Bucket=BUCKET, Key=key)["Body"].read().decode()
-            except client.exceptions.NoSuchKey:
-                return False
-            return mark in found
-
-    eventually(is_live)
+    eventually(lambda: mark in stamp(store))
     store.copy(f"{BUCKET}/{LIVE_TREE}", host.folder)
     _say(f"copied {BUCKET}/{LIVE_TREE} to the host")
 
@@ -145,15 +127,9 @@ def _update(host: Host) -> None:
 
 def _rebundle(store: Store, *words: str) -> None:
     _say(f"$ rebundle {' '.join(words)}")
-    url = f"s3://{BUCKET}?endpoint={store.endpoint}&region=us-east-1"
     subprocess.run(
         [Path(sys.executable).with_name("rebundle"), *words],
-        env={
-            "PATH": "/usr/bin:/bin",
-            "REBUNDLE_BUCKET": url,
-            "AWS_ACCESS_KEY_ID": store.access_key,
-            "AWS_SECRET_ACCESS_KEY": store.secret_key,
-        },
+        env=credentials(store) | {"PATH": "/usr/bin:/bin", "REBUNDLE_BUCKET": bucket_url(store)},
         check=True,
         timeout=60,
     )

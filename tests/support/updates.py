@@ -15,6 +15,9 @@ from renderers.composition import Composition, Model
 from tests.services.compose import Output
 from tests.support.engine_host import Host, Load, Models
 
+FACTORS = {"101": 3.0, "102": 7.0, "103": 2.0}
+"""The factors of the bundle that the tests start from."""
+ROUTER = "visual-anomaly-nginx"
 _LIMIT_SECONDS = 300
 
 
