@@ -113,15 +113,17 @@ class Redeliveries:
         self, scope: Scope, pointer: Pointer, deliveries: Sequence[Delivery]
     ) -> tuple[dict[Position, Outcome], Sequence[DamagedManifest]]:
         """Outcomes of events that retained manifests list, and the unreadable manifests."""
-        wanted: dict[tuple[str, str, str], Position] = {}
+        # With the digest: another instance of a source can accept the same id with other content.
+        wanted: dict[tuple[str, str, str, str], Position] = {}
         for delivery in deliveries:
             identity = delivery.identity
-            wanted[identity.intake, identity.source, identity.id] = delivery.position
+            key = (identity.intake, identity.source, identity.id, delivery.digest)
+            wanted[key] = delivery.position
         outcomes: dict[Position, Outcome] = {}
         manifests = await self._reader.manifests(scope, reversed(pointer.retained))
         for manifest in manifests:
             for event in manifest.events:
-                position = wanted.get((event.intake, event.source, event.id))
+                position = wanted.get((event.intake, event.source, event.id, event.digest))
                 if position is not None and position not in outcomes and not event.skipped:
                     reason = f"published as {manifest.state}"
                     outcomes[position] = Outcome(OutcomeKind.PUBLISHED, reason, manifest.state)

@@ -183,6 +183,35 @@ def test_a_dead_letter_of_a_lost_write_is_no_outcome_of_an_event_that_another_wr
     two(tmp_path, play)
 
 
+def test_an_event_with_the_id_and_not_the_content_of_a_published_one_is_dead_lettered(
+    tmp_path: Path,
+) -> None:
+    """Each copy checks ids against its own events only (simulated world 3/20788000502)."""
+
+    async def play(one: Scene, two: Scene) -> None:
+        await two.accept(model_event("m", "101", "10"))
+        await one.send(model_event("m", "101", "9"), model_event("n", "102", "3"))
+        compared(two.journal)
+        await two.work()
+        assert set(kinds(await two.outcomes("m"))) == {"dead-lettered"}
+
+    two(tmp_path, play)
+
+
+def test_without_durable_memory_such_an_event_has_not_the_outcome_of_the_published_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Journal, "owns_instance", False)
+
+    async def play(one: Scene, two: Scene) -> None:
+        await two.accept(model_event("m", "101", "8"))
+        await one.send(model_event("m", "101", "9"))
+        await two.pipeline.process(GOLDEN, [await next_of(two.journal)])
+        assert kinds(await two.outcomes("m")) == ["superseded"]
+
+    two(tmp_path, play)
+
+
 def test_explained_events_settle_before_the_rest_gets_a_new_instance(tmp_path: Path) -> None:
     async def play(one: Scene, two: Scene) -> None:
         event = state_event(2)
