@@ -176,13 +176,17 @@ class Play:
         assert done.changed
 
 
-def state(revision: int) -> Event:
-    """Odd ones have a model more than even ones.
+def state(revision: int, contents: int | None = None) -> Event:
+    """A state with the contents of its own number, or of another one.
 
-    It brings a file of base/, and changes one of example/.
+    Odd ones have a model more than even ones. It brings a file of base/, and changes one of
+    example/. The compose file of each differs: on S3 a condition does not refuse a late write
+    once the contents that it expects are back.
     """
-    event = state_event(revision, version=str(revision))
-    if revision % 2:
+    contents = contents or revision
+    event = state_event(revision, version=str(contents))
+    event.data["models"][-1]["serving"] |= {"start_period": 60 + contents}
+    if contents % 2:
         event.data["models"][0]["serving"] |= {"batching": {"parameters": {"max_batch_size": 64}}}
     else:
         del event.data["models"][0]
@@ -434,6 +438,31 @@ def test_a_file_that_a_late_write_recreates_is_removed_again(
             "create",
         ]
         await check(played, 1, 2)
+
+    play(server, tmp_path, script)
+
+
+@pytest.mark.parametrize("server", ["versitygw"], indirect=True)
+def test_a_late_write_is_overwritten_where_the_contents_that_it_expects_are_back(
+    server: Server, tmp_path: Path
+) -> None:
+    """An ETag of S3 is that of the contents, so the condition does not refuse the write."""
+
+    async def script(played: Play) -> None:
+        await played.publish(1)
+        await played.until_in_step()
+        late = Fault(Applied.WHEN_RELEASED, Reply.UNAVAILABLE)
+        rule = played.network.on(Operation.REPLACE, COMPOSE, late)
+        await played.publish(2)
+        await played.until_in_step()
+        assert rule.met == 1
+
+        await played.override()
+        [outcome] = await played.scene.send(state(3, contents=1))
+        assert (outcome.kind, outcome.state) == (OutcomeKind.PUBLISHED, "state-3")
+        assert [request.wrote for request in await played.network.release()] == [True]
+        await played.until_in_step()
+        await check(played, 1, 2, 3)
 
     play(server, tmp_path, script)
 
