@@ -387,6 +387,8 @@ restore_versions() {
 
 # Points the link that Triton reads to $1: one rename replaces a whole model.
 link_to() {
+    # A version folder of the release before this one can have the name of the model. Triton has read it.
+    [ -L "$models/$target" ] || rm -rf "${models:?}/$target"
     rm -f "$models/$id/.link" && ln -s "$1" "$models/$id/.link" && mv -T "$models/$id/.link" "$models/$target"
 }
 
@@ -467,14 +469,16 @@ bring() {
 # The release before this one had the files of a Triton model directly in its folder.
 use_former_model() {
     [ -e "$unreachable" ] && [ -e "$models/$id/config.pbtxt" ] || return 1
-    if [ ! -e "$models/$target" ]; then
-        rm -rf "$models/$id/.v" && mkdir -p "$models/$id/.v/former" || return 1
+    former=$models/$id/.v/former
+    if [ ! -e "$former" ]; then
+        rm -rf "$former.new" && mkdir -p "$former.new" || return 1
         for file in "$models/$id"/*; do
             # The container that runs needs them where they are. Links cost no space, where the disk has them.
-            cp -rl "$file" "$models/$id/.v/former/" || cp -r "$file" "$models/$id/.v/former/" || return 1
+            cp -rl "$file" "$former.new/" || cp -r "$file" "$former.new/" || return 1
         done
-        link_to .v/former || return 1
+        mv "$former.new" "$former" || return 1
     fi
+    [ -L "$models/$target" ] || link_to .v/former || return 1
     log "warning: $folder is used as it is; whether it is complete is not known"
 }
 

@@ -41,11 +41,12 @@ make_map() {
 
 # Makes a configuration of file $1: Podman, for one, has its DNS not where Docker has it.
 resolved() {
-    nameserver=$(sed -n 's/^nameserver[[:space:]]*//p' "$nameservers" | head -n 1)
+    # nginx takes no address with a zone, such as fe80::1%eth0.
+    nameserver=$(sed -n '/%/d; s/^nameserver[[:space:]]*//p' "$nameservers" | head -n 1)
     case $nameserver in
         *:*) nameserver="[$nameserver]" ;;
     esac
-    sed "s/^\([[:space:]]*resolver[[:space:]].*\)127\.0\.0\.11/\1${nameserver:-127.0.0.11}/" "$1"
+    sed "s/^\([[:space:]]*resolver[[:space:]].*\)127\.0\.0\.11\([^0-9]\)/\1${nameserver:-127.0.0.11}\2/" "$1"
 }
 
 # Puts the configuration of file $1 into its place if nginx accepts it.

@@ -13,7 +13,8 @@ usage: sh update.sh [--dry-run] [--pull] [--timeout SECONDS] [--skip-override-of
 
   --dry-run                   check the host, show what would change, change nothing
   --pull                      pull every image, not only those that are not on this host
-  --timeout SECONDS           how long a new container may take to become healthy (600)
+  --timeout SECONDS           how long a new container may take to become healthy (600; at least the start_period of
+                              its model)
   --skip-override-of SERVICE  ignore what docker-compose.override.yaml says of a service that left the bundle
 
 Exit code: 0 = the deployment has the state of /base; 1 = it does not, and the last lines say why; 2 = usage.
@@ -81,16 +82,31 @@ health() {
     docker inspect --format '{{if .State.Health}}{{.State.Health.Status}}{{else}}{{.State.Status}}{{end}}' "$1" 2>/dev/null
 }
 
-# Waits until container $1 of service $2 is healthy.
+restarts() {
+    docker inspect --format '{{.RestartCount}}' "$1" 2>/dev/null
+}
+
+# The seconds that a container of service $1 may take to become healthy.
+patience() {
+    limit=$(sed -n "s|^$(model_id "$1")\(/[0-9]*\)* [^ ]* [^ ]* [^ ]* \([0-9]*\) .*|\2|p" "$list")
+    if [ -z "$timeout_given" ] && [ "${limit:-0}" -gt "$timeout" ]; then
+        echo "$limit"
+    else
+        echo "$timeout"
+    fi
+}
+
+# Waits until container $1 of service $2 is healthy. Fails if it is not in time, has ended, or ends again and again.
 await_healthy() {
-    waited=0
+    waited=0 patience=$(patience "$2") restarts=$(restarts "$1")
     while :; do
         case $(health "$1") in
             # Without a health check, it is enough that it runs.
             healthy | running) return 0 ;;
             exited | dead | '') return 1 ;;
         esac
-        [ "$waited" -lt "$timeout" ] || return 1
+        [ "$(restarts "$1")" -lt $((${restarts:-0} + 3)) ] || return 1
+        [ "$waited" -lt "$patience" ] || return 1
         waited=$((waited + 1))
         [ $((waited % 15)) -ne 0 ] || say "    $2 has not become healthy for $waited s"
         sleep 1
@@ -242,7 +258,10 @@ replace() {
     shift
     started=$(running "$service" | without "$@")
     if [ -z "$started" ]; then
-        route pin "$service" "$(address_of "$1" "$(name_of "$1")")" || return 1
+        if ! route pin "$service" "$(address_of "$1" "$(name_of "$1")")"; then
+            route unpin "$service"
+            return 1
+        fi
         quietly compose up -d --no-deps --no-recreate --scale "$service=$(($# + 1))" "$service" || return 1
         started=$(running "$service" | without "$@")
         # Older releases of Compose count the scale among what a container is made of, and would replace the new one.
@@ -259,7 +278,11 @@ replace() {
         route unpin "$service"
         return 1
     fi
-    route pin "$service" "$(address_of "$started" "$(name_of "$started")")" || return 1
+    if ! route pin "$service" "$(address_of "$started" "$(name_of "$started")")"; then
+        docker rm -f "$started" >/dev/null
+        route unpin "$service"
+        return 1
+    fi
     for old in "$@"; do
         docker stop "$old" >/dev/null && docker rm "$old" >/dev/null
     done
@@ -385,14 +408,17 @@ report() {
 }
 
 main() {
-    dry_run='' pull='' timeout=600 skipped='' filtered='' router=''
+    dry_run='' pull='' timeout=600 timeout_given='' skipped='' filtered='' router=''
     while [ "$#" -gt 0 ]; do
         case $1 in
             --dry-run) dry_run=yes ;;
             --pull) pull=yes ;;
             --timeout | --skip-override-of)
                 [ "$#" -ge 2 ] || { usage >&2; exit 2; }
-                [ "$1" = --timeout ] && timeout=$2 || skipped="$skipped $2"
+                case $1 in
+                    --timeout) timeout=$2 timeout_given=yes ;;
+                    *) skipped="$skipped $2" ;;
+                esac
                 shift
                 ;;
             -h | --help) usage; exit 0 ;;

@@ -493,6 +493,37 @@ def test_a_file_uri_is_below_the_folder_files_of_the_deployment_directory(host: 
     assert "- ${REL_DIR}/files:/files:ro\n" in host.bundle.compose_file.read_text()
 
 
+@pytest.mark.parametrize("reachable", [True, False], ids=["reachable", "unreachable"])
+def test_a_former_version_folder_with_the_name_of_the_model_gives_way(
+    host: Host, reachable: bool
+) -> None:
+    """The release before this one had the versions of a Triton model directly in its folder, and
+    this one has there the model by its name.
+    """
+    wanted = model("103", "2", host.bucket, platform="triton")
+    host.upload(wanted)
+    former = {"config.pbtxt": "former", "103/model.onnx": "former", "7/model.onnx": "former"}
+    for name, text in former.items():
+        path = host.models / "103" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    nowhere = host.credentials | {"RCLONE_S3_ENDPOINT": "http://127.0.0.1:9"}
+
+    for _ in range(2):
+        code, log = host.download(composition(wanted), host.credentials if reachable else nowhere)
+
+        assert code == 0, log
+        assert {
+            path.removeprefix("103/103/"): text
+            for path, text in host.files.items()
+            if path.startswith("103/103/")
+        } == (
+            {"config.pbtxt": "103 2 config.pbtxt", "1/model.onnx": "103 2 1/model.onnx"}
+            if reachable
+            else former
+        )
+
+
 def test_a_disk_that_is_too_full_keeps_what_is_there(host: Host) -> None:
     old, new = model("101", "3", host.bucket), model("101", "4", host.bucket)
     host.upload(old, new)

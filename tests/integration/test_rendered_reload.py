@@ -351,16 +351,17 @@ def test_a_new_container_applies_what_has_changed_meanwhile(host: RouterHost) ->
     [
         (["10.89.0.1", "192.0.2.7"], "10.89.0.1"),
         (["fd00::53"], "[fd00::53]"),
+        (["fe80::1%eth0", "10.89.0.1"], "10.89.0.1"),
         (["127.0.0.11"], "127.0.0.11"),
         ([], "127.0.0.11"),
     ],
-    ids=["IPv4", "IPv6", "Docker", "none"],
+    ids=["IPv4", "IPv6", "IPv6 with a zone", "Docker", "none"],
 )
 def test_dockers_dns_is_replaced_in_the_copy_that_nginx_reads_and_nowhere_else(
     host: RouterHost, nameservers: list[str], address: str
 ) -> None:
     host.resolve_with(*nameservers)
-    untouched = "# resolver 127.0.0.11;\n        resolver 192.0.2.53;\n        "
+    untouched = "# resolver 127.0.0.11;\n        resolver 127.0.0.110;\n        "
     conf = replaced(
         host.conf.read_text(),
         (f"127.0.0.11:{host.dns_port} ", "127.0.0.11 "),

@@ -295,6 +295,30 @@ def test_a_batch_that_ends_early_settles_what_precedes_its_end_in_the_lane(journ
     scenario(journal_path, store, play, check=_refusing(has_bad_model))
 
 
+def test_a_waiting_event_with_a_field_that_an_older_release_ignored_stops_no_other(
+    journal_path, store
+):
+    """The field is known now, and its value breaks the rule."""
+
+    async def play(scene: Scene):
+        await scene.batch(state_event(42))
+        waiting = state_event(43)
+        waiting.data["models"][0]["serving"] |= {"shm_size": "much"}
+        lane = lane_of(("1@2", waiting), ("1@3", model_event("behind", "101", "9")))
+
+        kinds = await settle_all(scene, lane)
+
+        assert kinds == {waiting.id: "dead-lettered", "behind": "published"}
+        [reason] = [
+            outcome.reason
+            for _, event_id, outcome in scene.watcher.settled_outcomes
+            if event_id == waiting.id
+        ]
+        assert "$.data.models[0].serving.shm_size" in reason
+
+    scenario(journal_path, store, play)
+
+
 def test_a_manifest_lists_the_events_of_two_instances_in_the_order_of_the_lane(journal_path, store):
     async def play(scene: Scene):
         await scene.batch(state_event(1))
