@@ -97,7 +97,10 @@ explain() {
     reason=$(awk '/^[0-9]+[\/ ]/ { text = "" } { text = text " " $0 } END { print text }' "$work/$id.log" | sed 's/^ [0-9/]* [0-9:]* //
         s/^[A-Z]* *: //
         s/^Failed to .* with [0-9]* errors: last error was: //')
-    if matches 'connection refused|connection reset|no such host|dial tcp|timeout|no route to host|unreachable|deadline exceeded|tls:|x509:|: EOF'; then
+    if matches 'no space left|remaining disk space|quota exceeded'; then
+        # Models that are fetched at the same time share what is free.
+        log "$folder: the disk is too full ($reason)"
+    elif matches 'connection refused|connection reset|no such host|dial tcp|timeout|no route to host|unreachable|deadline exceeded|tls:|x509:|: EOF'; then
         : >"$unreachable"
         log "$source: the store cannot be reached: check the network, and the endpoint in $file ($reason)"
     elif matches 'AccessDenied|Forbidden|SignatureDoesNotMatch|InvalidAccessKeyId|Unauthorized|Authori[sz]ationFailure|AuthenticationFailed|invalid_grant|token|credential|(StatusCode|status code|Error):? 40[13]'; then

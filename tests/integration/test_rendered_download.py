@@ -539,6 +539,19 @@ def test_a_disk_that_is_too_full_keeps_what_is_there(host: Host) -> None:
 
         assert (code, host.files) == (1, before)
         assert "101/4: the disk is too full: " in log
+
+        # Each of them fits alone.
+        several = [model(name, "1", host.bucket) for name in ("102", "104", "105")]
+        host.upload(*several)
+        for each in several:
+            key = f"models/{each.id}/1/variables/data"
+            host.client.put_object(Bucket=host.bucket, Key=key, Body=bytes(5 << 19))
+
+        code, log = host.download(composition(old, *several))
+
+        assert code == 1
+        assert "the disk is too full" in log, log
+        assert "101/3 is there" in log
     finally:
         subprocess.run(["umount", host.models], check=True)
 
