@@ -216,8 +216,14 @@ def port_error(path: Path, error: sqlite3.DatabaseError) -> Exception:
     """What an error of SQLite means for the caller; itself if it shows a programming error."""
     if isinstance(error, sqlite3.IntegrityError | sqlite3.ProgrammingError):
         return error
-    # The low byte is the primary code. An error that `decoding` raises has no code.
+    # An error that `decoding` raises has no code.
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+    if code == sqlite3.SQLITE_IOERR_SHMMAP:
+        return SourceUnavailable(
+            f"the journal {path} cannot be used now: {error}: its file system has no shared memory "
+            "maps, like some network and desktop mounts: move it to a local file system"
+        )
+    # The low byte is the primary code.
     match code & 0xFF:
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_ERROR:
             return _damaged(path, str(error))

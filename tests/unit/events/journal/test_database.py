@@ -282,6 +282,16 @@ def test_errors_of_sqlite_become_errors_that_a_caller_can_handle(tmp_path, code,
         raise error
 
 
+def test_a_file_system_without_shared_memory_maps_is_named(tmp_path):
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorcode = sqlite3.SQLITE_IOERR_SHMMAP
+    with (
+        pytest.raises(SourceUnavailable, match="move it to a local file system"),
+        translated(tmp_path / "journal.db"),
+    ):
+        raise error
+
+
 def test_a_full_disk_is_a_full_journal_and_nothing_is_stored(bench, play):
     async def story():
         async with bench.journal() as journal:
