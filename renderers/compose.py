@@ -13,7 +13,6 @@ the parsed tree.
 """
 
 import difflib
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
@@ -30,19 +29,13 @@ PATH: Final = "base/bundle/docker-compose.yaml"
 _PLACEHOLDER: Final = b'"<content_digest>"'
 _SERVICES: Final = "services:\n"
 _FOOTER: Final = "networks.yaml"
-_KNOWN: Final = (
-    *(
-        "bundle",
-        "network",
-        "target_scalar",
-        "restart",
+_SHARED: Final = frozenset({"bundle", "network", "target_scalar", "restart"})
+_OF_MODELS: Final = frozenset(
+    {
         "image",
-        "content_digest",
         "model_id",
         "engine_name",
         "variable",
-    ),
-    *(
         "model_digest",
         "batching_digest",
         "cpu_limit",
@@ -52,12 +45,18 @@ _KNOWN: Final = (
         "memory_fraction",
         "shm_size",
         "start_period",
-    ),
+    }
 )
-_LISTED: Final = (
-    *("device", "label_key", "label_value", "env_name", "env_value", "argument", "loaded_model"),
-)
-_FILLED: Final = re.compile(rf"{'|'.join(_KNOWN)}|(?:{'|'.join(_LISTED)}):[0-9]+")
+_OF_OTHERS: Final = {
+    "model_download.yaml": frozenset({"image"}),
+    "router.yaml": frozenset({"image", "content_digest"}),
+    "proxy.yaml": frozenset({"image", "content_digest"}),
+    _FOOTER: frozenset[str](),
+}
+"""The placeholders of the templates that are not those of a model's service."""
+_SHARED_LIST: Final = frozenset({"label_key", "label_value"})
+_LISTS_OF_MODELS: Final = frozenset({"device", "env_name", "env_value", "argument", "loaded_model"})
+"""Placeholders with a number, such as `<device:0>`."""
 _MEMORY_UNITS: Final = ((1 << 30, "g"), (1 << 20, "m"), (1 << 10, "k"), (1, "b"))
 
 
@@ -123,17 +122,23 @@ class Variant:
     gpu: int | str | None = None
     """The number of GPUs, "all", or None."""
     devices: int = 0
+    """How many GPUs are named by their ids."""
     driver: str | None = None
+    """The driver that a request for GPUs names."""
     memory_fraction: bool = False
     batching: bool = False
     update: str = "in_place"
+    """`in_place` or `restart`."""
     environment: int = 0
+    """How many variables the composition gives the engine."""
     arguments: int = 0
+    """How many flags and values of flags the composition adds."""
     options_set: frozenset[str] = frozenset()
     """Options that the composition sets, which are not rendered."""
     shm_size: bool = False
     start_period: bool = False
     loaded_models: int = 0
+    """How many models of a repository Triton loads; 0 without a repository."""
     labels: int = 0
     files: bool = False
     """Whether model_download reads models from a folder of the host."""
@@ -300,15 +305,23 @@ def _template(
     ):
         message = f"must begin with {_SERVICES.strip()!r}, and have one service below it"
         raise TemplateFault(name, 1, message)
-    unknown_names = [
-        placeholder for placeholder in template.names if not _FILLED.fullmatch(placeholder)
-    ]
-    for unknown in sorted(unknown_names):
+    known, lists = _placeholders(name)
+    for unknown in sorted(template.names - known):
+        listed, colon, index = unknown.partition(":")
+        if colon and listed in lists and index.isascii() and index.isdigit():
+            continue
         line = next(number for number, line in enumerate(lines, 1) if f"<{unknown}>" in line)
-        near = difflib.get_close_matches(unknown, _KNOWN, n=1)
+        near = difflib.get_close_matches(unknown, known, n=1)
         meant = f"; did you mean <{near[0]}>?" if near else ""
         raise TemplateFault(name, line, f"<{unknown}> is not a known placeholder{meant}")
     return template
+
+
+def _placeholders(name: str) -> tuple[frozenset[str], frozenset[str]]:
+    """What a template may have placeholders for: single values, and lists of them."""
+    if name in _OF_OTHERS:
+        return _SHARED | _OF_OTHERS[name], _SHARED_LIST
+    return _SHARED | _OF_MODELS, _SHARED_LIST | _LISTS_OF_MODELS
 
 
 def _amounts(own: Amounts, default: Amounts) -> tuple[str, str]:

@@ -130,6 +130,7 @@ _Positive = Annotated[int, Field(strict=True, ge=1, le=_LARGEST_PARAMETER)]
 
 
 _ENGINES_MAX_BATCH_SIZE: Final = 1000
+"""The engine's max_batch_size if none is given."""
 
 
 class BatchingParameters(Value):
@@ -297,7 +298,7 @@ class Serving(Value):
         """How the service gets a new version.
 
         A running engine loads the models of a repository one by one. Calls between them would fail
-        if the new models do not fit to the old ones, so it gets a new container by default.
+        if the new models do not fit the old ones, so it gets a new container by default.
         """
         return self.update or ("in_place" if self.repository is None else "restart")
 
@@ -393,7 +394,7 @@ class Model(Value):
 
     @cached_property
     def names(self) -> frozenset[str]:
-        """The names in small letters that no other model of the bundle may have.
+        """The names in lower case that no other model of the bundle may have.
 
         These are the id and the names in the engine. A client that reaches the engine of another
         model, as by an address that has changed, gets an error then, and no answer of that model.

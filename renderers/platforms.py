@@ -50,7 +50,7 @@ class Platform:
 
 _NAME: Final = "serving.engine_name is the name of a model in its engine"
 _FOLDER: Final = "the bundle mounts the model and names its folder"
-_PORT: Final = "the router and the health check rely on the ports"
+_PORT: Final = "the router and the health check rely on the ports and their addresses"
 _POLLING: Final = "serving.update says how a service gets a new version"
 _ONE_MODEL: Final = "the bundle names the one model of a service"
 _NO_REPOSITORY: Final = "only Triton loads several models of one repository"
@@ -94,6 +94,8 @@ PLATFORMS: Final[dict[Name, Platform]] = {
             "model_control_mode": "the bundle loads models one by one",
             "grpc_port": _PORT,
             "http_port": _PORT,
+            "grpc_address": _PORT,
+            "http_address": _PORT,
             "allow_grpc": _PORT,
             "allow_http": _PORT,
         },
@@ -111,6 +113,8 @@ PLATFORMS: Final[dict[Name, Platform]] = {
             "config_path": _ONE_MODEL,
             "port": _PORT,
             "rest_port": _PORT,
+            "grpc_bind_address": _PORT,
+            "rest_bind_address": _PORT,
             "file_system_poll_wait_seconds": _POLLING,
         },
         options=frozenset({"metrics_enable", "nireq", "grpc_workers", "rest_workers"}),

@@ -49,7 +49,7 @@ _NGINX_TOKEN: Final = re.compile(r"[a-z0-9_-]+")
 _ENV_NAME: Final = re.compile(r"[A-Za-z0-9_]+")
 _ENV_VALUE: Final = re.compile(r"[A-Za-z0-9._:/-]*")
 _SHELL_WORD: Final = re.compile(r"[A-Za-z0-9._=+@,~:/-]+")
-_LAST_FIELD: Final = re.compile(r"(?! )[A-Za-z0-9._=+@,~:/()\" -]+(?<! )")
+_LAST_FIELD: Final = re.compile(r"(?! )[A-Za-z0-9._=+@,~:/() -]+(?<! )")
 _PROTOBUF_STRING: Final = re.compile(r"[A-Za-z0-9._-]*")
 _MARKDOWN: Final = re.compile(r"[A-Za-z0-9 ._:/-]+")
 

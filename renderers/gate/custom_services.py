@@ -29,7 +29,7 @@ _DECIDED: Final = frozenset(
 _MAY_BE_CHOSEN: Final = frozenset({"shm_size", "start_period"})
 _MAPPINGS: Final = ("environment", "labels")
 _NVIDIA_CDI: Final = "nvidia.com/gpu="
-_IGNORES: Final = re.compile(r"(\|\||;|&)\s*(true|:|exit\s+0)\s*$")
+_IGNORES: Final = re.compile(r"(\|\||;|&)\s*(true|:|exit\s+0|echo\b[^|;&]*)\s*$")
 """The end of a shell command that succeeds whatever its test found."""
 _SUCCEEDS: Final = frozenset({"true", "/bin/true", "/usr/bin/true", ":", "exit", "echo"})
 """Commands that ask nothing."""

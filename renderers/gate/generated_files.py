@@ -111,7 +111,7 @@ def check(
     _check_fixed_services(checked, document, bodies)
     _check_ends(checked, document)
     check_readme(checked, bodies)  # after the services, because it shows parts of them
-    # At last, because its digest differs if any file does.
+    # Last, because its digest differs if any file does.
     check_stamp(composition, files, current.services)
 
 

@@ -2,8 +2,8 @@
 # Fetches every model of models.txt into /models, has the running engines load new versions, then writes the map of
 # the router.
 #
-# Exit code: 0 = every model is there. 1 = some are not, each of them named. 2 = every model is there, but services
-# have to be restarted to load them, each of them named.
+# Exit code: 0 = every model is there, or the others may start without it. 1 = some are not, each of them named.
+# .restart/ID in /models says that the service of the model has to be restarted to load what is there.
 #
 # A line of models.txt: FOLDER ENGINE NAME UPDATE LIMIT IDENTITY STORE SOURCE
 #   FOLDER    101/3: a version that TensorFlow Serving or OpenVINO loads; 103: a model, or a repository, of Triton
@@ -11,7 +11,7 @@
 #   NAME      the name of the model in its engine; of a repository, the names to load, separated by commas
 #   UPDATE    in_place: the running engine loads the version; restart: a new container does
 #   LIMIT     seconds that the engine may take to load a version
-#   IDENTITY  another text for other content
+#   IDENTITY  differs whenever the content differs
 #   STORE     -, or the NAME of creds/bundle/NAME.env, which replaces the credentials in creds/bundle/.env
 #   SOURCE    a path of rclone without its leading colon, or the URL of an archive
 #
@@ -39,6 +39,8 @@ names_in() {
 
 # ---- the source ----
 
+carriage_return=$(printf '\r')
+
 # Replaces the credentials of creds/bundle/.env by those of the model's store.
 use_store() {
     if [ ! -r "$creds/$store.env" ]; then
@@ -50,6 +52,7 @@ use_store() {
     done
     # The file is read, not sourced: nothing in a value is executed. Quotes are as in Compose's env files.
     while IFS= read -r line || [ -n "$line" ]; do
+        line=${line%"$carriage_return"}
         variable=${line%%=*} value=${line#*=}
         case $variable in
             '' | [0-9]* | *[!A-Za-z0-9_]*) continue ;;
@@ -57,6 +60,7 @@ use_store() {
         case $value in
             \'*\') value=${value#\'} value=${value%\'} ;;
             \"*\") value=${value#\"} value=${value%\"} ;;
+            *) value=${value%% #*} ;;
         esac
         export "$variable=$value"
     done <"$creds/$store.env"
@@ -103,10 +107,10 @@ explain() {
     elif matches 'connection refused|connection reset|no such host|dial tcp|timeout|no route to host|unreachable|deadline exceeded|tls:|x509:|: EOF'; then
         : >"$unreachable"
         log "$source: the store cannot be reached: check the network, and the endpoint in $file ($reason)"
-    elif matches 'AccessDenied|Forbidden|SignatureDoesNotMatch|InvalidAccessKeyId|Unauthorized|Authori[sz]ationFailure|AuthenticationFailed|invalid_grant|token|credential|(StatusCode|status code|Error):? 40[13]'; then
-        log "$source: access is refused: check the credentials in $file ($reason)"
     elif matches 'not found|NoSuchBucket|NoSuchKey|does not exist|doesn.t exist|(StatusCode|status code|Error):? 404'; then
         log "$source: there are no such files: check the URI of the artifact ($reason)"
+    elif matches 'AccessDenied|Forbidden|SignatureDoesNotMatch|InvalidAccessKeyId|Unauthorized|Authori[sz]ationFailure|AuthenticationFailed|invalid_grant|oauth2|default credentials|cached credentials|NoCredentialProviders|(StatusCode|status code|Error):? 40[13]'; then
+        log "$source: access is refused: check the credentials in $file ($reason)"
     else
         log "$source cannot be read: $reason"
     fi
@@ -151,6 +155,19 @@ report_progress() {
     done
 }
 
+# Writes sizes and paths of the files of the source to $work/$id.list, within $1 seconds and with option $2 of rclone.
+list_source() {
+    timeout "$1" rclone lsf ":$source" "$2" --files-only --format sp --separator ' ' --retries 1 \
+        --low-level-retries 1 --contimeout 5s --timeout 10s >"$work/$id.list" 2>"$work/$id.log"
+    code=$?
+    case $code in
+        # What `timeout` returns, and what that of busybox does.
+        124 | 143) echo "0 0 timeout: no answer within $1 s" >"$work/$id.log" ;;
+    esac
+    [ "$code" -eq 0 ] || explain
+    return "$code"
+}
+
 # Fetches the source into $incoming.
 fetch() {
     [ "$store" = - ] || use_store || return 1
@@ -166,18 +183,8 @@ fetch() {
             return
             ;;
     esac
-    # A single attempt, so that the reason is known within seconds.
-    timeout 15 rclone lsf ":$source" --recursive --files-only --format sp --separator ' ' --retries 1 \
-        --low-level-retries 1 --contimeout 5s --timeout 10s >"$work/$id.list" 2>"$work/$id.log"
-    code=$?
-    if [ "$code" -ne 0 ]; then
-        case $code in
-            # What `timeout` returns, and what that of busybox does.
-            124 | 143) echo '0 0 timeout: no answer within 15 s' >"$work/$id.log" ;;
-        esac
-        explain
-        return 1
-    fi
+    # A quick look first, so that a store that does not answer is known within seconds: a long list takes longer.
+    list_source 15 --max-depth=1 && list_source 300 --recursive || return 1
     # A folder that does not exist is an empty one for most stores.
     if [ ! -s "$work/$id.list" ]; then
         log "$source: there are no such files: check the URI of the artifact"
@@ -233,7 +240,13 @@ ask() (
     unset http_proxy HTTP_PROXY https_proxy HTTPS_PROXY all_proxy ALL_PROXY
     case $client in
         curl) exec curl -fsS -m "$1" ${3:+--data "$3"} "$2" 2>"$work/$id.ask" ;;
-        wget) exec timeout "$1" wget -q ${3:+--post-data "$3"} -O - "$2" 2>"$work/$id.ask" ;;
+        wget)
+            timeout "$1" wget -q ${3:+--post-data "$3"} -O - "$2" 2>"$work/$id.ask"
+            code=$?
+            # The quiet wget of GNU prints no error; this is its code for an answer that is one.
+            [ "$code" -ne 8 ] || echo 'the server returned error' >>"$work/$id.ask"
+            exit "$code"
+            ;;
         *) exit 1 ;;
     esac
 )
@@ -287,10 +300,11 @@ is_folder_replaced() {
     [ -n "$before" ] && [ "$before" != "$(stat -c %i "$models/$id")" ]
 }
 
-# Leaves the version to a new container, because of $1.
+# Leaves the version to a new container, because of $1. update.sh starts one; without it, this script sees at its
+# next run that the engine was stopped.
 needs_restart() {
     : >"$models/.restart/$id"
-    log "$folder: $1; run: docker compose restart s${id}s"
+    log "$folder: $1; run: sh update.sh, or: docker compose rm --stop --force s${id}s && docker compose up --detach"
 }
 
 report_failed_load() {
@@ -309,7 +323,7 @@ mark() {
 is_complete() {
     [ -e "$models/$target" ] && [ -z "${MODEL_DOWNLOAD_REFRESH:-}" ] || return 1
     if [ ! -e "$marker" ]; then
-        # The release before this one renamed complete versions into their place too, but wrote no markers.
+        # The previous release renamed complete versions into their place too, but wrote no markers.
         [ "$folder" != "$id" ] && mark || return 1
     fi
     [ "$(cat "$marker")" = "$identity" ]
@@ -350,10 +364,10 @@ settle_version() {
             retire "$other" || return 1
         fi
     done
-    if [ -z "$others" ] && [ ! -d "$retired" ]; then
-        return 0
-    elif [ "$update" = restart ] || [ -e "$models/.restart/$id" ]; then
+    if [ -z "$others" ] && [ ! -d "$retired" ] || [ -e "$models/.restart/$id" ]; then
         # The container that runs may need its files until it is replaced.
+        return 0
+    elif [ "$update" = restart ]; then
         [ "$1" = known ] && [ "$(state)" = AVAILABLE ] || return 0
     elif [ -z "$client" ]; then
         [ "$1" = known ] || { needs_restart "$no_client" && return 0; }
@@ -390,15 +404,23 @@ restore_versions() {
 
 # Points the link that Triton reads to $1: one rename replaces a whole model.
 link_to() {
-    # A version folder of the release before this one can have the name of the model. Triton has read it.
+    # A version folder of the previous release can have the name of the model. Triton has read it.
     [ -L "$models/$target" ] || rm -rf "${models:?}/$target"
     rm -f "$models/$id/.link" && ln -s "$1" "$models/$id/.link" && mv -T "$models/$id/.link" "$models/$target"
 }
 
+# Prints the folder of the files with identity $1, below that of the model.
+version_of() {
+    echo ".v/$(echo "${1#sha256:}" | cut -c 1-16)"
+}
+
 # Makes $incoming the model of Triton, and has a running Triton load it.
 install_model() {
-    version=.v/$(echo "${identity#sha256:}" | cut -c 1-16)
-    before=$(readlink "$models/$target")
+    version=$(version_of "$identity")
+    before=
+    # The link may lead to a version that no run has seen loaded, if one was killed.
+    [ ! -e "$marker" ] || before=$(version_of "$(cat "$marker")")
+    [ -d "$models/$id/$before" ] && [ -n "$before" ] || before=$(readlink "$models/$target")
     mkdir -p "$models/$id/.v" && rm -rf "${models:?}/$id/$version" && mv "$incoming" "$models/$id/$version" || return 1
     # Triton loads what is newer than what it has, and rclone keeps the times of the source.
     find "$models/$id/$version" -exec touch {} +
@@ -425,7 +447,7 @@ load_model() {
     done
 }
 
-# Removes what the link does not lead to, among it what the release before this one left.
+# Removes what the link does not lead to, among it what the previous release left.
 remove_other_models() {
     current=$(readlink "$models/$target")
     for other in "$models/$id"/* "$models/$id"/.v/*; do
@@ -439,8 +461,12 @@ remove_other_models() {
 
 bring() {
     id=${folder%%/*} number=${folder#*/} incoming=$work/$id retired=$models/.retired/$id
-    # It is there once the store of the model could not be reached.
-    unreachable=$work/unreachable.$store.${source%%:*}
+    case $source in
+        https:*) origin=${source#https://} origin=https.${origin%%/*} ;;
+        *) origin=$store.${source%%:*} ;;
+    esac
+    # It is there once the store of the model, or the host of the archive, could not be reached.
+    unreachable=$work/unreachable.$origin
     # It is written when the files are complete, and holds their identity.
     marker=$models/.complete/$(echo "$folder" | tr / -)
     target=$folder url=http://s${id}s:8000/v2/health/live
@@ -450,6 +476,9 @@ bring() {
         triton) target=$id/$name ;;
         triton-repository) target=$id/$id ;;
     esac
+    if [ -e "$models/.restart/$id" ] && [ -n "$client" ] && [ "$(state)" = down ]; then
+        rm -f "$models/.restart/$id"
+    fi
     if is_complete; then
         if is_folder_replaced && [ "$(state)" != down ]; then
             needs_restart 'the engine does not see its files, because the folder of the model was replaced'
@@ -469,7 +498,7 @@ bring() {
     fi
 }
 
-# The release before this one had the files of a Triton model directly in its folder.
+# The previous release had the files of a Triton model directly in its folder.
 use_former_model() {
     [ -e "$unreachable" ] && [ -e "$models/$id/config.pbtxt" ] || return 1
     former=$models/$id/.v/former
@@ -511,7 +540,7 @@ write_map() {
     fi
     : >"$work/left-out"
     for id in $(names_in "$work/failed"); do
-        grep -q " s${id}s:" "$router/models.map" 2>/dev/null || echo " s${id}s:" >>"$work/left-out"
+        grep -q " s${id}s:" "$router/models" 2>/dev/null || echo " s${id}s:" >>"$work/left-out"
     done
     # update.sh sends calls to certain containers while it replaces others; if it was killed, they may be gone.
     rm -f "$router"/pinned.*
@@ -534,7 +563,7 @@ elif ! flock -n 9; then
     log 'waiting for another model_download that works on these models'
     flock 9
 fi
-rm -rf "$work" "$models/.restart" && mkdir -p "$work/failed" "$models/.restart" || exit 1
+rm -rf "$work" && mkdir -p "$work/failed" "$models/.restart" || exit 1
 
 # Three at a time: a large model does not keep the others waiting, and the engine's host keeps its bandwidth.
 bring_models &
@@ -544,18 +573,15 @@ wait
 
 (cd "$models" && stat -c '%i %n' -- *) >"$models/.complete/folders" 2>/dev/null
 failed=$(names_in "$work/failed" | wc -l)
-restarts=$(names_in "$models/.restart" | wc -l)
+restarts=$(names_in "$models/.restart" | sed 's/.*/s&s/' | tr '\n' ' ')
 write_map || exit 1
 rm -rf "$work"
-if [ "$failed" -gt 0 ]; then
-    if [ "${REQUIRE_ALL_MODELS:-true}" = true ]; then
-        log "$failed model(s) are missing; services that do not run yet do not start without them"
-        exit 1
-    fi
-    log "$failed model(s) are missing; the services of the others start"
-elif [ "$restarts" -gt 0 ]; then
-    log "every model is there; $restarts service(s) have to be restarted to load it"
-    exit 2
-else
+[ -z "$restarts" ] || log "these services have to be restarted to load what is there: $restarts"
+if [ "$failed" -eq 0 ]; then
     log 'every model is there'
+elif [ "${REQUIRE_ALL_MODELS:-true}" = true ]; then
+    log "$failed model(s) are missing; services that do not run yet do not start without them"
+    exit 1
+else
+    log "$failed model(s) are missing; the services of the others start"
 fi

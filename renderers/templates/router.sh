@@ -18,7 +18,7 @@ log() {
     printf 'router: %s\n' "$*" >&2
 }
 
-# Another text whenever something changes that nginx reads.
+# Prints a digest of everything that nginx reads.
 fingerprint() {
     cat "$deployment"/*.conf "$bundle/models" "$bundle"/pinned.* 2>/dev/null | sha256sum
 }
@@ -39,7 +39,7 @@ make_map() {
     mv "$bundle/map.new" "$bundle/models.map"
 }
 
-# Makes a configuration of file $1: Podman, for one, has its DNS not where Docker has it.
+# Makes a configuration of file $1. Podman's DNS, for example, is at another address than Docker's.
 resolved() {
     # nginx takes no address with a zone, such as fe80::1%eth0.
     nameserver=$(sed -n '/%/d; s/^nameserver[[:space:]]*//p' "$nameservers" | head -n 1)
@@ -59,14 +59,16 @@ accept() {
     fi
 }
 
-# Applies what the deployment has. A refused configuration is reported, and the one before stays.
+# Applies what the deployment has. A refused configuration is reported, and the previous one stays.
 apply() {
     make_map
+    suffix=
     # The copy is tested: the file itself may be edited between the test and the copy.
     if cp "$deployment/nginx.conf" "$bundle/accepted.new" && accept "$bundle/accepted.new"; then
         mv "$bundle/accepted.new" "$bundle/accepted.conf"
     elif [ -e "$bundle/accepted.conf" ] && accept "$bundle/accepted.conf"; then
         log 'conf/bundle/nginx.conf is refused; the last accepted one is used until it is corrected'
+        suffix=', with the last accepted nginx.conf'
     else
         log 'conf/bundle/nginx.conf is refused: correct it'
         return 1
@@ -85,7 +87,7 @@ watch() {
         if [ "$now" != "$applied" ]; then
             applied=$now
             if apply && kill -HUP "$1"; then
-                log 'the map and the configuration are applied'
+                log "the map and the configuration are applied$suffix"
                 # nginx answers a signal at once, but it does not report when it has.
                 sleep 1
                 echo "$applied" >"$alive.applied"

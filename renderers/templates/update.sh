@@ -3,8 +3,8 @@
 # It is called by update.sh of a deployment directory; --help shows its options.
 #
 # The order matters: models are fetched, and loaded by the engines that run, before any container changes. So a
-# missing model or an unreachable store leaves everything running. Killed at any point, it is repaired by running it
-# again. It changes no file of the deployment directory.
+# missing model or an unreachable store leaves everything running. If it is killed, running it again completes the
+# update. It changes no file of the deployment directory.
 set -u
 
 usage() {
@@ -136,6 +136,9 @@ check_project() {
     if [ -z "$gone" ] || [ -z "$place" ]; then
         fail "the project is not valid: $(tail -n 1 "$work/log")"
     fi
+    case " $skipped " in
+        *" $gone "*) fail "$(echo "$place" | cut -d : -f 1,2): $gone cannot be skipped as it is written here: write each service on lines of its own, or remove $gone" ;;
+    esac
     fail "$(echo "$place" | cut -d : -f 1,2) changes $gone, which is not in the bundle any more: remove it there, or run sh update.sh --skip-override-of $gone"
 }
 
@@ -169,7 +172,7 @@ filter_override() {
     filtered=$work/override.yaml
     # `services:` without a service is not valid.
     if ! awk '/^services:/ { inside = 1; next } inside && /^ +[^ #]/ { found = 1 } /^[^ #]/ { inside = 0 } END { exit !found }' "$filtered"; then
-        sed 's/^services: *$/services: {}/' "$filtered" >"$work/no-services.yaml"
+        sed 's/^services: *\(#.*\)\{0,1\}$/services: {}/' "$filtered" >"$work/no-services.yaml"
         filtered=$work/no-services.yaml
     fi
 }
@@ -214,6 +217,11 @@ address_of() {
     echo "$2:${port:-8500}"
 }
 
+# Runs a script, from the input, in a container that has the folder of the models and the volume of the router.
+in_volumes() {
+    quietly compose run --rm --no-deps -T --entrypoint /bin/sh model_download -s
+}
+
 # Replaces the router if its container is outdated. Engines that are outdated too may listen on other ports than the
 # new map has, so until they are replaced the router calls their containers.
 update_router() {
@@ -225,7 +233,8 @@ update_router() {
                 echo "echo $(address_of "$container" "$name") >/router/pinned.$model"
             fi
         done <"$work/outdated" >"$work/pins"
-        compose run --rm --no-deps -T --entrypoint /bin/sh model_download -s <"$work/pins" || return 1
+        in_volumes <"$work/pins" ||
+            fail "the volume of $service cannot be written, and no container was changed: $(tail -n 1 "$work/log")"
         quietly compose up -d --no-deps "$service" || fail "$service cannot be replaced: $(tail -n 1 "$work/log")"
         await_healthy "$(running "$service")" "$service" ||
             fail "$service does not become healthy; see: docker compose logs $service"
@@ -241,7 +250,8 @@ fits_twice() {
         return 1
     fi
     # The GPUs of one container cannot be promised to a second one.
-    if compose config "$1" 2>/dev/null | grep -Eq '^ +(runtime: nvidia|-? ?capabilities:)'; then
+    # An override may give it a name or ports, which only one container can have.
+    if compose config "$1" 2>/dev/null | grep -Eq '^ +(runtime: nvidia|-? ?capabilities:|container_name:|ports:)'; then
         return 1
     fi
     used=$(docker stats --no-stream --format '{{.MemUsage}}' "$2" | awk '{
@@ -251,18 +261,24 @@ fits_twice() {
     [ "${free:-0}" -gt $((${used:-0} + ${used:-0} / 4)) ]
 }
 
+# Sends the calls of service $1 to container $2, and says why where it cannot.
+pin() {
+    route pin "$1" "$(address_of "$2" "$(name_of "$2")")" && return 0
+    reason="$(name_of "$router") does not apply a new map, and the old container stays"
+    route unpin "$1"
+    return 1
+}
+
 # Replaces the containers of service $1, whose ids are the other arguments: starts a new one, sends the calls there
-# when it is healthy, and stops the old ones when they have answered. Fails with 2 where Compose cannot do that.
+# when it is healthy, and stops the old ones when they have answered. Fails with 2 where Compose cannot do that, and
+# with 1, and $reason, where the old ones stay.
 replace() {
     service=$1
     shift
     started=$(running "$service" | without "$@")
     if [ -z "$started" ]; then
-        if ! route pin "$service" "$(address_of "$1" "$(name_of "$1")")"; then
-            route unpin "$service"
-            return 1
-        fi
-        quietly compose up -d --no-deps --no-recreate --scale "$service=$(($# + 1))" "$service" || return 1
+        pin "$service" "$1" || return 1
+        quietly compose up -d --no-deps --no-recreate --scale "$service=$(($# + 1))" "$service"
         started=$(running "$service" | without "$@")
         # Older releases of Compose count the scale among what a container is made of, and would replace the new one.
         if [ -n "$started" ] && outdated | grep -q " $started "; then
@@ -272,21 +288,49 @@ replace() {
             return 2
         fi
     fi
-    if [ -z "$started" ] || ! await_healthy "$started" "$service"; then
-        docker logs --tail 5 "$started" 2>&1 | sed 's/^/      /'
-        [ -z "$started" ] || docker rm -f "$started" >/dev/null
-        route unpin "$service"
+    if [ -z "$started" ]; then
+        reason="a second container does not start, and the old one stays: $(tail -n 1 "$work/log")"
+        remove_unstarted "$service"
+        serve_from "$service" "$1"
         return 1
     fi
-    if ! route pin "$service" "$(address_of "$started" "$(name_of "$started")")"; then
+    if ! await_healthy "$started" "$service"; then
+        reason='the new container does not become healthy, and the old one stays'
+        docker logs --tail 5 "$started" 2>&1 | sed 's/^/      /'
         docker rm -f "$started" >/dev/null
-        route unpin "$service"
+        serve_from "$service" "$1"
+        return 1
+    fi
+    if ! pin "$service" "$started"; then
+        docker rm -f "$started" >/dev/null
+        serve_from "$service" "$1"
         return 1
     fi
     for old in "$@"; do
         docker stop "$old" >/dev/null && docker rm "$old" >/dev/null
     done
-    route unpin "$service"
+    route unpin "$service" || say "    $service: the router did not apply that it may call any container of the service"
+}
+
+# Removes the containers of service $1 that were created and could not be started.
+remove_unstarted() {
+    containers "$1" | awk '$4 == "created" { print $2 }' | while read -r created; do
+        docker rm "$created" >/dev/null
+    done
+}
+
+# Whether update_router has pinned service $1: its container may listen on another port than the map has.
+is_pinned() {
+    grep -qs "pinned\.$1\$" "$work/pins"
+}
+
+# Lets container $2 of service $1 serve on.
+serve_from() {
+    if is_pinned "$1"; then
+        pin "$1" "$2"
+    else
+        route unpin "$1"
+    fi
 }
 
 # Replaces the container of each model that needs a new one, one model after the other.
@@ -303,17 +347,29 @@ update_models() {
             case $? in
                 0) ;;
                 2) recreate "$model" ;;
-                *) note_failure "$model" 'the new container does not become healthy, and the old one stays' ;;
+                *) note_failure "$model" "$reason" ;;
             esac
         else
             recreate "$model"
         fi
     done
+    forget_restarts
 }
 
 recreate() {
     say "==> $1: replacing its container"
     quietly compose up -d --no-deps --force-recreate "$1" || note_failure "$1" "$(tail -n 1 "$work/log")"
+    if is_pinned "$1"; then
+        route unpin "$1"
+    fi
+}
+
+# Removes what model_download has noted of services that are restarted now.
+forget_restarts() {
+    grep -vxF -e " " -f "$work/failed" "$work/restarts" | while read -r model; do
+        echo "rm -f /models/.restart/$(model_id "$model")"
+    done >"$work/forget"
+    [ ! -s "$work/forget" ] || in_volumes <"$work/forget"
 }
 
 note_failure() {
@@ -341,14 +397,11 @@ pull_images() {
 # Fetches the models, and has the running engines load them.
 download_models() {
     say '==> fetching models'
-    compose run --rm --no-deps -T model_download </dev/null
-    code=$?
-    : >"$work/restarts"
-    case $code in
-        0) ;;
-        2) (cd "$folder/.restart" && printf 's%ss\n' *) >"$work/restarts" ;;
-        *) fail 'model_download failed, and no container was changed; its messages are above' ;;
-    esac
+    compose run --rm --no-deps -T model_download </dev/null ||
+        fail 'model_download failed, and no container was changed; its messages are above'
+    for noted in "$folder"/.restart/*; do
+        [ ! -e "$noted" ] || echo "s${noted##*/}s"
+    done >"$work/restarts"
 }
 
 # Prints what would change.
@@ -381,6 +434,12 @@ start_all() {
         tail -n 5 "$work/log"
         fail 'docker compose up failed; its last lines are above'
     }
+    # model_download has run again, and it removes all pins.
+    sort -u "$work/failed" | while read -r service; do
+        if is_pinned "$service"; then
+            pin "$service" "$(running "$service" | head -n 1)"
+        fi
+    done
 }
 
 # Waits until every container is healthy, and prints what became of each service.
@@ -394,7 +453,7 @@ report() {
         elif grep -q "^$service " "$work/before"; then
             what=replaced
         fi
-        if [ "$service" = model_download ]; then
+        if [ "$(docker inspect --format '{{.State.Status}} {{.State.ExitCode}}' "$id" 2>/dev/null)" = 'exited 0' ]; then
             state=finished
         else
             await_healthy "$id" "$service" || note_failure "$service" "it is not healthy; see: docker compose logs $service"

@@ -96,7 +96,7 @@ def test_a_model_that_left_without_its_container_removed_can_join_again(
 def older(
     deploy: Callable[[Composition], Host], basis: Composition, store: Store, models: Models
 ) -> Host:
-    """A host with a running bundle of the release before, and an edited nginx.conf."""
+    """A host with a running bundle of the previous release, and an edited nginx.conf."""
     host = deploy(basis)
     shutil.rmtree(host.directory)
     for name in ("base", "example"):

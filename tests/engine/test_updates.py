@@ -9,12 +9,14 @@ from tests.support.engine_host import Host, Models, Store, eventually
 from tests.support.updates import (
     FACTORS,
     ROUTER,
+    UP,
     UPDATE_SH,
     Way,
     failures,
     models_on_disk,
     note,
     record,
+    update_sh,
     with_models,
 )
 
@@ -113,10 +115,35 @@ def test_another_flag_of_a_model_is_a_switch_by_update_sh_and_one_restart_by_up(
     record("flags of a model", way, load)
 
     assert set(failures(load)) == (set() if way is UPDATE_SH else {"101"})
-    # The container that was started beside the other one is not made anew.
+    # The container that was started beside the other one is not recreated.
     before = host.containers()
     host.up()
     assert host.containers()["s101s"] == before["s101s"]
+
+
+def test_other_content_under_the_same_number_is_served_after_a_restart_that_is_not_forgotten(
+    host: Host, basis: Composition, models: Models, way: Way
+) -> None:
+    with host.load() as load:
+        way.update(host, with_models(basis, models, models.tensorflow("101", "3", factor=9)))
+        if way is UP:
+            host.up()
+    record("other content, same number", way, load)
+
+    assert failures(load) == {}
+    if way is UP:
+        assert load.factors("101") == [3.0]
+        assert "docker compose rm --stop --force s101s" in host.logs("model_download")
+        output = update_sh(host)
+        assert output.code == 0, output.text
+    host.wait_for_factors(FACTORS | {"101": 9.0})
+    folder = host.folder / "base/model-serving/model-download/models"
+    assert list((folder / ".restart").iterdir()) == []
+    host.up()
+    assert models_on_disk(host) == {"101/3", "102/7", "103/103"}
+    assert not (folder / ".retired/101").exists()
+    # The next test starts from the basis, whose number is the same too.
+    UPDATE_SH.update(host, basis)
 
 
 def test_missing_files_and_an_unreachable_store_leave_everything_running(

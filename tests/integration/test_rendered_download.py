@@ -455,7 +455,25 @@ def test_a_store_that_cannot_be_reached_is_tried_once_and_reported_at_once(host:
     assert "reading s3:" in lines[0]
 
 
-def test_wrong_keys_are_told_from_a_wrong_name(host: Host) -> None:
+def test_a_name_with_a_word_for_credentials_is_reported_as_a_wrong_name(host: Host) -> None:
+    gone = make_model("102", artifact={"uri": "s3://no-such-token-credentials/a"})
+    _, log = host.download(composition(gone))
+    assert "there are no such files: check the URI of the artifact" in log
+
+
+def test_an_archive_of_one_host_is_tried_although_another_host_does_not_answer(host: Host) -> None:
+    digest = "sha256:" + 64 * "0"
+    archives = [
+        make_model(name, artifact={"uri": f"https://{address}/a.tar", "digest": digest})
+        for name, address in (("101", "127.0.0.1:9"), ("102", "localhost:9"))
+    ]
+    for each in archives:
+        _, log = host.download(composition(each))
+    _, log = host.download(composition(*archives))
+    assert "not tried" not in log
+
+
+def test_a_missing_name_is_reported_as_such(host: Host) -> None:
     wanted = model("101", "3", host.bucket)
 
     _, log = host.download(composition(wanted))
@@ -559,13 +577,13 @@ def test_a_disk_that_is_too_full_keeps_what_is_there(host: Host) -> None:
 def test_the_map_has_the_models_that_are_there(host: Host) -> None:
     there, missing = model("101", "3", host.bucket), model("102", "1", host.bucket)
     host.upload(there)
-    (host.router / "models.map").write_text("")
-
     host.download(composition(there, missing))
     assert (host.router / "models").read_text() == "101 s101s:9000;\n"
 
     # A model that was served keeps its line when its new version is missing.
-    (host.router / "models.map").write_text("102 s102s:9000;\n")
+    (host.router / "models").write_text("102 s102s:9000;\n")
+    # An update that was killed has left its calls at a certain container.
+    (host.router / "models.map").write_text("102 site-s102s-2:9000;\n")
     host.download(composition(there, missing))
     assert (host.router / "models").read_text() == "101 s101s:9000;\n102 s102s:9000;\n"
 

@@ -34,7 +34,7 @@ _LIMIT_SECONDS = 30
 _PENDING_SECONDS = 3
 """How long a command is observed that has to wait; it would end within two seconds."""
 FORMER_CONF = Path(__file__).parents[1] / "data/renderer-1/example/conf/bundle/nginx.conf"
-"""nginx.conf as the release before router.sh rendered it; operators keep theirs."""
+"""nginx.conf as the release without router.sh rendered it; operators keep theirs."""
 RESOLVER = "resolver 127.0.0.11 ipv6=off valid=1s;"
 UNKNOWN = "the bundle has no model with this model-id"
 BASIS = make_composition(1)

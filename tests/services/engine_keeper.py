@@ -48,7 +48,7 @@ def main(arguments: Arguments) -> None:
     folder.mkdir(mode=0o700)
     (folder / "daemon.json").write_text("{}")
     _link(arguments)
-    # A containerd of this machine would be used instead of an own one, outside of the namespaces.
+    # dockerd would use a containerd of this machine, which is outside of the namespaces.
     Path("/run/containerd").mkdir(exist_ok=True)
     _run("mount", "-t", "tmpfs", "tmpfs", "/run/containerd")
     server = subprocess.Popen(
