@@ -39,13 +39,14 @@ names_in() {
 
 # ---- the source ----
 
-# Replaces the credentials of creds/bundle/.env by those of the model's store.
+# Replaces the credentials of creds/bundle/.env by those of the model's store. Proxy and authorities are the host's.
 use_store() {
     if [ ! -r "$creds/$store.env" ]; then
         log "$folder needs the credentials of store $store: put them into creds/bundle/$store.env"
         return 1
     fi
-    for variable in $(env | sed -n 's/^\(RCLONE_\(S3\|GCS\|AZUREBLOB\)_[A-Z0-9_]*\)=.*/\1/p'); do
+    # Also those of the clouds' own clients, which rclone reads: no store is asked with the keys of another one.
+    for variable in $(env | sed -En 's/^((RCLONE_(S3|GCS|AZUREBLOB)|AWS|GOOGLE|AZURE)_[A-Z0-9_]*)=.*/\1/p'); do
         unset "$variable"
     done
     # The file is read, not sourced: nothing in a value is executed. Quotes are as in Compose's env files.
@@ -88,7 +89,9 @@ explain() {
             [ -n "$account" ] || file="$file, which has no service account yet"
             ;;
         s3:*)
-            if [ -z "${RCLONE_S3_ACCESS_KEY_ID:-}" ] && [ "${RCLONE_S3_ENV_AUTH:-}" != true ]; then
+            if [ "${RCLONE_S3_ENV_AUTH:-}" = true ]; then
+                file="$file, and the role of the machine (that of an EC2 machine needs an IMDS hop limit of 2)"
+            elif [ -z "${RCLONE_S3_ACCESS_KEY_ID:-}" ]; then
                 file="$file, where RCLONE_S3_ACCESS_KEY_ID is empty"
             fi
             ;;
@@ -97,10 +100,14 @@ explain() {
     reason=$(awk '/^[0-9]+[\/ ]/ { text = "" } { text = text " " $0 } END { print text }' "$work/$id.log" | sed 's/^ [0-9/]* [0-9:]* //
         s/^[A-Z]* *: //
         s/^Failed to .* with [0-9]* errors: last error was: //')
-    if matches 'connection refused|connection reset|no such host|dial tcp|timeout|no route to host|unreachable|deadline exceeded|tls:|x509:|: EOF'; then
+    if matches 'x509:'; then
+        : >"$unreachable"
+        log "$source: the certificate of the store is not trusted: put that of its authority into creds/bundle, and" \
+            "RCLONE_CA_CERT=/creds/<file> into creds/bundle/.env ($reason)"
+    elif matches 'connection refused|connection reset|no such host|dial tcp|timeout|no route to host|unreachable|deadline exceeded|tls:|: EOF'; then
         : >"$unreachable"
         log "$source: the store cannot be reached: check the network, and the endpoint in $file ($reason)"
-    elif matches 'AccessDenied|Forbidden|SignatureDoesNotMatch|InvalidAccessKeyId|Unauthorized|Authori[sz]ationFailure|AuthenticationFailed|invalid_grant|token|credential|(StatusCode|status code|Error):? 40[13]'; then
+    elif matches 'AccessDenied|Forbidden|SignatureDoesNotMatch|InvalidAccessKeyId|Unauthorized|Authori[sz]ationFailure|AuthenticationFailed|invalid_grant|token|credential|no authentication method|(StatusCode|status code|Error):? 40[13]'; then
         log "$source: access is refused: check the credentials in $file ($reason)"
     elif matches 'not found|NoSuchBucket|NoSuchKey|does not exist|doesn.t exist|(StatusCode|status code|Error):? 404'; then
         log "$source: there are no such files: check the URI of the artifact ($reason)"
