@@ -41,13 +41,14 @@ names_in() {
 
 carriage_return=$(printf '\r')
 
-# Replaces the credentials of creds/bundle/.env by those of the model's store.
+# Replaces the credentials of creds/bundle/.env by those of the model's store. Proxy and authorities are the host's.
 use_store() {
     if [ ! -r "$creds/$store.env" ]; then
         log "$folder needs the credentials of store $store: put them into creds/bundle/$store.env"
         return 1
     fi
-    for variable in $(env | sed -n 's/^\(RCLONE_\(S3\|GCS\|AZUREBLOB\)_[A-Z0-9_]*\)=.*/\1/p'); do
+    # Also those of the clouds' own clients, which rclone reads: no store is asked with the keys of another one.
+    for variable in $(env | sed -En 's/^((RCLONE_(S3|GCS|AZUREBLOB)|AWS|GOOGLE|AZURE)_[A-Z0-9_]*)=.*/\1/p'); do
         unset "$variable"
     done
     # The file is read, not sourced: nothing in a value is executed. Quotes are as in Compose's env files.
@@ -92,7 +93,9 @@ explain() {
             [ -n "$account" ] || file="$file, which has no service account yet"
             ;;
         s3:*)
-            if [ -z "${RCLONE_S3_ACCESS_KEY_ID:-}" ] && [ "${RCLONE_S3_ENV_AUTH:-}" != true ]; then
+            if [ "${RCLONE_S3_ENV_AUTH:-}" = true ]; then
+                file="$file, and the role of the machine (that of an EC2 machine needs an IMDS hop limit of 2)"
+            elif [ -z "${RCLONE_S3_ACCESS_KEY_ID:-}" ]; then
                 file="$file, where RCLONE_S3_ACCESS_KEY_ID is empty"
             fi
             ;;
@@ -104,12 +107,16 @@ explain() {
     if matches 'no space left|remaining disk space|quota exceeded'; then
         # Models that are fetched at the same time share what is free.
         log "$folder: the disk is too full ($reason)"
-    elif matches 'connection refused|connection reset|no such host|dial tcp|timeout|no route to host|unreachable|deadline exceeded|tls:|x509:|: EOF'; then
+    elif matches 'x509:'; then
+        : >"$unreachable"
+        log "$source: the certificate of the store is not trusted: put that of its authority into creds/bundle, and" \
+            "RCLONE_CA_CERT=/creds/<file> into creds/bundle/.env ($reason)"
+    elif matches 'connection refused|connection reset|no such host|dial tcp|timeout|no route to host|unreachable|deadline exceeded|tls:|: EOF'; then
         : >"$unreachable"
         log "$source: the store cannot be reached: check the network, and the endpoint in $file ($reason)"
     elif matches 'not found|NoSuchBucket|NoSuchKey|does not exist|doesn.t exist|(StatusCode|status code|Error):? 404'; then
         log "$source: there are no such files: check the URI of the artifact ($reason)"
-    elif matches 'AccessDenied|Forbidden|SignatureDoesNotMatch|InvalidAccessKeyId|Unauthorized|Authori[sz]ationFailure|AuthenticationFailed|invalid_grant|oauth2|default credentials|cached credentials|NoCredentialProviders|(StatusCode|status code|Error):? 40[13]'; then
+    elif matches 'AccessDenied|Forbidden|SignatureDoesNotMatch|InvalidAccessKeyId|Unauthorized|Authori[sz]ationFailure|AuthenticationFailed|invalid_grant|oauth2|default credentials|cached credentials|NoCredentialProviders|no authentication method|(StatusCode|status code|Error):? 40[13]'; then
         log "$source: access is refused: check the credentials in $file ($reason)"
     else
         log "$source cannot be read: $reason"
@@ -117,7 +124,7 @@ explain() {
 }
 
 matches() {
-    grep -Eqi "$1" "$work/$id.log"
+    echo "$reason" | grep -Eqi "$1"
 }
 
 # Reports what the engine cannot load, by the listing in $work/$id.list.

@@ -1,4 +1,4 @@
-"""Installs tools that come as wheels, each in a separate virtual environment below `.cache/tools`.
+"""Installs tools that come as wheels or npm packages, each separately below `.cache/tools`.
 
 The environments are separate because the tools pin other versions of packages that the project
 needs (ministack pins botocore exactly). Each is installed once, from
@@ -9,11 +9,13 @@ environment.
 import fcntl
 import hashlib
 import platform
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 from tests.services.availability import Unavailable
+from tests.services.tools import tool
 
 _ROOT = Path(__file__).parents[2]
 _CACHE = _ROOT / ".cache" / "tools"
@@ -41,6 +43,32 @@ def environment(name: str, interpreter: Path | None = None) -> Path:
         if not ready.exists():
             _run(str(interpreter or sys.executable), "-m", "venv", "--clear", str(folder))
             _run(str(folder / "bin" / "python"), str(_INSTALL), str(lock))
+            ready.touch()
+    return folder
+
+
+def npm_environment(name: str) -> Path:
+    """The folder with `node_modules` of a tool from npm, installed if need be.
+
+    `requirements/tools/<name>/package-lock.json` has the hash of every package, and no address. No
+    script of a package runs.
+
+    Raises:
+        Unavailable: it cannot be installed here.
+    """
+    source = _ROOT / "requirements" / "tools" / name
+    digest = hashlib.sha256((source / "package-lock.json").read_bytes()).hexdigest()[:12]
+    folder = _CACHE / f"{name}-{digest}-npm"
+    ready = folder / ".ready"
+    _CACHE.mkdir(parents=True, exist_ok=True)
+    with (_CACHE / f"{name}.lock").open("w") as guard:
+        fcntl.flock(guard, fcntl.LOCK_EX)
+        if not ready.exists():
+            npm = str(tool("npm"))
+            shutil.rmtree(folder, ignore_errors=True)
+            shutil.copytree(source, folder)
+            options = ("--ignore-scripts", "--no-audit", "--no-fund", "--prefix", str(folder))
+            _run(npm, "ci", *options)
             ready.touch()
     return folder
 

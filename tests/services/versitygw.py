@@ -27,10 +27,26 @@ def versitygw(folder: Path) -> Iterator[str]:
     if address := os.environ.get("REBUNDLE_VERSITYGW"):
         yield address
         return
+    with _running(folder, "versitygw.log") as address:
+        yield address
+
+
+@contextlib.contextmanager
+def versitygw_with_names(folder: Path, domain: str) -> Iterator[str]:
+    """The address of a server that also takes a bucket's name from hosts below `domain`.
+
+    Servers with the same folder have the same objects. Raises Unavailable.
+    """
+    with _running(folder, f"{domain}.log", "--virtual-domain", domain) as address:
+        yield address
+
+
+@contextlib.contextmanager
+def _running(folder: Path, log: str, *options: str) -> Iterator[str]:
     objects = folder / "objects"
-    objects.mkdir()
+    objects.mkdir(exist_ok=True)
     port = free_port()
-    keys = ("--access", ACCESS_KEY, "--secret", SECRET_KEY)
-    command = [str(go_module(MODULE)), "--port", f"{LOOPBACK}:{port}", *keys, "posix", str(objects)]
-    with serving(command, port, folder / "versitygw.log"):
+    given = ("--port", f"{LOOPBACK}:{port}", "--access", ACCESS_KEY, "--secret", SECRET_KEY)
+    command = [str(go_module(MODULE)), *given, *options, "posix", str(objects)]
+    with serving(command, port, folder / log):
         yield f"http://{LOOPBACK}:{port}"
