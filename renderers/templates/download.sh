@@ -3,7 +3,8 @@
 # the router.
 #
 # Exit code: 0 = every model is there, or the others may start without it. 1 = some are not, each of them named.
-# .restart/ID in /models says that the service of the model has to be restarted to load what is there.
+# In /models, .missing/ID says that the model is not there, .restart/ID that its service has to be restarted to load what
+# is there, and .load/ID that its engine may not have loaded it, because it was not running.
 #
 # A line of models.txt: FOLDER ENGINE NAME UPDATE LIMIT IDENTITY STORE SOURCE
 #   FOLDER    101/3: a version that TensorFlow Serving or OpenVINO loads; 103: a model, or a repository, of Triton
@@ -111,11 +112,17 @@ explain() {
         : >"$unreachable"
         log "$source: the certificate of the store is not trusted: put that of its authority into creds/bundle, and" \
             "RCLONE_CA_CERT=/creds/<file> into creds/bundle/.env ($reason)"
+    elif matches 'HTTP response to HTTPS client'; then
+        : >"$unreachable"
+        log "$source: the store has no encryption: write the endpoint in $file with http:// ($reason)"
     elif matches 'connection refused|connection reset|no such host|dial tcp|timeout|no route to host|unreachable|deadline exceeded|tls:|: EOF'; then
         : >"$unreachable"
-        log "$source: the store cannot be reached: check the network, and the endpoint in $file ($reason)"
+        case $source in
+            https:*) log "$source: the server cannot be reached: check the network, and the URI of the artifact ($reason)" ;;
+            *) log "$source: the store cannot be reached: check the network, and the endpoint in $file ($reason)" ;;
+        esac
     elif matches 'not found|NoSuchBucket|NoSuchKey|does not exist|doesn.t exist|(StatusCode|status code|Error):? 404'; then
-        log "$source: there are no such files: check the URI of the artifact ($reason)"
+        log "$source: there are no such files: check the URI of the artifact, and that the credentials in $file may see them ($reason)"
     elif matches 'AccessDenied|Forbidden|SignatureDoesNotMatch|InvalidAccessKeyId|Unauthorized|Authori[sz]ationFailure|AuthenticationFailed|invalid_grant|oauth2|default credentials|cached credentials|NoCredentialProviders|no authentication method|(StatusCode|status code|Error):? 40[13]'; then
         log "$source: access is refused: check the credentials in $file ($reason)"
     else
@@ -267,7 +274,7 @@ state() {
                 state = substr($0, length(begin) + 1)
                 sub(/".*/, "", state)
                 getline
-                if (state == "END" && $0 !~ /^"error_code":"OK"/) state = "FAILED"
+                if (state != "AVAILABLE" && $0 !~ /^"error_code":"OK"/) state = "FAILED"
                 exit
             }
             END { print state ? state : "absent" }'
@@ -303,7 +310,7 @@ await_version() {
 # Whether the folder of the model is another one than the run before has seen. A container keeps the folder that it
 # was started with.
 is_folder_replaced() {
-    before=$(sed -n "s/^\([0-9]*\) $id\$/\1/p" "$models/.complete/folders" 2>/dev/null)
+    before=$(sed -n "s/^\([0-9]*\) $id\$/\1/p" "$models/.folders" 2>/dev/null)
     [ -n "$before" ] && [ "$before" != "$(stat -c %i "$models/$id")" ]
 }
 
@@ -323,7 +330,7 @@ no_client='model_download has neither curl nor wget, and cannot ask the engine t
 # ---- versions on the disk ----
 
 mark() {
-    printf '%s\n' "$identity" >"$marker.new" && mv "$marker.new" "$marker"
+    mkdir -p "$markers" && printf '%s\n' "$identity" >"$marker.new" && mv "$marker.new" "$marker"
 }
 
 # Whether the wanted files are there.
@@ -371,7 +378,7 @@ settle_version() {
             retire "$other" || return 1
         fi
     done
-    if [ -z "$others" ] && [ ! -d "$retired" ] || [ -e "$models/.restart/$id" ]; then
+    if [ "$1" = known ] && [ -z "$others" ] && [ ! -d "$retired" ] || [ -e "$models/.restart/$id" ]; then
         # The container that runs may need its files until it is replaced.
         return 0
     elif [ "$update" = restart ]; then
@@ -382,8 +389,13 @@ settle_version() {
         log "$folder: waiting for s${id}s to serve it"
         case $(await_version) in
             served) ;;
-            # It may be stopped for a moment only: the next run removes what is old.
-            down) [ "$1" = known ] || return 0 ;;
+            # It may be stopped for a moment only, or be another engine that stays: its version is kept.
+            down)
+                kept=$(names_by_time | grep -Fx "$others" | head -n 1)
+                others=$(echo "$others" | grep -vFx "${kept:-$others}")
+                remove_versions
+                return 0
+                ;;
             unseen)
                 needs_restart 'the engine does not see it, because the folder of the model was replaced'
                 return 0
@@ -395,10 +407,21 @@ settle_version() {
                 ;;
         esac
     fi
-    for other in $others; do
-        rm -rf "${models:?}/$id/$other"
-    done
+    remove_versions
     rm -rf "$retired"
+}
+
+remove_versions() {
+    for other in $others; do
+        rm -rf "${models:?}/$id/$other" "${markers:?}/$other"
+    done
+}
+
+# Prints the versions of the model that were complete, the last one first.
+names_by_time() {
+    # No name has a character that `ls` changes.
+    # shellcheck disable=SC2012
+    ls -t "$markers" 2>/dev/null
 }
 
 # Takes version $number away, and brings the retired ones back.
@@ -439,19 +462,49 @@ install_model() {
     elif ask 5 "$url" >/dev/null; then
         load_model && mark && remove_other_models
     else
-        mark
+        # An engine that is starting may have read the former one: the next run has it load this one.
+        echo "$before" >"$models/.load/$id" && mark || return 1
+        for other in "$models/$id"/.v/*; do
+            case $other in
+                */"$version" | */"$before") ;;
+                *) rm -rf "$other" ;;
+            esac
+        done
     fi
 }
 
+# Has the engine load what the link leads to. If it does not, the link leads to $before again.
 load_model() {
+    rm -f "$models/.load/$id"
     for model in $(echo "$name" | tr , ' '); do
         log "$folder: waiting for s${id}s to load $model"
-        if ! ask "$limit" "http://s${id}s:8000/v2/repository/models/$model/load" '{}' >/dev/null; then
-            report_failed_load
-            link_to "$before"
-            return 1
-        fi
+        request_load "$model" && continue
+        code=$?
+        report_failed_load
+        link_to "$before"
+        case $code in
+            # It has no end in time, and may succeed later: what the link leads to is loaded after it.
+            28 | 124 | 143)
+                find "$models/$id/$before" -exec touch {} +
+                request_load "$model"
+                ;;
+        esac
+        return 1
     done
+}
+
+request_load() {
+    ask "$limit" "http://s${id}s:8000/v2/repository/models/$1/load" '{}' >/dev/null
+}
+
+# Removes what is not used any more, once the engine runs with what is there.
+settle_model() {
+    ask 5 "$url" >/dev/null || return 0
+    if [ -e "$models/.load/$id" ]; then
+        before=$(cat "$models/.load/$id")
+        load_model || { rm -f "$marker" && return 1; }
+    fi
+    remove_other_models
 }
 
 # Removes what the link does not lead to, among it what the previous release left.
@@ -467,7 +520,7 @@ remove_other_models() {
 # ---- one model ----
 
 bring() {
-    id=${folder%%/*} number=${folder#*/} incoming=$work/$id retired=$models/.retired/$id
+    id=${folder%%/*} number=${folder#*/} incoming=$work/models/$id retired=$models/.retired/$id
     case $source in
         https:*) origin=${source#https://} origin=https.${origin%%/*} ;;
         *) origin=$store.${source%%:*} ;;
@@ -475,7 +528,7 @@ bring() {
     # It is there once the store of the model, or the host of the archive, could not be reached.
     unreachable=$work/unreachable.$origin
     # It is written when the files are complete, and holds their identity.
-    marker=$models/.complete/$(echo "$folder" | tr / -)
+    markers=$models/.complete/$id marker=$models/.complete/$id/$number
     target=$folder url=http://s${id}s:8000/v2/health/live
     case $engine in
         tensorflow) url=http://s${id}s:8501/v1/models/$name ;;
@@ -493,7 +546,7 @@ bring() {
         fi
         case $folder in
             */*) settle_version known ;;
-            *) remove_other_models ;;
+            *) settle_model ;;
         esac
     elif fetch; then
         case $folder in
@@ -535,7 +588,7 @@ bring_models() {
             log "$folder is there"
         else
             log "FAILED $folder"
-            : >"$work/failed/${folder%%/*}"
+            : >"$models/.missing/${folder%%/*}"
         fi
     done <"$list"
 }
@@ -545,23 +598,28 @@ write_map() {
     if [ ! -d "$router" ]; then
         return 0
     fi
-    : >"$work/left-out"
-    for id in $(names_in "$work/failed"); do
+    # A pattern that no line has: an empty file would not be read as no pattern by every grep.
+    echo ' none' >"$work/left-out"
+    for id in $(names_in "$models/.missing"); do
         grep -q " s${id}s:" "$router/models" 2>/dev/null || echo " s${id}s:" >>"$work/left-out"
     done
-    # update.sh sends calls to certain containers while it replaces others; if it was killed, they may be gone.
-    rm -f "$router"/pinned.*
-    if [ -s "$work/left-out" ]; then
-        grep -vF -f "$work/left-out" "$map"
-    else
-        cat "$map"
-    fi >"$router/models.new"
-    mv "$router/models.new" "$router/models"
+    # A full disk leaves the previous map. `grep` fails with 1 if it prints nothing.
+    { grep -vF -f "$work/left-out" "$map" || [ $? -eq 1 ]; } >"$router/models.new" && mv "$router/models.new" "$router/models" || {
+        log 'the map of the router cannot be written: is the disk full?'
+        return 1
+    }
+    # update.sh sends calls to certain containers while it replaces others. If it was killed, they may be gone.
+    for pin in "$router"/pinned.*; do
+        case " ${KEEP_PINS:-} " in
+            *" ${pin##*/pinned.} "*) ;;
+            *) rm -f "$pin" ;;
+        esac
+    done
 }
 
 # ---- all models ----
 
-mkdir -p "$models/.complete" "$models/.retired" || exit 1
+mkdir -p "$models/.retired" || exit 1
 # The kernel ends this lock with the process, however that ends.
 exec 9>"$models/.lock"
 if ! command -v flock >/dev/null; then
@@ -570,7 +628,8 @@ elif ! flock -n 9; then
     log 'waiting for another model_download that works on these models'
     flock 9
 fi
-rm -rf "$work" && mkdir -p "$work/failed" "$models/.restart" || exit 1
+rm -rf "$work" "$models/.missing" || exit 1
+mkdir -p "$work/models" "$models/.missing" "$models/.restart" "$models/.load" || exit 1
 
 # Three at a time: a large model does not keep the others waiting, and the engine's host keeps its bandwidth.
 bring_models &
@@ -578,8 +637,8 @@ bring_models &
 bring_models &
 wait
 
-(cd "$models" && stat -c '%i %n' -- *) >"$models/.complete/folders" 2>/dev/null
-failed=$(names_in "$work/failed" | wc -l)
+(cd "$models" && stat -c '%i %n' -- *) >"$models/.folders" 2>/dev/null
+failed=$(names_in "$models/.missing" | wc -l)
 restarts=$(names_in "$models/.restart" | sed 's/.*/s&s/' | tr '\n' ' ')
 write_map || exit 1
 rm -rf "$work"

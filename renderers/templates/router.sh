@@ -23,17 +23,17 @@ fingerprint() {
     cat "$deployment"/*.conf "$bundle/models" "$bundle"/pinned.* 2>/dev/null | sha256sum
 }
 
-# Makes models.map. A pinned service is replaced by its container.
+# Makes models.map. A pinned service is replaced by its container. Fails, and keeps the previous one, if the disk is full.
 make_map() {
     if [ ! -e "$bundle/models" ]; then
         [ -e "$bundle/models.map" ] || : >"$bundle/models.map"
-        return 0
+        return
     fi
-    cp "$bundle/models" "$bundle/map.new"
+    cp "$bundle/models" "$bundle/map.new" || return 1
     for pin in "$bundle"/pinned.*; do
         if [ -e "$pin" ]; then
             sed "s/ ${pin##*/pinned.}:.*/ $(cat "$pin");/" "$bundle/map.new" >"$bundle/map.pinned" &&
-                mv "$bundle/map.pinned" "$bundle/map.new"
+                mv "$bundle/map.pinned" "$bundle/map.new" || return 1
         fi
     done
     mv "$bundle/map.new" "$bundle/models.map"
@@ -61,8 +61,11 @@ accept() {
 
 # Applies what the deployment has. A refused configuration is reported, and the previous one stays.
 apply() {
-    make_map
-    suffix=
+    suffix='' is_stale=''
+    make_map || {
+        log 'the map of the models cannot be written, and the previous one is used: is the disk full?'
+        is_stale=yes
+    }
     # The copy is tested: the file itself may be edited between the test and the copy.
     if cp "$deployment/nginx.conf" "$bundle/accepted.new" && accept "$bundle/accepted.new"; then
         mv "$bundle/accepted.new" "$bundle/accepted.conf"
@@ -70,7 +73,7 @@ apply() {
         log 'conf/bundle/nginx.conf is refused; the last accepted one is used until it is corrected'
         suffix=', with the last accepted nginx.conf'
     else
-        log 'conf/bundle/nginx.conf is refused: correct it'
+        log 'conf/bundle/nginx.conf is missing or refused: correct it, or copy it from /example/conf/bundle'
         return 1
     fi
 }
@@ -84,6 +87,10 @@ watch() {
     while sleep 1; do
         : >"$alive"
         now=$(fingerprint)
+        if [ -n "$is_stale" ]; then
+            sleep 30
+            applied=
+        fi
         if [ "$now" != "$applied" ]; then
             applied=$now
             if apply && kill -HUP "$1"; then

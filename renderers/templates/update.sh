@@ -30,6 +30,12 @@ fail() {
     exit 1
 }
 
+refuse() {
+    printf 'update.sh: %s\n' "$*" >&2
+    usage >&2
+    exit 2
+}
+
 # ---- docker ----
 
 # Unquoted where it is used: the program may have two words.
@@ -96,9 +102,15 @@ patience() {
     fi
 }
 
+# Prints what became of container $1.
+condition() {
+    docker inspect --format '{{.State.Status}}, exit code {{.State.ExitCode}}, {{.RestartCount}} restarts{{if .State.OOMKilled}}, killed because it needs more than its memory limit{{end}}' "$1" 2>/dev/null
+}
+
 # Waits until container $1 of service $2 is healthy. Fails if it is not in time, has ended, or ends again and again.
+# $3: seconds of its time that have passed already (0).
 await_healthy() {
-    waited=0 patience=$(patience "$2") restarts=$(restarts "$1")
+    waited=${3:-0} patience=$(patience "$2") restarts=$(restarts "$1")
     while :; do
         case $(health "$1") in
             # Without a health check, it is enough that it runs.
@@ -119,6 +131,18 @@ model_id() {
 }
 
 # ---- before anything changes ----
+
+# Whether the project finds its files: REL_DIR has to name this directory.
+check_directory() {
+    named=${REL_DIR:-$(sed -n 's/^REL_DIR=//p' .env 2>/dev/null | tail -n 1 | sed "s/^[\"']//; s/[\"']\$//")}
+    if [ -z "$named" ] || [ "$(cd "$named" 2>/dev/null && pwd -P)" != "$(pwd -P)" ]; then
+        fail "REL_DIR in .env is '$named', and has to be the full path of this directory: $(pwd)"
+    fi
+    case $named in
+        /*) ;;
+        *) fail "REL_DIR in .env is '$named', and has to be a full path: $(pwd)" ;;
+    esac
+}
 
 check_tools() {
     docker version --format '{{.Server.Version}}' >/dev/null 2>"$work/log" ||
@@ -155,6 +179,9 @@ first_of() {
 # Copies the override file without its services $skipped.
 filter_override() {
     override=$(first_of docker-compose.override.yaml docker-compose.override.yml compose.override.yaml compose.override.yml)
+    if [ -n "${COMPOSE_FILE:-}" ] || grep -q '^COMPOSE_FILE=' .env; then
+        fail "COMPOSE_FILE names the files of this project, so --skip-override-of cannot change one of them: remove what they say of$skipped by hand"
+    fi
     [ -n "$override" ] || fail 'there is no docker-compose.override.yaml here, so --skip-override-of has no meaning'
     project_file=$(first_of docker-compose.yaml docker-compose.yml compose.yaml compose.yml)
     # A service is a key below `services:`; the first of them shows how far these are indented.
@@ -177,10 +204,22 @@ filter_override() {
     fi
 }
 
+has_runtime() {
+    docker info --format '{{range $name, $_ := .Runtimes}}{{$name}} {{end}}' | grep -qw "$1"
+}
+
 check_host() {
-    if grep -q '^ *runtime: nvidia' "$work/project" &&
-        ! docker info --format '{{range $name, $_ := .Runtimes}}{{$name}} {{end}}' | grep -qw nvidia; then
-        fail "$(services_with '^ *runtime: nvidia'): docker has no runtime nvidia here, so no service would start: install the NVIDIA container toolkit, or set 'runtime: runc' in docker-compose.override.yaml"
+    if grep -q '^    runtime: nvidia$' "$work/project" && ! has_runtime nvidia; then
+        fail "$(services_with '^    runtime: nvidia$'): docker has no runtime nvidia here, so no service would start: install the NVIDIA container toolkit, or set 'runtime: runc' in docker-compose.override.yaml"
+    fi
+    awk '
+        /^  [^ ]/ { service = $1; sub(/:$/, "", service); cdi = 0 }
+        /^          +(- )?driver: cdi$/ { cdi = 1; delete wants[service] }
+        /^          +(- )?capabilities:/ { if (!cdi) wants[service] = 1 }
+        END { for (service in wants) print service }
+    ' "$work/project" >"$work/devices"
+    if [ -s "$work/devices" ] && ! has_runtime nvidia && ! command -v nvidia-container-runtime-hook >/dev/null; then
+        fail "$(sort "$work/devices" | tr '\n' ' ' | sed 's/ $//'): docker cannot give GPUs here, so it would not start: install the NVIDIA container toolkit, or set 'devices: !reset []' in docker-compose.override.yaml"
     fi
     cpus=$(docker info --format '{{.NCPU}}')
     awk -v cpus="$cpus" '
@@ -219,22 +258,45 @@ address_of() {
 
 # Runs a script, from the input, in a container that has the folder of the models and the volume of the router.
 in_volumes() {
-    quietly compose run --rm --no-deps -T --entrypoint /bin/sh model_download -s
+    quietly run_download --entrypoint /bin/sh model_download -s
 }
 
-# Replaces the router if its container is outdated. Engines that are outdated too may listen on other ports than the
-# new map has, so until they are replaced the router calls their containers.
+# Runs a container of model_download beside the others, without Compose's advice about services that left the bundle.
+run_download() (
+    export COMPOSE_IGNORE_ORPHANS=true
+    compose run --rm --no-deps -T "$@"
+)
+
+# Prints, as lines SERVICE ADDRESS, the outdated containers that listen on another port than the new map has.
+moved() {
+    while read -r service container name; do
+        address=$(address_of "$container" "$name")
+        port=$(sed -n "s/.* $service:\([0-9]*\);.*/\1/p" ../base/bundle/nginx/models.map)
+        if [ -n "$port" ] && [ "$port" != "${address##*:}" ]; then
+            echo "$service $address"
+        fi
+    done <"$work/outdated"
+}
+
+# Has the router call these containers until they are replaced: model_download publishes the new map.
+pin_moved() {
+    moved >"$work/moved"
+    kept=$(cut -d ' ' -f 1 "$work/moved" | tr '\n' ' ')
+    if [ -z "$kept" ]; then
+        return 0
+    fi
+    sed 's/\([^ ]*\) \(.*\)/echo \2 >\/router\/pinned.\1/' "$work/moved" >"$work/pins"
+    in_volumes <"$work/pins" ||
+        fail "the volume of the router cannot be written, and no container was changed: $(tail -n 1 "$work/log")"
+    # The router looks once a second.
+    sleep 2
+}
+
+# Replaces the router if its container is outdated.
 update_router() {
     service=$(sed -n 's/^  \([^ ]*-nginx\):$/\1/p' ../base/bundle/docker-compose.yaml)
     if grep -q "^$service " "$work/outdated"; then
         say "==> replacing the router"
-        while read -r model container name; do
-            if grep -qx "$model" "$work/models"; then
-                echo "echo $(address_of "$container" "$name") >/router/pinned.$model"
-            fi
-        done <"$work/outdated" >"$work/pins"
-        in_volumes <"$work/pins" ||
-            fail "the volume of $service cannot be written, and no container was changed: $(tail -n 1 "$work/log")"
         quietly compose up -d --no-deps "$service" || fail "$service cannot be replaced: $(tail -n 1 "$work/log")"
         await_healthy "$(running "$service")" "$service" ||
             fail "$service does not become healthy; see: docker compose logs $service"
@@ -251,7 +313,7 @@ fits_twice() {
     fi
     # The GPUs of one container cannot be promised to a second one.
     # An override may give it a name or ports, which only one container can have.
-    if compose config "$1" 2>/dev/null | grep -Eq '^ +(runtime: nvidia|-? ?capabilities:|container_name:|ports:)'; then
+    if compose config "$1" 2>/dev/null | grep -Eq '^    (runtime: nvidia$|container_name:|ports:)|^          +(- )?capabilities:'; then
         return 1
     fi
     used=$(docker stats --no-stream --format '{{.MemUsage}}' "$2" | awk '{
@@ -295,7 +357,7 @@ replace() {
         return 1
     fi
     if ! await_healthy "$started" "$service"; then
-        reason='the new container does not become healthy, and the old one stays'
+        reason="the new container does not become healthy ($(condition "$started")), and the old one stays"
         docker logs --tail 5 "$started" 2>&1 | sed 's/^/      /'
         docker rm -f "$started" >/dev/null
         serve_from "$service" "$1"
@@ -319,9 +381,9 @@ remove_unstarted() {
     done
 }
 
-# Whether update_router has pinned service $1: its container may listen on another port than the map has.
+# Whether pin_moved has pinned service $1.
 is_pinned() {
-    grep -qs "pinned\.$1\$" "$work/pins"
+    grep -q "^$1 " "$work/moved"
 }
 
 # Lets container $2 of service $1 serve on.
@@ -372,6 +434,17 @@ forget_restarts() {
     [ ! -s "$work/forget" ] || in_volumes <"$work/forget"
 }
 
+# Brings the files back that the container of a service that failed has loaded, for its next start.
+restore_files() {
+    sort -u "$work/failed" | grep -xF -f "$work/restarts" | while read -r model; do
+        id=$(model_id "$model")
+        echo "cd /models/.retired/$id || exit 0"
+        echo "for version in *; do rm -rf \"../../$id/\$version\" \"../../.complete/$id/\$version\" && mv \"\$version\" ../../$id/; done"
+        echo "rm -f /models/.restart/$id"
+    done >"$work/restore"
+    [ ! -s "$work/restore" ] || in_volumes <"$work/restore"
+}
+
 note_failure() {
     echo "$1" >>"$work/failed"
     say "    $1: $2"
@@ -397,7 +470,7 @@ pull_images() {
 # Fetches the models, and has the running engines load them.
 download_models() {
     say '==> fetching models'
-    compose run --rm --no-deps -T model_download </dev/null ||
+    run_download -e KEEP_PINS="$kept" model_download </dev/null ||
         fail 'model_download failed, and no container was changed; its messages are above'
     for noted in "$folder"/.restart/*; do
         [ ! -e "$noted" ] || echo "s${noted##*/}s"
@@ -406,10 +479,12 @@ download_models() {
 
 # Prints what would change.
 show_plan() {
-    while read -r target _ _ update _ identity _ source; do
-        marker=$folder/.complete/$(echo "$target" | tr / -)
+    while read -r target _ _ update _ identity store source; do
+        marker=$folder/.complete/${target%%/*}/${target#*/}
         if [ ! -e "$marker" ] || [ "$(cat "$marker")" != "$identity" ]; then
             say "fetch    $target from $source ($update)"
+            [ "$store" = - ] || [ -e "creds/bundle/$store.env" ] ||
+                say "         it needs the credentials of store $store in creds/bundle/$store.env"
         fi
     done <"$list"
     while read -r service _; do
@@ -427,24 +502,27 @@ show_plan() {
 # Starts what is not running, and removes the services that left. Services that failed stay as they are.
 start_all() {
     say '==> starting what is new, removing what has left'
-    cut -d ' ' -f 1 "$work/hashes" | grep -vxF -e " " -f "$work/failed" >"$work/services"
-    # Each name is an argument.
-    # shellcheck disable=SC2046
-    compose up -d --remove-orphans $(cat "$work/services") >"$work/log" 2>&1 || {
+    options=
+    if cut -d ' ' -f 1 "$work/moved" | grep -qxF -e " " -f "$work/failed"; then
+        # model_download would publish a map without the containers that stay.
+        options=--no-deps
+        echo model_download >>"$work/left-out"
+    fi
+    cat "$work/failed" >>"$work/left-out"
+    cut -d ' ' -f 1 "$work/hashes" | grep -vxF -e " " -f "$work/left-out" >"$work/services"
+    # Each name is an argument, and so is the option.
+    # shellcheck disable=SC2046,SC2086
+    compose up -d --remove-orphans $options $(cat "$work/services") >"$work/log" 2>&1 || {
         tail -n 5 "$work/log"
-        fail 'docker compose up failed; its last lines are above'
+        note_failure 'the project' 'docker compose up failed; its last lines are above'
     }
-    # model_download has run again, and it removes all pins.
-    sort -u "$work/failed" | while read -r service; do
-        if is_pinned "$service"; then
-            pin "$service" "$(running "$service" | head -n 1)"
-        fi
-    done
+    [ ! -s "$work/restarts" ] || restore_files
 }
 
 # Waits until every container is healthy, and prints what became of each service.
 report() {
     containers '' >"$work/after"
+    began=$(date +%s)
     printf '\n%-32s %-10s %s\n' SERVICE CONTAINER HEALTH
     while read -r service id _; do
         what=started
@@ -455,14 +533,29 @@ report() {
         fi
         if [ "$(docker inspect --format '{{.State.Status}} {{.State.ExitCode}}' "$id" 2>/dev/null)" = 'exited 0' ]; then
             state=finished
+        elif [ -e "$folder/.missing/$(model_id "$service")" ]; then
+            note_failure "$service" 'its model is missing; model_download says why'
+            state=$(health "$id")
         else
-            await_healthy "$id" "$service" || note_failure "$service" "it is not healthy; see: docker compose logs $service"
+            await_healthy "$id" "$service" $(($(date +%s) - began)) ||
+                note_failure "$service" "it is not healthy ($(condition "$id")); see: docker compose logs $service"
             state=$(health "$id")
         fi
         printf '%-32s %-10s %s\n' "$service" "$what" "$state"
     done <"$work/after"
     cut -d ' ' -f 1 "$work/before" | sort -u | while read -r service; do
         grep -q "^$service " "$work/after" || printf '%-32s %-10s %s\n' "$service" removed -
+    done
+}
+
+# Has engines that were starting while their models were fetched load them.
+load_late() {
+    for noted in "$folder"/.load/*; do
+        if [ -e "$noted" ]; then
+            say '==> loading what was fetched while its engine was starting'
+            run_download model_download </dev/null || note_failure model_download 'its messages are above'
+            return
+        fi
     done
 }
 
@@ -473,7 +566,7 @@ main() {
             --dry-run) dry_run=yes ;;
             --pull) pull=yes ;;
             --timeout | --skip-override-of)
-                [ "$#" -ge 2 ] || { usage >&2; exit 2; }
+                [ "$#" -ge 2 ] || refuse "$1 needs a value"
                 case $1 in
                     --timeout) timeout=$2 timeout_given=yes ;;
                     *) skipped="$skipped $2" ;;
@@ -481,12 +574,12 @@ main() {
                 shift
                 ;;
             -h | --help) usage; exit 0 ;;
-            *) usage >&2; exit 2 ;;
+            *) refuse "$1 is not an option" ;;
         esac
         shift
     done
     case $timeout in
-        '' | *[!0-9]*) usage >&2; exit 2 ;;
+        '' | *[!0-9]*) refuse "--timeout is a number of seconds, and not '$timeout'" ;;
     esac
     [ -f ../base/bundle/docker-compose.yaml ] ||
         fail "call it in a deployment directory, which is beside /base: $(pwd)/../base/bundle/docker-compose.yaml is not there"
@@ -499,6 +592,7 @@ main() {
 
     say '==> checking this host'
     check_tools
+    check_directory
     [ -z "$skipped" ] || filter_override
     check_project
     check_host
@@ -512,11 +606,13 @@ main() {
         exit 0
     fi
     pull_images
+    pin_moved
     download_models
     update_router
     update_models
     start_all
     report
+    load_late
     if [ -s "$work/failed" ]; then
         fail "not updated: $(sort -u "$work/failed" | tr '\n' ' ')"
     fi

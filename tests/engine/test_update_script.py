@@ -8,8 +8,16 @@ from collections.abc import Mapping
 import pytest
 
 from renderers.composition import Composition
+from tests.services.processes import free_port
 from tests.support.engine_host import Host, Models
-from tests.support.updates import ROUTER, UPDATE_SH, failures, update_sh, with_models
+from tests.support.updates import (
+    ROUTER,
+    UPDATE_SH,
+    failures,
+    models_on_disk,
+    update_sh,
+    with_models,
+)
 
 FACTORS = {"101": 3.0, "102": 7.0}
 
@@ -98,7 +106,8 @@ def test_a_container_that_does_not_become_healthy_is_taken_back(
 
     assert output.code == 1
     assert failures(load) == {}
-    assert "s101s: the new container does not become healthy, and the old one stays" in output.text
+    assert "s101s: the new container does not become healthy (" in output.text
+    assert "), and the old one stays" in output.text
     assert "unknown" in output.text
     assert host.containers() == before
 
@@ -138,6 +147,60 @@ def test_more_cpus_than_the_host_has_are_named_before_anything_changes(
     assert output.code == 1
     assert "s101s may use 64 CPUs, and this host has" in output.text
     assert "SERVING_101_CPU_LIMIT" in output.text
+
+
+@pytest.mark.parametrize("gpu", [{"count": 1}, {"count": "all", "driver": "nvidia"}], ids=str)
+def test_a_gpu_request_without_the_toolkit_is_named_before_anything_changes(
+    host: Host, basis: Composition, models: Models, gpu: dict[str, object]
+) -> None:
+    host.replace_base(with_models(basis, models, models.tensorflow("101", "3", factor=3, gpu=gpu)))
+    before = host.containers()
+
+    output = update_sh(host)
+
+    assert output.code == 1
+    assert "s101s: docker cannot give GPUs here" in output.text
+    assert host.containers() == before
+
+
+def test_a_wrong_directory_of_the_deployment_is_named(host: Host) -> None:
+    env = host.directory / ".env"
+    rendered = env.read_text()
+    try:
+        for named in ("/nowhere", "."):
+            host.set(".env", REL_DIR=named)
+            output = update_sh(host)
+            assert output.code == 1
+            assert f"REL_DIR in .env is '{named}', and has to be" in output.text
+    finally:
+        env.write_text(rendered)
+
+
+def test_a_service_with_a_port_of_the_host_is_replaced(
+    host: Host, basis: Composition, models: Models
+) -> None:
+    """Two containers cannot have the port at the same time."""
+    override(host, f"services:\n  s101s:\n    ports: ['{free_port()}:8501']\n")
+    before = host.containers()
+
+    output = update_sh(host)
+
+    assert output.code == 0, output.text
+    assert host.containers()["s101s"] != before["s101s"]
+    host.wait_for_factors(FACTORS)
+
+
+def test_a_platform_that_does_not_start_leaves_the_former_one_serving(
+    host: Host, basis: Composition, models: Models
+) -> None:
+    other = models.triton("101", "4", factor=4, arguments=["--no-such-flag"])
+    with host.load() as load:
+        host.replace_base(with_models(basis, models, other))
+        output = update_sh(host)
+
+    assert output.code == 1
+    assert failures(load) == {}
+    assert "101/3" in models_on_disk(host)
 
 
 def test_a_gpu_without_its_runtime_is_named_before_anything_changes(

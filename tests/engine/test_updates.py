@@ -146,6 +146,21 @@ def test_other_content_under_the_same_number_is_served_after_a_restart_that_is_n
     UPDATE_SH.update(host, basis)
 
 
+def test_a_version_that_is_fetched_while_triton_starts_is_loaded(
+    host: Host, basis: Composition, models: Models
+) -> None:
+    slow = models.triton("103", "3", factor=3, load_seconds=8)
+    UPDATE_SH.update(host, with_models(basis, models, slow))
+    host.wait_for_factors(FACTORS | {"103": 3.0})
+    host.replace_base(with_models(basis, models, models.triton("103", "4", factor=4)))
+    host.succeed("restart", "s103s")
+
+    output = update_sh(host)
+
+    assert output.code == 0, output.text
+    host.wait_for_factors(FACTORS | {"103": 4.0}, seconds=5)
+
+
 def test_missing_files_and_an_unreachable_store_leave_everything_running(
     host: Host, basis: Composition, models: Models, store: Store, way: Way
 ) -> None:

@@ -134,8 +134,36 @@ def test_a_version_is_not_visible_before_it_is_complete(host: Host, tmp_path: Pa
     assert code == 0, log
     assert set((tmp_path / "seen").read_text().split()) == {"3"}
     assert {path.name for path in (host.models / "101").iterdir()} == {"3", "4"}
-    host.download(composition(new))
-    assert {path.name for path in (host.models / "101").iterdir()} == {"4"}
+
+
+def test_without_an_engine_the_version_before_stays_and_no_older_one(host: Host) -> None:
+    """A container may be stopped for a moment, or stay as its successor does not start."""
+    versions = [model("101", number, host.bucket) for number in ("3", "4", "5")]
+    host.upload(*versions)
+    seen = []
+    for version in versions:
+        host.download(composition(version))
+        host.download(composition(version))
+        seen.append({path.name for path in (host.models / "101").iterdir()})
+    assert seen == [{"3"}, {"3", "4"}, {"4", "5"}]
+
+
+@pytest.mark.parametrize("other", ["1-1", "failed", "models", "missing"])
+def test_an_id_is_no_name_of_another_models_files(host: Host, other: str) -> None:
+    one, two = model("1", "1", host.bucket), model(other, "1", host.bucket, platform="triton")
+    missing = model("2", "9", host.bucket)
+    host.upload(one, two)
+
+    code, log = host.download(composition(one, two, missing))
+    assert code == 1
+    assert [line for line in log.splitlines() if "FAILED" in line] == ["model_download: FAILED 2/9"]
+    before = host.files
+
+    code, log = host.download(composition(one, two))
+
+    assert code == 0, log
+    assert "reading" not in log
+    assert host.files == before
 
 
 def test_the_remains_of_a_killed_download_are_not_a_version(host: Host) -> None:
@@ -442,6 +470,20 @@ def test_the_map_has_the_models_that_are_there(host: Host) -> None:
     (host.router / "models.map").write_text("102 site-s102s-2:9000;\n")
     host.download(composition(there, missing))
     assert (host.router / "models").read_text() == "101 s101s:9000;\n102 s102s:9000;\n"
+
+
+def test_a_full_disk_keeps_the_map_of_the_router(host: Host) -> None:
+    wanted = model("101", "3", host.bucket)
+    host.upload(wanted)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4k", "none", host.router], check=True)
+    try:
+        (host.router / "models").write_text("101 s101s:9000;\n")
+        code, log = host.download(composition(wanted))
+        assert code == 1
+        assert "the map of the router cannot be written: is the disk full?" in log
+        assert (host.router / "models").read_text() == "101 s101s:9000;\n"
+    finally:
+        subprocess.run(["umount", host.router], check=True)
 
 
 def test_the_others_may_start_without_a_model_that_is_missing(host: Host) -> None:
