@@ -63,6 +63,7 @@ accept() {
 apply() {
     make_map
     suffix=
+    [ -e "$deployment/nginx.conf" ] || log 'conf/bundle/nginx.conf is missing: copy it from /example/conf/bundle'
     # The copy is tested: the file itself may be edited between the test and the copy.
     if cp "$deployment/nginx.conf" "$bundle/accepted.new" && accept "$bundle/accepted.new"; then
         mv "$bundle/accepted.new" "$bundle/accepted.conf"
