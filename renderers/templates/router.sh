@@ -66,6 +66,7 @@ apply() {
         log 'the map of the models cannot be written, and the previous one is used: is the disk full?'
         is_stale=yes
     }
+    [ -e "$deployment/nginx.conf" ] || log 'conf/bundle/nginx.conf is missing: copy it from /example/conf/bundle'
     # The copy is tested: the file itself may be edited between the test and the copy.
     if cp "$deployment/nginx.conf" "$bundle/accepted.new" && accept "$bundle/accepted.new"; then
         mv "$bundle/accepted.new" "$bundle/accepted.conf"
@@ -73,7 +74,7 @@ apply() {
         log 'conf/bundle/nginx.conf is refused; the last accepted one is used until it is corrected'
         suffix=', with the last accepted nginx.conf'
     else
-        log 'conf/bundle/nginx.conf is missing or refused: correct it, or copy it from /example/conf/bundle'
+        log 'conf/bundle/nginx.conf is refused: correct it'
         return 1
     fi
 }

@@ -104,7 +104,7 @@ patience() {
 
 # Prints what became of container $1.
 condition() {
-    docker inspect --format '{{.State.Status}}, exit code {{.State.ExitCode}}, {{.RestartCount}} restarts{{if .State.OOMKilled}}, killed because it needs more than its memory limit{{end}}' "$1" 2>/dev/null
+    docker inspect --format '{{.State.Status}}, exit code {{.State.ExitCode}}, {{.RestartCount}} restarts' "$1" 2>/dev/null
 }
 
 # Waits until container $1 of service $2 is healthy. Fails if it is not in time, has ended, or ends again and again.
@@ -115,7 +115,8 @@ await_healthy() {
         case $(health "$1") in
             # Without a health check, it is enough that it runs.
             healthy | running) return 0 ;;
-            exited | dead | '') return 1 ;;
+            # One that was created could not be started.
+            created | exited | dead | '') return 1 ;;
         esac
         [ "$(restarts "$1")" -lt $((${restarts:-0} + 3)) ] || return 1
         [ "$waited" -lt "$patience" ] || return 1
@@ -128,6 +129,19 @@ await_healthy() {
 # The id of the model that service $1 serves.
 model_id() {
     echo "$1" | sed 's/^s//; s/s$//'
+}
+
+# The variable with end $2 in conf/bundle/.env that is about the resources of service $1.
+variable() {
+    echo "SERVING_$(model_id "$1" | tr - _)_$2"
+}
+
+# Says whether the kernel has ended processes in container $1 of service $2. The state of a container that was started
+# again does not show it.
+report_lack_of_memory() {
+    if [ -n "$(docker events --since 60s --until 0s --filter "container=$1" --filter event=oom)" ]; then
+        say "    $2: its memory limit is too low for it: raise $(variable "$2" MEM_LIMIT) in conf/bundle/.env"
+    fi
 }
 
 # ---- before anything changes ----
@@ -153,12 +167,19 @@ check_tools() {
 # Whether the project is valid. An override of a service that left the bundle makes the whole project invalid.
 check_project() {
     if compose config >"$work/project" 2>"$work/log"; then
+        used=$(sed -n 's|^ *source: \(.*\)/conf/bundle$|\1|p' "$work/project" | tr -d "\"'" | head -n 1)
+        [ "$(cd "${used:-.}" && pwd -P)" = "$(pwd -P)" ] ||
+            say "    warning: REL_DIR in .env is $used, so the configuration and credentials there are used, not those here"
         return 0
     fi
     gone=$(sed -n 's/.*service "\([^"]*\)" has neither an image nor a build context.*/\1/p' "$work/log" | head -n 1)
     place=$(grep -n -H "^ *[\"']*${gone}[\"']*:" docker-compose.override.y*ml compose.override.y*ml 2>/dev/null | head -n 1)
     if [ -z "$gone" ] || [ -z "$place" ]; then
-        fail "the project is not valid: $(tail -n 1 "$work/log")"
+        reason=$(tail -n 1 "$work/log")
+        case $reason in
+            *'env file'*) reason="$reason: REL_DIR in .env has to be $(pwd), and a file that is missing there is in /example" ;;
+        esac
+        fail "the project is not valid: $reason"
     fi
     case " $skipped " in
         *" $gone "*) fail "$(echo "$place" | cut -d : -f 1,2): $gone cannot be skipped as it is written here: write each service on lines of its own, or remove $gone" ;;
@@ -229,7 +250,7 @@ check_host() {
     ' "$work/project" >"$work/too-many-cpus"
     if [ -s "$work/too-many-cpus" ]; then
         read -r service value <"$work/too-many-cpus"
-        fail "$service may use $value CPUs, and this host has $cpus, so docker refuses it: set SERVING_$(model_id "$service" | tr - _)_CPU_LIMIT in conf/bundle/.env"
+        fail "$service may use $value CPUs, and this host has $cpus, so docker refuses it: set $(variable "$service" CPU_LIMIT) in conf/bundle/.env"
     fi
 }
 
@@ -359,6 +380,7 @@ replace() {
     if ! await_healthy "$started" "$service"; then
         reason="the new container does not become healthy ($(condition "$started")), and the old one stays"
         docker logs --tail 5 "$started" 2>&1 | sed 's/^/      /'
+        report_lack_of_memory "$started" "$service"
         docker rm -f "$started" >/dev/null
         serve_from "$service" "$1"
         return 1
@@ -537,8 +559,10 @@ report() {
             note_failure "$service" 'its model is missing; model_download says why'
             state=$(health "$id")
         else
-            await_healthy "$id" "$service" $(($(date +%s) - began)) ||
+            if ! await_healthy "$id" "$service" $(($(date +%s) - began)); then
                 note_failure "$service" "it is not healthy ($(condition "$id")); see: docker compose logs $service"
+                report_lack_of_memory "$id" "$service"
+            fi
             state=$(health "$id")
         fi
         printf '%-32s %-10s %s\n' "$service" "$what" "$state"

@@ -4,7 +4,6 @@ Each test has an engine of its own, with an empty folder: the shared one must no
 """
 
 import contextlib
-import os
 import signal
 import subprocess
 import sys
@@ -96,22 +95,12 @@ def test_a_killed_run_leaves_no_engine_and_the_next_run_starts_one(folder: Path)
 def test_a_killed_engine_is_replaced_and_what_it_had_is_removed(folder: Path) -> None:
     with engine_service.engine() as first:
         first.run("network", "create", "left-behind")
-        for process in Path("/proc").glob("[0-9]*"):
-            if str(folder / "users").encode() in _command(process):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(int(process.name), signal.SIGKILL)
+        engine_service.cut_power()
         eventually(lambda: _fails(first))
 
     with engine_service.engine() as second:
         assert second.host == first.host
         assert "left-behind" not in second.run("network", "ls")
-
-
-def _command(process: Path) -> bytes:
-    try:
-        return (process / "cmdline").read_bytes()
-    except OSError:
-        return b""
 
 
 def _fails(engine: Engine) -> bool:

@@ -331,7 +331,7 @@ def test_the_first_start_with_a_refused_nginx_conf_fails_with_the_reason(host: R
         pass
 
     assert 'unknown directive "evens"' in host.log
-    assert "conf/bundle/nginx.conf is missing or refused: correct it" in host.log
+    assert "conf/bundle/nginx.conf is refused: correct it" in host.log
 
 
 def test_a_new_container_applies_what_has_changed_meanwhile(host: RouterHost) -> None:

@@ -18,6 +18,7 @@ import http.client
 import ipaddress
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -129,8 +130,28 @@ def engine() -> Iterator[Engine]:
     if named := _named():
         yield named
     else:
-        with _own() as started:
+        with _own(is_new=True) as started:
             yield started
+
+
+@contextlib.contextmanager
+def rebooted() -> Iterator[Engine]:
+    """An own engine that `cut_power` has ended, as its host finds it at the next start: with its
+    containers, networks and volumes. Raises Unavailable.
+    """
+    with _own(is_new=False) as started:
+        yield started
+
+
+def cut_power() -> None:
+    """Ends every process of the own engine at once, those of its containers too."""
+    users = bytes(CACHE / "users")
+    for process in Path("/proc").glob("[0-9]*"):
+        # It may have ended meanwhile.
+        with contextlib.suppress(OSError):
+            # The first process of the namespaces and its parent: the kernel ends all others.
+            if users in (process / "cmdline").read_bytes():
+                os.kill(int(process.name), signal.SIGKILL)
 
 
 def _named() -> Engine | None:
@@ -161,7 +182,7 @@ def _first_address(configuration: Mapping[str, str]) -> str:
 
 
 @contextlib.contextmanager
-def _own() -> Iterator[Engine]:
+def _own(*, is_new: bool) -> Iterator[Engine]:
     if os.geteuid() != 0:
         raise Unavailable(
             "only root can start an engine: name a running one in REBUNDLE_DOCKER_HOST"
@@ -185,8 +206,9 @@ def _own() -> Iterator[Engine]:
             fcntl.flock(users, fcntl.LOCK_SH)
             if not _answers(folder / "docker.sock"):
                 _start(dockerd, folder, f"rb{digest[:8]}", str(here), str(there))
-                # What a killed run has left. Nobody else uses the engine yet.
-                started.clear()
+                if is_new:
+                    # What a killed run has left. Nobody else uses the engine yet.
+                    started.clear()
         yield started
 
 
