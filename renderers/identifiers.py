@@ -24,7 +24,7 @@ _CDI_DEVICE: Final = re.compile(
 _THREAD_POOL_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _ENGINE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
-_FLAG: Final = re.compile(r"--?[A-Za-z0-9][A-Za-z0-9_.-]*(?:[= ].*)?")
+_FLAG: Final = re.compile(r"--?[A-Za-z0-9][A-Za-z0-9_.-]*(?:=.*)?")
 _DURATION: Final = re.compile(r"([1-9][0-9]{0,5})([smh])")
 _MAX_SECONDS: Final = 24 * 60 * 60
 _MEMORY: Final = re.compile(
@@ -143,7 +143,10 @@ def _variable(text: str) -> str:
 
 def _argument(text: str) -> str:
     if text.startswith("-") and not _FLAG.fullmatch(text):
-        raise ValueError("must be a flag such as --name=value or --name, or the value of a flag")
+        raise ValueError(
+            "must be a flag such as --name=value or --name, or the value of a flag in an entry of "
+            "its own"
+        )
     return text
 
 

@@ -51,6 +51,7 @@ class Platform:
 _NAME: Final = "serving.engine_name is the name of a model in its engine"
 _FOLDER: Final = "the bundle mounts the model and names its folder"
 _PORT: Final = "the router and the health check rely on the ports and their addresses"
+_PLAIN: Final = "the router and the health check use no encryption and no authorisation"
 _POLLING: Final = "serving.update says how a service gets a new version"
 _ONE_MODEL: Final = "the bundle names the one model of a service"
 _NO_REPOSITORY: Final = "only Triton loads several models of one repository"
@@ -67,6 +68,7 @@ PLATFORMS: Final[dict[Name, Platform]] = {
             "model_config_file": _ONE_MODEL,
             "port": _PORT,
             "rest_api_port": _PORT,
+            "ssl_config_file": _PLAIN,
             "file_system_poll_wait_seconds": _POLLING,
             "enable_model_warmup": "the bundle sets it",
             "max_num_load_retries": "the bundle sets it",
@@ -96,6 +98,9 @@ PLATFORMS: Final[dict[Name, Platform]] = {
             "http_port": _PORT,
             "grpc_address": _PORT,
             "http_address": _PORT,
+            "grpc_use_ssl": _PLAIN,
+            "grpc_restricted_protocol": _PLAIN,
+            "http_restricted_api": _PLAIN,
             "allow_grpc": _PORT,
             "allow_http": _PORT,
         },
@@ -110,6 +115,8 @@ PLATFORMS: Final[dict[Name, Platform]] = {
         flags={
             "model_name": _NAME,
             "model_path": _FOLDER,
+            "model_repository_path": _FOLDER,
+            "model_version_policy": "the bundle has one version of a model",
             "config_path": _ONE_MODEL,
             "port": _PORT,
             "rest_port": _PORT,

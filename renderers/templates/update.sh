@@ -146,18 +146,6 @@ report_lack_of_memory() {
 
 # ---- before anything changes ----
 
-# Whether the project finds its files: REL_DIR has to name this directory.
-check_directory() {
-    named=${REL_DIR:-$(sed -n 's/^REL_DIR=//p' .env 2>/dev/null | tail -n 1 | sed "s/^[\"']//; s/[\"']\$//")}
-    if [ -z "$named" ] || [ "$(cd "$named" 2>/dev/null && pwd -P)" != "$(pwd -P)" ]; then
-        fail "REL_DIR in .env is '$named', and has to be the full path of this directory: $(pwd)"
-    fi
-    case $named in
-        /*) ;;
-        *) fail "REL_DIR in .env is '$named', and has to be a full path: $(pwd)" ;;
-    esac
-}
-
 check_tools() {
     docker version --format '{{.Server.Version}}' >/dev/null 2>"$work/log" ||
         fail "the docker engine does not answer: $(tail -n 1 "$work/log")"
@@ -616,7 +604,6 @@ main() {
 
     say '==> checking this host'
     check_tools
-    check_directory
     [ -z "$skipped" ] || filter_override
     check_project
     check_host

@@ -1,7 +1,7 @@
 """What goes wrong at customers' sites, on a bundle of two models that runs: what a person reads, and
 that the other model answers every call.
 
-`Fault.told` is what update.sh prints, and `Fault.told_by_up` what `docker compose up -d`, `logs` and
+`Fault.reported` is what update.sh prints, and `Fault.reported_by_up` what `docker compose up -d`, `logs` and
 `ps -a` print, where they cannot say the same.
 """
 
@@ -50,15 +50,15 @@ def host(deployed: Host, basis: Composition, tmp_path: Path) -> Iterator[Host]:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """`make`: what a person does wrong. `told` is a regular expression, as `told_by_up`.
+    """`make`: what a person does wrong. `reported` is a regular expression, as `reported_by_up`.
 
     `is_seen_by_up`: otherwise `up` succeeds. `stopped_by`: the ways that stop the model with the
     fault; by the others it serves as before.
     """
 
     make: Callable[[Host, Models], None]
-    told: str
-    told_by_up: str = ""
+    reported: str
+    reported_by_up: str = ""
     is_seen_by_up: bool = True
     stopped_by: tuple[Way, ...] = ()
 
@@ -182,13 +182,13 @@ FAULTS = {
     ),
     "a GPU that is not there": Fault(
         version(gpu={"count": 1}),
-        r's101s: .*could not select device driver "" with capabilities: \[\[gpu\]\]',
+        r"s101s: docker cannot give GPUs here, .* 'devices: !reset \[\]' in docker-compose",
         r'could not select device driver "" with capabilities: \[\[gpu\]\]',
-        stopped_by=(UP, UPDATE_SH),
+        stopped_by=(UP,),
     ),
     "an engine that ends again and again": Fault(
         engine_that_ends,
-        r"unknown argument: --no_such_flag=1\n.*the new container does not become healthy, and the",
+        r"unknown argument: --no_such_flag=1\n.*the new container does not become healthy \(.*\), and the",
         r"unknown argument: --no_such_flag=1\n(.*\n)*.*s101s-1 .* Restarting \(1\)",
         is_seen_by_up=False,
         stopped_by=(UP,),
@@ -197,16 +197,16 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_fault_of_one_model_is_told_and_the_other_model_fails_no_call(
+def test_a_fault_of_one_model_is_reported_and_the_other_model_fails_no_call(
     host: Host, models: Models, way: Way, name: str
 ) -> None:
     fault = FAULTS[name]
-    told = fault.told_by_up or fault.told if way is UP else fault.told
+    reported = fault.reported_by_up or fault.reported if way is UP else fault.reported
     with host.load("102") as load:
         fault.make(host, models)
         output = way.command(host)
         # Only update.sh waits for what engines print.
-        eventually(lambda: re.search(told, output.text + (seen(host) if way is UP else "")), 10)
+        eventually(lambda: re.search(reported, output.text + (seen(host) if way is UP else "")), 10)
 
     assert output.code == (1 if way is UPDATE_SH or fault.is_seen_by_up else 0), output.text
     assert failures(load) == {}
@@ -219,7 +219,7 @@ def seen(host: Host) -> str:
     return host.run("logs", "--no-color").text + host.run("ps", "--all").text
 
 
-def test_a_port_that_another_program_has_is_told_and_the_router_fails_no_call(
+def test_a_port_that_another_program_has_is_reported_and_the_router_fails_no_call(
     host: Host, store: Store
 ) -> None:
     host.set(ENV, MODEL_PROXY_HTTP_PORT=store.endpoint.rpartition(":")[2])
