@@ -88,6 +88,8 @@ explain() {
             [ "$store" != - ] || file=creds/bundle/gcs.json
             [ -n "$account" ] || file="$file, which has no service account yet"
             ;;
+        https:*) file='the artifact of the bundle: a server has to give it to everybody' ;;
+        local:*) file="/<deployment_dir>/files, for other users than its owner too" ;;
         s3:*)
             if [ "${RCLONE_S3_ENV_AUTH:-}" = true ]; then
                 file="$file, and the role of the machine (that of an EC2 machine needs an IMDS hop limit of 2)"
@@ -110,10 +112,17 @@ explain() {
     elif matches 'AccessDenied|Forbidden|SignatureDoesNotMatch|InvalidAccessKeyId|Unauthorized|Authori[sz]ationFailure|AuthenticationFailed|invalid_grant|token|credential|no authentication method|(StatusCode|status code|Error):? 40[13]'; then
         log "$source: access is refused: check the credentials in $file ($reason)"
     elif matches 'not found|NoSuchBucket|NoSuchKey|does not exist|doesn.t exist|(StatusCode|status code|Error):? 404'; then
-        log "$source: there are no such files: check the URI of the artifact ($reason)"
+        log "$source: there are no such files: $(where_to_look) ($reason)"
     else
         log "$source cannot be read: $reason"
     fi
+}
+
+where_to_look() {
+    case $source in
+        local:*) echo "check the URI of the artifact, and that they are in /<deployment_dir>/files" ;;
+        *) echo 'check the URI of the artifact' ;;
+    esac
 }
 
 matches() {
@@ -137,11 +146,15 @@ check_layout() {
     fi
     deeper=$(sed 's/^[0-9]* //' "$work/$id.list" | grep -E "/($wanted)\$" | head -n 1)
     if [ -n "$deeper" ]; then
-        log "$source: the engine finds no model here; it is below, at $deeper: the URI of the artifact has to end there"
+        case $source in
+            https:*) remedy='pack the archive from there' ;;
+            *) remedy='the URI of the artifact has to end there' ;;
+        esac
+        log "$source: the engine finds no model here; it is below, at $deeper: $remedy"
         return 1
     fi
     if [ "$(wc -l <"$work/$id.list")" -eq 1 ] && grep -Eqi '\.(zip|tar|tgz|tar\.[a-z0-9]*)$' "$work/$id.list"; then
-        log "$source: the engine finds no model here, but an archive: publish its content, or name it by an https:// URL"
+        log "$source: the engine finds no model here, but an archive: publish its content, or a .tar.gz by an https:// URL"
         return 1
     fi
     log "warning: $source has no file that this engine usually loads"
@@ -182,9 +195,13 @@ fetch() {
         explain
         return 1
     fi
+    if matches "Can't follow symlink"; then
+        log "$source has links, which are not followed: put the files themselves there"
+        return 1
+    fi
     # A folder that does not exist is an empty one for most stores.
     if [ ! -s "$work/$id.list" ]; then
-        log "$source: there are no such files: check the URI of the artifact"
+        log "$source: there are no such files: $(where_to_look)"
         return 1
     fi
     check_layout || return 1
@@ -216,7 +233,26 @@ fetch_archive() {
         log "$source has the digest sha256:${digest%% *}, and the bundle says $identity"
         return 1
     fi
-    mkdir -p "$incoming" && tar -xf "$work/$id.archive" -C "$incoming" || return 1
+    # Not every tar recognises the compression of a file.
+    case $source in
+        *.tar) form= ;;
+        *) form=z ;;
+    esac
+    mkdir -p "$incoming" || return 1
+    if ! tar "-x${form}of" "$work/$id.archive" -C "$incoming" 2>"$work/$id.log"; then
+        log "$source cannot be unpacked: check that it is a $(echo "${source##*/}" | sed 's/^[^.]*//') archive, and the" \
+            "free space ($(tail -n 1 "$work/$id.log"))"
+        return 1
+    fi
+    rm -f "$work/$id.archive"
+    # An engine follows links, and so does what comes after this.
+    link=$(cd "$incoming" && find . '(' ! -type f ! -type d ')' -o '(' -type f -links +1 ')' | head -n 1)
+    if [ -n "$link" ]; then
+        log "$source has a link or a device, $link: pack files and folders only (tar --dereference --hard-dereference)"
+        return 1
+    fi
+    # An engine need not run as root.
+    chmod -R u=rwX,go=rX "$incoming"
     (cd "$incoming" && find . -type f) | sed 's/^\.\//0 /' >"$work/$id.list"
     check_layout
 }
@@ -442,7 +478,11 @@ remove_other_models() {
 bring() {
     id=${folder%%/*} number=${folder#*/} incoming=$work/$id retired=$models/.retired/$id
     # It is there once the store of the model could not be reached.
-    unreachable=$work/unreachable.$store.${source%%:*}
+    case $source in
+        https:*) place=${source#https://} place=${place%%/*} ;;
+        *) place=$store.${source%%:*} ;;
+    esac
+    unreachable=$work/unreachable.$place
     # It is written when the files are complete, and holds their identity.
     marker=$models/.complete/$(echo "$folder" | tr / -)
     target=$folder url=http://s${id}s:8000/v2/health/live
