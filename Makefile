@@ -48,11 +48,12 @@ run: setup ## the daemon in the foreground, everything below ./var
 test: setup ## every test, on all cores, with branch coverage (ARGS='-n 0 -s' to see what one prints)
 	$(run) -m pytest -n auto --maxprocesses 4 --dist worksteal --cov --cov-report=term:skip-covered $(ARGS)
 
-check: setup ## lint, format, types, import contracts, known vulnerabilities
+check: setup ## lint, format, types, import contracts, shell scripts, known vulnerabilities
 	$(run) -m ruff check .
 	$(run) -m ruff format --check .
 	$(run) -m mypy
 	.venv/bin/lint-imports
+	.venv/bin/shellcheck --shell=sh --severity=warning renderers/templates/*.sh
 	$(MAKE) --no-print-directory audit
 
 audit: setup ## known vulnerabilities of what is installed at run time

@@ -93,6 +93,8 @@ explain() {
             [ "$store" != - ] || file=creds/bundle/gcs.json
             [ -n "$account" ] || file="$file, which has no service account yet"
             ;;
+        https:*) file='the artifact of the bundle: a server has to give it to everybody' ;;
+        local:*) file="/<deployment_dir>/files, for other users than its owner too" ;;
         s3:*)
             if [ "${RCLONE_S3_ENV_AUTH:-}" = true ]; then
                 file="$file, and the role of the machine (that of an EC2 machine needs an IMDS hop limit of 2)"
@@ -122,12 +124,20 @@ explain() {
             *) log "$source: the store cannot be reached: check the network, and the endpoint in $file ($reason)" ;;
         esac
     elif matches 'not found|NoSuchBucket|NoSuchKey|does not exist|doesn.t exist|(StatusCode|status code|Error):? 404'; then
-        log "$source: there are no such files: check the URI of the artifact, and that the credentials in $file may see them ($reason)"
+        log "$source: there are no such files: $(where_to_look) ($reason)"
     elif matches 'AccessDenied|Forbidden|SignatureDoesNotMatch|InvalidAccessKeyId|Unauthorized|Authori[sz]ationFailure|AuthenticationFailed|invalid_grant|oauth2|default credentials|cached credentials|NoCredentialProviders|no authentication method|(StatusCode|status code|Error):? 40[13]'; then
         log "$source: access is refused: check the credentials in $file ($reason)"
     else
         log "$source cannot be read: $reason"
     fi
+}
+
+where_to_look() {
+    case $source in
+        local:*) echo "check the URI of the artifact, and that they are in /<deployment_dir>/files" ;;
+        https:*) echo 'check the URI of the artifact' ;;
+        *) echo 'check the URI of the artifact, and that the credentials may see them' ;;
+    esac
 }
 
 matches() {
@@ -151,11 +161,15 @@ check_layout() {
     fi
     deeper=$(sed 's/^[0-9]* //' "$work/$id.list" | grep -E "/($wanted)\$" | head -n 1)
     if [ -n "$deeper" ]; then
-        log "$source: the engine finds no model here; it is below, at $deeper: the URI of the artifact has to end there"
+        case $source in
+            https:*) remedy='pack the archive from there' ;;
+            *) remedy='the URI of the artifact has to end there' ;;
+        esac
+        log "$source: the engine finds no model here; it is below, at $deeper: $remedy"
         return 1
     fi
     if [ "$(wc -l <"$work/$id.list")" -eq 1 ] && grep -Eqi '\.(zip|tar|tgz|tar\.[a-z0-9]*)$' "$work/$id.list"; then
-        log "$source: the engine finds no model here, but an archive: publish its content, or name it by an https:// URL"
+        log "$source: the engine finds no model here, but an archive: publish its content, or a .tar.gz by an https:// URL"
         return 1
     fi
     log "warning: $source has no file that this engine usually loads"
@@ -199,9 +213,13 @@ fetch() {
     esac
     # A quick look first, so that a store that does not answer is known within seconds: a long list takes longer.
     list_source 15 --max-depth=1 && list_source 300 --recursive || return 1
+    if grep -q "Can't follow symlink" "$work/$id.log"; then
+        log "$source has links, which are not followed: put the files themselves there"
+        return 1
+    fi
     # A folder that does not exist is an empty one for most stores.
     if [ ! -s "$work/$id.list" ]; then
-        log "$source: there are no such files: check the URI of the artifact"
+        log "$source: there are no such files: $(where_to_look)"
         return 1
     fi
     check_layout || return 1
@@ -233,7 +251,26 @@ fetch_archive() {
         log "$source has the digest sha256:${digest%% *}, and the bundle says $identity"
         return 1
     fi
-    mkdir -p "$incoming" && tar -xf "$work/$id.archive" -C "$incoming" || return 1
+    # Not every tar recognises the compression of a file.
+    case $source in
+        *.tar) form= ;;
+        *) form=z ;;
+    esac
+    mkdir -p "$incoming" || return 1
+    if ! tar "-x${form}of" "$work/$id.archive" -C "$incoming" 2>"$work/$id.log"; then
+        log "$source cannot be unpacked: check that it is a $(echo "${source##*/}" | sed 's/^[^.]*//') archive, and the" \
+            "free space ($(tail -n 1 "$work/$id.log"))"
+        return 1
+    fi
+    rm -f "$work/$id.archive"
+    # An engine follows links, and so does what comes after this.
+    link=$(cd "$incoming" && find . '(' ! -type f ! -type d ')' -o '(' -type f -links +1 ')' | head -n 1)
+    if [ -n "$link" ]; then
+        log "$source has a link or a device, $link: pack files and folders only (tar --dereference --hard-dereference)"
+        return 1
+    fi
+    # An engine need not run as root.
+    chmod -R u=rwX,go=rX "$incoming"
     (cd "$incoming" && find . -type f) | sed 's/^\.\//0 /' >"$work/$id.list"
     check_layout
 }

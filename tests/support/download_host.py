@@ -52,6 +52,8 @@ class Host:
     """A bucket of this name on either storage."""
     client: Any
     gcs: Gcs
+    programs: tuple[Path, ...] = ()
+    """Folders of programs that come before those of the machine."""
 
     def upload(self, *models: Model) -> None:
         """Put a model's files at the place of its artifact."""
@@ -84,11 +86,14 @@ class Host:
         """Exit code and log of model_download after an update to `wanted`."""
         self.bundle.replace_base(wanted)
         generated = self.bundle.folder / "base/model-serving/model-download"
+        listed = generated / "models.txt"
+        files = f" local:{self.bundle.directory}/files"
+        listed.write_text(listed.read_text().replace(" local:/files", files))
         # Of the caller's environment only the path. AWS_CA_BUNDLE, for one, breaks Debian's rclone.
         env = {
-            "PATH": f"{self.rclone.parent}:{os.environ['PATH']}",
+            "PATH": ":".join(map(str, [*self.programs, self.rclone.parent, os.environ["PATH"]])),
             "HOME": str(self.bundle.folder),
-            "LIST": str(generated / "models.txt"),
+            "LIST": str(listed),
             "MAP": str(self.bundle.folder / "base/bundle/nginx/models.map"),
             "DEST": str(self.models),
             "ROUTER": str(self.router),
@@ -122,7 +127,8 @@ class Host:
     def files(self) -> dict[str, str]:
         """The files that engines see below /models now."""
         return {
-            str(path.relative_to(self.models)): path.read_text()
+            # To read a pipe would take for ever.
+            str(path.relative_to(self.models)): path.read_text() if path.is_file() else "no file"
             for path in self._visible(self.models)
         }
 

@@ -495,7 +495,7 @@ def test_a_value_without_its_flag_is_refused(arguments):
     assert "must have a flag before each value" in refusal(arguments=arguments)
 
 
-@pytest.mark.parametrize("argument", ["-", "--", "--=x", "---a", "--a\u00e9"])
+@pytest.mark.parametrize("argument", ["-", "--", "--=x", "---a", "--a\u00e9", "--a b"])
 def test_what_only_resembles_a_flag_is_refused(argument):
     assert "must be a flag such as" in refusal(arguments=[argument])
 
