@@ -205,7 +205,7 @@ def test_a_download_that_is_killed_leaves_nothing_visible_and_the_next_one_succe
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     ) as process:
-        eventually(lambda: any(path.stat().st_size for path in incoming.glob("101/**/*")))
+        eventually(lambda: any(path.stat().st_size for path in incoming.glob("models/101/**/*")))
         engine.run("kill", f"{host.project}-killed")
         process.wait(60)
 
