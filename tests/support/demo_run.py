@@ -136,12 +136,15 @@ def _rebundle(store: Store, *words: str) -> None:
 
 
 def _report(load: Load) -> None:
+    """Prints what the load has seen. Ends the program if a call failed."""
     for model, result in sorted(load.results.items()):
         failed = sum(result.failures.values())
         answers = ", ".join(f"{answer}: {count}" for answer, count in result.answers.items())
         _say(
             f"{model}: {result.calls} calls, {failed} failed; answers (model version factor) {answers}"
         )
+    if any(result.failures for result in load.results.values()):
+        sys.exit("calls have failed while the host was updated")
 
 
 def _chapter(title: str) -> None:
