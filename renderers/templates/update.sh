@@ -38,14 +38,22 @@ refuse() {
 
 # ---- docker ----
 
-# Unquoted where it is used: the program may have two words.
+# It may be two words, or a path with blanks.
 program=${DOCKER_COMPOSE:-docker compose}
+
+run_program() {
+    if command -v "$program" >/dev/null; then
+        "$program" "$@"
+    else
+        $program "$@"
+    fi
+}
 
 compose() {
     if [ -n "$filtered" ]; then
-        $program -f "$project_file" -f "$filtered" --project-directory . "$@"
+        run_program -f "$project_file" -f "$filtered" --project-directory . "$@"
     else
-        $program "$@"
+        run_program "$@"
     fi
 }
 
@@ -149,7 +157,7 @@ report_lack_of_memory() {
 check_tools() {
     docker version --format '{{.Server.Version}}' >/dev/null 2>"$work/log" ||
         fail "the docker engine does not answer: $(tail -n 1 "$work/log")"
-    $program version >/dev/null 2>"$work/log" || fail "'$program' does not work: $(tail -n 1 "$work/log")"
+    run_program version >/dev/null 2>"$work/log" || fail "'$program' does not work: $(tail -n 1 "$work/log")"
 }
 
 # Whether the project is valid. An override of a service that left the bundle makes the whole project invalid.

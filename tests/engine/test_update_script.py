@@ -75,7 +75,7 @@ def test_an_update_that_is_killed_is_repaired_by_the_next_one(
         with subprocess.Popen(
             ["sh", "update.sh"],
             cwd=host.directory,
-            env=host.environment | {"DOCKER_COMPOSE": str(host.compose.binary)},
+            env=host.script_environment,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,

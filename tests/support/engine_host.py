@@ -456,8 +456,18 @@ class Host:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Variables for Compose, and for scripts of the bundle that call it."""
+        """Variables for Compose."""
         return self.engine.environment | {"COMPOSE_PROJECT_NAME": self.project}
+
+    @property
+    def script_environment(self) -> dict[str, str]:
+        """Variables for scripts of the bundle that call Compose, by a path with a blank."""
+        folder = self.folder / "the programs"
+        program = folder / "docker-compose"
+        if not program.exists():
+            folder.mkdir(exist_ok=True)
+            program.symlink_to(self.compose.binary)
+        return self.environment | {"DOCKER_COMPOSE": str(program)}
 
     @property
     def defaults(self) -> RenderDefaults:

@@ -45,7 +45,7 @@ def update_sh(host: Host, *options: str) -> Output:
     done = subprocess.run(
         ["sh", "update.sh", *options],
         cwd=host.directory,
-        env=host.environment | {"DOCKER_COMPOSE": str(host.compose.binary)},
+        env=host.script_environment,
         capture_output=True,
         text=True,
         timeout=_LIMIT_SECONDS,
