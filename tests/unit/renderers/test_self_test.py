@@ -107,6 +107,7 @@ def test_a_template_that_is_broken_is_refused_with_its_name_and_line(name, text,
 
 
 TRITON = BUILT_IN.text("triton.yaml")
+DOWNLOAD = BUILT_IN.text("model_download.yaml")
 
 
 @pytest.mark.parametrize(
@@ -147,6 +148,12 @@ TRITON = BUILT_IN.text("triton.yaml")
             "triton.yaml",
             TRITON.replace("shm_size: 1g", "x: <zzz>"),
             "<zzz> is not a known placeholder",
+        ),
+        # Nothing would fill it in this template.
+        (
+            "model_download.yaml",
+            DOWNLOAD.replace("    image:", '    x: "<content_digest>"\n    image:'),
+            "<content_digest> is not a known placeholder",
         ),
         ("triton.yaml", "services:\n", "one service"),
         ("triton.yaml", "services:\n  a: {}\n  b: {}\n", "one service"),
