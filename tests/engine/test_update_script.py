@@ -149,20 +149,6 @@ def test_more_cpus_than_the_host_has_are_named_before_anything_changes(
     assert "SERVING_101_CPU_LIMIT" in output.text
 
 
-def test_a_gpu_request_without_the_toolkit_is_named_before_anything_changes(
-    host: Host, basis: Composition, models: Models
-) -> None:
-    gpu = {"count": "all", "driver": "nvidia"}
-    host.replace_base(with_models(basis, models, models.tensorflow("101", "3", factor=3, gpu=gpu)))
-    before = host.containers()
-
-    output = update_sh(host)
-
-    assert output.code == 1
-    assert "s101s: docker cannot give GPUs here" in output.text
-    assert host.containers() == before
-
-
 def test_a_service_with_a_port_of_the_host_is_replaced(
     host: Host, basis: Composition, models: Models
 ) -> None:
@@ -190,18 +176,24 @@ def test_a_platform_that_does_not_start_leaves_the_former_one_serving(
     assert "101/3" in models_on_disk(host)
 
 
-def test_a_gpu_without_its_runtime_is_named_before_anything_changes(
-    host: Host, basis: Composition, models: Models
+@pytest.mark.parametrize(
+    ("gpu", "reason"),
+    [
+        ({"count": "all"}, "docker has no runtime nvidia here"),
+        ({"count": "all", "driver": "nvidia"}, "docker cannot give GPUs here"),
+    ],
+    ids=["by the runtime", "by a request"],
+)
+def test_a_gpu_without_the_toolkit_is_named_before_anything_changes(
+    host: Host, basis: Composition, models: Models, gpu: dict[str, str], reason: str
 ) -> None:
-    host.replace_base(
-        with_models(basis, models, models.tensorflow("101", "3", factor=3, gpu={"count": "all"}))
-    )
+    host.replace_base(with_models(basis, models, models.tensorflow("101", "3", factor=3, gpu=gpu)))
     before = host.containers()
 
     output = update_sh(host)
 
     assert output.code == 1
-    assert "s101s: docker has no runtime nvidia here" in output.text
+    assert f"s101s: {reason}" in output.text
     assert host.containers() == before
 
 

@@ -12,6 +12,7 @@ import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from tests.services.availability import Unavailable
@@ -35,16 +36,12 @@ def environment(name: str, interpreter: Path | None = None) -> Path:
     digest = hashlib.sha256(lock.read_bytes()).hexdigest()[:12]
     version = f"py{platform.python_version()}" if interpreter is None else interpreter.name
     folder = _CACHE / f"{name}-{digest}-{version}"
-    ready = folder / ".ready"
-    _CACHE.mkdir(parents=True, exist_ok=True)
-    with (_CACHE / f"{name}.lock").open("w") as guard:
-        # Two test runs may install it at once, and neither may use a partial environment.
-        fcntl.flock(guard, fcntl.LOCK_EX)
-        if not ready.exists():
-            _run(str(interpreter or sys.executable), "-m", "venv", "--clear", str(folder))
-            _run(str(folder / "bin" / "python"), str(_INSTALL), str(lock))
-            ready.touch()
-    return folder
+
+    def install() -> None:
+        _run(str(interpreter or sys.executable), "-m", "venv", "--clear", str(folder))
+        _run(str(folder / "bin" / "python"), str(_INSTALL), str(lock))
+
+    return _installed(name, folder, install)
 
 
 def npm_environment(name: str) -> Path:
@@ -59,16 +56,26 @@ def npm_environment(name: str) -> Path:
     source = _ROOT / "requirements" / "tools" / name
     digest = hashlib.sha256((source / "package-lock.json").read_bytes()).hexdigest()[:12]
     folder = _CACHE / f"{name}-{digest}-npm"
+
+    def install() -> None:
+        npm = str(tool("npm"))
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(source, folder)
+        options = ("--ignore-scripts", "--no-audit", "--no-fund", "--prefix", str(folder))
+        _run(npm, "ci", *options)
+
+    return _installed(name, folder, install)
+
+
+def _installed(name: str, folder: Path, install: Callable[[], None]) -> Path:
+    """The folder, after `install` if that has not completed before."""
     ready = folder / ".ready"
     _CACHE.mkdir(parents=True, exist_ok=True)
     with (_CACHE / f"{name}.lock").open("w") as guard:
+        # Two test runs may install it at once, and neither may use a partial environment.
         fcntl.flock(guard, fcntl.LOCK_EX)
         if not ready.exists():
-            npm = str(tool("npm"))
-            shutil.rmtree(folder, ignore_errors=True)
-            shutil.copytree(source, folder)
-            options = ("--ignore-scripts", "--no-audit", "--no-fund", "--prefix", str(folder))
-            _run(npm, "ci", *options)
+            install()
             ready.touch()
     return folder
 
